@@ -1,0 +1,1 @@
+"""Adapters that come with smoothapi, one provider a file."""

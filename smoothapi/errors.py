@@ -1,0 +1,134 @@
+"""Every error a user of smoothapi can meet.
+
+::
+
+    SmoothAPIError
+    ├── UsageError                 a value that cannot work; nothing was sent           (exit 2)
+    │   ├── ImageError             the photo cannot be used
+    │   ├── UnreachableRadiusError no run of votes within the cap reaches the radius
+    │   ├── UnknownProviderError   no adapter of that name
+    │   ├── MissingExtraError      the adapter's or labeller's packages are not installed
+    │   └── CertificateError       a certificate that is malformed or does not add up
+    ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
+    ├── StoreError                 answers cannot be kept                               (exit 2)
+    ├── BudgetExceededError        the next query would pass the budget                 (exit 3)
+    └── ProviderError              the service, or the way to it                        (exit 4)
+        ├── TransientError         try the same variant again
+        │   └── ThrottledError     try again, and slow down
+        ├── PermanentError         this payload will never be answered
+        ├── FatalError             no payload will be: credentials, permission, quota
+        ├── ModelChangedError      the provider's model changed between the votes
+        └── TooManyFailuresError   so many variants failed that paying on is pointless
+
+Each message says what happened, why, and what to do. None carries a key, a secret or image
+bytes.
+"""
+
+from __future__ import annotations
+
+
+class SmoothAPIError(Exception):
+    """Base of every error that smoothapi raises on purpose.
+
+    Attributes:
+        exit_code: what the command line exits with.
+        queries: attempts that had been sent when the error ended the run.
+        cost: dollars that those attempts cost by the price list.
+    """
+
+    exit_code = 2
+    queries: int = 0
+    cost: float = 0.0
+
+
+class UsageError(SmoothAPIError, ValueError):
+    """A value was given that cannot work. Nothing was sent."""
+
+
+class ImageError(UsageError):
+    """The photo cannot be decoded, or is nothing that smoothapi takes."""
+
+
+class UnreachableRadiusError(UsageError):
+    """Even an unbroken run of votes within the cap could not certify the radius."""
+
+
+class UnknownProviderError(UsageError):
+    """No adapter is registered under the name."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A package that is an optional extra is needed and not installed."""
+
+
+class CertificateError(UsageError):
+    """A certificate is malformed, or its claims do not follow from its votes."""
+
+
+class DenoiserError(SmoothAPIError):
+    """The denoiser's weights, its device or what it returned cannot be used."""
+
+
+class StoreError(SmoothAPIError):
+    """Answers cannot be kept, so none may be bought."""
+
+
+class BudgetExceededError(SmoothAPIError):
+    """The next query would pass the budget, so it was not sent."""
+
+    exit_code = 3
+
+
+class ProviderError(SmoothAPIError):
+    """The provider, or the way to it, failed.
+
+    Attributes:
+        provider: the adapter's name, once known.
+        request_id: the provider's id of the failed request, if it gave one.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, provider: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.request_id = request_id
+
+
+class TransientError(ProviderError):
+    """The same variant may be answered if it is sent again.
+
+    Attributes:
+        retry_after: seconds that the provider asked to wait, or None if it did not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        provider: str = "",
+        request_id: str = "",
+    ) -> None:
+        super().__init__(message, provider=provider, request_id=request_id)
+        self.retry_after = retry_after
+
+
+class ThrottledError(TransientError):
+    """The provider asks to be called less often."""
+
+
+class PermanentError(ProviderError):
+    """This payload will never be answered: its vote is "no answer"."""
+
+
+class FatalError(ProviderError):
+    """No payload will be answered (credentials, permission, quota): the run stops at once."""
+
+
+class ModelChangedError(ProviderError):
+    """The votes of one certificate came from two versions of the provider's model."""
+
+
+class TooManyFailuresError(ProviderError):
+    """More than the allowed share of variants got no answer."""
