@@ -1,0 +1,178 @@
+"""The store: no paid answer is lost, and none is paid for twice.
+
+One plain diskcache `Cache`. Its defaults would lose answers (1 GiB, then the oldest go), so
+eviction is off and the size unlimited, set anew at each opening because the file remembers what
+it was first opened with. Values are JSON text in the database itself; anything pickled is refused
+on reading, since unpickling runs code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diskcache
+
+from smoothapi.answer import Answer
+from smoothapi.errors import PermanentError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SCHEMA = 1
+_log = logging.getLogger("smoothapi")
+
+
+class _TextDisk(diskcache.Disk):  # type: ignore[misc]
+    """Stores text in the database, and reads nothing else back."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        return _text(key), True
+
+    def get(self, key: Any, raw: bool) -> str:  # noqa: FBT001  diskcache's signature
+        if not raw:
+            raise StoreError(_PLANTED)
+        return _text(key)
+
+    def store(
+        self,
+        value: Any,
+        read: bool,  # noqa: FBT001
+        key: Any = diskcache.UNKNOWN,
+    ) -> tuple[int, int, None, str]:
+        del read, key
+        return 0, diskcache.core.MODE_RAW, None, _text(value)
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> str:  # noqa: FBT001
+        del filename, read
+        if mode != diskcache.core.MODE_RAW:
+            raise StoreError(_PLANTED)
+        return _text(value)
+
+
+_PLANTED = (
+    "The answer store holds a row that smoothapi did not write (it is no plain text, and may be a "
+    "pickle, which runs code when it is read). It was not read. Find out who can write to the "
+    "store, then move its folder away; answers bought anew will fill a fresh one."
+)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise StoreError(_PLANTED)
+    return value
+
+
+class AnswerStore:
+    """Answers on disk, by what decided them. Safe for threads and for processes."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open or make the store.
+
+        Raises:
+            StoreError: the folder cannot be used.
+        """
+        self.directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if os.name == "posix":
+                directory.chmod(0o700)
+        except OSError as error:
+            raise StoreError(
+                f"The answer store {str(directory)!r} cannot be made: {error.strerror}. Set "
+                "SMOOTHAPI_HOME to a folder that you can write to."
+            ) from error
+        try:
+            self._cache = _open(directory)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreError(f"The answer store cannot be opened: {error}.") from error
+            self._cache = _open_afresh(directory)
+
+    def get(self, key: str) -> Answer | PermanentError | None:
+        """Return what was answered for `key`, or None if it was never asked.
+
+        Raises:
+            StoreError: the row cannot be read, or was not written by smoothapi.
+        """
+        try:
+            text = self._cache.get(key)
+        except sqlite3.Error as error:
+            raise StoreError(f"The answer store cannot be read: {error}.") from error
+        if text is None:
+            return None
+        try:
+            row = json.loads(text)
+            if row["schema"] != _SCHEMA:
+                raise StoreError(
+                    f"A stored answer has schema {row['schema']!r}, this version reads {_SCHEMA}. "
+                    "Use the version of smoothapi that wrote it, or another SMOOTHAPI_HOME."
+                )
+            if "failed" in row:
+                return PermanentError(str(row["failed"]))
+            return Answer.from_dict(row["answer"])
+        except (ValueError, KeyError, TypeError, UsageError) as error:
+            raise StoreError(f"A stored answer is damaged: {error!r}.") from error
+
+    def put(self, key: str, outcome: Answer | PermanentError) -> None:
+        """Write what was answered; it is on disk when this returns.
+
+        Raises:
+            StoreError: it could not be written (the disk is full, say).
+        """
+        row: dict[str, Any] = {"schema": _SCHEMA, "stored": int(time.time())}
+        if isinstance(outcome, Answer):
+            row["answer"] = outcome.to_dict()
+        else:
+            row["failed"] = str(outcome)
+        try:
+            self._cache.set(key, json.dumps(row, separators=(",", ":")))
+        except (sqlite3.Error, OSError, diskcache.Timeout) as error:
+            raise StoreError(
+                f"An answer could not be stored in {str(self.directory)!r}: {error}. The run "
+                "stops rather than pay for answers that cannot be kept."
+            ) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._cache.close()
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+
+def answer_key(parts: Mapping[str, object]) -> str:
+    """Return the cache key of what decided an answer: SHA-256 of its canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _open(directory: Path) -> Any:
+    return diskcache.Cache(
+        str(directory),
+        disk=_TextDisk,
+        eviction_policy="none",
+        size_limit=2**62,
+        cull_limit=0,
+        statistics=0,
+        timeout=60,
+    )
+
+
+def _open_afresh(directory: Path) -> Any:
+    """Set a damaged database aside under another name and begin a new one."""
+    aside = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    for file in sorted(directory.glob("cache.db*")):
+        file.rename(directory / file.name.replace("cache.db", f"{aside}.db", 1))
+    _log.warning(
+        "The answer store in %s is damaged; it was set aside as %s.db and a new one begun.",
+        directory,
+        aside,
+    )
+    return _open(directory)

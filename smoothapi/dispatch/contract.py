@@ -1,0 +1,99 @@
+"""What an adapter is: the one seam between smoothapi and a provider.
+
+A stranger's adapter is a class with these members and one line in its pyproject.toml::
+
+    [project.entry-points."smoothapi.adapters"]
+    acme = "smoothapi_acme:AcmeAdapter"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from smoothapi.answer import Answer
+    from smoothapi.errors import ProviderError
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a provider charges.
+
+    Attributes:
+        per_thousand: US dollars for 1,000 pictures.
+        as_of: date of the price list (ISO), or "" where there is none.
+    """
+
+    per_thousand: Decimal
+    as_of: str = ""
+
+    def of(self, pictures: int) -> Decimal:
+        """Return the dollars for so many pictures."""
+        return self.per_thousand * pictures / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a provider takes.
+
+    Attributes:
+        batch: most payloads in one request.
+        max_bytes: largest payload.
+        min_side: shortest side in pixels; smaller pictures are enlarged before they are sent.
+        max_side: longest side in pixels.
+        formats: codecs it takes, preferred first.
+    """
+
+    batch: int = 1
+    max_bytes: int = 4_000_000
+    min_side: int = 1
+    max_side: int = 10_000
+    formats: tuple[str, ...] = ("png", "jpeg")
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A provider, seen from smoothapi. Instances are shared by threads.
+
+    `ask` makes exactly one request: the SDK's own retries are off, so that each attempt is
+    counted and paid for once, here.
+    """
+
+    @property
+    def name(self) -> str:
+        """The provider's short name, as on the command line."""
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float | bool | None]:
+        """All that decides an answer besides the picture: operation, options, model pin.
+
+        It is part of the cache key and is shown in certificates: no secrets.
+        """
+
+    @property
+    def limits(self) -> Limits:
+        """What the provider takes."""
+
+    @property
+    def price(self) -> Price:
+        """What the provider charges."""
+
+    def ask(self, payloads: Sequence[bytes]) -> Sequence[Answer | ProviderError]:
+        """Send 1 to `limits.batch` encoded pictures in one request.
+
+        Returns:
+            For each payload, in order, its answer, or the error that it alone met.
+
+        Raises:
+            TransientError: worth sending again, unchanged.
+            ThrottledError: the same, after slowing down.
+            PermanentError: this request will never be answered.
+            FatalError: none will be.
+        """
+
+    def close(self) -> None:
+        """Release connections. Called once; `ask` is not called after it."""

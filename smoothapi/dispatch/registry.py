@@ -1,0 +1,91 @@
+"""Adapters by name, through the entry-point group `smoothapi.adapters`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+from smoothapi.errors import MissingExtraError, UnknownProviderError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from smoothapi.dispatch.contract import Adapter
+
+GROUP = "smoothapi.adapters"
+
+
+@dataclass(frozen=True)
+class ProviderInfo:
+    """What is known of a provider without sending anything.
+
+    Attributes:
+        name: as on the command line.
+        distribution: the installed package that brings it.
+        adapter: the adapter, or None if it cannot be made here.
+        problem: why it cannot, in words; "" if it can.
+    """
+
+    name: str
+    distribution: str
+    adapter: Adapter | None
+    problem: str = ""
+
+
+def provider_names() -> list[str]:
+    """Return the registered names in order."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def make_adapter(name: str, **options: Any) -> Adapter:
+    """Load the adapter registered under `name` and make one with `options`.
+
+    Raises:
+        UnknownProviderError: nothing is registered under the name.
+        MissingExtraError: its packages are not installed.
+        UsageError: it does not take these options.
+    """
+    point = _find(name)
+    try:
+        factory = point.load()
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The provider {name!r} needs a package that is not installed ({error.name}). "
+            f"Install it with: pip install 'smoothapi-vision[{name}]'"
+        ) from error
+    try:
+        return cast("Adapter", factory(**options))
+    except TypeError as error:
+        raise UsageError(
+            f"The provider {name!r} does not take these options ({', '.join(options) or 'none'}): "
+            f"{error}"
+        ) from error
+
+
+def providers() -> list[ProviderInfo]:
+    """Return every registered provider with what can be known of it here."""
+    found: list[ProviderInfo] = []
+    for name in provider_names():
+        point = _find(name)
+        distribution = point.dist.name if point.dist else ""
+        try:
+            found.append(ProviderInfo(name, distribution, make_adapter(name)))
+        except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
+            found.append(ProviderInfo(name, distribution, None, str(error)))
+    return found
+
+
+def _find(name: str) -> EntryPoint:
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name in points:
+        return points[name]
+    near = get_close_matches(name, points, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownProviderError(
+        f"No provider is registered as {name!r}.{hint} Installed: "
+        f"{', '.join(sorted(points)) or 'none'}."
+    )

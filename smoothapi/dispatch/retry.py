@@ -1,0 +1,63 @@
+"""When the same variant is tried again, and after how long. The one layer that retries."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from smoothapi.errors import TransientError, UsageError
+
+if TYPE_CHECKING:
+    import threading
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Capped exponential back-off with full jitter; the provider's Retry-After is obeyed.
+
+    Attributes:
+        attempts: most sends of one variant, the first included.
+        base: mean of the first wait is half of this, in seconds; it doubles with each attempt.
+        cap: longest wait of our own choice, in seconds.
+        deadline: seconds after which a variant is not tried again.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 30.0
+    deadline: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise UsageError(f"attempts={self.attempts}: a variant is sent at least once.")
+
+    def loop(self, stop: threading.Event) -> tenacity.Retrying:
+        """Return the loop for one request; `stop` ends its waits and its attempts."""
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self.attempts),
+                self._past_deadline,
+                tenacity.stop_when_event_set(stop),
+            ),
+            wait=self._wait,
+            sleep=tenacity.sleep_using_event(stop),
+            reraise=True,
+        )
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        ceiling = min(self.cap, self.base * 2.0 ** (state.attempt_number - 1))
+        jitter = random.uniform(0.0, ceiling)  # noqa: S311  spreads load, guards no secret
+        return max(jitter, _retry_after(state))
+
+    def _past_deadline(self, state: tenacity.RetryCallState) -> bool:
+        """Stop where the wait that the provider asks for would end after the deadline."""
+        return (state.seconds_since_start or 0.0) + _retry_after(state) >= self.deadline
+
+
+def _retry_after(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return (error.retry_after or 0.0) if isinstance(error, TransientError) else 0.0

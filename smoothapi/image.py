@@ -1,0 +1,291 @@
+"""A photo in: decoded safely, oriented, resized to the working size, rounded to the grid.
+
+The certificate speaks of the *working image*. Everything up to it that is not linear (decoding,
+colour conversion, compositing over white, EXIF rotation) defines the *native photo*: upright
+8-bit or float RGB at full resolution in [0, 1]. From there on only a linear resize, a clip and a
+rounding follow, so that a radius can be carried back:
+
+    ||working(x) - working(y)|| <= gain * ||x - y|| + rounding
+
+with `gain` the resize's operator norm (a clip to [0, 1] never lengthens a difference).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from smoothapi.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PhotoSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
+"""What a photo may be given as: path, encoded bytes, PIL image, (H, W, 3) uint8 or float array."""
+
+GRID_BITS = 20
+"""Working pixels are multiples of 2**-20, so that adding noise on the same grid is exact."""
+
+MAX_PIXELS = 89_478_485
+"""More are refused as a decompression bomb (a quarter of a gibibyte as 8-bit RGB)."""
+
+# Formats that people's photos come in. Pillow would try all it knows, some through other programs.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_FILTER = Image.Resampling.BICUBIC
+
+
+@dataclass(frozen=True, eq=False)
+class WorkingImage:
+    """The picture that a certificate speaks of.
+
+    Attributes:
+        pixels: (height, width, 3) float64 in [0, 1], multiples of 2**-20, read-only.
+        digest: SHA-256 (hex) of the pixels and their shape.
+        native_size: (width, height) of the upright photo before the resize.
+        gain: operator norm of the resize; 1.0 if the photo was not resized.
+        name: the file's name, or what kind of object the photo was given as.
+        notes: what was done to the photo that its owner may not expect, in words.
+    """
+
+    pixels: NDArray[np.float64] = field(repr=False)
+    digest: str
+    native_size: tuple[int, int]
+    gain: float
+    name: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def resized(self) -> bool:
+        """Whether working and native size differ."""
+        return self.size != self.native_size
+
+    def to_uint8(self) -> NDArray[np.uint8]:
+        """Return the picture as (height, width, 3) 8-bit, as a provider is shown it."""
+        return np.rint(self.pixels * 255.0).astype(np.uint8)
+
+
+def load_image(source: PhotoSource, *, size: int | tuple[int, int] = 224) -> WorkingImage:
+    """Make the working image of a photo.
+
+    Args:
+        source: a path, the bytes of an image file, a PIL image, or an (H, W, 3) RGB array of
+            uint8, or of float32/float64 within [0, 1]. Nothing else is guessed at.
+        size: an int shortens the photo so that its *shorter* side has that many pixels, keeping
+            the aspect ratio; a smaller photo stays as it is. (width, height) is taken exactly.
+
+    Raises:
+        ImageError: the photo cannot be read or is nothing that can be certified.
+        UsageError: `size` is not positive.
+    """
+    _check_size(size)
+    if isinstance(source, np.ndarray):
+        planes, scale, notes = _planes_of_array(source)
+        name = f"array {source.dtype}"
+    else:
+        image, name = _open(source)
+        planes, scale, notes = _planes_of_image(image, name)
+    native_size = planes[0].size
+    target = _target_size(native_size, size)
+    if target != native_size:
+        planes = [plane.resize(target, _FILTER) for plane in planes]
+        gain = resize_norm(native_size[0], target[0]) * resize_norm(native_size[1], target[1])
+    else:
+        gain = 1.0
+    stacked = np.stack([np.asarray(plane, dtype=np.float64) for plane in planes], axis=-1)
+    units = np.rint(np.clip(stacked / scale, 0.0, 1.0) * 2.0**GRID_BITS)
+    pixels = units * 2.0**-GRID_BITS
+    pixels.setflags(write=False)
+    return WorkingImage(
+        pixels=pixels,
+        digest=_digest(units.astype("<u4")),
+        native_size=native_size,
+        gain=gain,
+        name=name,
+        notes=notes,
+    )
+
+
+@lru_cache(maxsize=256)
+def resize_norm(before: int, after: int) -> float:
+    """Return the largest singular value of the 1-D resize from `before` to `after` samples.
+
+    The operator is the one that is really used: Pillow's bicubic filter with antialiasing, read
+    off by resizing unit impulses. Rounded up by a part in 10^6, more than its float32 weights
+    are off. A 2-D resize is the Kronecker product of two such operators, so its norm is the
+    product of theirs.
+    """
+    if before == after:
+        return 1.0
+    gram = np.zeros((after, after))
+    for start in range(0, before, 1024):
+        count = min(1024, before - start)
+        impulses = np.zeros((count, before), dtype=np.float32)
+        impulses[np.arange(count), start + np.arange(count)] = 1.0
+        columns = np.asarray(
+            Image.fromarray(impulses).resize((after, count), _FILTER), dtype=np.float64
+        )
+        gram += columns.T @ columns
+    return float(np.sqrt(np.linalg.eigvalsh(gram)[-1])) * (1.0 + 1e-6)
+
+
+def _check_size(size: int | tuple[int, int]) -> None:
+    sides = (size,) if isinstance(size, int) else tuple(size)
+    if len(sides) not in (1, 2) or not all(isinstance(s, int) and s > 0 for s in sides):
+        raise UsageError(
+            f"size={size!r} is no working size: give the shorter side in pixels, such as 224, "
+            "or (width, height)."
+        )
+
+
+def _target_size(native: tuple[int, int], size: int | tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(size, int):
+        width, height = size
+        return width, height
+    shorter = min(native)
+    if shorter <= size:
+        return native
+    width, height = (max(size, round(side * size / shorter)) for side in native)
+    return width, height
+
+
+def _open(source: str | Path | bytes | Image.Image) -> tuple[Image.Image, str]:
+    if isinstance(source, Image.Image):
+        return source, "PIL image"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(io.BytesIO(bytes(source)), "image bytes"), "image bytes"
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ImageError(f"Cannot read the photo {str(path)!r}: {reason}.") from error
+        return _decode(io.BytesIO(data), path.name), path.name
+    raise ImageError(
+        f"A photo is a path, bytes, a PIL image or a numpy array, not {type(source).__name__}."
+    )
+
+
+def _decode(stream: io.BytesIO, name: str) -> Image.Image:
+    if not stream.getbuffer().nbytes:
+        raise ImageError(f"{name!r} is empty (0 bytes): nothing to decode.")
+    try:
+        image = Image.open(stream, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name!r} is not an image that smoothapi reads ({', '.join(_FORMATS)})."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(_bomb(name)) from error
+    except Exception as error:  # a damaged header can raise almost anything in a decoder
+        raise ImageError(f"{name!r} cannot be decoded: its header is damaged.") from error
+    return image
+
+
+def _bomb(name: str) -> str:
+    return (
+        f"{name!r} would decode to more than {MAX_PIXELS:,} pixels: a decompression bomb or a "
+        "picture to be made smaller first. It was not decoded."
+    )
+
+
+def _planes_of_image(
+    image: Image.Image, name: str
+) -> tuple[list[Image.Image], float, tuple[str, ...]]:
+    """Return the three planes of the native photo as float images, their scale, and notes."""
+    notes: list[str] = []
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(_bomb(name))
+    if image.width == 0 or image.height == 0:
+        raise ImageError(f"{name!r} has no pixels: it is {image.width} x {image.height}.")
+    # A camera's MPO is one photo with a preview or a stereo twin behind it.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(
+            f"{name!r} has {frames} frames, and a certificate is about one picture: pass the "
+            "frame you mean as a PIL image, e.g. frame = image.copy() after image.seek(k)."
+        )
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:
+        raise ImageError(
+            f"{name!r} is damaged or cut off: its pixels cannot be decoded completely."
+        ) from error
+    if image.getexif().get(0x0112, 1) not in (0, 1):
+        notes.append("turned upright as its EXIF orientation says")
+    if upright.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+        grey = np.asarray(upright).astype(np.float32)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ImageError(f"{name!r} has 32-bit samples outside 0..65535; convert it first.")
+        notes.append("16-bit grey, shown as RGB")
+        return [Image.fromarray(grey)] * 3, 65535.0, tuple(notes)
+    if upright.mode == "F":
+        raise ImageError(
+            f"{name!r} has floating-point samples, whose range cannot be known: pass them as an "
+            "(H, W, 3) float array within [0, 1]."
+        )
+    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
+        rgba = upright.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparency put on white")
+        upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    elif upright.mode == "CMYK":
+        notes.append("converted from CMYK")
+    rgb = upright.convert("RGB")
+    return [rgb.getchannel(c).convert("F") for c in "RGB"], 255.0, tuple(notes)
+
+
+def _planes_of_array(
+    array: NDArray[np.generic],
+) -> tuple[list[Image.Image], float, tuple[str, ...]]:
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(
+            f"A photo as an array has shape (height, width, 3) and RGB order; this one has shape "
+            f"{array.shape}."
+        )
+    height, width, _ = array.shape
+    if height == 0 or width == 0:
+        raise ImageError(f"The array has no pixels: its shape is {array.shape}.")
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"The array has more than {MAX_PIXELS:,} pixels; make it smaller first.")
+    if array.dtype == np.uint8:
+        scale = 255.0
+    elif array.dtype in (np.float32, np.float64):
+        scale = 1.0
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0.0 and high <= 1.0):
+            raise ImageError(
+                f"A float array must be within [0, 1]; this one spans {low:.4g}..{high:.4g}. If "
+                "it is 0..255, divide by 255 or pass it as uint8."
+            )
+    else:
+        raise ImageError(
+            f"An array photo is uint8, or float32/float64 within [0, 1]; this one is "
+            f"{array.dtype}."
+        )
+    planes = [
+        Image.fromarray(np.ascontiguousarray(array[:, :, c], dtype=np.float32)) for c in range(3)
+    ]
+    return planes, scale, ()
+
+
+def _digest(units: NDArray[np.uint32]) -> str:
+    height, width, _ = units.shape
+    hashed = hashlib.sha256(b"smoothapi image 1")
+    hashed.update(struct.pack("<QQ", height, width))
+    hashed.update(np.ascontiguousarray(units).tobytes())
+    return hashed.hexdigest()

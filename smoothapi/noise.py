@@ -1,0 +1,159 @@
+"""Variant i of an image is a pure function of (key, image digest, sigma, i).
+
+The guarantee needs noise that an attacker cannot predict, so it is keyed: each variant's
+generator is seeded with a keyed BLAKE2b of what the variant is. The same photo gets the same
+variants again, so that a second run is answered from the cache and a killed run resumes.
+
+The arithmetic follows Voracek and Hein, "Sound Randomized Smoothing in Floating-Point Arithmetic"
+(ICLR 2023): the working image lies on the grid g = 2**-20; the noise is sigma * Phi^-1(u) with u
+of 53 random bits, computed in float64 and rounded to the grid; their sum is exact, and so is its
+cast to float32 below magnitude 16. Nothing of the photo can leak through rounding, because
+nothing is rounded after the photo enters. What this costs is in `smoothapi.certify.arithmetic`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+from smoothapi.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from smoothapi.image import WorkingImage
+
+MAX_SIGMA = 1.5
+"""|Phi^-1(u)| < 8.3, so that values stay below 16, where float32 holds the grid exactly."""
+
+_GRID = 2.0**20
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class NoiseKey:
+    """The installation's secret that all noise is drawn from.
+
+    Attributes:
+        secret: 32 random bytes; never shown, never in a certificate.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != _KEY_BYTES:
+            raise UsageError(f"A noise key has {_KEY_BYTES} bytes; this has {len(self.secret)}.")
+
+    @property
+    def id(self) -> str:
+        """A public name of the key that tells nothing about it (16 hex digits)."""
+        return hashlib.blake2b(
+            b"key id", key=self.secret, digest_size=8, person=b"smoothapi"
+        ).hexdigest()
+
+    @classmethod
+    def generate(cls) -> NoiseKey:
+        """Draw a fresh key from the operating system's generator."""
+        return cls(secrets.token_bytes(_KEY_BYTES))
+
+    @classmethod
+    def of_installation(cls, path: Path) -> NoiseKey:
+        """Read the key at `path`; on the first call, make it (mode 0600).
+
+        Raises:
+            StoreError: the file is readable by others, damaged, or cannot be made.
+        """
+        try:
+            if not path.exists():
+                _create(path)
+            if os.name == "posix" and path.stat().st_mode & 0o077:
+                raise StoreError(
+                    f"The noise key {str(path)!r} can be read by others, which voids the "
+                    "guarantee: whoever can predict the noise can defeat it. Delete it and the "
+                    "answers beside it, or, if nobody read it, run chmod 600 on it."
+                )
+            secret = path.read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"The noise key {str(path)!r} cannot be read or made: {error.strerror}. Set "
+                "SMOOTHAPI_HOME to a folder that you can write to."
+            ) from error
+        if len(secret) != _KEY_BYTES:
+            raise StoreError(
+                f"The noise key {str(path)!r} is damaged ({len(secret)} bytes instead of "
+                f"{_KEY_BYTES}). Delete it to get a new one; stored answers then no longer fit."
+            )
+        return cls(secret)
+
+
+def _create(path: Path) -> None:
+    """Make the key file in one step, so that two first runs at once agree on one key."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+
+
+def noisy_variants(
+    image: WorkingImage, sigma: float, indices: Sequence[int], key: NoiseKey
+) -> NDArray[np.float32]:
+    """Return the working image under the noise of each index.
+
+    Args:
+        image: the working image, on the grid 2**-20.
+        sigma: standard deviation per channel value, in units of the [0, 1] range.
+        indices: which variants, 0-based.
+        key: the installation's key.
+
+    Returns:
+        (len(indices), height, width, 3) float32, unclipped, exact multiples of 2**-20.
+    """
+    if not (0.0 < sigma <= MAX_SIGMA):
+        raise UsageError(f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}].")
+    units = image.pixels * _GRID
+    out = np.empty((len(indices), *units.shape), dtype=np.float32)
+    for row, index in enumerate(indices):
+        noise = _standard_normal(_seed(key, image.digest, sigma, index), units.size)
+        noise *= sigma * _GRID
+        np.rint(noise, out=noise)
+        total = noise.reshape(units.shape)
+        total += units
+        np.multiply(total, 1.0 / _GRID, out=out[row], casting="same_kind")
+    return out
+
+
+def _seed(key: NoiseKey, digest: str, sigma: float, index: int) -> int:
+    context = struct.pack("<dQ", sigma, index) + digest.encode()
+    hashed = hashlib.blake2b(context, key=key.secret, digest_size=16, person=b"smoothapi noise1")
+    return int.from_bytes(hashed.digest(), "little")
+
+
+def _standard_normal(seed: int, count: int) -> NDArray[np.float64]:
+    """Return Phi^-1(u), u = (53 random bits + 1/2) / 2**53: never 0 or 1, so always finite."""
+    raw = np.random.Philox(key=seed).random_raw(count)
+    raw >>= np.uint64(11)
+    uniform = raw.astype(np.float64)
+    uniform += 0.5
+    uniform *= 2.0**-53
+    normal: NDArray[np.float64] = ndtri(uniform, out=uniform)
+    return normal
