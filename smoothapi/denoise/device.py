@@ -1,0 +1,139 @@
+"""Which device and which precision; torch is imported only where the answer needs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+from smoothapi.errors import DenoiserError
+
+DEVICES = "auto, cpu, cuda, cuda:N (for example cuda:1), mps"
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+_logger = logging.getLogger("smoothapi")
+
+
+def choose_device(spec: str) -> str:
+    """The device that is used for a specification: `cpu`, `cuda:N` or `mps`.
+
+    `auto` takes CUDA, then MPS, then the CPU. A CUDA or MPS that was asked for by name and is not
+    there is replaced by the CPU with a warning on the logger `smoothapi`.
+
+    Raises:
+        DenoiserError: the string is no device, or the machine has fewer CUDA devices.
+    """
+    check_device(spec)
+    if spec == "cpu":
+        return "cpu"
+    if spec.startswith("cuda"):
+        if not _cuda_count():
+            _logger.warning(
+                "The denoiser was asked to run on %r, but this machine or this build of torch has "
+                "no CUDA; it runs on the CPU.",
+                spec,
+            )
+            return "cpu"
+        index = int(spec.partition(":")[2] or 0)
+        if index >= _cuda_count():
+            raise DenoiserError(
+                f"The device {spec!r} does not exist: this machine has {_cuda_count()} CUDA "
+                f"device(s), counted from 0. Choose one of {DEVICES}."
+            )
+        return f"cuda:{index}"
+    if spec == "auto" and _cuda_count():
+        return "cuda:0"
+    if _has_mps():
+        return "mps"
+    if spec == "mps":
+        _logger.warning(
+            "The denoiser was asked to run on 'mps', which is not here; it runs on the CPU."
+        )
+    return "cpu"
+
+
+def check_device(spec: str) -> None:
+    """Refuse a string that names no device, before anything is loaded.
+
+    Raises:
+        DenoiserError: lists what would do.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", spec):
+        raise DenoiserError(f"There is no device {spec!r}. Choose one of {DEVICES}.")
+
+
+def choose_precision(spec: str, device: str) -> str:
+    """The precision of the convolutions: `bf16`, `fp16` or `fp32`.
+
+    `auto` takes bf16 on processors with instructions for it (where it was measured to be twice as
+    fast) and on CUDA from compute capability 8.0, fp16 on older CUDA devices and MPS, else fp32.
+
+    Raises:
+        DenoiserError: the string is no precision, or fp16 was asked of a CPU.
+    """
+    check_precision(spec)
+    kind = device.partition(":")[0]
+    if spec == "fp16" and kind == "cpu":
+        raise DenoiserError("fp16 does not run well on a CPU. Choose bf16, fp32 or auto.")
+    if spec != "auto":
+        return spec
+    if kind == "cuda":
+        import torch  # noqa: PLC0415
+
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if kind == "mps":
+        return "fp16"
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def check_precision(spec: str) -> None:
+    """Refuse a string that names no precision, before anything is loaded.
+
+    Raises:
+        DenoiserError: lists what would do.
+    """
+    if spec not in PRECISIONS:
+        raise DenoiserError(
+            f"There is no precision {spec!r}. Choose one of {', '.join(PRECISIONS)}."
+        )
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    try:
+        flags = set(re.findall(r"\b(?:avx512_bf16|amx_bf16)\b", Path("/proc/cpuinfo").read_text()))
+    except OSError:
+        return False
+    return bool(flags)
+
+
+@cache
+def _cuda_count() -> int:
+    # Importing torch takes a second: it is not asked where the answer is plainly 0.
+    if platform.system() == "Darwin" or "+cpu" in importlib.metadata.version("torch"):
+        return 0
+    if (
+        platform.system() == "Linux"
+        and not Path("/dev/nvidiactl").exists()
+        and not _is_rocm_or_wsl()
+    ):
+        return 0
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _is_rocm_or_wsl() -> bool:
+    return Path("/dev/kfd").exists() or Path("/dev/dxg").exists()
+
+
+@cache
+def _has_mps() -> bool:
+    if platform.system() != "Darwin":
+        return False
+    import torch  # noqa: PLC0415
+
+    return torch.backends.mps.is_available()

@@ -1,0 +1,215 @@
+"""What a denoiser does to pictures and to the labels that classifiers give them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
+
+from smoothapi.denoise.data import files, read
+from smoothapi.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from smoothapi.denoise.runtime import DenoiserRuntime
+    from smoothapi.denoise.surrogates import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Figures at one noise level, means over the photos.
+
+    Attributes:
+        sigma: the noise level.
+        noisy_psnr: of the noisy picture before clipping, in dB.
+        psnr: of the 8-bit variant, in dB.
+        ssim: of the 8-bit variant.
+        milliseconds: for one variant, noise and decoding not counted.
+        agreement: by classifier, the share of photos whose label is what the clean photo gets.
+        accuracy: by classifier, the share whose label is the photo's true one; empty if none are
+            known.
+    """
+
+    sigma: float
+    noisy_psnr: float
+    psnr: float
+    ssim: float
+    milliseconds: float
+    agreement: dict[str, float]
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `evaluate` measured."""
+
+    denoiser: str
+    fingerprint: str
+    device: str
+    precision: str
+    photos: int
+    size: int
+    seed: int
+    classifiers: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    runtime: DenoiserRuntime,
+    folder: Path,
+    classifiers: Sequence[Classifier] = (),
+    *,
+    sigmas: Sequence[float] = (0.12, 0.25, 0.5, 1.0),
+    size: int = 224,
+    resize: bool = False,
+    limit: int = 0,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> Report:
+    """Denoise one noisy copy of every photo of a folder at every sigma.
+
+    Args:
+        runtime: the denoiser.
+        folder: searched for photos recursively.
+        classifiers: whose labels are compared.
+        sigmas: noise levels, above 0.
+        size: side of the pictures in pixels.
+        resize: shrink each photo to the size (bicubic) instead of taking its centre.
+        limit: only the first so many photos; 0 means all.
+        seed: of the noise, which is a pure function of seed, sigma and the photo's place.
+        names: only files of these names.
+        labels: true class by file name, for accuracy.
+
+    Raises:
+        UsageError: there is no photo, or one is smaller than the crop.
+    """
+    paths = [p for p in files(folder) if names is None or p.name in set(names)]
+    paths = paths[:limit] if limit else paths
+    if not paths:
+        raise UsageError(f"None of the photos that were asked for is in {folder}.")
+    clean = [_picture(path, size, resize=resize) for path in paths]
+    truth = [None if labels is None else labels.get(path.name) for path in paths]
+    reference = {c.name: [_label(c, picture) for picture in clean] for c in classifiers}
+    rows = []
+    for sigma in sigmas:
+        values: list[tuple[float, float, float]] = []
+        given: dict[str, list[int]] = {c.name: [] for c in classifiers}
+        seconds = 0.0
+        for place, picture in enumerate(clean):
+            rng = np.random.default_rng((seed, round(sigma * 1e6), place))
+            scaled = picture.astype(np.float32) / 255
+            noise = rng.standard_normal(picture.shape, dtype=np.float32)
+            noisy = (scaled + np.float32(sigma) * noise)[None]
+            if not runtime.loaded:
+                runtime.variants(noisy, sigma)
+            begun = time.perf_counter()
+            variant = runtime.variants(noisy, sigma)[0]
+            seconds += time.perf_counter() - begun
+            values.append((psnr(scaled, noisy[0]), psnr(picture, variant), ssim(picture, variant)))
+            for classifier in classifiers:
+                given[classifier.name].append(_label(classifier, variant))
+        noisy_db, clean_db, similarity = (float(v) for v in np.mean(values, axis=0))
+        rows.append(
+            Row(
+                sigma=sigma,
+                noisy_psnr=noisy_db,
+                psnr=clean_db,
+                ssim=similarity,
+                milliseconds=1000 * seconds / len(clean),
+                agreement={k: _share(v, reference[k]) for k, v in given.items()},
+                accuracy={k: _share(v, truth) for k, v in given.items()} if labels else {},
+            )
+        )
+    return Report(
+        denoiser=runtime.name,
+        fingerprint=runtime.fingerprint,
+        device=runtime.device,
+        precision=runtime.precision,
+        photos=len(clean),
+        size=size,
+        seed=seed,
+        classifiers=tuple(c.name for c in classifiers),
+        rows=tuple(rows),
+    )
+
+
+def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio in dB; uint8 counts from 0 to 255, floats from 0 to 1."""
+    error = float(np.mean((_unit(first) - _unit(second)) ** 2))
+    return -10 * float(np.log10(max(error, 1e-12)))
+
+
+def ssim(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Structural similarity, mean over pixels and colours.
+
+    Wang, Bovik, Sheikh and Simoncelli (TIP 2004): Gaussian window of 11 pixels and standard
+    deviation 1.5, K1 = 0.01, K2 = 0.03; only places where the window lies inside the picture.
+
+    Args:
+        first: (H, W, 3), at least 11 pixels a side, as in `psnr`.
+        second: the same.
+    """
+    offsets = torch.arange(11, dtype=torch.float64) - 5
+    line = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = (torch.outer(line, line) / line.sum() ** 2)[None, None]
+    a, b = (
+        torch.from_numpy(_unit(picture)).permute(2, 0, 1)[:, None] for picture in (first, second)
+    )
+
+    def mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, window)
+
+    mean_a, mean_b = mean(a), mean(b)
+    var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    bottom = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return float((top / bottom).mean())
+
+
+def _unit(picture: NDArray[Any]) -> NDArray[np.float64]:
+    scale = 255.0 if picture.dtype == np.uint8 else 1.0
+    return picture.astype(np.float64) / scale
+
+
+def _picture(path: Path, size: int, *, resize: bool) -> NDArray[np.uint8]:
+    picture = read(path)
+    height, width = picture.shape[:2]
+    if resize:
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = Image.fromarray(picture[top : top + side, left : left + side])
+        return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+    if min(height, width) < size:
+        raise UsageError(
+            f"{path} is {width}x{height}, smaller than the crop of {size}: lower the size, or "
+            "resize."
+        )
+    top, left = (height - size) // 2, (width - size) // 2
+    return picture[top : top + size, left : left + size]
+
+
+def _label(classifier: Classifier, picture: NDArray[np.uint8]) -> int:
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        return int(classifier(tensor).argmax())
+
+
+def _share(given: Sequence[int], wanted: Sequence[int | None]) -> float:
+    return float(np.mean([a == b for a, b in zip(given, wanted, strict=True)]))

@@ -1,0 +1,421 @@
+"""The seam between noise and encoding: float variants in, 8-bit variants out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import logging
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from smoothapi.denoise.device import (
+    check_device,
+    check_precision,
+    choose_device,
+    choose_precision,
+)
+from smoothapi.denoise.storage import Header, load_network, read_card, read_header
+from smoothapi.errors import DenoiserError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from numpy.typing import NDArray
+
+_logger = logging.getLogger("smoothapi")
+
+_PIXELS_A_BATCH = {"cpu": 8 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
+"""Bounds the memory of a batch; beyond these sizes nothing gets faster."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What a denoiser is to smoothapi: any callable, and so any torch module, of this shape."""
+
+    def __call__(self, noisy: torch.Tensor, sigma: float, /) -> torch.Tensor:
+        """Estimate the clean pictures.
+
+        Args:
+            noisy: float32 (N, 3, H, W), RGB, clean range [0, 1] plus noise, not clipped.
+            sigma: the noise's standard deviation on that scale.
+
+        Returns:
+            Floating point, of the shape of `noisy`, on the scale [0, 1]; it is clipped afterwards.
+        """
+        ...
+
+
+class _Source(Protocol):
+    """Where a denoiser comes from: named at once, opened when it is first needed."""
+
+    name: str
+    identity: str
+    wants_half: bool
+
+    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]: ...
+
+
+class DenoiserRuntime:
+    """A denoiser with its device, precision and batches chosen. Made by `load`.
+
+    Safe to call from several threads, which take turns. The network is read at the first call of
+    `variants`, so a run that is answered from the cache never reads it.
+
+    Attributes:
+        name: for reports and certificates.
+    """
+
+    def __init__(self, source: _Source | None, *, device: str, precision: str) -> None:
+        check_device(device)
+        check_precision(precision)
+        self.name = "none" if source is None else source.name
+        self._source = source
+        self._wanted = (device, precision)
+        self._lock = threading.Lock()
+        self._call: Callable[[torch.Tensor, float], torch.Tensor] | None = None
+        self._largest_batch: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<DenoiserRuntime {self.name} {self.fingerprint}>"
+
+    @cached_property
+    def device(self) -> str:
+        """`cpu`, `cuda:N` or `mps`."""
+        return choose_device(self._wanted[0])
+
+    @cached_property
+    def precision(self) -> str:
+        """`bf16`, `fp16` or `fp32`: of the convolutions; sums outside the network are fp32."""
+        wanted = self._wanted[1]
+        if wanted == "auto" and (self._source is None or not self._source.wants_half):
+            return "fp32"
+        return choose_precision(wanted, self.device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that stand for all that decides a variant's bits.
+
+        The weights or the name that the caller gave, kind of device, precision and torch's
+        version: the votes of one certificate must come from one function, and another of these
+        may round a pixel differently. How variants are split into batches is not part of it,
+        because it does not change them.
+        """
+        if self._source is None:
+            identity = "none"
+        else:
+            kind = self.device.partition(":")[0]
+            torch_version = importlib.metadata.version("torch").partition("+")[0]
+            identity = f"{self._source.identity}|{kind}|{self.precision}|{torch_version}"
+        return hashlib.sha256(f"smoothapi-denoiser|{identity}".encode()).hexdigest()[:16]
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the network is in memory."""
+        return self._call is not None
+
+    def variants(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        """Denoise, clip to [0, 1] and round to 8 bit.
+
+        Args:
+            noisy: (N, H, W, 3), any floating type, clean range [0, 1] plus noise, not clipped.
+            sigma: the noise's standard deviation on that scale, above 0.
+
+        Returns:
+            uint8 (N, H, W, 3). The same for a variant whatever else is in the call.
+
+        Raises:
+            UsageError: `noisy` or `sigma` is not as above.
+            DenoiserError: the weights cannot be used, the denoiser returns something that is no
+                picture of the shape it got, or even one picture does not fit into memory.
+        """
+        noisy = np.asarray(noisy)
+        if noisy.ndim != 4 or noisy.shape[3] != 3 or not np.issubdtype(noisy.dtype, np.floating):
+            raise UsageError(
+                f"Variants are floating point (N, H, W, 3), not {noisy.dtype} {noisy.shape}."
+            )
+        if not sigma > 0:
+            raise UsageError(f"sigma is {sigma}; it must be above 0.")
+        if noisy.size == 0 or self._source is None:
+            return _to_8bit(noisy)
+        with self._lock:
+            return self._denoise(noisy, sigma)
+
+    def _denoise(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        clean = np.empty(noisy.shape, np.uint8)
+        done = 0
+        while done < len(noisy):
+            batch = self._batch(noisy.shape)
+            try:
+                clean[done : done + batch] = self._one_batch(noisy[done : done + batch], sigma)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._halve(batch, noisy.shape, error)
+                continue
+            done += batch
+        return clean
+
+    def _batch(self, shape: tuple[int, ...]) -> int:
+        pixels = _PIXELS_A_BATCH[self.device.partition(":")[0]]
+        fits = max(1, pixels // (shape[1] * shape[2]))
+        return fits if self._largest_batch is None else min(fits, self._largest_batch)
+
+    def _halve(self, batch: int, shape: tuple[int, ...], error: Exception) -> None:
+        if batch == 1:
+            raise DenoiserError(
+                f"The denoiser {self.name} ran out of memory on {self.device} with a single "
+                f"picture of {shape[2]}x{shape[1]}. Choose a smaller working size, or device='cpu'."
+            ) from error
+        self._largest_batch = batch // 2
+        _logger.warning(
+            "The denoiser ran out of memory with %d pictures at once; it goes on with %d.",
+            batch,
+            self._largest_batch,
+        )
+        if self.device.startswith("cuda"):
+            import torch  # noqa: PLC0415
+
+            torch.cuda.empty_cache()
+
+    def _one_batch(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        import torch  # noqa: PLC0415 - a fully cached run never needs it
+
+        if self._call is None:
+            assert self._source is not None  # noqa: S101 - `variants` has seen to it
+            self._call = self._source.open()
+            if isinstance(self._call, torch.nn.Module):
+                self._call = _Prepared(self._call, self.device, self.precision)
+        # A plain copy: contiguous, writable and float32, whatever came in.
+        pixels = torch.from_numpy(np.array(noisy, dtype=np.float32)).to(self.device)
+        pixels = pixels.permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            denoised = self._call(pixels, float(sigma))
+            self._check(denoised, pixels, sigma)
+            rounded = (denoised.float().clamp(0, 1) * 255).round().to(torch.uint8)
+            return cast("NDArray[np.uint8]", rounded.permute(0, 2, 3, 1).cpu().numpy())
+
+    def _check(self, denoised: object, noisy: torch.Tensor, sigma: float) -> None:
+        import torch  # noqa: PLC0415
+
+        who = f"The denoiser {self.name}"
+        if not isinstance(denoised, torch.Tensor):
+            raise DenoiserError(
+                f"{who} returned a {type(denoised).__name__}; it must return a torch tensor."
+            )
+        if denoised.shape != noisy.shape:
+            raise DenoiserError(
+                f"{who} returned the shape {tuple(denoised.shape)} for {tuple(noisy.shape)}; it "
+                "must return pictures of the shape that it got, (N, 3, H, W)."
+            )
+        if not denoised.is_floating_point():
+            raise DenoiserError(
+                f"{who} returned {denoised.dtype}; it must return floating point, on the scale "
+                "[0, 1]."
+            )
+        low, high = (float(v) for v in denoised.aminmax())
+        if not np.isfinite([low, high]).all():
+            raise DenoiserError(
+                f"{who} returned values that are not finite at sigma {sigma}. Its weights are "
+                "damaged, or the precision is too low for it: try precision='fp32'."
+            )
+        if max(-low, high - 1) > 3 + 10 * sigma:
+            raise DenoiserError(
+                f"{who} returned values from {low:.3g} to {high:.3g}. Black is 0 and white is 1 "
+                "here: does it work on the scale [0, 255]? Wrap it in a function that rescales."
+            )
+        below = [float((x < -0.1).float().mean()) for x in (denoised, noisy)]
+        if below[0] > below[1] + 0.1:
+            raise DenoiserError(
+                f"{who} returned values below black for {below[0]:.0%} of the pixels, more than "
+                "the noise made. Black is 0 and white is 1 here: does it work on the scale "
+                "[-1, 1], or return the noise in place of the picture? Wrap it in a function."
+            )
+
+
+def load(
+    spec: str | Path | Callable[..., torch.Tensor] | None = "default",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    name: str | None = None,
+) -> DenoiserRuntime:
+    """A denoiser that is ready to run, without loading it yet.
+
+    Args:
+        spec: `"default"`, the weights that ship; a path of a .safetensors file that
+            `smoothapi denoiser train` or `convert` wrote; a torch module, called with the noisy
+            pictures and sigma, or with the pictures alone if its forward takes no more; any other
+            callable of the `Denoiser` protocol; None or `"none"`: plain smoothing, noise as it is.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. One that is missing is replaced by the
+            CPU with a logged warning.
+        precision: `auto`, `bf16`, `fp16` or `fp32`. A torch module of one's own stays in fp32
+            unless told otherwise.
+        name: for reports; with a callable that has no attribute `fingerprint`, also what the
+            cache knows it by: change it whenever the callable changes.
+
+    Raises:
+        DenoiserError: the file, device or precision cannot be used.
+        UsageError: a callable without a name, or something that is no denoiser at all.
+    """
+    source: _Source | None
+    if spec is None or spec == "none":
+        source = None
+    elif isinstance(spec, (str, Path)):
+        source = _File.shipped(name) if spec == "default" else _File(read_header(Path(spec)), name)
+    elif _is_module(spec):
+        source = _Module(cast("torch.nn.Module", spec), name)
+    elif callable(spec):
+        source = _Function(spec, name)
+    else:
+        raise UsageError(
+            f"A {type(spec).__name__} is no denoiser. Give 'default', 'none', a path of a "
+            ".safetensors file, a torch module, or a function of (noisy, sigma)."
+        )
+    return DenoiserRuntime(source, device=device, precision=precision)
+
+
+class _File:
+    """Weights on disk."""
+
+    wants_half = True
+
+    def __init__(self, header: Header, name: str | None) -> None:
+        self._header = header
+        self.name = name or f"{header.path.stem}@{header.sha256[:8]}"
+        self.identity = "|".join(
+            (header.architecture, json.dumps(header.config, sort_keys=True), header.sha256)
+        )
+
+    @classmethod
+    def shipped(cls, name: str | None) -> _File:
+        card = read_card()
+        header = read_header(card.path)
+        if header.sha256 != card.sha256:
+            raise DenoiserError(
+                f"The shipped weights {card.path.name} have the SHA-256 {header.sha256[:16]}..., "
+                f"but their model card says {card.sha256[:16]}...: the installation is damaged. "
+                "Install smoothapi-vision again."
+            )
+        return cls(header, name or card.name)
+
+    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
+        return load_network(self._header)
+
+
+class _Module:
+    """A torch module of the user's, copied: the original keeps its mode, device and gradients."""
+
+    wants_half = False
+
+    def __init__(self, module: torch.nn.Module, name: str | None) -> None:
+        self._module: torch.nn.Module = copy.deepcopy(module)
+        kind = type(module)
+        self.name = name or kind.__name__
+        digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}|{name}|{module!r}".encode())
+        for key, value in self._module.state_dict().items():
+            digest.update(f"{key}|{value.dtype}|{tuple(value.shape)}".encode())
+            # As bytes, since numpy has no bfloat16.
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(_uint8()).numpy().tobytes())
+        self.identity = "module|" + digest.hexdigest()
+
+    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
+        return self._module
+
+
+class _Function:
+    """Any other callable: it cannot be hashed, so the caller says what it is."""
+
+    wants_half = False
+
+    def __init__(self, function: Callable[..., torch.Tensor], name: str | None) -> None:
+        own = getattr(function, "fingerprint", None)
+        if not name and not (isinstance(own, str) and own):
+            raise UsageError(
+                "A function as denoiser needs a name: answers are cached under it, and with no "
+                "name the answers of another function would be taken for its own. Give "
+                "name='my-denoiser-2', changed whenever the function changes, or set an attribute "
+                "`fingerprint`."
+            )
+        self._function = function
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
+        self.identity = f"function|{name or ''}|{own or ''}"
+
+    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
+        return self._function
+
+
+class _Prepared:
+    """A network in eval mode on its device, in its precision."""
+
+    def __init__(self, network: torch.nn.Module, device: str, precision: str) -> None:
+        import torch  # noqa: PLC0415
+
+        from smoothapi.denoise.networks import DnCNN, UNet  # noqa: PLC0415
+
+        types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        dtype = types[precision]
+        self._kind = device.partition(":")[0]
+        network = network.eval().requires_grad_(requires_grad=False).to(device)
+        self._autocast: torch.dtype | None = None
+        if isinstance(network, (UNet, DnCNN)):
+            network = network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif dtype != torch.float32:
+            self._autocast = dtype
+        self._network = network
+        self._takes_sigma = _takes_two(network.forward)
+
+    def __call__(self, noisy: torch.Tensor, sigma: float) -> torch.Tensor:
+        import torch  # noqa: PLC0415
+
+        arguments = (noisy, sigma) if self._takes_sigma else (noisy,)
+        with torch.autocast(
+            self._kind, self._autocast or torch.bfloat16, enabled=self._autocast is not None
+        ):
+            return cast("torch.Tensor", self._network(*arguments))
+
+
+def _takes_two(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_module(spec: object) -> bool:
+    # Without importing torch: whoever has a module has imported it.
+    import sys  # noqa: PLC0415
+
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and isinstance(spec, torch_module.nn.Module)
+
+
+def _uint8() -> torch.dtype:
+    import torch  # noqa: PLC0415
+
+    return torch.uint8
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch  # noqa: PLC0415
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # How torch's CPU allocator and oneDNN put it.
+    text = str(error).lower()
+    return any(sign in text for sign in ("not enough memory", "can't allocate", "out of memory"))
+
+
+def _to_8bit(pictures: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    scaled = np.clip(pictures.astype(np.float32), 0, 1) * np.float32(255)
+    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return rounded

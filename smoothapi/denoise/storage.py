@@ -1,0 +1,233 @@
+"""Weights on disk: safetensors only, with a header that says what they are weights of.
+
+Headers and hashes are read without torch, so that a denoiser can be named and fingerprinted
+before it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smoothapi.errors import DenoiserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+FORMAT = "smoothapi-denoiser-1"
+_LARGEST_HEADER = 4 << 20
+_PICKLES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".pickle"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a weights file says of itself.
+
+    Attributes:
+        path: the file.
+        sha256: of the whole file, in hexadecimal.
+        architecture: a name that `networks.build` knows.
+        config: what `networks.build` needs beside the name.
+        about: how the weights were made; free form.
+    """
+
+    path: Path
+    sha256: str
+    architecture: str
+    config: dict[str, Any]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the model card says of the weights that ship.
+
+    Attributes:
+        path: the weights file.
+        name: for reports and certificates.
+        sha256: of the file, in hexadecimal.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+
+
+def read_card(folder: Path | None = None) -> Card:
+    """The model card of the shipped weights.
+
+    Raises:
+        DenoiserError: there is none, or it is damaged.
+    """
+    folder = folder or Path(__file__).with_name("weights")
+    try:
+        card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+        return Card(folder / card["file"], card["name"], card["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DenoiserError(
+            f"The shipped denoiser's model card cannot be read ({error!r}): the installation is "
+            "damaged. Install smoothapi-vision again, or name a weights file of your own."
+        ) from error
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a weights file, and hash the file; without torch.
+
+    Raises:
+        DenoiserError: no such file, a pickle, not safetensors, cut short, not of this package.
+    """
+    path = Path(path)
+    refuse_pickle(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DenoiserError(
+            f"The denoiser's weights {path} cannot be read: {error.strerror or error}. Give "
+            "'default', 'none', or the path of a .safetensors file."
+        ) from error
+    metadata = _metadata(path, content)
+    if metadata.get("format") != FORMAT:
+        raise DenoiserError(
+            f"{path} is safetensors, but not a denoiser of smoothapi (its header lacks the format "
+            f"{FORMAT!r}). Load it into a torch module of your own and pass that, or write it with "
+            "`smoothapi denoiser train` or `smoothapi denoiser convert`."
+        )
+    try:
+        return Header(
+            path=path,
+            sha256=hashlib.sha256(content).hexdigest(),
+            architecture=metadata["architecture"],
+            config=json.loads(metadata["config"]),
+            about=json.loads(metadata.get("about", "{}")),
+        )
+    except (KeyError, ValueError) as error:
+        raise DenoiserError(f"The header of {path} is damaged: {error!r}.") from error
+
+
+def refuse_pickle(path: Path) -> None:
+    """Refuse file types that can run code when they are read.
+
+    Raises:
+        DenoiserError: by its name or its first bytes, the file is a pickle or an archive of one.
+    """
+    start = b""
+    if path.is_file():
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    # A zip is what torch.save writes now, 0x80 starts a bare pickle, as it wrote before.
+    if path.suffix.lower() in _PICKLES or start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        raise DenoiserError(
+            f"{path.name} is a pickle, which can run any code when it is read. Weights are read "
+            "from safetensors only: `smoothapi denoiser convert FROM TO.safetensors` turns a "
+            "checkpoint of the paper's DnCNN into one, reading tensors and nothing else."
+        )
+
+
+def load_network(header: Header) -> nn.Module:
+    """The network of a weights file, on the CPU, float32, in eval mode.
+
+    Raises:
+        DenoiserError: the file changed since its header was read, or the tensors do not fit.
+    """
+    import safetensors.torch  # noqa: PLC0415 - torch only when a network is really needed
+
+    from smoothapi.denoise.networks import build  # noqa: PLC0415
+
+    content = header.path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != header.sha256:
+        raise DenoiserError(
+            f"{header.path} changed after its fingerprint was taken. Start again, so that "
+            "certificates name the weights that were used."
+        )
+    network = build(header.architecture, header.config)
+    tensors = {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in safetensors.torch.load(content).items()
+    }
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DenoiserError(
+            f"The tensors in {header.path} do not fit a {header.architecture} of its own header: "
+            f"{error}"
+        ) from error
+    return network.eval()
+
+
+def write_weights(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    architecture: str,
+    config: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write a weights file; `half` stores 16-bit floats, which is what ships."""
+    import torch  # noqa: PLC0415
+
+    stored = {
+        name: value.to(torch.float16) if half and value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "architecture": architecture,
+        "config": json.dumps(config),
+        "about": json.dumps(about or {}),
+    }
+    write_tensors(path, stored, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write safetensors so that a kill leaves the old file or the new one, never half of one."""
+    import safetensors.torch  # noqa: PLC0415
+
+    contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(safetensors.torch.save(contiguous, metadata))
+    os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata.
+
+    Raises:
+        DenoiserError: the file is a pickle, no safetensors, or cut short.
+    """
+    import safetensors.torch  # noqa: PLC0415
+
+    refuse_pickle(path)
+    content = path.read_bytes()
+    metadata = _metadata(path, content)
+    return safetensors.torch.load(content), metadata
+
+
+def _metadata(path: Path, content: bytes) -> dict[str, str]:
+    # The layout: 8 bytes of header length, a JSON header with each tensor's offsets, the data.
+    if len(content) < 8:
+        raise DenoiserError(f"{path} is {len(content)} bytes long: no safetensors file is.")
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > min(_LARGEST_HEADER, len(content) - 8):
+        raise DenoiserError(
+            f"{path} is not a safetensors file, or it was cut short. Download or copy it again."
+        )
+    try:
+        header = json.loads(content[8 : 8 + length])
+        metadata = header.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DenoiserError(f"{path} is not a safetensors file: {error!r}.") from error
+    if len(content) != 8 + length + end:
+        raise DenoiserError(
+            f"{path} is {len(content)} bytes long, but its header describes {8 + length + end}: it "
+            "was cut short or added to. Download or copy it again."
+        )
+    return dict(metadata)

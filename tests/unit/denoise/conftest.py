@@ -1,0 +1,56 @@
+"""What the denoiser's tests share: a tiny network, on disk, and a few photos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smoothapi.denoise.networks import UNet, UNetConfig, describe
+from smoothapi.denoise.storage import write_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY = UNetConfig(channels=(4, 6), encoder_blocks=(1, 1), decoder_blocks=(1,))
+
+
+def random_unet(config: UNetConfig = TINY, seed: int = 0) -> UNet:
+    """A network that does something: none of its layers is zero."""
+    torch.manual_seed(seed)
+    network = UNet(config)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
+
+
+def save(network: UNet, path: Path) -> Path:
+    architecture, config = describe(network)
+    write_weights(path, network.state_dict(), architecture=architecture, config=config)
+    return path
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    return save(random_unet(), tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def noisy() -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return 0.5 + 0.25 * rng.standard_normal((5, 20, 26, 3))
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """Six smooth pictures of different sizes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for index in range(6):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        coarse.resize((50 + 4 * index, 44), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
