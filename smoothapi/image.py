@@ -38,7 +38,7 @@ MAX_PIXELS = 89_478_485
 """More are refused as a decompression bomb (a quarter of a gibibyte as 8-bit RGB)."""
 
 # Formats that people's photos come in. Pillow would try all it knows, some through other programs.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _FILTER = Image.Resampling.BICUBIC
 
 
@@ -142,8 +142,8 @@ def resize_norm(before: int, after: int) -> float:
 
 
 def _check_size(size: int | tuple[int, int]) -> None:
-    sides = (size,) if isinstance(size, int) else tuple(size)
-    if len(sides) not in (1, 2) or not all(isinstance(s, int) and s > 0 for s in sides):
+    sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    if not all(isinstance(side, int) and side > 0 for side in sides):
         raise UsageError(
             f"size={size!r} is no working size: give the shorter side in pixels, such as 224, "
             "or (width, height)."

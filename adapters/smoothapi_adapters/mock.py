@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
@@ -34,10 +35,10 @@ class MockAdapter:
     """A local stand-in for a vision API.
 
     Args:
-        labeller: what sees the pictures; by default EfficientNet-Lite0 (extra "demo"). A callable
-            is named in cache keys by `labeller_id`.
-        labeller_id: what tells one labeller's answers from another's; by default the model
-            version of the default labeller, or the callable's module and name.
+        labeller: what sees the pictures; by default EfficientNet-Lite0 (extra "demo").
+        labeller_id: what tells one labeller's answers from another's in the store. A callable
+            without one gets a fresh id each time, since nothing shows that it answers as
+            before: its answers are then not used by later runs.
         model_version: what answers carry; by default the labeller's id.
         price: dollars that 1,000 pictures would cost.
         latency: seconds that each request takes at least.
@@ -66,7 +67,7 @@ class MockAdapter:
         elif not callable(labeller):
             raise UsageError("labeller must be a callable (H, W, 3) uint8 -> labels.")
         self._labeller = labeller
-        self._id = labeller_id or _qualified_name(labeller)
+        self._id = labeller_id or _fresh_id(labeller)
         self._model_version = self._id if model_version is None else model_version
         self._latency = latency
         self.limits = limits or Limits(batch=1, max_bytes=5 * 2**20)
@@ -143,6 +144,6 @@ class MockAdapter:
             raise PermanentError(f"The payload is no {' or '.join(formats)} image.") from error
 
 
-def _qualified_name(labeller: Labeller) -> str:
+def _fresh_id(labeller: Labeller) -> str:
     kind = labeller if hasattr(labeller, "__qualname__") else type(labeller)
-    return f"{kind.__module__}.{getattr(kind, '__qualname__', repr(kind))}"
+    return f"{kind.__module__}.{kind.__qualname__}-{uuid.uuid4().hex[:12]}"

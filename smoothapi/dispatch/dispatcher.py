@@ -297,6 +297,8 @@ class Run:
         outcomes: dict[int, Answer | PermanentError],
     ) -> None:
         """Ask once about all of the group that has no outcome yet."""
+        if self._stop.is_set():
+            raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
         open_ = [row for row, (index, _) in enumerate(group) if index not in outcomes]
         dispatcher = self._dispatcher
         dispatcher.ledger.reserve(len(open_))

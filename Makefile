@@ -1,0 +1,48 @@
+# make demo    certify a photo that ships here, offline
+# make test    all tests
+# Both set themselves up in .venv; Python 3.11 or newer and make are all they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PHOTO ?= examples/photos/school_bus.jpg
+
+.PHONY: demo test lint types wheel bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.ready-dev
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+# Build the wheel, install it away from the sources, and certify one photo with it.
+wheel: $(VENV)/.ready-dev
+	PYTHON=$(BIN)/python tests/wheel.sh
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/overhead.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smoothapi needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a stamp is stale only when the metadata or the pins change.
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.ready
+
+clean:
+	rm -rf $(VENV) .cache build dist

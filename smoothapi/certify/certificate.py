@@ -1,0 +1,355 @@
+"""The certificate: what is claimed, and all that is needed to check the claim again."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoothapi.errors import CertificateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+SCHEMA = "smoothapi.certificate/1"
+
+REASONS = {
+    "certified": "certified",
+    "cap": "the votes allowed were used up before the test could decide",
+    "futile": "no run of further votes could have reached the radius",
+    "unlikely": "reaching the radius had become unlikely, so no more money was spent on it",
+    "no-answer": "the provider gave no label",
+    "stopped": "the run was stopped",
+}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Which picture a certificate speaks of.
+
+    Attributes:
+        name: file name, or what kind of object the photo was given as.
+        digest: SHA-256 (hex) of the working image.
+        size: (width, height) of the working image.
+        native_size: (width, height) of the upright photo.
+        gain: operator norm of the resize between them.
+        notes: what was done to the photo besides.
+    """
+
+    name: str
+    digest: str
+    size: tuple[int, int]
+    native_size: tuple[int, int]
+    gain: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What smoothapi says about one photo.
+
+    With `kind` "certify" and a label: with probability at least 1 - alpha over the noise, no
+    change of the working image of L2 norm below `radius` changes the smoothed classifier's label
+    (Cohen, Rosenfeld, Kolter, ICML 2019). With `kind` "predict" and a label: with that
+    probability the label is the smoothed classifier's answer for this picture; no radius is
+    claimed.
+
+    Attributes:
+        kind: "certify" or "predict".
+        label: the certified label, or None where smoothapi abstains.
+        reason: why it ended so; a key of `REASONS`.
+        plain_label: the provider's label for the working image itself; None if it gave none or
+            was not asked.
+        plain_asked: whether it was asked.
+        radius: certified L2 radius around the working image, in units of the [0, 1] range,
+            rounded down; 0 where nothing is certified.
+        radius_requested: the radius asked for; None where the largest was asked for.
+        radius_native: certified radius around the photo before the resize, rounded down.
+        p_lower: lower confidence bound of the label's share of votes, rounded down.
+        sigma: noise level.
+        alpha: chance that the certificate is wrong.
+        max_votes: most votes that were allowed.
+        votes: the votes in order of index, as runs (label or None for "no answer", length).
+        delta: what was taken off the share of votes for arithmetic (see certify.arithmetic).
+        rounding: what was taken off the native radius for rounding to the grid.
+        provider: the adapter's name.
+        identity: what decides the provider's answers besides the picture.
+        model_version: what the provider says of its model.
+        image: the picture.
+        denoiser: name of the denoiser.
+        denoiser_fingerprint: what tells it from any other.
+        codec: how variants were encoded.
+        label_space: digest of the caller's label space, "" for the provider's own labels.
+        noise_key: public id of the installation's noise key.
+        version: of smoothapi.
+        queries: variants sent in this run, each counted once, the plain query included.
+        attempts: pictures sent, retries included.
+        cached: answers that earlier runs had bought.
+        failed: votes for "no answer" because a variant failed for good.
+        cost: dollars for the attempts by the price list, rounded up.
+        seconds: how long the run took.
+
+    Two certificates are equal if they claim the same, whatever the runs cost.
+    """
+
+    kind: Literal["certify", "predict"]
+    label: str | None
+    reason: str
+    plain_label: str | None
+    plain_asked: bool
+    radius: float
+    radius_requested: float | None
+    radius_native: float
+    p_lower: float
+    sigma: float
+    alpha: float
+    max_votes: int
+    votes: tuple[tuple[str | None, int], ...]
+    delta: float
+    rounding: float
+    provider: str
+    identity: Mapping[str, str | int | float | bool | None]
+    model_version: str
+    image: ImageFacts
+    denoiser: str
+    denoiser_fingerprint: str
+    codec: str
+    label_space: str
+    noise_key: str
+    version: str
+    queries: int = field(default=0, compare=False)
+    attempts: int = field(default=0, compare=False)
+    cached: int = field(default=0, compare=False)
+    failed: int = field(default=0, compare=False)
+    cost: float = field(default=0.0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def abstained(self) -> bool:
+        """Whether no label is claimed."""
+        return self.label is None
+
+    @property
+    def explanation(self) -> str:
+        """The reason in words."""
+        return REASONS.get(self.reason, self.reason)
+
+    @property
+    def plain_agrees(self) -> bool | None:
+        """Whether the plain label is the same; None where either is missing."""
+        if not self.plain_asked or self.label is None:
+            return None
+        return self.plain_label == self.label
+
+    @property
+    def total_votes(self) -> int:
+        """Votes counted."""
+        return sum(length for _, length in self.votes)
+
+    @property
+    def tally(self) -> dict[str | None, int]:
+        """Votes by label, most first; None stands for "no answer"."""
+        counter: Counter[str | None] = Counter()
+        for label, length in self.votes:
+            counter[label] += length
+        return dict(counter.most_common())
+
+    def vote_order(self) -> Iterator[str | None]:
+        """Yield the votes one by one, in order of index."""
+        for label, length in self.votes:
+            for _ in range(length):
+                yield label
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dict; `from_dict` is its inverse."""
+        data: dict[str, Any] = {"schema": SCHEMA}
+        for item in fields(self):
+            data[item.name] = getattr(self, item.name)
+        data["abstained"] = self.abstained
+        data["plain_agrees"] = self.plain_agrees
+        data["identity"] = dict(self.identity)
+        data["image"] = {
+            "name": self.image.name,
+            "digest": self.image.digest,
+            "size": list(self.image.size),
+            "native_size": list(self.image.native_size),
+            "gain": self.image.gain,
+            "notes": list(self.image.notes),
+        }
+        tally = self.tally
+        data["votes"] = {
+            "total": self.total_votes,
+            "tally": {label: count for label, count in tally.items() if label is not None},
+            "no_answer": tally.get(None, 0),
+            "order": [[label, length] for label, length in self.votes],
+        }
+        return data
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the certificate as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
+        """Rebuild a certificate.
+
+        Raises:
+            CertificateError: `data` is none, has another schema, or contradicts itself (its
+                tally is not that of its votes, say).
+        """
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise CertificateError(
+                f"This is no certificate of this version: expected schema {SCHEMA!r}, found "
+                f"{found!r}."
+            )
+        try:
+            certificate = cls(**_checked(data))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CertificateError(f"The certificate is malformed: {error}.") from error
+        if json.loads(certificate.to_json()) != json.loads(json.dumps(data)):
+            raise CertificateError(
+                "The certificate contradicts itself: its totals are not those of its votes, or "
+                "it holds fields that no certificate has."
+            )
+        return certificate
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Certificate:
+        """Rebuild a certificate from JSON text; raises CertificateError."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise CertificateError(f"This is no JSON: {error}.") from error
+        return cls.from_dict(data)
+
+    def __str__(self) -> str:
+        spent = f"{self.total_votes} votes, {self.queries} queries sent"
+        if self.label is None:
+            return f"abstained ({self.explanation}): {spent}"
+        if self.kind == "predict":
+            return f"{self.label}: the smoothed label, with confidence {1 - self.alpha:g}, {spent}"
+        return (
+            f"{self.label}: certified at L2 radius {self.radius:g} (native "
+            f"{self.radius_native:g}), sigma {self.sigma:g}, confidence {1 - self.alpha:g}, {spent}"
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Certificate {self.kind} label={self.label!r} radius={self.radius:g} "
+            f"reason={self.reason!r} votes={self.total_votes} queries={self.queries}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks; labels come from outside and are escaped."""
+        rows = [
+            ("Label", self.label if self.label is not None else f"abstained: {self.explanation}"),
+            ("Plain label", _plain_text(self)),
+            ("L2 radius", f"{self.radius:g} (working image), {self.radius_native:g} (native)"),
+            ("Confidence", f"{1 - self.alpha:g} at sigma {self.sigma:g}"),
+            ("Votes", _tally_text(self.tally)),
+            ("Queries", f"{self.queries} sent, {self.cached} from the store, ${self.cost:.4f}"),
+            ("Provider", f"{self.provider} {self.model_version}".strip()),
+            ("Photo", f"{self.image.name} ({self.image.digest[:12]})"),
+        ]
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in rows
+        )
+        return f"<table>{body}</table>"
+
+
+def runs_of(votes: Iterable[str | None]) -> tuple[tuple[str | None, int], ...]:
+    """Return votes as runs: (label, how often in a row)."""
+    return tuple((label, sum(1 for _ in group)) for label, group in groupby(votes))
+
+
+def _plain_text(certificate: Certificate) -> str:
+    if not certificate.plain_asked:
+        return "not asked"
+    agrees = {True: " (agrees)", False: " (DIFFERS)", None: ""}[certificate.plain_agrees]
+    return f"{certificate.plain_label or 'no label'}{agrees}"
+
+
+def _tally_text(tally: Mapping[str | None, int], most: int = 5) -> str:
+    shown = [f"{'no answer' if k is None else k} {n}" for k, n in list(tally.items())[:most]]
+    if len(tally) > most:
+        shown.append(f"{len(tally) - most} other labels")
+    return ", ".join(shown) or "none"
+
+
+_NUMBERS = (
+    "radius", "radius_native", "p_lower", "sigma", "alpha", "delta", "rounding", "cost", "seconds",
+)  # fmt: skip
+_COUNTS = ("max_votes", "queries", "attempts", "cached", "failed")
+_TEXTS = (
+    "reason", "provider", "model_version", "denoiser", "denoiser_fingerprint", "codec",
+    "label_space", "noise_key", "version",
+)  # fmt: skip
+
+
+def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments; raises KeyError, TypeError or ValueError."""
+    values: dict[str, Any] = {}
+    for name in _NUMBERS:
+        values[name] = _number(data, name)
+    for name in _COUNTS:
+        values[name] = _count(data[name], name)
+    for name in _TEXTS:
+        values[name] = _string(data[name], name)
+    for name in ("label", "plain_label"):
+        values[name] = None if data[name] is None else _string(data[name], name)
+    values["kind"] = data["kind"]
+    if values["kind"] not in ("certify", "predict"):
+        raise ValueError(f"kind {data['kind']!r} is unknown")
+    if not isinstance(data["plain_asked"], bool):
+        raise TypeError("plain_asked is no boolean")
+    values["plain_asked"] = data["plain_asked"]
+    asked = data["radius_requested"]
+    values["radius_requested"] = None if asked is None else _number(data, "radius_requested")
+    if not isinstance(data["identity"], dict):
+        raise TypeError("identity is no object")
+    values["identity"] = dict(data["identity"])
+    values["votes"] = tuple(
+        (None if label is None else _string(label, "votes"), _count(length, "votes"))
+        for label, length in data["votes"]["order"]
+    )
+    image = data["image"]
+    values["image"] = ImageFacts(
+        name=_string(image["name"], "image.name"),
+        digest=_string(image["digest"], "image.digest"),
+        size=_size(image["size"]),
+        native_size=_size(image["native_size"]),
+        gain=_number(image, "gain"),
+        notes=tuple(_string(note, "image.notes") for note in image["notes"]),
+    )
+    return values
+
+
+def _number(data: Mapping[str, Any], name: str) -> float:
+    value = data[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124
+        raise TypeError(f"{name} is no number")
+    return float(value)
+
+
+def _count(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{name} is no count")
+    return value
+
+
+def _string(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _size(value: object) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise TypeError("an image size is [width, height]")
+    return _count(value[0], "size"), _count(value[1], "size")

@@ -1,0 +1,84 @@
+"""A certificate's claims, derived again from its votes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from smoothapi.certify.certificate import REASONS
+from smoothapi.certify.sequential import SequentialCertify, SequentialPredict
+from smoothapi.errors import CertificateError, UsageError
+
+if TYPE_CHECKING:
+    from smoothapi.certify.certificate import Certificate
+
+# For figures that two machines may compute differently in the last place.
+_RELATIVE = 1e-9
+
+
+def verify_claims(
+    certificate: Certificate, *, gain: float, delta: float, rounding: float, radius_native: float
+) -> list[str]:
+    """Replay the votes through the test that made the certificate, and compare all claims.
+
+    Args:
+        certificate: what to check.
+        gain: operator norm of the resize between the certificate's two sizes.
+        delta: deduction off the share of votes for its picture's size and its sigma.
+        rounding: deduction off the native radius for its picture's size.
+        radius_native: what its radius and these come to.
+
+    Returns:
+        What was recomputed, in words.
+
+    Raises:
+        CertificateError: a claim does not follow; names each one.
+    """
+    certify = certificate.kind == "certify"
+    test: SequentialCertify | SequentialPredict
+    try:
+        if certify:
+            test = SequentialCertify(
+                sigma=certificate.sigma,
+                alpha=certificate.alpha,
+                max_votes=certificate.max_votes,
+                radius=certificate.radius_requested,
+                delta=certificate.delta,
+            )
+        else:
+            test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
+    except UsageError as error:
+        raise CertificateError(f"The certificate does not add up: {error}") from error
+    problems: list[str] = []
+    for number, vote in enumerate(certificate.vote_order()):
+        if test.done:
+            problems.append(f"it goes on after vote {number}, where its test had ended")
+            break
+        test.add(vote)
+    if not test.done:
+        problems.append("its votes end before its test had")
+    decision = test.result()
+    claims: dict[str, tuple[object, object]] = {
+        "label": (certificate.label, decision.label),
+        "reason": (certificate.reason, str(decision.reason)),
+        "radius": (certificate.radius, decision.radius),
+        "lower bound of p": (certificate.p_lower, decision.p_lower),
+        "native radius": (certificate.radius_native, radius_native),
+        "gain": (certificate.image.gain, gain if certify else certificate.image.gain),
+        "deduction off p": (certificate.delta, delta if certify else 0.0),
+        "deduction off the native radius": (certificate.rounding, rounding if certify else 0.0),
+    }
+    for name, (claimed, found) in claims.items():
+        if not _same(claimed, found):
+            problems.append(f"its {name} is {claimed!r}, but follows as {found!r}")
+    if certificate.reason not in REASONS:
+        problems.append(f"its reason {certificate.reason!r} is unknown")
+    if problems:
+        raise CertificateError("The certificate does not add up: " + "; ".join(problems) + ".")
+    return ["the order of the votes", *claims]
+
+
+def _same(claimed: object, found: object) -> bool:
+    if isinstance(claimed, float) and isinstance(found, float):
+        return math.isclose(claimed, found, rel_tol=_RELATIVE, abs_tol=1e-12)
+    return claimed == found

@@ -1,0 +1,91 @@
+"""The `smoothapi` command: arguments in, exit code out.
+
+Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from smoothapi._version import __version__
+from smoothapi.errors import SmoothAPIError
+
+INTERRUPTED = 130
+
+# Loaded when asked for: `smoothapi --version` should not wait for numpy.
+_COMMANDS = {
+    "certify": ("smoothapi.cli.certify", "certify", "Certify the label of photos."),
+    "predict": ("smoothapi.cli.certify", "predict", "Give the majority label, with no radius."),
+    "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
+    "providers": ("smoothapi.cli.providers", "providers", "List the providers installed here."),
+    "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),
+    "denoiser": ("smoothapi.cli.denoiser", "denoiser", "Train and measure denoisers."),
+}
+
+
+class _Commands(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="smoothapi")
+def app() -> None:
+    """Certified labels from the vision API calls you already make.
+
+    Exit codes: 0 certified, 1 abstained, 2 usage, 3 budget, 4 provider.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return SmoothAPIError.exit_code
+    except SmoothAPIError as error:
+        click.echo(f"smoothapi: {printable(str(error))}", err=True)
+        if error.queries:
+            click.echo(f"Sent until then: {error.queries:,} (${error.cost:.4f}).", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(
+            "\nStopped. Requests under way were awaited and their answers kept: the same command "
+            "continues where this one ended.",
+            err=True,
+        )
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def printable(text: str) -> str:
+    """Return text from outside without what could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

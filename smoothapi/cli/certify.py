@@ -1,0 +1,168 @@
+"""`smoothapi certify` and `smoothapi predict`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smoothapi.cli import printable
+from smoothapi.errors import SmoothAPIError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from smoothapi.certify import Certificate
+    from smoothapi.smoother import Plan, Smoother
+
+_ABSTAINED = 1
+
+
+class _Radius(click.ParamType):
+    name = "number|largest"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        if value == "largest" or isinstance(value, float):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'largest'.", param, ctx)
+
+
+def _options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options that certify and predict share. None means: from the settings."""
+    for option in reversed(
+        [
+            click.argument("photos", nargs=-1, required=True, metavar="PHOTO..."),
+            click.option("--provider", help="Adapter to ask (`smoothapi providers`)."),
+            click.option("--sigma", type=float, help="Noise level, of the [0, 1] range."),
+            click.option("--alpha", type=float, help="Chance of a wrong certificate."),
+            click.option("--max-queries", type=int, help="Most votes for one photo."),
+            click.option("--budget", help="Hard limit for this command: 500, $2 or '500,$2'."),
+            click.option("--size", type=int, help="Shorter side of the working image."),
+            click.option(
+                "--labels",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="JSON or TOML file {class: [provider labels]}.",
+            ),
+            click.option("--plain/--no-plain", default=None, help="Ask for the plain label too."),
+            click.option("--denoiser", help="default, none, or a .safetensors file."),
+            click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
+            click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding."),
+            click.option("--concurrency", type=int, help="Most requests in flight."),
+            click.option("--home", type=click.Path(file_okay=False), help="Key and answers."),
+            click.option("--refresh", is_flag=True, help="Ask again although stored."),
+            click.option("--json", "as_json", is_flag=True, help="One JSON object per photo."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_options
+@click.option("--radius", type=_Radius(), help="L2 radius to certify, or 'largest'.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
+def certify(
+    photos: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any  # noqa: FBT001
+) -> int:
+    """Certify the label of each PHOTO.
+
+    Exits with 0 if all are certified, 1 if smoothapi abstains on one.
+    """
+    with _smoother(options) as smoother:
+        if dry_run:
+            return _show_plans([smoother.plan(photo) for photo in photos], smoother, as_json)
+        return _each(photos, as_json, smoother, smoother.certify)
+
+
+@click.command()
+@_options
+def predict(photos: tuple[str, ...], as_json: bool, **options: Any) -> int:  # noqa: FBT001
+    """Give the label that most noisy copies of each PHOTO get, with no radius."""
+    with _smoother(options) as smoother:
+        return _each(photos, as_json, smoother, smoother.predict)
+
+
+@contextmanager
+def _smoother(options: dict[str, Any]) -> Iterator[Smoother]:
+    from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
+
+    labels = options.pop("labels")
+    with Smoother(labels=_label_table(labels) if labels else None, **options) as smoother:
+        yield smoother
+
+
+def _label_table(path: Path) -> dict[str, list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The label file {str(path)!r} cannot be read: {error}.") from error
+    if not isinstance(table, dict):
+        raise UsageError(f"The label file {str(path)!r} must map classes to lists of labels.")
+    return table
+
+
+def _each(
+    photos: tuple[str, ...],
+    as_json: bool,  # noqa: FBT001
+    smoother: Smoother,
+    ask: Callable[..., Certificate],
+) -> int:
+    """Run photo after photo. A bad photo is reported and the rest go on; all else ends it."""
+    from smoothapi.cli import output  # noqa: PLC0415
+
+    code = 0
+    for photo in photos:
+        try:
+            with output.progress(Path(photo).name) as advance:
+                certificate = ask(photo, on_progress=advance)
+        except UsageError as error:
+            _report(photo, error, as_json)
+            code = error.exit_code
+        except SmoothAPIError as error:
+            if as_json:
+                _report(photo, error, as_json)
+                return error.exit_code
+            raise
+        else:
+            if as_json:
+                click.echo(certificate.to_json())
+            else:
+                output.show_certificate(certificate, smoother.adapter.price)
+            if certificate.abstained and code == 0:
+                code = _ABSTAINED
+    return code
+
+
+def _report(photo: str, error: SmoothAPIError, as_json: bool) -> None:  # noqa: FBT001
+    if as_json:
+        data = {
+            "schema": "smoothapi.error/1",
+            "photo": photo,
+            "error": type(error).__name__,
+            "message": str(error),
+            "queries": error.queries,
+            "cost": error.cost,
+        }
+        click.echo(json.dumps(data, ensure_ascii=False))
+    click.echo(f"smoothapi: {printable(str(error))}", err=True)
+
+
+def _show_plans(plans: list[Plan], smoother: Smoother, as_json: bool) -> int:  # noqa: FBT001
+    from smoothapi.cli import output  # noqa: PLC0415
+
+    if as_json:
+        for plan in plans:
+            click.echo(json.dumps(output.plan_dict(plan)))
+    else:
+        output.show_plans(plans, smoother.settings)
+    return 0
+
+

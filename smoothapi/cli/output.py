@@ -1,0 +1,166 @@
+"""What a person sees: tables on stdout, progress on stderr. Labels come from outside."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from smoothapi.cli import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from smoothapi import smoother
+    from smoothapi.certify import Certificate
+    from smoothapi.config import Settings
+    from smoothapi.dispatch import Price
+
+_MOST_LABELS = 4
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
+    """Show a bar on stderr while votes come in; yields what to call after each."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("votes, {task.fields[sent]} sent, ${task.fields[cost]:.4f}"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+        # Progress reads its description as markup.
+        task = bar.add_task(
+            Text(printable(name)).markup, total=None, sent=0, cost=0.0
+        )
+
+        def advance(state: smoother.Progress) -> None:
+            bar.update(
+                task,
+                completed=state.votes,
+                total=state.votes + state.needed,
+                sent=state.queries,
+                cost=state.cost,
+            )
+
+        yield advance
+
+
+def show_certificate(certificate: Certificate, price: Price) -> None:
+    """Print one certificate as a short table."""
+    certified = certificate.label is not None
+    kind = {"certify": "certified", "predict": "predicted"}[certificate.kind]
+    head = Text()
+    head.append("● ", style="green" if certified else "yellow")
+    head.append(printable(certificate.label or "no label"), style="bold")
+    head.append("  " + (kind if certified else "abstained"), style="green" if certified else "yellow")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in _facts(certificate, price):
+        table.add_row(Text(name), Text(value))
+    console = Console()
+    console.print(head)
+    console.print(table)
+    console.print()
+
+
+def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
+    image = certificate.image
+    if certificate.abstained:
+        yield "  why", certificate.explanation
+    yield "  photo", _photo(certificate)
+    for note in image.notes:
+        yield "", note
+    yield "  plain label", _plain(certificate)
+    if certificate.kind == "certify":
+        if certificate.abstained:
+            yield "  radius", "none certified"
+        else:
+            yield "  radius", f"{certificate.radius:g} around the working image (L2, pixels in [0, 1])"
+            yield "", f"{certificate.radius_native:g} around the photo before the resize"
+    yield "  confidence", f"{1 - certificate.alpha:.4%} at sigma {certificate.sigma:g}"
+    yield "  votes", _votes(certificate)
+    yield (
+        "  queries",
+        f"{certificate.queries} sent, {certificate.cached} answered from the store"
+        + (f", {certificate.attempts} attempts" if certificate.attempts > certificate.queries else "")
+        + (f", {certificate.failed} failed" if certificate.failed else ""),
+    )
+    yield (
+        "  cost",
+        f"${certificate.cost:.4f} ({certificate.provider}, ${price.per_thousand} per 1,000"
+        + (f" as of {price.as_of}" if price.as_of else "")
+        + ")",
+    )
+    yield "  time", f"{certificate.seconds:.1f} s"
+
+
+def _photo(certificate: Certificate) -> str:
+    image = certificate.image
+    native = f"{image.native_size[0]} x {image.native_size[1]}"
+    working = f"{image.size[0]} x {image.size[1]}"
+    sizes = native if image.size == image.native_size else f"{native}, working image {working}"
+    return f"{printable(image.name)} ({sizes})"
+
+
+def _plain(certificate: Certificate) -> str:
+    if not certificate.plain_asked:
+        return "not asked"
+    note = {True: " (the same)", False: " (DIFFERENT: look before you trust either)", None: ""}
+    return printable(certificate.plain_label or "none") + note[certificate.plain_agrees]
+
+
+def _votes(certificate: Certificate) -> str:
+    tally = list(certificate.tally.items())
+    parts = [
+        f"{count} {printable(label) if label is not None else 'no answer'}"
+        for label, count in tally[:_MOST_LABELS]
+    ]
+    if len(tally) > _MOST_LABELS:
+        parts.append(f"{sum(count for _, count in tally[_MOST_LABELS:])} others")
+    return f"{certificate.total_votes}: " + ", ".join(parts)
+
+
+def plan_dict(plan: smoother.Plan) -> dict[str, Any]:
+    """Return a plan, with its costs, for JSON."""
+    data = asdict(plan)
+    data["schema"] = "smoothapi.plan/1"
+    data["expected"] = [{"p": p, "queries": round(mean, 1)} for p, mean in plan.expected]
+    data["cost_at_least"] = plan.at_least * plan.dollars / 1000
+    data["cost_at_most"] = plan.at_most * plan.dollars / 1000
+    return data
+
+
+def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
+    """Print what runs would send and cost."""
+    table = Table(title="Nothing was sent. Queries that certify would send:", title_justify="left")
+    table.add_column("Photo")
+    for name in ("stored", "at least", "at most", "dollars"):
+        table.add_column(name, justify="right")
+    for plan in plans:
+        table.add_row(
+            Text(printable(plan.photo)),
+            f"{plan.stored:,}",
+            f"{plan.at_least:,}",
+            f"{plan.at_most:,}",
+            f"${plan.at_least * plan.dollars / 1000:.4f} to "
+            f"${plan.at_most * plan.dollars / 1000:.4f}",
+        )
+    console = Console()
+    console.print(table)
+    if plans and plans[0].expected:
+        parts = ", ".join(f"{mean:.0f} if p = {p:g}" for p, mean in plans[0].expected)
+        console.print(
+            Text(
+                f"Votes on average, where the label's true share of votes is p: {parts} "
+                f"(radius {settings.radius:g}, sigma {settings.sigma:g}, alpha {settings.alpha:g})."
+            )
+        )

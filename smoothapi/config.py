@@ -1,0 +1,172 @@
+"""Settings: argument > SMOOTHAPI_* variable > smoothapi.toml > [tool.smoothapi] > default.
+
+Both files are looked for in the working directory. `resolve` says of each value where it came
+from, so that `smoothapi config` can show it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from smoothapi.errors import UsageError
+
+FILE = "smoothapi.toml"
+_SECRET = re.compile(r"key|secret|token|password|credential|authorization", re.IGNORECASE)
+
+
+class Settings(BaseSettings):
+    """Every setting, with its range and its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SMOOTHAPI_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    provider: str = Field("mock", description="the adapter's name")
+    sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
+    radius: float = Field(0.25, gt=0.0, description="L2 radius to certify")
+    alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
+    max_queries: int = Field(1000, ge=1, description="most votes for one certificate")
+    budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
+    size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
+    plain: bool = Field(True, description="ask for the label of the working image itself, too")
+    denoiser: str = Field("default", description="default, none, or a .safetensors file")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
+    concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")
+    attempts: int = Field(5, ge=1, le=100, description="most sends of one variant")
+    deadline: float = Field(300.0, gt=0.0, description="seconds until a variant is given up")
+    max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),
+        description="folder of the noise key and the answers",
+    )
+    providers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of adapters, by name"
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments only: `resolve` reads the other sources, to know where values are from."""
+        del settings_cls
+        return (sources["init_settings"],)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and for each where its value came from.
+
+    Attributes:
+        settings: the values.
+        origins: name -> "argument", the variable's name, a file's name, or "default".
+    """
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return (name, value, origin) of every setting, with secrets masked."""
+        dumped = self.settings.model_dump(mode="json")
+        return [
+            (name, _shown(name, dumped[name]), self.origins[name]) for name in Settings.model_fields
+        ]
+
+
+def resolve(**arguments: Any) -> Resolved:
+    """Return the settings in force. An argument of None means "not given".
+
+    Raises:
+        UsageError: a value is out of range or unknown, or a file cannot be read; says where the
+            value came from.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, values in [("argument", given), *_sources()]:
+        for name, value in values.items():
+            if name not in merged:
+                merged[name] = value
+                origins[name] = (
+                    f"SMOOTHAPI_{name.upper()}" if origin == "environment" else origin
+                )
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        raise UsageError(_explain(error, origins)) from None
+    return Resolved(
+        settings, {name: origins.get(name, "default") for name in Settings.model_fields}
+    )
+
+
+def _sources() -> list[tuple[str, dict[str, Any]]]:
+    try:
+        environment = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise UsageError(f"A SMOOTHAPI_* variable cannot be read: {error}.") from error
+    return [
+        ("environment", environment),
+        (FILE, _table(FILE)),
+        ("pyproject.toml", _table("pyproject.toml", "tool", "smoothapi")),
+    ]
+
+
+def _table(file: str, *path: str) -> dict[str, Any]:
+    """Return a table of a TOML file in the working directory; empty if there is none."""
+    try:
+        with Path(file).open("rb") as stream:
+            table: Any = tomllib.load(stream)
+        for step in path:
+            table = table.get(step, {})
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, AttributeError) as error:
+        raise UsageError(f"The configuration file {file} cannot be read: {error}.") from error
+    if not isinstance(table, dict):
+        raise UsageError(f"[{'.'.join(path)}] in {file} must be a table.")
+    return table
+
+
+def _explain(error: ValidationError, origins: dict[str, str]) -> str:
+    problems: list[str] = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else "?"
+        where = origins.get(name, "default")
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            problems.append(f"{name!r} (from {where}) is no setting; there are: {known}")
+        else:
+            problems.append(f"{name} (from {where}): {item['msg']}")
+    return "; ".join(problems) + "."
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return a value for display; what may be a secret is masked, at any depth."""
+    if isinstance(value, dict):
+        inner = ", ".join(f"{key} = {_shown(str(key), item)}" for key, item in value.items())
+        return f"{{{inner}}}"
+    if value is not None and _SECRET.search(name):
+        return "********"
+    return "not set" if value is None else str(value)

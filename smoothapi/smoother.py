@@ -1,0 +1,551 @@
+"""Denoised smoothing in front of a vision API: the one class that wires the pipe.
+
+    photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certificate
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from smoothapi import config, denoise
+from smoothapi._version import __version__
+from smoothapi.certify import (
+    Certificate,
+    Decision,
+    ImageFacts,
+    LabelSpace,
+    SequentialCertify,
+    SequentialPredict,
+    VoteTest,
+    ceil_to,
+    expected_queries,
+    floor_to,
+    noise_delta,
+    rounding_radius,
+    runs_of,
+    top1,
+    verify_claims,
+)
+from smoothapi.dispatch import (
+    Adapter,
+    AnswerStore,
+    Budget,
+    Delivery,
+    Dispatcher,
+    Job,
+    Retry,
+    Totals,
+    answer_key,
+    make_adapter,
+)
+from smoothapi.encode import Codec
+from smoothapi.errors import (
+    BudgetExceededError,
+    CertificateError,
+    ModelChangedError,
+    SmoothAPIError,
+    UsageError,
+)
+from smoothapi.image import PhotoSource, WorkingImage, load_image, resize_norm
+from smoothapi.noise import NoiseKey, noisy_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from smoothapi.denoise import DenoiserSpec
+    from smoothapi.dispatch.dispatcher import Encode
+
+Radius: TypeAlias = 'float | Literal["largest"]'
+
+_DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a certificate is.
+
+    Attributes:
+        votes: counted so far.
+        needed: the fewest further votes that could decide it.
+        max_votes: the most that are allowed.
+        queries: variants sent so far.
+        cached: answers from the store so far.
+        cost: dollars so far.
+    """
+
+    votes: int
+    needed: int
+    max_votes: int
+    queries: int
+    cached: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would send and cost, found out without sending anything.
+
+    Attributes:
+        photo: name of the photo.
+        stored: answers that the store already holds, of the first `at_most`.
+        at_least: queries to send if every vote is for one label.
+        at_most: queries to send if the cap is reached.
+        expected: queries by p, the label's true share of votes: (p, mean).
+        dollars: price of 1,000 queries.
+        price_date: date of the price list.
+    """
+
+    photo: str
+    stored: int
+    at_least: int
+    at_most: int
+    expected: tuple[tuple[float, float], ...]
+    dollars: float
+    price_date: str
+
+
+class Smoother:
+    """Certified labels from one provider.
+
+    Every argument left out is taken from the settings (`smoothapi config` shows them).
+
+    Args:
+        provider: name of a registered adapter, or an adapter of your own.
+        sigma: noise level, in (0, 1.5]. Fixed for a deployment: choosing it by photo would void
+            the guarantee.
+        radius: the L2 radius to certify, in units of the [0, 1] range; "largest" certifies as
+            much as the votes allow.
+        alpha: chance of a wrong certificate.
+        max_queries: most votes for one certificate.
+        budget: hard limit over the life of this object: a `Budget` or its text ("500", "$2").
+        size: shorter side of the working image, or its exact (width, height).
+        labels: the caller's classes as {class: [provider labels]}; by default the provider's own.
+        plain: ask once for the label of the working image itself, to compare.
+        denoiser: "default", "none", a .safetensors file, a torch module, or a callable.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        codec: "png" or "jpeg".
+        concurrency: most requests in flight.
+        retry: when a variant is tried again.
+        refresh: ask again although answers are stored.
+        home: folder of the noise key and of the answers.
+
+    Raises:
+        UsageError: a value is out of range, the provider unknown, its package missing.
+        StoreError: the key or the answers cannot be kept.
+
+    Threads may share a Smoother. Close it, or use it in a `with` statement.
+    """
+
+    def __init__(
+        self,
+        provider: str | Adapter | None = None,
+        *,
+        sigma: float | None = None,
+        radius: Radius | None = None,
+        alpha: float | None = None,
+        max_queries: int | None = None,
+        budget: Budget | str | None = None,
+        size: int | tuple[int, int] | None = None,
+        labels: Mapping[str, Sequence[str]] | LabelSpace | None = None,
+        plain: bool | None = None,
+        denoiser: DenoiserSpec | None = None,
+        device: str | None = None,
+        codec: str | None = None,
+        concurrency: int | None = None,
+        retry: Retry | None = None,
+        refresh: bool = False,
+        home: str | Path | None = None,
+    ) -> None:
+        settings = config.resolve(
+            provider=provider if isinstance(provider, str) else None,
+            sigma=sigma,
+            radius=radius,
+            alpha=alpha,
+            max_queries=max_queries,
+            size=size if isinstance(size, int) else None,
+            plain=plain,
+            denoiser=denoiser if isinstance(denoiser, str) else None,
+            device=device,
+            codec=codec,
+            concurrency=concurrency,
+            home=home,
+        ).settings
+        self.settings = settings
+        self._size = settings.size if size is None else size
+        self._space = labels if isinstance(labels, LabelSpace) or not labels else LabelSpace(labels)
+        self._refresh = refresh
+        if isinstance(budget, str) or (budget is None and settings.budget is not None):
+            budget = Budget.parse(budget or str(settings.budget))
+        if provider is None or isinstance(provider, str):
+            options = settings.providers.get(settings.provider, {})
+            self.adapter = make_adapter(settings.provider, **options)
+        elif isinstance(provider, Adapter):
+            self.adapter = provider
+        else:
+            raise UsageError(
+                f"provider is a name or an adapter, not {type(provider).__name__}. An adapter has "
+                "name, identity, limits, price, ask(payloads) and close()."
+            )
+        self._codec = self._choose_codec()
+        self._denoiser = denoise.load(
+            settings.denoiser if denoiser is None else denoiser, device=settings.device
+        )
+        self._key = NoiseKey.of_installation(settings.home / "noise.key")
+        self._store = AnswerStore(settings.home / "answers")
+        self._dispatcher = Dispatcher(
+            self.adapter,
+            self._store,
+            budget or Budget(),
+            concurrency=settings.concurrency,
+            retry=retry or Retry(attempts=settings.attempts, deadline=settings.deadline),
+            max_failed=settings.max_failed,
+        )
+
+    def certify(
+        self,
+        photo: PhotoSource,
+        radius: Radius | None = None,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Certificate:
+        """Return the label that no change of the photo smaller than `radius` can flip.
+
+        With probability at least 1 - alpha over the noise, a certificate with a label is right.
+        Abstaining is a result, not an error: see `Certificate.reason`.
+
+        Raises:
+            ImageError: the photo cannot be used.
+            UnreachableRadiusError: `max_queries` votes could not certify the radius.
+            BudgetExceededError: the budget does not allow the next query.
+            ProviderError: the service failed; what was answered is kept.
+        """
+        image = load_image(photo, size=self._size)
+        test = self._test(image, self.settings.radius if radius is None else radius)
+        return self._run("certify", image, test, on_progress)
+
+    def predict(
+        self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> Certificate:
+        """Return the smoothed label of the photo, with no radius: the plain majority vote.
+
+        With probability at least 1 - alpha over the noise it is the label that most variants
+        get. Raises as `certify` does.
+        """
+        image = load_image(photo, size=self._size)
+        test = SequentialPredict(alpha=self.settings.alpha, max_votes=self.settings.max_queries)
+        return self._run("predict", image, test, on_progress)
+
+    def plan(self, photo: PhotoSource, radius: Radius | None = None) -> Plan:
+        """Say what `certify` would send and cost, without sending anything."""
+        image = load_image(photo, size=self._size)
+        wanted = self.settings.radius if radius is None else radius
+        test = self._test(image, wanted)
+        key = self._keys(image)
+        least, most = test.needed(), self.settings.max_queries
+        stored = [self._stored(key(index)) for index in range(most)]
+        plain = int(self.settings.plain and not self._stored(self._plain_key(image)))
+        expected: tuple[tuple[float, float], ...] = ()
+        if wanted != "largest":
+            expected = tuple(
+                (
+                    p,
+                    expected_queries(
+                        wanted, self.settings.sigma, self.settings.alpha, p, max_votes=most
+                    ),
+                )
+                for p in (0.999, 0.99, 0.95, 0.9)
+            )
+        price = self.adapter.price
+        return Plan(
+            photo=image.name,
+            stored=sum(stored),
+            at_least=least - sum(stored[:least]) + plain,
+            at_most=most - sum(stored) + plain,
+            expected=expected,
+            dollars=float(price.per_thousand),
+            price_date=price.as_of,
+        )
+
+    def close(self) -> None:
+        """Wait for requests under way, then release threads, connections and the store."""
+        self._dispatcher.close()
+        self.adapter.close()
+        self._store.close()
+
+    def __enter__(self) -> Smoother:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(
+        self,
+        kind: Literal["certify", "predict"],
+        image: WorkingImage,
+        test: VoteTest,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Certificate:
+        """The method: votes in order of index, until the test has enough."""
+        began = time.monotonic()
+        key = self._keys(image)
+        self._refuse_early(image, test, key)
+        plain_label, plain_version, plain_totals = self._ask_plainly(image)
+        job = Job(
+            key=key,
+            prepare=partial(self._prepare, image),
+            needed=test.needed,
+            batch=self._denoiser.batch,
+            refresh=self._refresh,
+        )
+        votes: list[str | None] = []
+        model_version: str | None = None
+        run = self._dispatcher.run(job)
+        with run:
+            for delivery in run:
+                model_version = self._same_model(model_version, delivery)
+                vote = None if delivery.answer is None else top1(delivery.answer, self._space)
+                votes.append(vote)
+                test.add(vote)
+                if on_progress is not None:
+                    on_progress(self._progress(test, len(votes), run.totals, plain_totals))
+        return self._certificate(
+            kind,
+            image,
+            test.result(),
+            votes,
+            plain_label,
+            model_version if model_version is not None else plain_version,
+            _sum(run.totals, plain_totals),
+            time.monotonic() - began,
+        )
+
+    def _test(self, image: WorkingImage, radius: Radius) -> SequentialCertify:
+        if isinstance(radius, str) and radius != "largest":
+            raise UsageError(f"radius={radius!r}: give a number, or \"largest\".")
+        return SequentialCertify(
+            sigma=self.settings.sigma,
+            alpha=self.settings.alpha,
+            max_votes=self.settings.max_queries,
+            radius=None if radius == "largest" else radius,
+            delta=noise_delta(image.pixels.size, self.settings.sigma),
+        )
+
+    def _prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
+        noisy = noisy_variants(image, self.settings.sigma, indices, self._key)
+        pictures = self._denoiser.variants(noisy, self.settings.sigma)
+        return [partial(self._codec.encode, picture) for picture in pictures]
+
+    def _keys(self, image: WorkingImage) -> Callable[[int], str]:
+        """Return index -> cache key: all that decides the answer, and nothing else."""
+        parts = {
+            **self._base_key(image),
+            "sigma": self.settings.sigma,
+            "noise": self._key.id,
+            "denoiser": self._denoiser.fingerprint,
+        }
+        return lambda index: answer_key({**parts, "index": index})
+
+    def _plain_key(self, image: WorkingImage) -> str:
+        return answer_key({**self._base_key(image), "plain": True})
+
+    def _base_key(self, image: WorkingImage) -> dict[str, object]:
+        return {
+            "provider": self.adapter.name,
+            "identity": dict(self.adapter.identity),
+            "image": image.digest,
+            "size": list(image.size),
+            "codec": self._codec.version,
+        }
+
+    def _stored(self, key: str) -> bool:
+        return not self._refresh and self._store.get(key) is not None
+
+    def _refuse_early(
+        self, image: WorkingImage, test: VoteTest, key: Callable[[int], str]
+    ) -> None:
+        """Refuse before the first query what the budget cannot pay for even at best."""
+        room = self._dispatcher.ledger.room()
+        if room is None:
+            return
+        missing = sum(not self._stored(key(index)) for index in range(test.needed()))
+        if self.settings.plain:
+            missing += not self._stored(self._plain_key(image))
+        if missing > room:
+            raise BudgetExceededError(
+                f"This needs at least {missing:,} queries "
+                f"(${self.adapter.price.of(missing):.4f}), but the budget leaves room for "
+                f"{room:,}. Nothing was sent. Raise the budget, or ask for a smaller radius."
+            )
+
+    def _ask_plainly(self, image: WorkingImage) -> tuple[str | None, str | None, Totals]:
+        """Ask for the label of the working image itself, once."""
+        if not self.settings.plain:
+            return None, None, Totals()
+        left = [1]
+        job = Job(
+            key=lambda _: self._plain_key(image),
+            prepare=lambda _: [partial(self._codec.encode, image.to_uint8())],
+            needed=lambda: left[0],
+            refresh=self._refresh,
+        )
+        run = self._dispatcher.run(job)
+        answer = None
+        with run:
+            for delivery in run:
+                answer = delivery.answer
+                left[0] = 0
+        if answer is None:
+            return None, None, run.totals
+        return top1(answer, self._space), answer.model_version, run.totals
+
+    def _same_model(self, version: str | None, delivery: Delivery) -> str | None:
+        """Return the version of the votes so far; refuse votes of two versions."""
+        if delivery.answer is None:
+            return version
+        new = delivery.answer.model_version
+        if version is not None and new != version:
+            raise ModelChangedError(
+                f"{self.adapter.name} answered with model version {version!r} and then "
+                f"{new!r} (vote {delivery.index}), and one certificate must rest on one model. "
+                "The answers are kept. Ask all again with refresh=True (--refresh) now that the "
+                "new version serves, or pin a version in the adapter's options.",
+                provider=self.adapter.name,
+                request_id=delivery.answer.request_id,
+            )
+        return new
+
+    def _progress(
+        self, test: VoteTest, votes: int, totals: Totals, plain_totals: Totals
+    ) -> Progress:
+        both = _sum(totals, plain_totals)
+        return Progress(
+            votes=votes,
+            needed=test.needed(),
+            max_votes=self.settings.max_queries,
+            queries=both.queries,
+            cached=both.cached,
+            cost=float(self.adapter.price.of(both.attempts)),
+        )
+
+    def _certificate(
+        self,
+        kind: Literal["certify", "predict"],
+        image: WorkingImage,
+        decision: Decision,
+        votes: list[str | None],
+        plain_label: str | None,
+        model_version: str | None,
+        totals: Totals,
+        seconds: float,
+    ) -> Certificate:
+        certify = kind == "certify"
+        rounding = ceil_to(rounding_radius(image.pixels.size), _DECIMALS) if certify else 0.0
+        return Certificate(
+            kind=kind,
+            label=decision.label,
+            reason=str(decision.reason),
+            plain_label=plain_label,
+            plain_asked=self.settings.plain,
+            radius=decision.radius,
+            radius_requested=decision.radius_requested,
+            radius_native=native_radius(decision.radius, image.gain, rounding),
+            p_lower=decision.p_lower,
+            sigma=self.settings.sigma,
+            alpha=self.settings.alpha,
+            max_votes=self.settings.max_queries,
+            votes=runs_of(votes),
+            delta=noise_delta(image.pixels.size, self.settings.sigma) if certify else 0.0,
+            rounding=rounding,
+            provider=self.adapter.name,
+            identity=dict(self.adapter.identity),
+            model_version=model_version or "",
+            image=ImageFacts(
+                name=image.name,
+                digest=image.digest,
+                size=image.size,
+                native_size=image.native_size,
+                gain=image.gain,
+                notes=image.notes,
+            ),
+            denoiser=self._denoiser.name,
+            denoiser_fingerprint=self._denoiser.fingerprint,
+            codec=self._codec.version,
+            label_space=self._space.digest if self._space else "",
+            noise_key=self._key.id,
+            version=__version__,
+            queries=totals.queries,
+            attempts=totals.attempts,
+            cached=totals.cached,
+            failed=totals.failed,
+            cost=ceil_to(float(self.adapter.price.of(totals.attempts)), _DECIMALS),
+            seconds=round(seconds, 3),
+        )
+
+    def _choose_codec(self) -> Codec:
+        name, limits = self.settings.codec, self.adapter.limits
+        if name not in limits.formats:
+            raise UsageError(
+                f"{self.adapter.name} does not take {name}; choose codec="
+                f"{' or '.join(limits.formats)}."
+            )
+        return Codec(name, min_side=limits.min_side)
+
+
+def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[str]:
+    """Recompute all of a certificate that can be recomputed; return what was checked, in words.
+
+    The label, the radius and the bound are derived again from the votes in their order; the
+    deductions from the picture's size and sigma; the gain from the two sizes; with the photo at
+    hand, its digest. What cannot be checked is that the provider gave these votes.
+
+    Raises:
+        CertificateError: something does not follow; says what.
+        ImageError: the photo cannot be read.
+    """
+    width, height = certificate.image.size
+    native_width, native_height = certificate.image.native_size
+    if min(width, height, native_width, native_height) < 1:
+        raise CertificateError("The certificate does not add up: a picture has no pixels.")
+    gain = resize_norm(native_width, width) * resize_norm(native_height, height)
+    pixels = 3 * width * height
+    rounding = ceil_to(rounding_radius(pixels), _DECIMALS)
+    checks = verify_claims(
+        certificate,
+        gain=gain,
+        delta=noise_delta(pixels, certificate.sigma),
+        rounding=rounding,
+        radius_native=native_radius(certificate.radius, gain, rounding),
+    )
+    if photo is not None:
+        image = load_image(photo, size=certificate.image.size)
+        if image.digest != certificate.image.digest:
+            raise CertificateError(
+                "The certificate is about another photo: its digest is "
+                f"{certificate.image.digest[:16]}..., this photo's is {image.digest[:16]}..."
+            )
+        checks.append("the photo's digest")
+    return checks
+
+
+def native_radius(radius: float, gain: float, rounding: float) -> float:
+    """Return the radius around the photo before the resize, rounded down.
+
+    A change of norm e there changes the working image by at most gain * e + rounding.
+    """
+    return floor_to(max(0.0, radius - rounding) / gain, _DECIMALS)
+
+
+def _sum(one: Totals, other: Totals) -> Totals:
+    return Totals(
+        queries=one.queries + other.queries,
+        attempts=one.attempts + other.attempts,
+        cached=one.cached + other.cached,
+        failed=one.failed + other.failed,
+        waited=one.waited + other.waited,
+    )
+
+

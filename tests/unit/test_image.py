@@ -1,0 +1,249 @@
+"""A photo in: what is taken, what is refused, and how far a change of it can grow."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from smoothapi.errors import ImageError, UsageError
+from smoothapi.image import GRID_BITS, load_image, resize_norm
+
+
+def picture(width=40, height=30, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind="PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_every_kind_of_source_gives_the_same_working_image(tmp_path):
+    array = picture()
+    image = Image.fromarray(array)
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(image))
+    sources = [path, str(path), path.read_bytes(), image, array]
+    assert len({load_image(source).digest for source in sources}) == 1
+    as_float = load_image(array / 255.0).pixels  # passes through float32 once more
+    assert np.abs(as_float - load_image(array).pixels).max() <= 2.0**-GRID_BITS
+    assert load_image(path).name == "photo.png"
+
+
+def test_pixels_lie_on_the_grid_and_cannot_be_written():
+    image = load_image(picture(300, 200), size=64)
+    units = image.pixels * 2.0**GRID_BITS
+    assert np.array_equal(units, np.rint(units))
+    assert image.pixels.min() >= 0.0
+    assert image.pixels.max() <= 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        image.pixels[0, 0, 0] = 0.5
+
+
+def test_digest_tells_pictures_and_shapes_apart():
+    array = picture(40, 30)
+    other = array.copy()
+    other[3, 4, 1] ^= 1
+    digests = {
+        load_image(array).digest,
+        load_image(other).digest,
+        load_image(array.reshape(40, 30, 3)).digest,
+    }
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    ("native", "size", "expected"),
+    [
+        ((400, 300), 150, (200, 150)),
+        ((300, 400), 150, (150, 200)),
+        ((40, 30), 150, (40, 30)),
+        ((400, 300), (64, 64), (64, 64)),
+        ((40, 30), (80, 60), (80, 60)),
+    ],
+)
+def test_working_size(native, size, expected):
+    image = load_image(picture(*native), size=size)
+    assert image.size == expected
+    assert image.native_size == native
+    assert image.resized == (native != expected)
+    assert (image.gain == 1.0) == (native == expected)
+
+
+@pytest.mark.parametrize("size", [0, -3, (0, 5), (1, 2, 3), 1.5])
+def test_impossible_sizes_are_refused(size):
+    with pytest.raises(UsageError, match="working size"):
+        load_image(picture(), size=size)
+
+
+def resize_plane(plane, size):
+    return np.asarray(
+        Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BICUBIC),
+        dtype=np.float64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("native", "target"), [((97, 61), (32, 20)), ((299, 299), (224, 224)), ((30, 20), (64, 48))]
+)
+def test_gain_is_the_norm_of_the_real_resize(native, target):
+    """Power iteration through the resize itself finds the same norm, from below."""
+    gain = resize_norm(native[0], target[0]) * resize_norm(native[1], target[1])
+    # The transpose is applied through the two 1-D operators, read off column by column.
+    across = np.stack(
+        [resize_plane(row[None], (target[0], 1))[0] for row in np.eye(native[0])], axis=1
+    )
+    down = np.stack(
+        [resize_plane(row[:, None], (1, target[1]))[:, 0] for row in np.eye(native[1])], axis=1
+    )
+    x = np.random.default_rng(1).standard_normal((native[1], native[0]))
+    for _ in range(400):
+        x /= np.linalg.norm(x)
+        y = resize_plane(x, target)
+        grown = np.linalg.norm(y)
+        x = down.T @ y @ across
+    assert grown <= gain
+    assert grown == pytest.approx(gain, rel=3e-3)
+    assert np.linalg.norm(across, 2) * np.linalg.norm(down, 2) == pytest.approx(gain, rel=3e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(1e-4, 1.0), st.integers(8, 60))
+def test_no_change_of_the_photo_grows_by_more_than_the_gain(seed, strength, size):
+    generator = np.random.default_rng(seed)
+    photo = generator.random((50, 70, 3))
+    change = np.clip(photo + strength * generator.standard_normal(photo.shape), 0, 1)
+    one, other = load_image(photo, size=size), load_image(change, size=size)
+    rounding = 2.0**-GRID_BITS * np.sqrt(one.pixels.size)
+    grown = np.linalg.norm(one.pixels - other.pixels)
+    assert grown <= one.gain * np.linalg.norm(photo - change) + rounding
+
+
+def test_a_turned_photo_is_put_upright():
+    array = picture(40, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    data = encoded(Image.fromarray(np.rot90(array)), exif=exif)
+    image = load_image(data)
+    assert image.digest == load_image(array).digest
+    assert any("EXIF" in note for note in image.notes)
+
+
+def test_transparency_goes_on_white():
+    clear = np.zeros((8, 8, 4), dtype=np.uint8)
+    image = load_image(encoded(Image.fromarray(clear)))
+    assert np.all(image.pixels == 1.0)
+    assert any("white" in note for note in image.notes)
+
+
+def test_palette_transparency_goes_on_white():
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([0, 0, 0] * 256)
+    assert np.all(load_image(encoded(palette, transparency=0)).pixels == 1.0)
+
+
+def test_16_bit_grey_keeps_its_range():
+    values = np.array([[0, 65535], [32768, 257]], dtype=np.uint16)
+    image = load_image(encoded(Image.fromarray(values)))
+    assert np.allclose(image.pixels[:, :, 0], values / 65535, atol=2.0**-GRID_BITS)
+    assert np.array_equal(image.pixels[:, :, 0], image.pixels[:, :, 2])
+
+
+def test_cmyk_is_converted():
+    rgb = Image.new("RGB", (8, 8), (200, 30, 60))
+    image = load_image(encoded(rgb.convert("CMYK"), "TIFF"))
+    assert np.allclose(image.pixels[0, 0] * 255, (200, 30, 60), atol=1)
+    assert any("CMYK" in note for note in image.notes)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P"])
+def test_other_modes_are_read(mode):
+    image = load_image(encoded(Image.new("RGB", (9, 7), "white").convert(mode)))
+    assert image.pixels.shape == (7, 9, 3)
+    assert np.all(image.pixels == 1.0)
+
+
+def animation(kind):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
+def promise(width, height):
+    """A PNG that promises so many pixels and brings none."""
+
+    def chunk(kind, body=b""):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT") + chunk(b"IEND")
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "empty"),
+        (b"this is no image at all", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (encoded(Image.fromarray(picture(200, 200)))[:5000], "cut off"),
+        (encoded(Image.fromarray(picture(200, 200)), "JPEG")[:3000], "cut off"),
+        (promise(20_000, 20_000), "decompression bomb"),
+        (animation("GIF"), "2 frames"),
+        (animation("PNG"), "2 frames"),
+        (animation("TIFF"), "2 frames"),
+    ],
+)
+def test_bad_files_are_refused_in_words(data, complaint):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(ImageError, match=complaint):
+            load_image(data)
+
+
+def test_a_photo_just_above_the_limit_is_refused_before_it_is_decoded():
+    with pytest.raises(ImageError, match="bomb"):  # here Pillow's warning is an error
+        load_image(promise(9460, 9460))
+
+
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), "no pixels"),
+        (np.zeros((5, 5), np.uint8), "shape"),
+        (np.zeros((3, 5, 5), np.uint8), "shape"),
+        (np.zeros((5, 5, 4), np.uint8), "shape"),
+        (np.zeros((5, 5, 3), np.int64), "int64"),
+        (np.full((5, 5, 3), 255.0), "0..255|within"),
+        (np.full((5, 5, 3), np.nan), "within"),
+        (np.full((5, 5, 3), -0.1), "within"),
+    ],
+)
+def test_arrays_are_never_guessed_at(array, complaint):
+    with pytest.raises(ImageError, match=complaint):
+        load_image(array)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ImageError, match="No such file"):
+        load_image(tmp_path / "missing.jpg")
+    with pytest.raises(ImageError, match="directory"):
+        load_image(tmp_path)
+
+
+def test_other_objects_are_refused():
+    with pytest.raises(ImageError, match="not dict"):
+        load_image({})
+
+
+def test_a_float_image_file_is_refused():
+    image = Image.fromarray(np.zeros((4, 4), dtype=np.float32))
+    with pytest.raises(ImageError, match="floating-point"):
+        load_image(encoded(image, "TIFF"))
