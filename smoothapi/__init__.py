@@ -1,1 +1,120 @@
-"""smoothapi."""
+"""Certified labels from the vision API calls you already make.
+
+    from smoothapi import Smoother, Budget
+
+    with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
+        certificate = smoother.certify("photo.jpg", radius=0.25)
+    print(certificate)
+
+Public names are loaded when they are first used, so that importing smoothapi loads neither torch
+nor a cloud SDK.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from smoothapi._version import __version__
+
+if TYPE_CHECKING:
+    from smoothapi.answer import Answer, Label
+    from smoothapi.certify import Certificate, LabelSpace
+    from smoothapi.dispatch import Adapter, Budget, Limits, Price, Retry
+    from smoothapi.errors import (
+        BudgetExceededError,
+        CertificateError,
+        DenoiserError,
+        FatalError,
+        ImageError,
+        MissingExtraError,
+        ModelChangedError,
+        PermanentError,
+        ProviderError,
+        SmoothAPIError,
+        StoreError,
+        ThrottledError,
+        TooManyFailuresError,
+        TransientError,
+        UnknownProviderError,
+        UnreachableRadiusError,
+        UsageError,
+    )
+    from smoothapi.image import WorkingImage, load_image
+    from smoothapi.smoother import Plan, Progress, Smoother, verify
+
+_HOMES = {
+    "smoothapi.answer": ("Answer", "Label"),
+    "smoothapi.certify": ("Certificate", "LabelSpace"),
+    "smoothapi.dispatch": ("Adapter", "Budget", "Limits", "Price", "Retry"),
+    "smoothapi.errors": (
+        "BudgetExceededError",
+        "CertificateError",
+        "DenoiserError",
+        "FatalError",
+        "ImageError",
+        "MissingExtraError",
+        "ModelChangedError",
+        "PermanentError",
+        "ProviderError",
+        "SmoothAPIError",
+        "StoreError",
+        "ThrottledError",
+        "TooManyFailuresError",
+        "TransientError",
+        "UnknownProviderError",
+        "UnreachableRadiusError",
+        "UsageError",
+    ),
+    "smoothapi.image": ("WorkingImage", "load_image"),
+    "smoothapi.smoother": ("Plan", "Progress", "Smoother", "verify"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Adapter",
+    "Answer",
+    "Budget",
+    "BudgetExceededError",
+    "Certificate",
+    "CertificateError",
+    "DenoiserError",
+    "FatalError",
+    "ImageError",
+    "Label",
+    "LabelSpace",
+    "Limits",
+    "MissingExtraError",
+    "ModelChangedError",
+    "PermanentError",
+    "Plan",
+    "Price",
+    "Progress",
+    "ProviderError",
+    "Retry",
+    "SmoothAPIError",
+    "Smoother",
+    "StoreError",
+    "ThrottledError",
+    "TooManyFailuresError",
+    "TransientError",
+    "UnknownProviderError",
+    "UnreachableRadiusError",
+    "UsageError",
+    "WorkingImage",
+    "__version__",
+    "load_image",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'smoothapi' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The providers' wire protocols, server side. Holds nothing yet."""

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Many photos: what a query budget buys. Holds nothing yet; see the changelog for what exists."""

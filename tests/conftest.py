@@ -1,0 +1,73 @@
+"""What several test modules share: a scriptable adapter, and a home of its own for each test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+
+from smoothapi.answer import Answer, Label
+from smoothapi.dispatch import Limits, Price
+
+
+def answer(name="bus", version="v1", score=0.9):
+    return Answer(labels=(Label(name, score),), model_version=version)
+
+
+class ScriptedAdapter:
+    """Answers as `script(payload, attempt)` says; raises what it returns if that is an error."""
+
+    name = "scripted"
+
+    def __init__(self, script=None, *, batch=1, price="1.00", delay=0.0, max_bytes=10**6):
+        self._script = script or (lambda payload, attempt: answer())
+        self.identity = {"operation": "label"}
+        self.limits = Limits(batch=batch, max_bytes=max_bytes)
+        self.price = Price(Decimal(price))
+        self._delay = delay
+        self._lock = threading.Lock()
+        self.attempts: Counter[bytes] = Counter()
+        self.requests: list[list[bytes]] = []
+        self.in_flight = self.most_in_flight = 0
+        self.closed = False
+
+    @property
+    def sent(self):
+        return sum(self.attempts.values())
+
+    def ask(self, payloads):
+        with self._lock:
+            self.in_flight += len(payloads)
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self.requests.append(list(payloads))
+            for payload in payloads:
+                self.attempts[payload] += 1
+            numbers = [self.attempts[payload] for payload in payloads]
+        try:
+            if self._delay:
+                time.sleep(self._delay)
+            outcomes = [self._script(p, n) for p, n in zip(payloads, numbers, strict=True)]
+        finally:
+            with self._lock:
+                self.in_flight -= len(payloads)
+        if len(outcomes) == 1 and isinstance(outcomes[0], BaseException):
+            raise outcomes[0]
+        return outcomes
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    """No test reads or writes the settings, key or answers of whoever runs it."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("SMOOTHAPI_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("SMOOTHAPI_HOME", str(home / "smoothapi"))
+    monkeypatch.chdir(home)

@@ -1,0 +1,347 @@
+"""Between money and noise: order, bounds, retries, and what is left when something fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothapi.dispatch import AnswerStore, Budget, Dispatcher, Job, Retry
+from smoothapi.errors import (
+    BudgetExceededError,
+    FatalError,
+    PermanentError,
+    StoreError,
+    ThrottledError,
+    TooManyFailuresError,
+    TransientError,
+)
+from tests.conftest import ScriptedAdapter, answer
+
+FAST = Retry(attempts=4, base=0.001, cap=0.002)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = AnswerStore(tmp_path / "answers")
+    yield store
+    store.close()
+
+
+def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, **options):
+    """Ask for `count` answers; return the deliveries and the run's totals."""
+    delivered = [] if delivered is None else delivered
+    job = Job(
+        key=str,
+        prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
+        needed=needed or (lambda: count - len(delivered)),
+        batch=options.pop("lot", 4),
+        refresh=options.pop("refresh", False),
+    )
+    options.setdefault("retry", FAST)
+    dispatcher = Dispatcher(adapter, store, budget or Budget(), **options)
+    try:
+        with dispatcher.run(job) as deliveries:
+            for delivery in deliveries:
+                delivered.append(delivery)
+            return delivered, deliveries.totals
+    finally:
+        dispatcher.close()
+
+
+def labels(delivered):
+    return [d.answer.labels[0].name if d.answer else None for d in delivered]
+
+
+def test_answers_come_in_order_of_index_whatever_the_order_of_arrival(store):
+    def slow_first(payload, attempt):
+        time.sleep(0.03 if int(payload) % 4 == 0 else 0.0)
+        return answer(payload.decode())
+
+    delivered, totals = run(ScriptedAdapter(slow_first), store, count=30)
+    assert [d.index for d in delivered] == list(range(30))
+    assert labels(delivered) == [str(i) for i in range(30)]
+    assert (totals.queries, totals.attempts, totals.cached) == (30, 30, 0)
+
+
+@pytest.mark.parametrize(("needed", "concurrency"), [(1, 8), (3, 8), (8, 3), (100, 16)])
+def test_never_more_in_flight_than_needed_nor_than_allowed(store, needed, concurrency):
+    adapter = ScriptedAdapter(delay=0.002)
+    delivered = []
+    run(
+        adapter,
+        store,
+        needed=lambda: min(needed, 40 - len(delivered)),
+        delivered=delivered,
+        concurrency=concurrency,
+    )
+    assert adapter.most_in_flight <= min(needed, concurrency)
+    assert adapter.sent == 40
+
+
+def test_nothing_is_bought_that_could_not_have_been_needed(store):
+    """An unbroken run that shrinks what is needed by one per vote ends with nothing wasted."""
+    adapter = ScriptedAdapter(delay=0.001)
+    delivered = []
+    run(adapter, store, needed=lambda: 17 - len(delivered), delivered=delivered, concurrency=8)
+    assert adapter.sent == len(delivered) == 17
+
+
+def test_stored_answers_are_used_and_prepare_is_not_called(store):
+    first, _ = run(ScriptedAdapter(), store)
+    adapter = ScriptedAdapter()
+    second, totals = run(adapter, store)
+    assert adapter.sent == 0
+    assert (totals.queries, totals.cached) == (0, 20)
+    assert labels(second) == labels(first)
+
+
+def test_refresh_asks_again_and_overwrites(store):
+    run(ScriptedAdapter(), store)
+    fresh, _ = run(ScriptedAdapter(lambda *_: answer("van")), store, refresh=True)
+    again, totals = run(ScriptedAdapter(), store)
+    assert labels(fresh) == labels(again) == ["van"] * 20
+    assert totals.cached == 20
+
+
+def test_an_answer_is_on_disk_before_it_is_handed_on(store):
+    delivered = []
+
+    def needed():
+        assert all(store.get(str(d.index)) is not None for d in delivered)
+        return 20 - len(delivered)
+
+    run(ScriptedAdapter(), store, needed=needed, delivered=delivered)
+    assert len(delivered) == 20
+
+
+def test_the_same_variant_is_tried_again_and_attempts_are_counted(store):
+    def flaky(payload, attempt):
+        return TransientError("busy") if attempt < 3 else answer()
+
+    adapter = ScriptedAdapter(flaky)
+    delivered, totals = run(adapter, store, count=10)
+    assert labels(delivered) == ["bus"] * 10
+    assert set(adapter.attempts.values()) == {3}
+    assert (totals.queries, totals.attempts, totals.failed) == (10, 30, 0)
+    assert totals.waited > 0
+
+
+def test_retry_after_is_obeyed(store):
+    times = []
+
+    def throttled(payload, attempt):
+        times.append(time.monotonic())
+        return ThrottledError("slow down", retry_after=0.2) if attempt == 1 else answer()
+
+    run(ScriptedAdapter(throttled), store, count=1)
+    assert times[1] - times[0] >= 0.2
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun(store):
+    began = time.monotonic()
+    adapter = ScriptedAdapter(lambda *_: ThrottledError("later", retry_after=3600))
+    delivered, _ = run(adapter, store, count=1, retry=Retry(deadline=1.0))
+    assert labels(delivered) == [None]
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_variant_that_fails_for_good_is_a_vote_and_is_never_replaced(store):
+    def one_bad(payload, attempt):
+        return PermanentError("bad picture") if payload == b"5" else answer()
+
+    adapter = ScriptedAdapter(one_bad)
+    delivered, totals = run(adapter, store)
+    assert labels(delivered) == ["bus"] * 5 + [None] + ["bus"] * 14
+    assert delivered[5].error == "bad picture"
+    assert adapter.attempts[b"5"] == 1
+    assert totals.failed == 1
+
+
+def test_a_permanent_failure_is_remembered_an_exhausted_one_is_asked_again(store):
+    def bad(payload, attempt):
+        if payload == b"3":
+            return PermanentError("bad picture")
+        return TransientError("busy") if payload == b"4" else answer()
+
+    run(ScriptedAdapter(bad), store, max_failed=0.5)
+    healthy = ScriptedAdapter()
+    delivered, _ = run(healthy, store)
+    assert list(healthy.attempts) == [b"4"]
+    assert labels(delivered)[3:5] == [None, "bus"]
+
+
+@pytest.mark.parametrize("error", [FatalError("no permission"), ValueError("a bug")])
+def test_a_fatal_error_stops_the_run_at_once(store, error):
+    adapter = ScriptedAdapter(lambda *_: error, delay=0.01)
+    with pytest.raises(FatalError) as caught:
+        run(adapter, store, count=500, concurrency=4)
+    assert adapter.sent <= 4
+    assert set(adapter.attempts.values()) == {1}
+    assert caught.value.queries == adapter.sent
+    assert caught.value.cost == pytest.approx(adapter.sent / 1000)
+    assert caught.value.provider == "scripted"
+
+
+def test_no_second_attempt_is_sent_after_a_fatal_error(store):
+    def script(payload, attempt):
+        if payload == b"0":
+            time.sleep(0.05)
+            return FatalError("key revoked")
+        return TransientError("busy")
+
+    adapter = ScriptedAdapter(script)
+    with pytest.raises(FatalError):
+        run(adapter, store, retry=Retry(attempts=50, base=0.3, cap=0.3), concurrency=8)
+    sent = adapter.sent
+    time.sleep(0.1)
+    assert adapter.sent == sent
+
+
+def test_too_many_failures_stop_the_run(store):
+    def half(payload, attempt):
+        return PermanentError("bad") if int(payload) % 2 else answer()
+
+    adapter = ScriptedAdapter(half)
+    with pytest.raises(TooManyFailuresError, match="of 10 variants"):
+        run(adapter, store, count=1000)
+    assert adapter.sent < 40
+
+
+def test_the_budget_counts_attempts_and_is_never_passed(store):
+    adapter = ScriptedAdapter(lambda p, n: TransientError("busy") if n == 1 else answer())
+    with pytest.raises(BudgetExceededError) as caught:
+        run(adapter, store, count=100, budget=Budget(queries=25))
+    assert adapter.sent == 25
+    assert caught.value.queries == 25
+
+
+def test_a_stopped_run_resumes_for_the_rest(store):
+    with pytest.raises(BudgetExceededError):
+        run(ScriptedAdapter(), store, count=100, budget=Budget(queries=25))
+    adapter = ScriptedAdapter()
+    delivered, totals = run(adapter, store, count=100)
+    assert len(delivered) == 100
+    assert (adapter.sent, totals.cached) == (75, 25)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    limit=st.integers(0, 60),
+    concurrency=st.integers(1, 12),
+    batch=st.integers(1, 5),
+    failures=st.sets(st.integers(0, 39), max_size=15),
+)
+def test_whatever_happens_the_budget_holds_and_no_answer_is_lost(
+    tmp_path_factory, limit, concurrency, batch, failures
+):
+    def script(payload, attempt):
+        return TransientError("busy") if int(payload) in failures and attempt == 1 else answer()
+
+    adapter = ScriptedAdapter(script, batch=batch)
+    store = AnswerStore(tmp_path_factory.mktemp("answers"))
+    delivered = []
+    try:
+        run(
+            adapter,
+            store,
+            count=40,
+            budget=Budget(queries=limit),
+            concurrency=concurrency,
+            delivered=delivered,
+        )
+    except BudgetExceededError:
+        pass
+    else:
+        assert len(delivered) == 40
+    assert adapter.sent <= limit
+    answered = {p for p, n in adapter.attempts.items() if n > (int(p) in failures)}
+    assert answered == {b"%d" % i for i in range(40) if store.get(str(i)) is not None}
+    store.close()
+
+
+def test_closing_early_awaits_and_stores_what_is_under_way(store):
+    adapter = ScriptedAdapter(delay=0.05)
+    dispatcher = Dispatcher(adapter, store, Budget(), concurrency=4, retry=FAST)
+    job = Job(
+        key=str,
+        prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
+        needed=lambda: 50,
+    )
+    with dispatcher.run(job) as deliveries:
+        next(iter(deliveries))
+    sent = adapter.sent
+    assert adapter.in_flight == 0
+    assert sum(store.get(str(i)) is not None for i in range(50)) == sent
+    dispatcher.close()
+    assert adapter.sent == sent
+
+
+def test_batches_are_filled_but_not_waited_for(store):
+    adapter = ScriptedAdapter(batch=16, delay=0.01)
+    run(adapter, store, count=64, lot=16, concurrency=2)
+    assert max(len(request) for request in adapter.requests) == 16
+    single = ScriptedAdapter(batch=16)
+    run(single, store, count=1, refresh=True)
+    assert [len(request) for request in single.requests] == [1]
+
+
+def test_in_a_batch_only_the_failed_items_are_sent_again(store):
+    adapter = ScriptedAdapter(
+        lambda p, n: TransientError("busy") if p in (b"1", b"2") and n == 1 else answer(), batch=4
+    )
+    delivered, totals = run(adapter, store, count=4)
+    assert labels(delivered) == ["bus"] * 4
+    assert adapter.requests == [[b"0", b"1", b"2", b"3"], [b"1", b"2"]]
+    assert totals.attempts == 6
+
+
+def test_an_adapter_that_returns_too_few_answers_is_told_so(store):
+    class Short(ScriptedAdapter):
+        def ask(self, payloads):
+            return []
+
+    with pytest.raises(FatalError, match="defect of the adapter"):
+        run(Short(), store)
+
+
+def test_a_full_disk_stops_the_run_before_more_is_bought(store, monkeypatch):
+    def full(key, outcome):
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(store, "put", full)
+    adapter = ScriptedAdapter(delay=0.005)
+    with pytest.raises(StoreError):
+        run(adapter, store, count=500, concurrency=4)
+    assert adapter.sent <= 8
+
+
+def test_a_failing_denoiser_stops_the_run(store):
+    def prepare(indices):
+        raise MemoryError
+
+    dispatcher = Dispatcher(ScriptedAdapter(), store, Budget())
+    job = Job(key=str, prepare=prepare, needed=lambda: 10)
+    with pytest.raises(MemoryError), dispatcher.run(job) as deliveries:
+        next(iter(deliveries))
+    dispatcher.close()
+
+
+def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
+    """KeyboardInterrupt reaches the thread that iterates; here it is thrown from `needed`."""
+    adapter = ScriptedAdapter(delay=0.05)
+    delivered = []
+
+    def needed():
+        if len(delivered) == 3:
+            raise KeyboardInterrupt
+        return 100
+
+    with pytest.raises(KeyboardInterrupt):
+        run(adapter, store, needed=needed, delivered=delivered, concurrency=6)
+    stored = sum(store.get(str(i)) is not None for i in range(100))
+    assert stored == adapter.sent
+    assert threading.active_count() < 6
