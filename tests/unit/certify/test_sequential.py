@@ -1,0 +1,202 @@
+"""Sequential tests: what a run of votes leads to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from smoothapi.certify import (
+    Reason,
+    SequentialCertify,
+    SequentialPredict,
+    fewest_votes,
+    p_lower,
+    replay,
+    required_p,
+)
+from smoothapi.errors import UnreachableRadiusError, UsageError
+
+ALPHA = 0.001
+
+
+def certify(**changes: Any) -> SequentialCertify:
+    options: dict[str, Any] = {
+        "sigma": 0.25,
+        "alpha": ALPHA,
+        "max_votes": 1000,
+        "radius": 0.25,
+        **changes,
+    }
+    return SequentialCertify(**options)
+
+
+def test_an_unbroken_run_takes_exactly_the_fewest_votes() -> None:
+    least = fewest_votes(0.25, 0.25, ALPHA)
+    test = certify()
+    assert test.needed() == least
+    for left in range(least, 0, -1):
+        assert not test.done
+        assert test.needed() == left
+        test.add("cat")
+    decision = test.result()
+    assert test.done
+    assert test.needed() == 0
+    assert (decision.label, decision.reason, decision.radius) == ("cat", Reason.CERTIFIED, 0.25)
+    assert decision.candidate_votes == (least - 1, least - 1)  # the naming vote is not counted
+    assert decision.p_lower >= required_p(0.25, 0.25) - 1e-9
+
+
+def test_a_done_test_takes_no_votes() -> None:
+    test = certify()
+    replay(test, ["cat"] * test.needed())
+    with pytest.raises(UsageError, match="decided"):
+        test.add("cat")
+
+
+def test_needed_is_the_best_case_at_every_moment() -> None:
+    # After any history, needed() votes for the best label certify, and one fewer does not.
+    history = ["cat", "dog", "cat", None, "cat", "cat", "dog"]
+    for length in range(len(history)):
+        votes = history[:length]
+        most = 0
+        for label in ("cat", "dog", "new"):
+            test = certify(unlikely=0.0)
+            for vote in votes:
+                test.add(vote)
+            need = test.needed()
+            added = 0
+            while not test.done:
+                test.add(label)
+                added += 1
+            assert added >= need
+            most = most or (added == need)
+        assert most
+
+
+def test_no_answer_counts_but_is_never_certified() -> None:
+    decision = replay(certify(unlikely=0.0), [None] * 30)
+    assert decision.candidate is None
+    assert decision.reason is Reason.NO_ANSWER
+    assert decision.tally == {None: 30}
+    votes = ["cat"] * 30 + [None] * 2
+    with_failures = certify()
+    replay(with_failures, votes)
+    without = certify()
+    replay(without, ["cat"] * 30)
+    assert with_failures.needed() > without.needed()
+
+
+def test_a_label_that_regains_the_lead_is_not_named_again() -> None:
+    test = certify(unlikely=0.0)
+    replay(test, ["cat", "dog", "dog", "cat", "cat"])
+    decision = test.result()
+    assert decision.candidate == "cat"
+    assert decision.weight == 0.9
+    assert decision.candidate_votes == (2, 4)
+    replay(test, ["dog", "dog"])
+    decision = test.result()
+    assert decision.candidate == "dog"
+    assert decision.weight == pytest.approx(0.05)
+    assert decision.candidate_votes == (2, 4)
+
+
+def test_a_hopeless_run_is_given_up() -> None:
+    votes = ["cat", "dog"] * 100
+    test = certify()
+    used = 0
+    for vote in votes:
+        test.add(vote)
+        used += 1
+        if test.done:
+            break
+    decision = test.result()
+    assert decision.abstained
+    assert decision.reason is Reason.UNLIKELY
+    assert used < 40
+    assert decision.reason.text
+
+
+def test_the_cap_ends_a_run() -> None:
+    test = certify(max_votes=60, unlikely=0.0)
+    while not test.done:
+        test.add("cat" if test.result().votes % 6 else "dog")
+    assert test.result().reason is Reason.FUTILE
+    assert test.needed() == 0
+
+
+def test_the_largest_radius_grows_to_the_cap() -> None:
+    test = certify(radius=None, max_votes=300)
+    radii = []
+    while not test.done:
+        assert test.needed() <= 300 - test.result().votes
+        test.add("dog" if test.result().votes == 100 else "cat")
+        radii.append(test.result().radius)
+    decision = test.result()
+    assert radii == sorted(radii)
+    assert decision.votes == 300
+    assert decision.label == "cat"
+    assert decision.reason is Reason.CERTIFIED
+    assert decision.p_lower >= p_lower(298, 299, ALPHA * 0.9) - 1e-9
+    assert decision.radius_requested is None
+
+
+def test_several_radii_in_one_run() -> None:
+    radii = (0.5, 0.1, 0.25)
+    test = certify(radius=radii)
+    while not test.done:
+        test.add("cat")
+    decision = test.result()
+    assert decision.certified_radii == (0.1, 0.25, 0.5)
+    assert decision.votes == fewest_votes(0.5, 0.25, ALPHA)
+    # A share that is enough for the smaller ones only.
+    test = certify(radius=radii)
+    while not test.done:
+        test.add("dog" if test.result().votes % 15 == 14 else "cat")
+    decision = test.result()
+    assert decision.certified_radii == (0.1, 0.25)
+    assert (decision.label, decision.radius, decision.radius_requested) == ("cat", 0.25, 0.5)
+
+
+def test_unreachable_radii_say_what_they_need() -> None:
+    least = fewest_votes(0.5, 0.25, ALPHA)
+    with pytest.raises(UnreachableRadiusError, match=str(least)):
+        certify(radius=0.5, max_votes=least - 1)
+    certify(radius=0.5, max_votes=least)
+    with pytest.raises(UnreachableRadiusError, match="no number of votes"):
+        certify(radius=5.0)
+    with pytest.raises(UnreachableRadiusError):
+        SequentialPredict(alpha=ALPHA, max_votes=5)
+
+
+def test_delta_raises_the_share_that_is_needed() -> None:
+    assert fewest_votes(0.5, 0.25, ALPHA, 0.005) > fewest_votes(0.5, 0.25, ALPHA)
+    plain = replay(certify(radius=None, max_votes=200), ["cat"] * 200)
+    less = replay(certify(radius=None, max_votes=200, delta=0.001), ["cat"] * 200)
+    assert less.p_lower == plain.p_lower
+    assert less.radius < plain.radius
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"sigma": 0.0}, {"sigma": float("nan")}, {"alpha": 0.0}, {"alpha": 1.0},
+        {"alpha": float("nan")}, {"radius": -0.1}, {"radius": float("nan")}, {"max_votes": 0},
+        {"delta": 0.5}, {"delta": -1e-9}, {"radius": ()},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        certify(**bad)
+
+
+def test_predict_returns_the_leader_and_counts_no_answer_as_a_rival() -> None:
+    test = SequentialPredict(alpha=ALPHA, max_votes=100)
+    need = test.needed()
+    decision = replay(test, ["cat"] * need)
+    assert decision.label == "cat"
+    assert decision.radius == 0.0
+    test = SequentialPredict(alpha=ALPHA, max_votes=100)
+    while not test.done:
+        test.add(None if test.result().votes % 2 else "cat")
+    assert test.result().abstained
