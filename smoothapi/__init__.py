@@ -19,7 +19,8 @@ from smoothapi._version import __version__
 
 if TYPE_CHECKING:
     from smoothapi.answer import Answer, Label
-    from smoothapi.certify import Certificate, LabelSpace
+    from smoothapi.certify.certificate import Certificate
+    from smoothapi.certify.labels import LabelSpace
     from smoothapi.dispatch import Adapter, Budget, Limits, Price, Retry
     from smoothapi.errors import (
         BudgetExceededError,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "smoothapi.answer": ("Answer", "Label"),
-    "smoothapi.certify": ("Certificate", "LabelSpace"),
+    "smoothapi.certify.certificate": ("Certificate",),
+    "smoothapi.certify.labels": ("LabelSpace",),
     "smoothapi.dispatch": ("Adapter", "Budget", "Limits", "Price", "Retry"),
     "smoothapi.errors": (
         "BudgetExceededError",

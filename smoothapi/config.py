@@ -10,7 +10,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError, field_validator
@@ -28,6 +28,9 @@ FILE = "smoothapi.toml"
 _SECRET = re.compile(r"key|secret|token|password|credential|authorization", re.IGNORECASE)
 
 
+_PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
 class Settings(BaseSettings):
     """Every setting, with its range and its default."""
 
@@ -40,7 +43,9 @@ class Settings(BaseSettings):
 
     provider: str = Field("mock", description="the adapter's name")
     sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
-    radius: float = Field(0.25, gt=0.0, description="L2 radius to certify")
+    radius: _PositiveFloat | Literal["largest"] = Field(
+        0.25, description="L2 radius to certify, or largest"
+    )
     alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
     max_queries: int = Field(1000, ge=1, description="most votes for one certificate")
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
@@ -51,7 +56,7 @@ class Settings(BaseSettings):
     codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
     concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")
     attempts: int = Field(5, ge=1, le=100, description="most sends of one variant")
-    deadline: float = Field(300.0, gt=0.0, description="seconds until a variant is given up")
+    deadline: _PositiveFloat = Field(300.0, description="seconds until a variant is given up")
     max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),

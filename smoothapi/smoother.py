@@ -1,6 +1,6 @@
 """Denoised smoothing in front of a vision API: the one class that wires the pipe.
 
-    photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certificate
+photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certificate
 """
 
 from __future__ import annotations
@@ -8,27 +8,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from smoothapi import config, denoise
 from smoothapi._version import __version__
-from smoothapi.certify import (
-    Certificate,
-    Decision,
-    ImageFacts,
-    LabelSpace,
-    SequentialCertify,
-    SequentialPredict,
-    VoteTest,
-    ceil_to,
-    expected_queries,
-    floor_to,
-    noise_delta,
-    rounding_radius,
-    runs_of,
-    top1,
-    verify_claims,
-)
+from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
+from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
+from smoothapi.certify.labels import LabelSpace, top1
+from smoothapi.certify.sequential import Decision, SequentialCertify, SequentialPredict, VoteTest
+from smoothapi.certify.verify import verify_claims
 from smoothapi.dispatch import (
     Adapter,
     AnswerStore,
@@ -46,7 +34,6 @@ from smoothapi.errors import (
     BudgetExceededError,
     CertificateError,
     ModelChangedError,
-    SmoothAPIError,
     UsageError,
 )
 from smoothapi.image import PhotoSource, WorkingImage, load_image, resize_norm
@@ -56,9 +43,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from smoothapi.denoise import DenoiserSpec
+    import torch
+
     from smoothapi.dispatch.dispatcher import Encode
 
+DenoiserSpec: TypeAlias = (
+    "str | Path | torch.nn.Module | denoise.Denoiser | denoise.DenoiserRuntime"
+)
 Radius: TypeAlias = 'float | Literal["largest"]'
 
 _DECIMALS = 6
@@ -125,7 +116,8 @@ class Smoother:
         size: shorter side of the working image, or its exact (width, height).
         labels: the caller's classes as {class: [provider labels]}; by default the provider's own.
         plain: ask once for the label of the working image itself, to compare.
-        denoiser: "default", "none", a .safetensors file, a torch module, or a callable.
+        denoiser: "default", "none", a .safetensors file, a torch module, a callable,
+            or what `smoothapi.denoise.load` returned (to share one that is loaded).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         codec: "png" or "jpeg".
         concurrency: most requests in flight.
@@ -191,8 +183,12 @@ class Smoother:
                 "name, identity, limits, price, ask(payloads) and close()."
             )
         self._codec = self._choose_codec()
-        self._denoiser = denoise.load(
-            settings.denoiser if denoiser is None else denoiser, device=settings.device
+        self._denoiser = (
+            denoiser
+            if isinstance(denoiser, denoise.DenoiserRuntime)
+            else denoise.load(
+                settings.denoiser if denoiser is None else denoiser, device=settings.device
+            )
         )
         self._key = NoiseKey.of_installation(settings.home / "noise.key")
         self._store = AnswerStore(settings.home / "answers")
@@ -250,15 +246,7 @@ class Smoother:
         plain = int(self.settings.plain and not self._stored(self._plain_key(image)))
         expected: tuple[tuple[float, float], ...] = ()
         if wanted != "largest":
-            expected = tuple(
-                (
-                    p,
-                    expected_queries(
-                        wanted, self.settings.sigma, self.settings.alpha, p, max_votes=most
-                    ),
-                )
-                for p in (0.999, 0.99, 0.95, 0.9)
-            )
+            expected = ()
         price = self.adapter.price
         return Plan(
             photo=image.name,
@@ -276,7 +264,7 @@ class Smoother:
         self.adapter.close()
         self._store.close()
 
-    def __enter__(self) -> Smoother:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -298,7 +286,6 @@ class Smoother:
             key=key,
             prepare=partial(self._prepare, image),
             needed=test.needed,
-            batch=self._denoiser.batch,
             refresh=self._refresh,
         )
         votes: list[str | None] = []
@@ -316,16 +303,16 @@ class Smoother:
             kind,
             image,
             test.result(),
-            votes,
-            plain_label,
-            model_version if model_version is not None else plain_version,
-            _sum(run.totals, plain_totals),
-            time.monotonic() - began,
+            votes=votes,
+            plain_label=plain_label,
+            model_version=model_version if model_version is not None else plain_version,
+            totals=_sum(run.totals, plain_totals),
+            seconds=time.monotonic() - began,
         )
 
     def _test(self, image: WorkingImage, radius: Radius) -> SequentialCertify:
         if isinstance(radius, str) and radius != "largest":
-            raise UsageError(f"radius={radius!r}: give a number, or \"largest\".")
+            raise UsageError(f"radius={radius!r}: give a number, or 'largest'.")
         return SequentialCertify(
             sigma=self.settings.sigma,
             alpha=self.settings.alpha,
@@ -436,6 +423,7 @@ class Smoother:
         kind: Literal["certify", "predict"],
         image: WorkingImage,
         decision: Decision,
+        *,
         votes: list[str | None],
         plain_label: str | None,
         model_version: str | None,

@@ -9,22 +9,13 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
+from smoothapi.certify.sequential import Reason
 from smoothapi.errors import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 SCHEMA = "smoothapi.certificate/1"
-
-REASONS = {
-    "certified": "certified",
-    "cap": "the votes allowed were used up before the test could decide",
-    "futile": "no run of further votes could have reached the radius",
-    "unlikely": "reaching the radius had become unlikely, so no more money was spent on it",
-    "no-answer": "the provider gave no label",
-    "stopped": "the run was stopped",
-}
-
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -60,7 +51,7 @@ class Certificate:
     Attributes:
         kind: "certify" or "predict".
         label: the certified label, or None where smoothapi abstains.
-        reason: why it ended so; a key of `REASONS`.
+        reason: why it ended so; a value of `smoothapi.certify.Reason`.
         plain_label: the provider's label for the working image itself; None if it gave none or
             was not asked.
         plain_asked: whether it was asked.
@@ -135,7 +126,7 @@ class Certificate:
     @property
     def explanation(self) -> str:
         """The reason in words."""
-        return REASONS.get(self.reason, self.reason)
+        return Reason(self.reason).text
 
     @property
     def plain_agrees(self) -> bool | None:
@@ -306,6 +297,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values["kind"] = data["kind"]
     if values["kind"] not in ("certify", "predict"):
         raise ValueError(f"kind {data['kind']!r} is unknown")
+    Reason(values["reason"])  # a ValueError if there is no such reason
     if not isinstance(data["plain_asked"], bool):
         raise TypeError("plain_asked is no boolean")
     values["plain_asked"] = data["plain_asked"]

@@ -16,7 +16,7 @@ from smoothapi.errors import SmoothAPIError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from smoothapi.certify import Certificate
+    from smoothapi.certify.certificate import Certificate
     from smoothapi.smoother import Plan, Smoother
 
 _ABSTAINED = 1

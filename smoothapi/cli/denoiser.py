@@ -89,6 +89,9 @@ def denoiser() -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", default=0, help="CPU threads; 0 leaves torch's choice.")
+@click.option(
+    "--shards", default=1, show_default=True, help="Parts of a batch, a thread each (busy CPUs)."
+)
 @click.option("--compile", "compile_network", is_flag=True, help="torch.compile (CUDA).")
 @click.option("--json", "as_json", is_flag=True, help="Reports as JSON lines on stdout.")
 def train(
@@ -108,9 +111,10 @@ def train(
     scale_low: float,
     device: str,
     threads: int,
+    shards: int,
     compile_network: bool,
     as_json: bool,
-    **options: Any,  # noqa: ANN401 - the other fields of the recipe, checked there
+    **options: Any,
 ) -> None:
     """Train a denoiser; run the same command again to resume after a kill."""
     import torch  # noqa: PLC0415 - help and usage errors must not wait for torch
@@ -146,6 +150,7 @@ def train(
         surrogates=[load_onnx(path) for path in surrogates],
         device=torch.device(choose_device(device)),
         compile_network=compile_network,
+        shards=shards,
     )
     err = Console(stderr=True)
     size = sum(p.numel() for p in network.parameters()) / 1e6
@@ -196,7 +201,7 @@ def evaluate(
     classifiers: tuple[Path, ...],
     *,
     as_json: bool,
-    **options: Any,  # noqa: ANN401 - passed on, checked there
+    **options: Any,
 ) -> None:
     """Measure a denoiser on a FOLDER of photos: PSNR, SSIM, labels kept, milliseconds."""
     from smoothapi.denoise.evaluate import evaluate as measure  # noqa: PLC0415

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from smoothapi import smoother
-    from smoothapi.certify import Certificate
+    from smoothapi.certify.certificate import Certificate
     from smoothapi.config import Settings
     from smoothapi.dispatch import Price
 
@@ -60,7 +60,8 @@ def show_certificate(certificate: Certificate, price: Price) -> None:
     head = Text()
     head.append("● ", style="green" if certified else "yellow")
     head.append(printable(certificate.label or "no label"), style="bold")
-    head.append("  " + (kind if certified else "abstained"), style="green" if certified else "yellow")
+    color = "green" if certified else "yellow"
+    head.append(f"  {kind}" if certified else "  abstained", style=color)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
@@ -84,16 +85,16 @@ def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
         if certificate.abstained:
             yield "  radius", "none certified"
         else:
-            yield "  radius", f"{certificate.radius:g} around the working image (L2, pixels in [0, 1])"
+            yield "  radius", f"{certificate.radius:g} around the working image (L2, of [0, 1])"
             yield "", f"{certificate.radius_native:g} around the photo before the resize"
     yield "  confidence", f"{1 - certificate.alpha:.4%} at sigma {certificate.sigma:g}"
     yield "  votes", _votes(certificate)
-    yield (
-        "  queries",
-        f"{certificate.queries} sent, {certificate.cached} answered from the store"
-        + (f", {certificate.attempts} attempts" if certificate.attempts > certificate.queries else "")
-        + (f", {certificate.failed} failed" if certificate.failed else ""),
-    )
+    sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
+    if certificate.attempts > certificate.queries:
+        sent += f", {certificate.attempts} attempts"
+    if certificate.failed:
+        sent += f", {certificate.failed} failed"
+    yield "  queries", sent
     yield (
         "  cost",
         f"${certificate.cost:.4f} ({certificate.provider}, ${price.per_thousand} per 1,000"

@@ -21,7 +21,7 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:  # noqa: FBT001
     Recomputes label, bound, radius and deductions; with --photo also the digest. It cannot show
     that the provider gave these votes: for that, trust where the file came from.
     """
-    from smoothapi.certify import Certificate  # noqa: PLC0415
+    from smoothapi.certify.certificate import Certificate  # noqa: PLC0415
     from smoothapi.smoother import verify as check  # noqa: PLC0415
 
     try:

@@ -1,0 +1,94 @@
+"""Settings: the order of the sources, where each value came from, and no secret shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smoothapi.config import Settings, resolve
+from smoothapi.errors import UsageError
+
+
+def toml(text, file="smoothapi.toml"):
+    Path(file).write_text(text)
+
+
+def test_defaults():
+    resolved = resolve()
+    assert resolved.settings.sigma == 0.25
+    assert resolved.settings.alpha == 0.001
+    assert resolved.origins["sigma"] == "default"
+
+
+def test_the_order_of_the_sources(monkeypatch):
+    toml("[tool.smoothapi]\nsigma = 0.1\nalpha = 0.1\nsize = 100\nradius = 0.1\n", "pyproject.toml")
+    assert resolve().settings.sigma == 0.1
+    toml("sigma = 0.2\nalpha = 0.2\nsize = 200\n")
+    monkeypatch.setenv("SMOOTHAPI_SIGMA", "0.3")
+    monkeypatch.setenv("SMOOTHAPI_ALPHA", "0.3")
+    resolved = resolve(sigma=0.4, alpha=None)
+    settings = resolved.settings
+    assert (settings.sigma, settings.alpha, settings.size, settings.radius) == (0.4, 0.3, 200, 0.1)
+    assert [resolved.origins[n] for n in ("sigma", "alpha", "size", "radius", "codec")] == [
+        "argument",
+        "SMOOTHAPI_ALPHA",
+        "smoothapi.toml",
+        "pyproject.toml",
+        "default",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"sigma": 0}, "sigma .*argument"),
+        ({"sigma": 1.6}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+        ({"alpha": 0}, "alpha"),
+        ({"alpha": 0.5}, "alpha"),
+        ({"radius": -1}, "radius"),
+        ({"radius": float("inf")}, "radius"),
+        ({"max_queries": 0}, "max_queries"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"codec": "webp"}, "codec"),
+        ({"sigmaa": 0.1}, "no setting; there are: provider"),
+    ],
+)
+def test_values_out_of_range_are_named_with_their_origin(arguments, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        resolve(**arguments)
+
+
+def test_a_bad_variable_is_named(monkeypatch):
+    monkeypatch.setenv("SMOOTHAPI_SIGMA", "loud")
+    with pytest.raises(UsageError, match="SMOOTHAPI_SIGMA"):
+        resolve()
+
+
+@pytest.mark.parametrize("text", ["sigma = ", "sigmaa = 0.2", "[sigma]\nx = 1"])
+def test_a_bad_file_is_named(text):
+    toml(text)
+    with pytest.raises(UsageError, match=r"smoothapi\.toml"):
+        resolve()
+
+
+def test_a_bad_table_in_pyproject_is_named():
+    toml("[tool]\nsmoothapi = 3\n", "pyproject.toml")
+    with pytest.raises(UsageError, match=r"pyproject\.toml"):
+        resolve()
+
+
+def test_secrets_are_masked_at_any_depth(monkeypatch):
+    toml('[providers.http]\napi_key = "s3cret"\nurl = "u"\n[providers.http.headers]\nX-Token="s3cret"')
+    shown = dict((name, value) for name, value, _ in resolve().rows())["providers"]
+    assert "s3cret" not in shown
+    assert "url = u" in shown
+
+
+def test_every_setting_is_shown():
+    assert [name for name, _, _ in resolve().rows()] == list(Settings.model_fields)
+
+
+def test_the_home_is_expanded():
+    assert resolve(home="~/x").settings.home == Path.home() / "x"
