@@ -34,6 +34,7 @@ from smoothapi.errors import (
     BudgetExceededError,
     CertificateError,
     ModelChangedError,
+    SmoothAPIError,
     UsageError,
 )
 from smoothapi.image import PhotoSource, WorkingImage, load_image, resize_norm
@@ -291,14 +292,19 @@ class Smoother:
         votes: list[str | None] = []
         model_version: str | None = None
         run = self._dispatcher.run(job)
-        with run:
-            for delivery in run:
-                model_version = self._same_model(model_version, delivery)
-                vote = None if delivery.answer is None else top1(delivery.answer, self._space)
-                votes.append(vote)
-                test.add(vote)
-                if on_progress is not None:
-                    on_progress(self._progress(test, len(votes), run.totals, plain_totals))
+        try:
+            with run:
+                for delivery in run:
+                    model_version = self._same_model(model_version, delivery)
+                    vote = None if delivery.answer is None else top1(delivery.answer, self._space)
+                    votes.append(vote)
+                    test.add(vote)
+                    if on_progress is not None:
+                        on_progress(self._progress(test, len(votes), run.totals, plain_totals))
+        except SmoothAPIError as error:
+            error.queries = run.totals.attempts + plain_totals.attempts
+            error.cost = float(self.adapter.price.of(error.queries))
+            raise
         return self._certificate(
             kind,
             image,
@@ -311,8 +317,8 @@ class Smoother:
         )
 
     def _test(self, image: WorkingImage, radius: Radius) -> SequentialCertify:
-        if isinstance(radius, str) and radius != "largest":
-            raise UsageError(f"radius={radius!r}: give a number, or 'largest'.")
+        if radius != "largest" and (isinstance(radius, str) or not radius > 0.0):
+            raise UsageError(f"radius={radius!r}: give a number above 0, or 'largest'.")
         return SequentialCertify(
             sigma=self.settings.sigma,
             alpha=self.settings.alpha,

@@ -69,5 +69,9 @@ def _own_home(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("SMOOTHAPI_")]:
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
+    key = home / "smoothapi" / "noise.key"
+    key.parent.mkdir()
+    key.write_bytes(bytes(range(32)))  # the same noise in every run of the tests
+    key.chmod(0o600)
     monkeypatch.setenv("SMOOTHAPI_HOME", str(home / "smoothapi"))
     monkeypatch.chdir(home)

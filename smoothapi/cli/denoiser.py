@@ -245,7 +245,8 @@ def convert(checkpoint: Path, output: Path) -> None:
     header = convert_dncnn(checkpoint, output)
     Console(stderr=True).print(
         f"{_plain(str(output))}: {header.architecture}, "
-        f"{header.config['layers']} layers of {header.config['channels']} channels"
+        f"{header.config['layers']} layers of {header.config['channels']} channels",
+        soft_wrap=True,
     )
 
 

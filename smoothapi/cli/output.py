@@ -35,7 +35,9 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
         TimeElapsedColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         # Progress reads its description as markup.
         task = bar.add_task(
             Text(printable(name)).markup, total=None, sent=0, cost=0.0

@@ -108,8 +108,8 @@ class Dispatcher:
         budget: the hard limit over all runs.
         concurrency: most requests in flight.
         retry: when a variant is tried again.
-        max_failed: share of a run's variants that may fail for good before it is stopped, looked
-            at once `_FEWEST_TO_JUDGE` are delivered.
+        max_failed: share of a run's variants that may fail for good before it is stopped; two
+            failures, and the first ten variants, are not judged.
     """
 
     def __init__(
@@ -144,7 +144,9 @@ class Dispatcher:
         self.preparer.shutdown()
 
 
+# A share says nothing about a handful of votes.
 _FEWEST_TO_JUDGE = 10
+_ALWAYS_ALLOWED = 2
 
 
 class Run:
@@ -224,10 +226,9 @@ class Run:
                         sending.discard(future)
                         ended.update((d.index, d) for d in future.result())
         except SmoothAPIError as error:
-            self._halt(preparing, sending)
-            totals = self.totals
-            error.queries = totals.attempts
-            error.cost = float(dispatcher.adapter.price.of(totals.attempts))
+            self._halt(preparing, sending)  # what is under way still counts
+            error.queries = self.totals.attempts
+            error.cost = float(dispatcher.adapter.price.of(error.queries))
             raise
         finally:
             self._halt(preparing, sending)
@@ -244,7 +245,8 @@ class Run:
             return
         self._count(failed=1)
         failed = self.totals.failed
-        if delivered >= _FEWEST_TO_JUDGE and failed > self._dispatcher.max_failed * delivered:
+        allowed = max(_ALWAYS_ALLOWED, self._dispatcher.max_failed * delivered)
+        if delivered >= _FEWEST_TO_JUDGE and failed > allowed:
             raise TooManyFailuresError(
                 f"{failed} of {delivered} variants got no answer from "
                 f"{self._dispatcher.adapter.name} (the last: {delivery.error}). Each is a vote "

@@ -1,0 +1,368 @@
+"""The whole pipe: right certificates, the same again from the store, and clear refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smoothapi import Budget, Retry, Smoother, verify
+from smoothapi.answer import Answer, Label
+from smoothapi.dispatch import Limits
+from smoothapi.errors import (
+    BudgetExceededError,
+    CertificateError,
+    DenoiserError,
+    FatalError,
+    ImageError,
+    ModelChangedError,
+    TransientError,
+    UnknownProviderError,
+    UnreachableRadiusError,
+    UsageError,
+)
+from smoothapi_adapters.mock import MockAdapter
+from tests.conftest import ScriptedAdapter, answer
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+SHIPPED = Path(__file__).parents[2] / "examples" / "photos" / "school_bus.jpg"
+
+
+def smoother(adapter, **options):
+    options.setdefault("denoiser", "none")
+    options.setdefault("retry", Retry(attempts=4, base=0.001, cap=0.002))
+    return Smoother(adapter, **options)
+
+
+def coin(p, *, yes="bus", no="van"):
+    """A labeller that says `yes` for a share p of all pictures, by what they look like."""
+
+    def labeller(picture):
+        digest = hashlib.sha256(picture.tobytes()).digest()
+        return yes if int.from_bytes(digest[:8], "big") < p * 2**64 else no
+
+    return MockAdapter(labeller, labeller_id=f"coin {p} {yes} {no}")
+
+
+def test_a_shipped_photo_is_certified_by_the_real_labeller_and_denoiser():
+    with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as s:
+        certificate = s.certify(SHIPPED, radius=0.25)
+    assert certificate.label == certificate.plain_label == "school bus"
+    assert certificate.plain_agrees is True
+    assert certificate.radius == 0.25
+    assert certificate.radius_native > 0.25  # the resize shrinks distances
+    assert certificate.queries == certificate.attempts == certificate.total_votes + 1 < 500
+    assert certificate.cost == pytest.approx(certificate.queries / 1000)
+    assert certificate.image.native_size == (299, 299)
+    assert "digest" in verify(certificate, SHIPPED)[-1]
+
+
+def test_a_second_run_is_free_and_says_the_same_without_the_denoiser():
+    with smoother(coin(0.98), denoiser="default") as s:
+        first = s.certify(PHOTO)
+    with smoother(coin(0.98), denoiser="default") as s:
+        second = s.certify(PHOTO)
+        assert not s._denoiser.loaded
+    assert second == first
+    assert (second.queries, second.attempts, second.cost) == (0, 0, 0.0)
+    assert second.cached == first.total_votes + 1
+
+
+def test_the_order_of_arrival_does_not_matter():
+    certificates = []
+    for concurrency in (1, 3, 16):
+        with smoother(coin(0.9), concurrency=concurrency, refresh=True) as s:
+            certificates.append(s.certify(PHOTO, radius=0.1))
+    assert certificates[0] == certificates[1] == certificates[2]
+
+
+def test_faults_do_not_change_the_certificate():
+    with smoother(coin(0.95)) as s:
+        calm = s.certify(PHOTO, radius=0.1)
+    inner = coin(0.95)
+
+    class Stormy(MockAdapter):
+        asked: set[bytes] = set()
+        lock = threading.Lock()
+
+        def ask(self, payloads):
+            with self.lock:
+                first = payloads[0] not in self.asked
+                self.asked.add(payloads[0])
+            if first and payloads[0][-9] % 3 == 0:
+                raise TransientError("busy")
+            return inner.ask(payloads)
+
+    stormy = Stormy(lambda _: "", labeller_id="coin 0.95 bus van")
+    with smoother(stormy, refresh=True) as s:
+        storm = s.certify(PHOTO, radius=0.1)
+    assert storm == calm
+
+
+def test_an_unbroken_run_buys_no_query_in_vain():
+    adapter = ScriptedAdapter(delay=0.001)
+    with smoother(adapter, concurrency=16) as s:
+        certificate = s.certify(PHOTO, radius=0.25)
+    assert adapter.sent == certificate.total_votes + 1
+
+
+def test_a_wrong_label_under_noise_is_shown_beside_the_plain_one():
+    plain = hashlib.sha256(PHOTO.tobytes()).digest()
+
+    def robust_but_meaningless(picture):
+        return "bus" if hashlib.sha256(picture.tobytes()).digest() == plain else "jigsaw puzzle"
+
+    with smoother(MockAdapter(robust_but_meaningless)) as s:
+        certificate = s.certify(PHOTO)
+    assert certificate.label == "jigsaw puzzle"
+    assert certificate.plain_label == "bus"
+    assert certificate.plain_agrees is False
+
+
+def test_the_plain_query_can_be_turned_off():
+    adapter = ScriptedAdapter()
+    with smoother(adapter, plain=False) as s:
+        certificate = s.certify(PHOTO)
+    assert not certificate.plain_asked
+    assert certificate.plain_label is certificate.plain_agrees is None
+    assert adapter.sent == certificate.total_votes
+
+
+def test_an_unstable_label_is_abstained_on_with_a_reason():
+    with smoother(coin(0.5)) as s:
+        certificate = s.certify(PHOTO)
+    assert certificate.abstained
+    assert certificate.radius == certificate.radius_native == 0.0
+    assert certificate.reason == "unlikely"
+    assert certificate.total_votes < 100  # it gave up rather than pay on
+    verify(certificate, PHOTO)
+
+
+def test_no_labels_at_all_are_never_certified():
+    with smoother(MockAdapter(lambda _: [])) as s:
+        certificate = s.certify(PHOTO)
+    assert certificate.abstained
+    assert set(certificate.tally) == {None}
+    verify(certificate)
+
+
+def test_failed_variants_are_votes_for_no_answer():
+    def script(payload, attempt):
+        bad = hashlib.sha256(payload).digest()[0] < 10  # 4 in 100 of the variants, for ever
+        return TransientError("busy") if bad else answer()
+
+    with smoother(ScriptedAdapter(script), plain=False) as s:
+        certificate = s.certify(PHOTO, radius=0.1)
+    assert certificate.failed == certificate.tally.get(None, 0) > 0
+    assert certificate.label == "bus"
+    assert certificate.attempts > certificate.queries
+    verify(certificate)
+
+
+def test_the_largest_radius():
+    with smoother(ScriptedAdapter(), max_queries=200) as s:
+        certificate = s.certify(PHOTO, radius="largest")
+    assert certificate.radius_requested is None
+    assert 0.3 < certificate.radius < 1.0
+    assert certificate.total_votes == 200
+    verify(certificate)
+
+
+def test_predict_gives_a_label_and_no_radius():
+    with smoother(coin(0.8)) as s:
+        certificate = s.predict(PHOTO)
+    assert certificate.kind == "predict"
+    assert certificate.label == "bus"
+    assert certificate.radius == certificate.radius_native == 0.0
+    verify(certificate, PHOTO)
+
+
+def test_a_label_space_joins_what_the_provider_tells_apart():
+    def script(payload, attempt):
+        names = ("School Bus", "Coach") if payload[-9] % 2 else ("coach", "Tree")
+        return Answer(tuple(Label(name, 0.9) for name in names))
+
+    with smoother(ScriptedAdapter(script), labels={"bus": ["school bus", "Coach"]}) as s:
+        certificate = s.certify(PHOTO)
+    assert certificate.label == certificate.plain_label == "bus"
+    with smoother(ScriptedAdapter(script)) as s:
+        assert s.certify(PHOTO).label_space != certificate.label_space
+
+
+def test_a_change_of_model_gives_no_certificate_and_refresh_mends_it():
+    def script(payload, attempt):
+        return answer(version="v1" if len(adapter.attempts) < 10 else "v2")
+
+    adapter = ScriptedAdapter(script)
+    with smoother(adapter, concurrency=1) as s, pytest.raises(ModelChangedError, match="refresh"):
+        s.certify(PHOTO)
+    with smoother(ScriptedAdapter(lambda *_: answer(version="v2")), refresh=True) as s:
+        assert s.certify(PHOTO).model_version == "v2"
+
+
+def test_the_budget_refuses_before_the_first_query():
+    adapter = ScriptedAdapter()
+    with smoother(adapter, budget=Budget(queries=20)) as s:
+        with pytest.raises(BudgetExceededError, match="Nothing was sent"):
+            s.certify(PHOTO)
+    assert adapter.sent == 0
+
+
+def test_the_budget_is_one_for_all_photos_of_a_smoother():
+    adapter = ScriptedAdapter()
+    with smoother(adapter, budget="$0.09") as s:
+        s.certify(PHOTO)
+        with pytest.raises(BudgetExceededError):
+            s.certify(PHOTO[::-1].copy())
+    assert adapter.sent <= 90
+
+
+def test_a_run_that_is_cut_off_again_and_again_ends_with_the_same_certificate(monkeypatch):
+    with smoother(coin(0.93)) as s:
+        whole = s.certify(PHOTO, radius=0.1)
+    other = Path("elsewhere")
+    other.mkdir()
+    (other / "noise.key").write_bytes((s.settings.home / "noise.key").read_bytes())
+    (other / "noise.key").chmod(0o600)
+    monkeypatch.setattr(Smoother, "_refuse_early", lambda *_: None)
+    spent = 0
+    while True:
+        with smoother(coin(0.93), home=other, budget=Budget(queries=15)) as s:
+            try:
+                resumed = s.certify(PHOTO, radius=0.1)
+            except BudgetExceededError as error:
+                spent += error.queries
+            else:
+                spent += resumed.attempts
+                break
+    assert resumed == whole
+    assert spent == whole.total_votes + 1
+
+
+def test_fatal_errors_pass_through_with_what_was_spent():
+    adapter = ScriptedAdapter(lambda *_: FatalError("bad key"))
+    with smoother(adapter) as s, pytest.raises(FatalError) as caught:
+        s.certify(PHOTO)
+    assert caught.value.queries == adapter.sent == 1
+
+
+def test_small_pictures_are_enlarged_for_the_provider():
+    seen = []
+    adapter = MockAdapter(
+        lambda picture: seen.append(picture.shape) or "x", limits=Limits(min_side=80)
+    )
+    with smoother(adapter) as s:
+        certificate = s.certify(PHOTO)
+    assert certificate.image.size == (32, 24)
+    assert set(seen) == {(80, 107, 3)}
+
+
+def test_progress_tells_how_far_it_is():
+    states = []
+    with smoother(ScriptedAdapter()) as s:
+        certificate = s.certify(PHOTO, on_progress=states.append)
+    assert [state.votes for state in states] == list(range(1, certificate.total_votes + 1))
+    assert states[-1].needed == 0
+    assert states[0].needed == certificate.total_votes - 1
+    assert states[-1].queries == certificate.queries
+
+
+def test_a_plan_sends_nothing_and_is_kept_to():
+    adapter = ScriptedAdapter()
+    with smoother(adapter) as s:
+        plan = s.plan(PHOTO)
+        assert adapter.sent == 0
+        certificate = s.certify(PHOTO)
+        assert plan.at_least == certificate.queries
+        after = s.plan(PHOTO)
+    assert (after.at_least, after.stored) == (0, certificate.total_votes)
+    assert plan.at_most == 1001
+    assert [p for p, _ in plan.expected] == sorted((p for p, _ in plan.expected), reverse=True)
+    assert all(plan.at_least - 1 <= mean <= plan.at_most for _, mean in plan.expected)
+
+
+def test_threads_share_a_smoother():
+    photos = [np.roll(PHOTO, shift, axis=0) for shift in range(6)]
+    with smoother(coin(0.97)) as s:
+        alone = [s.certify(photo) for photo in photos]
+    results = {}
+    with smoother(coin(0.97), refresh=True) as s:
+        threads = [
+            threading.Thread(target=lambda i=i: results.update({i: s.certify(photos[i])}))
+            for i in range(len(photos))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [results[i] for i in range(len(photos))] == alone
+
+
+def test_closing_closes_the_adapter():
+    adapter = ScriptedAdapter()
+    with smoother(adapter):
+        pass
+    assert adapter.closed
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "complaint"),
+    [
+        ({"sigma": 0}, UsageError, "sigma"),
+        ({"alpha": 1}, UsageError, "alpha"),
+        ({"radius": -1}, UsageError, "radius"),
+        ({"radius": "big"}, UsageError, "radius"),
+        ({"max_queries": 0}, UsageError, "max_queries"),
+        ({"budget": "lots"}, UsageError, "budget"),
+        ({"codec": "webp"}, UsageError, "codec"),
+        ({"device": "gpu0"}, DenoiserError, "gpu0"),
+        ({"denoiser": "missing.safetensors"}, DenoiserError, "missing"),
+        ({"provider": "nobody"}, UnknownProviderError, "nobody"),
+        ({"provider": 7}, UsageError, "adapter"),
+        ({"labels": {"a": []}}, UsageError, "label"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_sent(options, error, complaint):
+    options = {"provider": "mock", **options}
+    with pytest.raises(error, match=complaint):
+        Smoother(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        ({"photo": np.zeros((5, 5), np.uint8)}, ImageError, "shape"),
+        ({"photo": PHOTO, "radius": 0.9}, UnreachableRadiusError, "at least"),
+        ({"photo": PHOTO, "radius": 9.0}, UnreachableRadiusError, "radius"),
+        ({"photo": PHOTO, "radius": 0.0}, UsageError, "radius"),
+        ({"photo": PHOTO, "radius": float("nan")}, UsageError, "radius"),
+        ({"photo": PHOTO, "radius": "wide"}, UsageError, "largest"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_sent(arguments, error, complaint):
+    adapter = ScriptedAdapter()
+    with smoother(adapter) as s, pytest.raises(error, match=complaint):
+        s.certify(**arguments)
+    assert adapter.sent == 0
+
+
+def test_the_photo_of_another_certificate_is_noticed():
+    with smoother(ScriptedAdapter()) as s:
+        certificate = s.certify(PHOTO)
+    with pytest.raises(CertificateError, match="another photo"):
+        verify(certificate, PHOTO[:, ::-1].copy())
+
+
+def test_a_rotated_photo_is_verified_as_its_upright_self(tmp_path):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(PHOTO)).save(path, exif=exif)
+    with smoother(ScriptedAdapter()) as s:
+        certificate = s.certify(path)
+    verify(certificate, PHOTO)
+    assert certificate.image.notes
