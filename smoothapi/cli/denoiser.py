@@ -55,7 +55,7 @@ def denoiser() -> None:
 @click.option("--hold-out-count", default=200, show_default=True, help="How many of them.")
 @click.option("--out", type=_OUT, required=True, help="Folder of checkpoint, weights and log.")
 @click.option("--start", type=_FILE, help="Weights to begin from (safetensors).")
-@click.option("--surrogate", "surrogates", type=_FILE, multiple=True, help="ONNX classifier.")
+@click.option("--surrogate", "surrogates", multiple=True, help="ONNX file or module:function.")
 @click.option("--surrogates-per-step", default=1, show_default=True)
 @click.option(
     "--objective",
@@ -101,7 +101,7 @@ def train(
     hold_out_count: int,
     out: Path,
     start: Path | None,
-    surrogates: tuple[Path, ...],
+    surrogates: tuple[str, ...],
     architecture: str,
     channels: str,
     encoder_blocks: str,
@@ -121,7 +121,7 @@ def train(
 
     from smoothapi.denoise import data, networks, storage  # noqa: PLC0415
     from smoothapi.denoise.device import choose_device  # noqa: PLC0415
-    from smoothapi.denoise.surrogates import load_onnx  # noqa: PLC0415
+    from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
     from smoothapi.denoise.train import Recipe, Trainer  # noqa: PLC0415
 
     if threads:
@@ -147,7 +147,7 @@ def train(
         photos,
         recipe,
         out=out,
-        surrogates=[load_onnx(path) for path in surrogates],
+        surrogates=[load_classifier(path) for path in surrogates],
         device=torch.device(choose_device(device)),
         compile_network=compile_network,
         shards=shards,
@@ -187,7 +187,7 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
 @click.argument("folder", type=_FOLDER)
 @click.option("--weights", default="default", show_default=True, help="default, none or a file.")
 @click.option("--sigma", "sigmas", type=float, multiple=True, default=(0.12, 0.25, 0.5, 1.0))
-@click.option("--classifier", "classifiers", type=_FILE, multiple=True, help="ONNX; repeatable.")
+@click.option("--classifier", "classifiers", multiple=True, help="ONNX file or module:function.")
 @click.option("--size", default=224, show_default=True, help="Side of the centre crop.")
 @click.option("--resize", is_flag=True, help="Shrink the whole photo to the size instead.")
 @click.option("--limit", default=0, help="Only the first so many photos.")
@@ -198,7 +198,7 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
 def evaluate(
     folder: Path,
     weights: str,
-    classifiers: tuple[Path, ...],
+    classifiers: tuple[str, ...],
     *,
     as_json: bool,
     **options: Any,
@@ -206,12 +206,12 @@ def evaluate(
     """Measure a denoiser on a FOLDER of photos: PSNR, SSIM, labels kept, milliseconds."""
     from smoothapi.denoise.evaluate import evaluate as measure  # noqa: PLC0415
     from smoothapi.denoise.runtime import load  # noqa: PLC0415
-    from smoothapi.denoise.surrogates import load_onnx  # noqa: PLC0415
+    from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
 
     runtime = load(weights, device=options.pop("device"), precision=options.pop("precision"))
     err = Console(stderr=True)
     with err.status("measuring"):
-        report = measure(runtime, folder, [load_onnx(c) for c in classifiers], **options)
+        report = measure(runtime, folder, [load_classifier(c) for c in classifiers], **options)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

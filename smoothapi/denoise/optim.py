@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
 
     from torch.nn import Parameter
 
@@ -28,6 +29,9 @@ class Muon(torch.optim.Optimizer):
         momentum: of the matrices.
         betas: of the vectors.
         weight_decay: decoupled, for matrices only.
+
+    Attributes:
+        pool: threads that share the work, if any.
     """
 
     def __init__(
@@ -46,19 +50,26 @@ class Muon(torch.optim.Optimizer):
             "weight_decay": weight_decay,
         }
         super().__init__(parameters, defaults)
+        self.pool: Executor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Apply the gradients once; `closure` is not supported."""
         del closure
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter.ndim > 1:
-                    self._matrix(parameter, parameter.grad, group)
-                else:
-                    self._vector(parameter, parameter.grad, group)
+        work = [
+            (parameter, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        parameters, groups = zip(*work, strict=True) if work else ((), ())
+        list((self.pool.map if self.pool else map)(self._update, parameters, groups))
+
+    @torch.no_grad()
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        assert parameter.grad is not None  # noqa: S101 - `step` has seen to it
+        update = self._matrix if parameter.ndim > 1 else self._vector
+        update(parameter, parameter.grad, group)
 
     def _matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

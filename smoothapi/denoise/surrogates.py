@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,9 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from smoothapi.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
     import torch
     from torch import Tensor, nn
 
@@ -47,29 +53,106 @@ class Classifier:
         return Classifier(self.name, self.module.to(device), self.size)
 
 
+def load_classifier(spec: str | Path) -> Classifier:
+    """A classifier by the path of an ONNX file, or by `module:function`.
+
+    The function takes nothing and returns a `Classifier`, or a torch module that takes 224x224
+    pictures. The module is imported, so it runs: name only code of your own.
+
+    Raises:
+        UsageError: there is no such file, module or function, or it returns something else.
+        MissingExtraError: onnx2torch is not installed.
+    """
+    module, colon, function = str(spec).rpartition(":")
+    if not colon or Path(spec).exists() or not function.isidentifier():
+        return load_onnx(Path(spec))
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"The classifier {spec} cannot be imported: {error}") from error
+    if isinstance(made, Classifier):
+        return made
+    if callable(getattr(made, "state_dict", None)):
+        return Classifier(function, made)
+    raise UsageError(f"{spec} returned a {type(made).__name__}; a torch module is needed.")
+
+
 def load_onnx(path: Path) -> Classifier:
     """A classifier from an ONNX file, differentiable.
 
     Raises:
-        UsageError: the file is missing or cannot be turned into a torch module.
+        UsageError: the file is missing, cannot be turned into a torch module, or gives no logits.
         MissingExtraError: onnx2torch is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"There is no classifier {path}. Give the path of an ONNX file.")
+    import torch  # noqa: PLC0415
+
     try:
         import onnx  # noqa: PLC0415 - only training and evaluation need it
-        from onnx2torch import convert  # noqa: PLC0415
+
+        convert = _converter()
     except ImportError as error:
         raise MissingExtraError(
             "Reading ONNX classifiers needs onnx2torch: pip install 'smoothapi-vision[dev]'."
         ) from error
     try:
         model = onnx.load(str(path))
+        _fold_constants(model.graph)
         sides = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[2:]]
+        side = sides[0] if sides and sides[0] > 0 else 224
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module: nn.Module = convert(model)
+            # Finds out here and not in the middle of a run whether it is a classifier.
+            classifier = Classifier(path.stem, module, side)
+            shape = tuple(classifier(torch.zeros(1, 3, side, side)).shape)
     except Exception as error:
         raise UsageError(f"{path} cannot be used as a classifier: {error}") from error
-    return Classifier(path.stem, module, sides[0] if sides and sides[0] > 0 else 224)
+    if len(shape) != 2 or shape[0] != 1:
+        raise UsageError(f"{path} answers in the shape {shape}; a classifier gives (N, classes).")
+    return classifier
+
+
+def _fold_constants(graph: onnx.GraphProto) -> None:
+    """Replace copies and casts of weights by weights: onnx2torch looks for them by name."""
+    from onnx import helper, numpy_helper  # noqa: PLC0415
+
+    constants = {constant.name: constant for constant in graph.initializer}
+    for node in list(graph.node):
+        if node.op_type not in ("Identity", "Cast") or node.input[0] not in constants:
+            continue
+        value = numpy_helper.to_array(constants[node.input[0]])
+        if node.op_type == "Cast":
+            value = value.astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+        folded = numpy_helper.from_array(value, node.output[0])
+        graph.initializer.append(folded)
+        constants[folded.name] = folded
+        graph.node.remove(node)
+
+
+def _converter() -> Callable[[object], nn.Module]:
+    try:
+        from onnx2torch import convert  # noqa: PLC0415
+    except RuntimeError:
+        # onnx2torch imports torchvision for two detection operators that no classifier has. Beside
+        # a CPU build of torch, a torchvision built for CUDA cannot load its compiled part, and
+        # then stops at the first operator that nobody declared.
+        _declare_operators()
+        for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "onnx2torch")]:
+            del sys.modules[name]
+        from onnx2torch import convert  # noqa: PLC0415
+    converter: Callable[[object], nn.Module] = convert
+    return converter
+
+
+@cache
+def _declare_operators() -> torch.library.Library:
+    import torch  # noqa: PLC0415
+
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    return library

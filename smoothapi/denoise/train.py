@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -139,6 +140,10 @@ class Trainer:
         surrogates: classifiers for the stability objective.
         device: where to train.
         compile_network: use torch.compile, which pays on CUDA.
+        shards: parts that a batch is cut into, each worked on by one thread of one core. On a CPU
+            that others use too this was measured to be twice as fast as one part on all cores,
+            where every operation waits for the slowest core. Networks with batch normalisation
+            need 1.
 
     Raises:
         UsageError: the objective needs surrogates and there is none.
@@ -154,6 +159,7 @@ class Trainer:
         surrogates: Sequence[Classifier] = (),
         device: torch.device | None = None,
         compile_network: bool = False,
+        shards: int = 1,
     ) -> None:
         if recipe.objective != "pixel" and not surrogates:
             raise UsageError(
@@ -167,6 +173,16 @@ class Trainer:
         self.optimizer = _optimizer(recipe, self.parameters)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step, self.seconds = 0, 0.0
+        self.shards = shards
+        if shards > 1:
+            # torch counts threads by thread: those of the pool must be told.
+            self._pool = ThreadPoolExecutor(
+                shards, "shard", initializer=torch.set_num_threads, initargs=(1,)
+            )
+        else:
+            self._pool = ThreadPoolExecutor(1, "shard")
+        if isinstance(self.optimizer, Muon):
+            self.optimizer.pool = self._pool
         self._forward: Callable[..., Tensor] = (
             torch.compile(self.network) if compile_network else self.network
         )
@@ -261,44 +277,58 @@ class Trainer:
         self.step, self.seconds = int(about["step"]), float(about["seconds"])
 
     def _train_step(self, crops: Tensor) -> dict[str, float]:
-        recipe = self.recipe
-        rate = recipe.rate(self.step, self.seconds)
+        rate = self.recipe.rate(self.step, self.seconds)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         clean = crops.to(self.device).permute(0, 3, 1, 2).float() / 255
         noisy, sigma = self._noisy(clean)
+        size = -(-len(clean) // self.shards)
+        shards = [torch.split(part, size) for part in (clean, noisy, sigma)]
+        results = list(self._pool.map(self._gradients, *shards))
+        shares = [len(part) / len(clean) for part in shards[0]]
+        for index, parameter in enumerate(self.parameters):
+            parts = [
+                share * result[1][index] for share, result in zip(shares, results, strict=True)
+            ]
+            parameter.grad = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+        gradient = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        figures = {
+            key: sum(share * result[0][key] for share, result in zip(shares, results, strict=True))
+            for key in results[0][0]
+        }
+        if not math.isfinite(figures["loss"]):
+            raise DenoiserError(
+                f"The loss of step {self.step} is {figures['loss']}: training has diverged. Lower "
+                "the learning rate; the last checkpoint is unharmed."
+            )
+        self.optimizer.step()
+        self._update_average()
+        return {"rate": rate, **figures, "gradient": gradient.item()}
+
+    def _gradients(
+        self, clean: Tensor, noisy: Tensor, sigma: Tensor
+    ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+        recipe = self.recipe
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             denoised = self._forward(noisy, sigma)
         denoised = denoised.float()
         error = (denoised - clean).square().mean(dim=(1, 2, 3))
         # Over the variance of what has to be removed: every sigma then weighs about the same.
         removable = sigma**2 * 0.0625 / (sigma**2 + 0.0625)
-        pixel = (error / removable).mean()
+        loss = pixel = (error / removable).mean()
         stability = torch.zeros(())
-        loss = pixel
         if recipe.objective != "pixel":
-            stability = self._stability(clean, denoised)
-            loss = stability
+            loss = stability = self._stability(clean, denoised)
             if recipe.objective == "both":
                 loss = pixel + recipe.stability_weight * stability
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient = nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
-        self.optimizer.step()
-        self._update_average()
-        if not math.isfinite(loss.item()):
-            raise DenoiserError(
-                f"The loss of step {self.step} is {loss.item()}: training has diverged. Lower the "
-                "learning rate; the last checkpoint is unharmed."
-            )
-        return {
-            "rate": rate,
+        gradients = torch.autograd.grad(loss, self.parameters)
+        figures = {
             "loss": loss.item(),
             "pixel": pixel.item(),
             "stability": stability.item(),
             "psnr": (-10 * error.clamp_min(1e-10).log10()).mean().item(),
-            "gradient": gradient.item(),
         }
+        return figures, gradients
 
     def _noisy(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         recipe = self.recipe

@@ -13,6 +13,7 @@ from smoothapi.denoise.networks import UNet, UNetConfig, describe
 from smoothapi.denoise.storage import write_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TINY = UNetConfig(channels=(4, 6), encoder_blocks=(1, 1), decoder_blocks=(1,))
@@ -31,6 +32,15 @@ def save(network: UNet, path: Path) -> Path:
     architecture, config = describe(network)
     write_weights(path, network.state_dict(), architecture=architecture, config=config)
     return path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
