@@ -41,16 +41,19 @@ def main() -> None:
     whole, denoiser, labeller = [], [], []
     votes = 0
     for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as home:
-            # The same loaded networks serve all rounds: start-up is not what is measured.
-            with Smoother(adapter, sigma=SIGMA, denoiser=runtime, home=home) as s:
-                began = time.perf_counter()
-                certificate = s.certify(options.photo)
-                whole.append(time.perf_counter() - began)
+        # The same loaded networks serve all rounds: start-up is not what is measured.
+        with (
+            tempfile.TemporaryDirectory() as home,
+            Smoother(adapter, sigma=SIGMA, denoiser=runtime, home=home) as smoother,
+        ):
+            began = time.perf_counter()
+            certificate = smoother.certify(options.photo)
+            whole.append(time.perf_counter() - began)
         votes = certificate.total_votes
         noisy = noisy_variants(image, SIGMA, range(votes), key)
         began = time.perf_counter()
-        pictures = [p for i in range(0, votes, 8) for p in runtime.variants(noisy[i : i + 8], SIGMA)]
+        lots = [runtime.variants(noisy[i : i + 8], SIGMA) for i in range(0, votes, 8)]
+        pictures = [picture for lot in lots for picture in lot]
         denoiser.append(time.perf_counter() - began)
         payloads = [Codec().encode(picture) for picture in pictures]
         payloads.append(Codec().encode(image.to_uint8()))
@@ -59,7 +62,8 @@ def main() -> None:
             adapter.ask([payload])
         labeller.append(time.perf_counter() - began)
 
-    middle = {n: statistics.median(v) for n, v in (("whole", whole), ("denoiser", denoiser), ("labeller", labeller))}
+    times = {"whole": whole, "denoiser": denoiser, "labeller": labeller}
+    middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     floor = middle["denoiser"] + middle["labeller"]
     print(f"{certificate}")
     print(f"votes                       {votes}")

@@ -51,7 +51,8 @@ class Answer:
         """Return a JSON-ready dict; `from_dict` is its inverse."""
         return {
             "labels": [
-                [label.name, label.score, list(label.parents)] if label.parents
+                [label.name, label.score, list(label.parents)]
+                if label.parents
                 else [label.name, label.score]
                 for label in self.labels
             ],

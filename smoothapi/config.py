@@ -73,11 +73,15 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_others: PydanticBaseSettingsSource,
+        **_more: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take arguments only: `resolve` reads the other sources, to know where values are from."""
         del settings_cls
-        return (sources["init_settings"],)
+        return (init_settings,)
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,7 @@ def resolve(**arguments: Any) -> Resolved:
         for name, value in values.items():
             if name not in merged:
                 merged[name] = value
-                origins[name] = (
-                    f"SMOOTHAPI_{name.upper()}" if origin == "environment" else origin
-                )
+                origins[name] = f"SMOOTHAPI_{name.upper()}" if origin == "environment" else origin
     try:
         settings = Settings(**merged)
     except ValidationError as error:

@@ -40,6 +40,7 @@ MAX_PIXELS = 89_478_485
 # Formats that people's photos come in. Pillow would try all it knows, some through other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _FILTER = Image.Resampling.BICUBIC
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +207,34 @@ def _planes_of_image(
     image: Image.Image, name: str
 ) -> tuple[list[Image.Image], float, tuple[str, ...]]:
     """Return the three planes of the native photo as float images, their scale, and notes."""
+    upright = _upright(image, name)
     notes: list[str] = []
+    if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
+        notes.append("turned upright as its EXIF orientation says")
+    if upright.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+        grey = np.asarray(upright).astype(np.float32)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ImageError(f"{name!r} has 32-bit samples outside 0..65535; convert it first.")
+        notes.append("16-bit grey, shown as RGB")
+        return [Image.fromarray(grey)] * 3, 65535.0, tuple(notes)
+    if upright.mode == "F":
+        raise ImageError(
+            f"{name!r} has floating-point samples, whose range cannot be known: pass them as an "
+            "(H, W, 3) float array within [0, 1]."
+        )
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            notes.append("transparency put on white")
+        upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    elif upright.mode == "CMYK":
+        notes.append("converted from CMYK")
+    rgb = upright.convert("RGB")
+    return [rgb.getchannel(c).convert("F") for c in "RGB"], 255.0, tuple(notes)
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """Return the one picture in the file, decoded whole and turned as its EXIF data says."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_bomb(name))
     if image.width == 0 or image.height == 0:
@@ -220,33 +248,11 @@ def _planes_of_image(
         )
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)
     except Exception as error:
         raise ImageError(
             f"{name!r} is damaged or cut off: its pixels cannot be decoded completely."
         ) from error
-    if image.getexif().get(0x0112, 1) not in (0, 1):
-        notes.append("turned upright as its EXIF orientation says")
-    if upright.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
-        grey = np.asarray(upright).astype(np.float32)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ImageError(f"{name!r} has 32-bit samples outside 0..65535; convert it first.")
-        notes.append("16-bit grey, shown as RGB")
-        return [Image.fromarray(grey)] * 3, 65535.0, tuple(notes)
-    if upright.mode == "F":
-        raise ImageError(
-            f"{name!r} has floating-point samples, whose range cannot be known: pass them as an "
-            "(H, W, 3) float array within [0, 1]."
-        )
-    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
-        rgba = upright.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            notes.append("transparency put on white")
-        upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    elif upright.mode == "CMYK":
-        notes.append("converted from CMYK")
-    rgb = upright.convert("RGB")
-    return [rgb.getchannel(c).convert("F") for c in "RGB"], 255.0, tuple(notes)
 
 
 def _planes_of_array(
@@ -274,8 +280,7 @@ def _planes_of_array(
             )
     else:
         raise ImageError(
-            f"An array photo is uint8, or float32/float64 within [0, 1]; this one is "
-            f"{array.dtype}."
+            f"An array photo is uint8, or float32/float64 within [0, 1]; this one is {array.dtype}."
         )
     planes = [
         Image.fromarray(np.ascontiguousarray(array[:, :, c], dtype=np.float32)) for c in range(3)

@@ -6,6 +6,7 @@ photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certifica
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
@@ -15,6 +16,7 @@ from smoothapi._version import __version__
 from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import LabelSpace, top1
+from smoothapi.certify.planning import expected_queries
 from smoothapi.certify.sequential import Decision, SequentialCertify, SequentialPredict, VoteTest
 from smoothapi.certify.verify import verify_claims
 from smoothapi.dispatch import (
@@ -41,7 +43,7 @@ from smoothapi.image import PhotoSource, WorkingImage, load_image, resize_norm
 from smoothapi.noise import NoiseKey, noisy_variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -86,7 +88,7 @@ class Plan:
         stored: answers that the store already holds, of the first `at_most`.
         at_least: queries to send if every vote is for one label.
         at_most: queries to send if the cap is reached.
-        expected: queries by p, the label's true share of votes: (p, mean).
+        expected: votes by p, the label's true share of them: (p, mean).
         dollars: price of 1,000 queries.
         price_date: date of the price list.
     """
@@ -169,7 +171,7 @@ class Smoother:
         ).settings
         self.settings = settings
         self._size = settings.size if size is None else size
-        self._space = labels if isinstance(labels, LabelSpace) or not labels else LabelSpace(labels)
+        self._space = LabelSpace(labels) if isinstance(labels, Mapping) else labels
         self._refresh = refresh
         if isinstance(budget, str) or (budget is None and settings.budget is not None):
             budget = Budget.parse(budget or str(settings.budget))
@@ -247,7 +249,21 @@ class Smoother:
         plain = int(self.settings.plain and not self._stored(self._plain_key(image)))
         expected: tuple[tuple[float, float], ...] = ()
         if wanted != "largest":
-            expected = ()
+            delta = noise_delta(image.pixels.size, self.settings.sigma)
+            expected = tuple(
+                (
+                    p,
+                    expected_queries(
+                        wanted,
+                        self.settings.sigma,
+                        self.settings.alpha,
+                        p,
+                        max_votes=most,
+                        delta=delta,
+                    ),
+                )
+                for p in (0.999, 0.99, 0.95, 0.9)
+            )
         price = self.adapter.price
         return Plan(
             photo=image.name,
@@ -317,13 +333,14 @@ class Smoother:
         )
 
     def _test(self, image: WorkingImage, radius: Radius) -> SequentialCertify:
-        if radius != "largest" and (isinstance(radius, str) or not radius > 0.0):
+        wanted = None if radius == "largest" else radius
+        if wanted is not None and not (isinstance(wanted, (int, float)) and wanted > 0.0):
             raise UsageError(f"radius={radius!r}: give a number above 0, or 'largest'.")
         return SequentialCertify(
             sigma=self.settings.sigma,
             alpha=self.settings.alpha,
             max_votes=self.settings.max_queries,
-            radius=None if radius == "largest" else radius,
+            radius=wanted,
             delta=noise_delta(image.pixels.size, self.settings.sigma),
         )
 
@@ -357,9 +374,7 @@ class Smoother:
     def _stored(self, key: str) -> bool:
         return not self._refresh and self._store.get(key) is not None
 
-    def _refuse_early(
-        self, image: WorkingImage, test: VoteTest, key: Callable[[int], str]
-    ) -> None:
+    def _refuse_early(self, image: WorkingImage, test: VoteTest, key: Callable[[int], str]) -> None:
         """Refuse before the first query what the budget cannot pay for even at best."""
         room = self._dispatcher.ledger.room()
         if room is None:
@@ -541,5 +556,3 @@ def _sum(one: Totals, other: Totals) -> Totals:
         failed=one.failed + other.failed,
         waited=one.waited + other.waited,
     )
-
-

@@ -10,7 +10,6 @@ import io
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,6 +21,8 @@ from smoothapi.dispatch.contract import Limits, Price
 from smoothapi.errors import PermanentError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from numpy.typing import NDArray
 
 Labels: TypeAlias = "Answer | str | Iterable[Label | tuple[str, float]]"

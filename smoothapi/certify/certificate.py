@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "smoothapi.certificate/1"
 
+
 @dataclass(frozen=True)
 class ImageFacts:
     """Which picture a certificate speaks of.

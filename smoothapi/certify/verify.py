@@ -33,6 +33,8 @@ def verify_claims(
     Raises:
         CertificateError: a claim does not follow; names each one.
     """
+    if certificate.total_votes > certificate.max_votes:
+        raise CertificateError("The certificate does not add up: it has more votes than allowed.")
     certify = certificate.kind == "certify"
     test: SequentialCertify | SequentialPredict
     try:

@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 _ABSTAINED = 1
 
 
-class _Radius(click.ParamType):
-    name = "number|largest"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
-        if value == "largest" or isinstance(value, float):
-            return value
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor 'largest'.", param, ctx)
+def _radius(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    del ctx, param
+    if value is None or value == "largest":
+        return value
+    try:
+        return float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number nor 'largest'.") from error
 
 
 def _options(command: Callable[..., int]) -> Callable[..., int]:
@@ -66,10 +64,13 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 
 @click.command()
 @_options
-@click.option("--radius", type=_Radius(), help="L2 radius to certify, or 'largest'.")
+@click.option("--radius", callback=_radius, help="L2 radius to certify, or 'largest'.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
 def certify(
-    photos: tuple[str, ...], as_json: bool, dry_run: bool, **options: Any  # noqa: FBT001
+    photos: tuple[str, ...],
+    as_json: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> int:
     """Certify the label of each PHOTO.
 
@@ -164,5 +165,3 @@ def _show_plans(plans: list[Plan], smoother: Smoother, as_json: bool) -> int:  #
     else:
         output.show_plans(plans, smoother.settings)
     return 0
-
-

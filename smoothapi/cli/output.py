@@ -39,9 +39,7 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         # Progress reads its description as markup.
-        task = bar.add_task(
-            Text(printable(name)).markup, total=None, sent=0, cost=0.0
-        )
+        task = bar.add_task(Text(printable(name)).markup, total=None, sent=0, cost=0.0)
 
         def advance(state: smoother.Progress) -> None:
             bar.update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:  # noqa: FBT001
     from smoothapi.smoother import verify as check  # noqa: PLC0415
 
     try:
-        text = click.get_text_stream("stdin").read() if file == "-" else Path(file).read_text()
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise CertificateError(f"Cannot read the certificate {file!r}: {error}.") from error
     certificate = Certificate.from_json(text)

@@ -14,7 +14,6 @@ import logging
 import os
 import sqlite3
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diskcache
@@ -24,6 +23,7 @@ from smoothapi.errors import PermanentError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _SCHEMA = 1
 _log = logging.getLogger("smoothapi")

@@ -135,7 +135,9 @@ def _dollars(value: Decimal | float | str) -> Decimal:
     try:
         amount = Decimal(str(value))
     except InvalidOperation as error:
-        raise UsageError(f"{value!r} is no amount of dollars; write for example 2 or 0.50.") from error
+        raise UsageError(
+            f"{value!r} is no amount of dollars; write for example 2 or 0.50."
+        ) from error
     if not amount.is_finite() or amount < 0:
         raise UsageError(f"A budget of {value!r} dollars makes no sense: give 0 or more.")
     return amount

@@ -9,11 +9,11 @@ A stranger's adapter is a class with these members and one line in its pyproject
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     from smoothapi.answer import Answer
     from smoothapi.errors import ProviderError

@@ -15,7 +15,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from smoothapi.answer import Answer
 from smoothapi.dispatch.budget import Budget, Ledger
@@ -31,13 +31,13 @@ from smoothapi.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from smoothapi.dispatch.answers import AnswerStore
     from smoothapi.dispatch.contract import Adapter
 
 Encode: TypeAlias = "Callable[[], bytes]"
-"""Makes a payload when it is about to be sent: pictures wait as arrays, encoding runs in parallel."""
+"""Makes a payload when it is about to be sent, in the thread that sends it."""
 
 _log = logging.getLogger("smoothapi")
 
@@ -173,7 +173,7 @@ class Run:
     def __iter__(self) -> Iterator[Delivery]:
         return self._deliveries
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,7 +185,7 @@ class Run:
                 self._totals, **{name: getattr(self._totals, name) + n for name, n in by.items()}
             )
 
-    def _deliver(self) -> Iterator[Delivery]:  # a generator: closing it runs its finally
+    def _deliver(self) -> Generator[Delivery]:  # closing it runs its finally
         dispatcher, job = self._dispatcher, self._job
         window = max(2 * job.batch, 2 * dispatcher.concurrency * dispatcher.adapter.limits.batch)
         ended: dict[int, Delivery] = {}
@@ -218,8 +218,8 @@ class Run:
                     size = min(len(ready), dispatcher.adapter.limits.batch)
                     group = [ready.popleft() for _ in range(size)]
                     sending.add(dispatcher.senders.submit(self._send, group))
-                done, _ = wait([*preparing, *sending], return_when=FIRST_COMPLETED)
-                for future in done:
+                under_way: list[Future[Any]] = [*preparing, *sending]
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     if future in preparing:
                         ready.extend(zip(preparing.pop(future), future.result(), strict=True))
                     else:
@@ -250,7 +250,7 @@ class Run:
             raise TooManyFailuresError(
                 f"{failed} of {delivered} variants got no answer from "
                 f"{self._dispatcher.adapter.name} (the last: {delivery.error}). Each is a vote "
-                "for \"no answer\", so going on would pay for an abstention. The answers so far "
+                'for "no answer", so going on would pay for an abstention. The answers so far '
                 "are kept: run the same call again when the service is well.",
                 provider=self._dispatcher.adapter.name,
             )
@@ -262,9 +262,10 @@ class Run:
     ) -> None:
         """Await what is under way, send nothing more."""
         self._stop.set()
-        for future in (*preparing, *sending):
+        under_way: list[Future[Any]] = [*preparing, *sending]
+        for future in under_way:
             future.cancel()
-        wait([*preparing, *sending])
+        wait(under_way)
 
     def _send(self, group: list[tuple[int, Encode]]) -> list[Delivery]:
         """Send one request until each of its variants has ended. Runs in a sender thread."""

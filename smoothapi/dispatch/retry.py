@@ -38,10 +38,8 @@ class Retry:
         """Return the loop for one request; `stop` ends its waits and its attempts."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self.attempts),
-                self._past_deadline,
-                tenacity.stop_when_event_set(stop),
+            stop=lambda state: (
+                stop.is_set() or state.attempt_number >= self.attempts or self._past_deadline(state)
             ),
             wait=self._wait,
             sleep=tenacity.sleep_using_event(stop),

@@ -80,8 +80,10 @@ def test_a_bad_table_in_pyproject_is_named():
 
 
 def test_secrets_are_masked_at_any_depth(monkeypatch):
-    toml('[providers.http]\napi_key = "s3cret"\nurl = "u"\n[providers.http.headers]\nX-Token="s3cret"')
-    shown = dict((name, value) for name, value, _ in resolve().rows())["providers"]
+    toml(
+        '[providers.http]\napi_key = "s3cret"\nurl = "u"\n[providers.http.headers]\nX-Token="s3cret"'
+    )
+    shown = {name: value for name, value, _ in resolve().rows()}["providers"]
     assert "s3cret" not in shown
     assert "url = u" in shown
 

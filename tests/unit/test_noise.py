@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
 
@@ -82,9 +81,7 @@ def test_the_low_bits_tell_nothing_of_the_photo():
     def fine_share(values):
         return float(np.mean(values.astype(np.float64) * 2.0**25 % 1.0 != 0.0))
 
-    ours = [
-        fine_share(noisy_variants(image, 0.25, range(8), KEY)) for image in (black, grey)
-    ]
+    ours = [fine_share(noisy_variants(image, 0.25, range(8), KEY)) for image in (black, grey)]
     generator = np.random.default_rng(0)
     naive = [
         fine_share(
@@ -107,7 +104,7 @@ def test_the_key_is_made_once_and_kept_private(tmp_path):
     path = tmp_path / "deep" / "noise.key"
     first = NoiseKey.of_installation(path)
     assert NoiseKey.of_installation(path) == first
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert first.secret.hex() not in repr(first) + first.id
     assert list(path.parent.iterdir()) == [path]
 

@@ -32,7 +32,8 @@ def test_it_is_an_adapter():
 
 @pytest.mark.parametrize("codec", ["png", "jpeg"])
 @pytest.mark.parametrize(
-    ("photo", "label"), [("school_bus", "school bus"), ("monarch", "monarch"), ("balloon", "balloon")]
+    ("photo", "label"),
+    [("school_bus", "school bus"), ("monarch", "monarch"), ("balloon", "balloon")],
 )
 def test_the_default_labeller_knows_the_photos_that_ship(photo, label, codec):
     picture = np.asarray(Image.open(PHOTOS / f"{photo}.jpg").convert("RGB"))
@@ -40,7 +41,9 @@ def test_the_default_labeller_knows_the_photos_that_ship(photo, label, codec):
     assert isinstance(answer, Answer)
     assert answer.labels[0].name == label
     assert answer.labels[0].score > 0.5
-    assert [a.score for a in answer.labels] == sorted((a.score for a in answer.labels), reverse=True)
+    assert [a.score for a in answer.labels] == sorted(
+        (a.score for a in answer.labels), reverse=True
+    )
     assert answer.model_version
     assert answer.request_id
 
@@ -83,7 +86,8 @@ def test_what_is_no_image_is_a_permanent_failure_of_that_payload(payload):
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(max_bytes=50), Limits(min_side=100), Limits(max_side=80), Limits(formats=("jpeg",))]
+    "limits",
+    [Limits(max_bytes=50), Limits(min_side=100), Limits(max_side=80), Limits(formats=("jpeg",))],
 )
 def test_limits_are_enforced(limits):
     [outcome] = MockAdapter(lambda _: "x", limits=limits).ask([PNG])

@@ -73,9 +73,7 @@ def test_a_pickled_row_is_refused_and_never_run(store):
     database = sqlite3.connect(store.directory / "cache.db")
     evil = pickle.dumps(("would", "run"))
     with database:
-        database.execute(
-            "UPDATE Cache SET mode = ?, value = ?", (diskcache.core.MODE_PICKLE, evil)
-        )
+        database.execute("UPDATE Cache SET mode = ?, value = ?", (diskcache.core.MODE_PICKLE, evil))
     database.close()
     with pytest.raises(StoreError, match="pickle"):
         store.get("key")

@@ -1,0 +1,67 @@
+"""Only type-checked, never run: what a user writes must be typed as they would expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from smoothapi import (
+    Adapter,
+    Answer,
+    Budget,
+    Certificate,
+    Label,
+    Limits,
+    Plan,
+    Price,
+    Progress,
+    ProviderError,
+    Smoother,
+    verify,
+)
+
+
+class MyAdapter:
+    """A stranger's adapter needs no base class."""
+
+    name = "mine"
+    identity = {"operation": "label"}
+    limits = Limits()
+    price = Price(Decimal("1.5"), "2026-11-01")
+
+    def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
+        return [Answer((Label("bus", 0.5),)) for _ in payloads]
+
+    def close(self) -> None: ...
+
+
+adapter: Adapter = MyAdapter()
+array: NDArray[np.uint8] = np.zeros((3, 3, 3), np.uint8)
+
+
+def advance(progress: Progress) -> None:
+    assert_type(progress.votes, int)
+
+
+with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
+    assert_type(smoother, Smoother)
+    certificate = smoother.certify("photo.jpg", radius=0.25, on_progress=advance)
+    assert_type(certificate, Certificate)
+    assert_type(certificate.label, str | None)
+    assert_type(certificate.radius, float)
+    smoother.certify(Path("photo.jpg"), radius="largest")
+    smoother.certify(b"", 0.1)
+    smoother.certify(Image.new("RGB", (3, 3)))
+    smoother.certify(array)
+    assert_type(smoother.predict("photo.jpg"), Certificate)
+    assert_type(smoother.plan("photo.jpg"), Plan)
+
+Smoother(MyAdapter(), labels={"bus": ["School Bus"]}, denoiser="none", budget="$2")
+assert_type(verify(certificate, "photo.jpg"), list[str])
+Smoother(sigma="loud")  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,234 @@
+"""The command line as a user meets it: output, exit codes, and what is said when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smoothapi import smoother
+from smoothapi.answer import Answer, Label
+from smoothapi.cli import INTERRUPTED, run
+from smoothapi.errors import FatalError
+from tests.conftest import ScriptedAdapter, answer
+
+
+@pytest.fixture
+def photo():
+    path = Path("photo.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(
+        path
+    )
+    return str(path)
+
+
+@pytest.fixture
+def provider(monkeypatch):
+    """Make every provider name lead to one scripted adapter, and the denoiser none."""
+    monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
+
+    def use(script=None, **options):
+        adapter = ScriptedAdapter(script, **options)
+        monkeypatch.setattr(smoother, "make_adapter", lambda name, **_: adapter)
+        return adapter
+
+    use()
+    return use
+
+
+def unstable(payload, attempt):
+    return answer("bus" if payload[-13] % 2 else "van")
+
+
+def test_certified_exits_with_0(provider, photo, capsys):
+    assert run(["certify", photo]) == 0
+    out = capsys.readouterr().out
+    for part in ("bus", "certified", "0.25", "49: 49 bus", "50 sent", "$0.0500", "(the same)"):
+        assert part in out
+
+
+def test_abstained_exits_with_1_and_says_why(provider, photo, capsys):
+    provider(unstable)
+    assert run(["certify", photo]) == 1
+    out = capsys.readouterr().out
+    assert "abstained" in out
+    assert "unlikely" in out
+
+
+def test_json_is_one_certificate_a_line_and_a_second_run_is_free(provider, photo, capsys):
+    adapter = provider()
+    assert run(["certify", photo, "--json", "--radius", "0.1"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    sent = adapter.sent
+    assert run(["certify", photo, "--json", "--radius", "0.1"]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert adapter.sent == sent
+    assert (first["queries"], second["queries"]) == (sent, 0)
+    for name in ("queries", "attempts", "cached", "cost", "seconds"):
+        first.pop(name), second.pop(name)
+    assert first == second
+
+
+def test_several_photos_one_of_them_bad(provider, photo, capsys):
+    Path("bad.png").write_text("no image")
+    assert run(["certify", photo, "bad.png", photo, "--json"]) == 2
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["schema"] for line in lines] == [
+        "smoothapi.certificate/1",
+        "smoothapi.error/1",
+        "smoothapi.certificate/1",
+    ]
+    assert lines[1]["error"] == "ImageError"
+    assert "bad.png" in err
+
+
+def test_predict(provider, photo, capsys):
+    assert run(["predict", photo]) == 0
+    assert "predicted" in capsys.readouterr().out
+
+
+def test_dry_run_sends_nothing(provider, photo, capsys):
+    adapter = provider()
+    assert run(["certify", photo, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert adapter.sent == 0
+    assert "Nothing was sent" in out
+    assert "50" in out
+    assert run(["certify", photo, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["at_least"] == 50
+    assert plan["at_most"] == 1001
+    assert plan["cost_at_least"] == pytest.approx(0.05)
+    assert [row["p"] for row in plan["expected"]] == [0.999, 0.99, 0.95, 0.9]
+
+
+def test_verify_accepts_and_refuses(provider, photo, capsys):
+    run(["certify", photo, "--json"])
+    text = capsys.readouterr().out
+    Path("certificate.json").write_text(text)
+    assert run(["verify", "certificate.json", "--photo", photo]) == 0
+    assert "Verified" in capsys.readouterr().out
+    Path("forged.json").write_text(text.replace('"radius": 0.25,', '"radius": 0.26,'))
+    assert run(["verify", "forged.json"]) == 2
+    assert "does not add up" in capsys.readouterr().err
+    assert run(["verify", "missing.json"]) == 2
+    assert "Cannot read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["certify"], 2, "PHOTO"),
+        (["certify", "missing.jpg"], 2, "No such file"),
+        (["certify", "{photo}", "--sigma", "loud"], 2, "loud"),
+        (["certify", "{photo}", "--sigma", "0"], 2, "sigma"),
+        (["certify", "{photo}", "--radius", "wide"], 2, "largest"),
+        (["certify", "{photo}", "--radius", "0.9"], 2, "at least"),
+        (["certify", "{photo}", "--alpha", "2"], 2, "alpha"),
+        (["certify", "{photo}", "--device", "gpu0"], 2, "gpu0"),
+        (["certify", "{photo}", "--denoiser", "missing.safetensors"], 2, "missing"),
+        (["certify", "{photo}", "--labels", "missing.json"], 2, "label file"),
+        (["certify", "{photo}", "--max-queries", "20"], 2, "at least 49"),
+        (["certify", "{photo}", "--budget", "20"], 3, "Nothing was sent"),
+        (["certify", "{photo}", "--budget", "$0.01"], 3, "Nothing was sent"),
+        (["certify", "{photo}", "--budget", "lots"], 2, "budget"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_bad_usage(provider, photo, capsys, arguments, code, said):
+    adapter = provider()
+    assert run([argument.format(photo=photo) for argument in arguments]) == code
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+    assert adapter.sent == 0
+
+
+def test_unknown_provider(photo, capsys):
+    assert run(["certify", photo, "--provider", "mok"]) == 2
+    assert "Did you mean 'mock'" in capsys.readouterr().err
+
+
+def test_provider_errors_exit_with_4_and_say_what_was_sent(provider, photo, capsys):
+    provider(lambda p, n: FatalError("The key was revoked.") if n else None)
+    assert run(["certify", photo]) == 4
+    err = capsys.readouterr().err
+    assert "The key was revoked." in err
+    assert "Sent until then: 1" in err
+    assert run(["certify", photo, "--json"]) == 4
+    line = json.loads(capsys.readouterr().out)
+    assert (line["error"], line["queries"]) == ("FatalError", 1)
+
+
+def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):
+    provider(lambda p, n: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run(["certify", photo]) == INTERRUPTED
+    assert "continues where this one ended" in capsys.readouterr().err
+
+
+def test_labels_from_outside_cannot_steer_the_terminal(provider, photo, capsys):
+    name = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold]"
+    provider(lambda *_: Answer((Label(name, 0.9),)))
+    run(["certify", photo])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "[bold]x[/bold]" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("l.json", '{"vehicle": ["bus", "van"]}'), ("l.toml", 'vehicle=["bus","van"]')],
+)
+def test_a_label_file(provider, photo, capsys, name, text):
+    provider(unstable)
+    Path(name).write_text(text)
+    assert run(["certify", photo, "--labels", name]) == 0
+    assert "vehicle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": "b"}'])
+def test_a_bad_label_file(provider, photo, capsys, text):
+    Path("labels.json").write_text(text)
+    assert run(["certify", photo, "--labels", "labels.json"]) == 2
+    assert "label" in capsys.readouterr().err
+
+
+def test_config_shows_values_and_origins(monkeypatch, capsys):
+    monkeypatch.setenv("SMOOTHAPI_SIGMA", "0.5")
+    Path("smoothapi.toml").write_text('[providers.http]\napi_key = "s3cret"\n')
+    assert run(["config"]) == 0
+    out = capsys.readouterr().out
+    assert "SMOOTHAPI_SIGMA" in out
+    assert "s3cret" not in out
+    assert run(["config", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["sigma"] == {"value": "0.5", "from": "SMOOTHAPI_SIGMA"}
+
+
+def test_providers(capsys):
+    assert run(["providers"]) == 0
+    assert "mock" in capsys.readouterr().out
+    assert run(["providers", "--json"]) == 0
+    [mock] = [row for row in json.loads(capsys.readouterr().out) if row["name"] == "mock"]
+    assert mock["usable"] is True
+    assert mock["per_thousand"] == 1.0
+
+
+def test_help_and_version_load_nothing_heavy():
+    script = (
+        "import sys; from smoothapi.cli import run; run(['--help']); run(['--version']);"
+        "heavy = {'torch', 'numpy', 'scipy', 'pydantic', 'rich', 'boto3'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "certify" in done.stdout
