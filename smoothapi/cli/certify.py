@@ -84,7 +84,7 @@ def certify(
 
 @click.command()
 @_options
-def predict(photos: tuple[str, ...], as_json: bool, **options: Any) -> int:  # noqa: FBT001
+def predict(photos: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Give the label that most noisy copies of each PHOTO get, with no radius."""
     with _smoother(options) as smoother:
         return _each(photos, as_json, smoother, smoother.predict)
@@ -112,7 +112,7 @@ def _label_table(path: Path) -> dict[str, list[str]]:
 
 def _each(
     photos: tuple[str, ...],
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
     smoother: Smoother,
     ask: Callable[..., Certificate],
 ) -> int:
@@ -142,7 +142,7 @@ def _each(
     return code
 
 
-def _report(photo: str, error: SmoothAPIError, as_json: bool) -> None:  # noqa: FBT001
+def _report(photo: str, error: SmoothAPIError, as_json: bool) -> None:
     if as_json:
         data = {
             "schema": "smoothapi.error/1",
@@ -156,7 +156,7 @@ def _report(photo: str, error: SmoothAPIError, as_json: bool) -> None:  # noqa: 
     click.echo(f"smoothapi: {printable(str(error))}", err=True)
 
 
-def _show_plans(plans: list[Plan], smoother: Smoother, as_json: bool) -> int:  # noqa: FBT001
+def _show_plans(plans: list[Plan], smoother: Smoother, as_json: bool) -> int:
     from smoothapi.cli import output  # noqa: PLC0415
 
     if as_json:

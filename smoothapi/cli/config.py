@@ -9,7 +9,7 @@ import click
 
 @click.command("config")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(as_json: bool) -> int:  # noqa: FBT001
+def show(as_json: bool) -> int:
     """Show each setting in force here and where its value comes from.
 
     Order: argument, SMOOTHAPI_* variable, smoothapi.toml, [tool.smoothapi] in pyproject.toml,

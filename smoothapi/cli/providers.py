@@ -11,7 +11,7 @@ from smoothapi.cli import printable
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
-def providers(as_json: bool) -> int:  # noqa: FBT001
+def providers(as_json: bool) -> int:
     """List the providers that are installed, what they take and what they cost."""
     from smoothapi import dispatch  # noqa: PLC0415
 

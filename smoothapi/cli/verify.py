@@ -16,7 +16,7 @@ from smoothapi.errors import CertificateError
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--photo", type=click.Path(), help="The photo that the certificate is about.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
-def verify(file: str, photo: str | None, as_json: bool) -> int:  # noqa: FBT001
+def verify(file: str, photo: str | None, as_json: bool) -> int:
     """Check the certificate in FILE (- for stdin) again, from its votes.
 
     Recomputes label, bound, radius and deductions; with --photo also the digest. It cannot show
