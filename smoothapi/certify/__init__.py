@@ -16,7 +16,13 @@ from smoothapi.certify.bounds import (
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.evalue import log_evalue, p_lower
 from smoothapi.certify.labels import LabelSpace, top1
-from smoothapi.certify.planning import QueryCount, expected_queries, queries_needed
+from smoothapi.certify.planning import (
+    QueryCount,
+    expected_queries,
+    power_curve,
+    queries_needed,
+    radius_reachable,
+)
 from smoothapi.certify.sequential import (
     Decision,
     Reason,
@@ -25,6 +31,7 @@ from smoothapi.certify.sequential import (
     Vote,
     VoteTest,
     fewest_votes,
+    label_level,
     replay,
 )
 from smoothapi.certify.verify import verify_claims
@@ -47,11 +54,14 @@ __all__ = [
     "expected_queries",
     "fewest_votes",
     "floor_to",
+    "label_level",
     "log_evalue",
     "noise_delta",
     "p_lower",
+    "power_curve",
     "queries_needed",
     "radius_from_p",
+    "radius_reachable",
     "replay",
     "required_p",
     "rounding_radius",

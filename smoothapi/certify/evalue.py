@@ -181,6 +181,17 @@ class Boundary:
                     self._fewest.append(self._next())
         return self._fewest[losses]
 
+    def most_losses(self, votes: int) -> int:
+        """Return how many of `votes` votes may be losses; -1 if not even none would do."""
+        low, high = -1, votes
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._enough(middle, votes):
+                low = middle
+            else:
+                high = middle
+        return low
+
     def upto(self, votes: int) -> NDArray[np.int64]:
         """Return boundary[0], boundary[1], ... as long as they are at most `votes`."""
         losses = 0

@@ -1,12 +1,13 @@
 """What a run will need, worked out exactly and before anything is paid for.
 
-A run is a walk on the lattice (votes, losses). For a label with a known share p of the votes the
-chance of being at each point is carried forward vote by vote; walks end where the boundary
+A run is a walk on the lattice of (votes, losses). For a label with a known share p of the votes
+the chance of being at each point is carried forward vote by vote; walks end where the boundary
 certifies them, where they are given up, and at the cap. No simulation, so no noise in the plan.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,12 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import betaincc
 
-from smoothapi.certify.bounds import check_alpha
-from smoothapi.certify.evalue import PRIOR, boundary
-from smoothapi.certify.sequential import FIRST_WEIGHT, UNLIKELY, fewest_votes, needed_share
+from smoothapi.certify.arithmetic import floor_to
+from smoothapi.certify.bounds import check_alpha, check_sigma, radius_from_p
+from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.sequential import (
+    SMALLEST_RADIUS,
+    UNLIKELY,
+    label_level,
+    needed_share,
+)
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 
@@ -32,12 +41,15 @@ class QueryCount:
         mean: on average, over runs that certify and runs that do not.
         p90: nine of ten runs need no more.
         certified: chance that the run ends with a certificate.
+        floor: log(1 / alpha) / KL(p, q), the mean that no valid test of this power can do
+            without; infinite where p does not suffice for the radius.
     """
 
     at_least: int
     mean: float
     p90: int
     certified: float
+    floor: float
 
 
 def queries_needed(
@@ -50,10 +62,11 @@ def queries_needed(
     delta: float = 0.0,
     unlikely: float = UNLIKELY,
 ) -> QueryCount:
-    """Return how many queries certifying takes if the label has share `p` of the votes.
+    """Return how many queries certifying takes if the top label has share `p` of the votes.
 
-    Exact for a label that the first vote names, as it does with probability p; the plan leaves
-    out runs in which another label is named first.
+    Exact for a label that leads throughout. A run is also given up by the votes of a label that
+    leads for a moment, which the plan leaves out; it is exact to a fraction of a vote for p
+    above 0.7, and for smaller p it is a little too high.
 
     Args:
         radius: L2 radius wanted, in the units of sigma.
@@ -68,21 +81,23 @@ def queries_needed(
         UnreachableRadiusError: no run within `max_votes` reaches the radius.
         UsageError: a value is out of range.
     """
+    check_alpha(alpha)
     if not (0.0 <= p <= 1.0):
         raise UsageError(f"p={p}: a share of votes is in [0, 1].")
-    least = fewest_votes(radius, sigma, alpha, delta)
+    share = needed_share(radius, sigma, delta)
+    least = boundary(share, label_level(share, alpha))[0]
     if least > max_votes:
         raise UnreachableRadiusError(
             f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least {least:,} "
-            f"votes, and {max_votes:,} are allowed."
+            f"votes, and {max_votes:,} are allowed. Allow more, or ask for a smaller radius."
         )
-    ended, certified = _walk(needed_share(radius, sigma, delta), alpha, p, max_votes, unlikely)
-    total = np.cumsum(ended)
+    ended, certified = _walk(share, alpha, p, max_votes, unlikely)
     return QueryCount(
         at_least=least,
         mean=float(np.arange(len(ended)) @ ended),
-        p90=int(np.searchsorted(total, 0.9 * total[-1])),
+        p90=int(np.searchsorted(np.cumsum(ended), 0.9 * ended.sum())),
         certified=certified,
+        floor=-math.log(alpha) / _divergence(p, share) if p > share else math.inf,
     )
 
 
@@ -99,42 +114,99 @@ def expected_queries(
     return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta).mean
 
 
+def radius_reachable(queries: int, sigma: float, alpha: float, *, delta: float = 0.0) -> float:
+    """Return the largest radius that so many queries can certify: if every vote agrees.
+
+    Args:
+        queries: votes that may be bought, at least 1.
+        sigma: noise level, positive.
+        alpha: chance of a wrong certificate, in (0, 1).
+        delta: what is taken off the share for arithmetic.
+
+    Returns:
+        An L2 radius in the units of sigma, rounded down to six decimals; asking for it with
+        `max_votes=queries` is possible. 0.0 if not even a small radius is within reach.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    check_alpha(alpha)
+    check_sigma(sigma)
+    if queries < 1:
+        raise UsageError(f"queries={queries}: nothing can be certified without votes.")
+    # A larger radius may be tested at a higher level, so this one is within reach at its own.
+    level = label_level(needed_share(SMALLEST_RADIUS * sigma, sigma, delta), alpha)
+    p_low = p_lower(queries, queries, level)
+    return floor_to(radius_from_p(max(p_low - delta - 1e-11, 0.0), sigma), 6)
+
+
+def power_curve(
+    radius: float,
+    sigma: float,
+    alpha: float,
+    shares: Iterable[float],
+    *,
+    max_votes: int,
+    delta: float = 0.0,
+) -> tuple[tuple[float, QueryCount], ...]:
+    """Return (p, `queries_needed`) for each share p: what a budget certifies, and at what cost."""
+    return tuple(
+        (p, queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta))
+        for p in shares
+    )
+
+
 @lru_cache(maxsize=256)
 def _walk(
     share: float, alpha: float, p: float, max_votes: int, unlikely: float
 ) -> tuple[NDArray[np.float64], float]:
     """Return P(run ends at vote n) for n = 0..max_votes, and P(it certifies)."""
-    check_alpha(alpha)
-    room = max_votes - 1  # the first vote names the label and is not counted
-    enough = boundary(share, alpha * FIRST_WEIGHT).upto(room)
-    losses = np.arange(len(enough))
-    hopeful = _hopeful_from(losses, share, max_votes, unlikely) - 1
+    enough = boundary(share, label_level(share, alpha)).upto(max_votes)
+    hopeful = _hopeful_from(enough, share, max_votes, unlikely)
     alive = np.zeros(len(enough))
     alive[0] = 1.0
     ended = np.zeros(max_votes + 1)
     certified = 0.0
-    for n in range(1, room + 1):
-        too_many = alive[-1] * (1.0 - p)  # one loss more than any certificate can have
-        alive[1:] = alive[1:] * p + alive[:-1] * (1.0 - p)
-        alive[0] *= p
-        done = enough <= n
-        certified += float(alive[done].sum())
-        over = done | (hopeful > n)
-        ended[n + 1] = alive[over].sum() + too_many
-        alive[over] = 0.0
-        if n == room:
-            ended[n + 1] += alive.sum()
+    # Losses from `first` to `last` are alive: fewer have been certified, more given up.
+    first = last = 0
+    for n in range(1, max_votes + 1):
+        last = min(last + 1, len(enough) - 1)
+        window = alive[first : last + 1]
+        lost = window[-1] * (1.0 - p) if last == len(enough) - 1 else 0.0
+        window[1:] = window[1:] * p + window[:-1] * (1.0 - p)
+        window[0] *= p
+        while first < len(enough) and enough[first] <= n:
+            certified += float(alive[first])
+            ended[n] += alive[first]
+            alive[first] = 0.0
+            first += 1
+        while last >= first and hopeful[last] > n:
+            ended[n] += alive[last]
+            alive[last] = 0.0
+            last -= 1
+        ended[n] += lost
+        if first > last:
+            break
+    ended[max_votes] += alive.sum()
     return ended, certified
 
 
 def _hopeful_from(
-    losses: NDArray[np.int64], share: float, max_votes: int, unlikely: float
+    enough: NDArray[np.int64], share: float, max_votes: int, unlikely: float
 ) -> NDArray[np.int64]:
     """Return, for each number of losses, the fewest votes at which a run is not given up."""
+    losses = np.arange(len(enough))
+    hope = max(share, 1.0 - (len(enough) - 1) / max_votes)
     low, high = losses.copy(), np.full_like(losses, max_votes)
     while np.any(high > low):
         middle = (low + high) // 2
-        chance = betaincc(middle - losses + PRIOR[0], losses + PRIOR[1], share)
+        chance = betaincc(middle - losses + PRIOR[0], losses + PRIOR[1], hope)
         low = np.where(chance < unlikely, middle + 1, low)
         high = np.where(chance < unlikely, high, middle)
     return low
+
+
+def _divergence(p: float, q: float) -> float:
+    """Return KL(p, q) of two Bernoulli distributions, in nats."""
+    rest = (1.0 - p) * math.log((1.0 - p) / (1.0 - q)) if p < 1.0 else 0.0
+    return p * math.log(p / q) + rest
