@@ -15,6 +15,7 @@ from smoothapi.certify.bounds import (
 )
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.evalue import log_evalue, p_lower
+from smoothapi.certify.fixed import fixed_certify, fixed_predict
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.planning import (
     QueryCount,
@@ -53,6 +54,8 @@ __all__ = [
     "clopper_pearson_upper",
     "expected_queries",
     "fewest_votes",
+    "fixed_certify",
+    "fixed_predict",
     "floor_to",
     "label_level",
     "log_evalue",
