@@ -9,7 +9,9 @@ import inspect
 import json
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -35,6 +37,9 @@ _logger = logging.getLogger("smoothapi")
 _PIXELS_A_BATCH = {"cpu": 8 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
 """Bounds the memory of a batch; beyond these sizes nothing gets faster."""
 
+_WORKERS = 8
+"""Most pictures that a CPU works on side by side."""
+
 
 @runtime_checkable
 class Denoiser(Protocol):
@@ -59,6 +64,9 @@ class _Source(Protocol):
     name: str
     identity: str
     wants_half: bool
+    """Whether `auto` may choose a 16-bit precision."""
+    reentrant: bool
+    """Whether several threads may call it at once."""
 
     def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]: ...
 
@@ -82,6 +90,8 @@ class DenoiserRuntime:
         self._lock = threading.Lock()
         self._call: Callable[[torch.Tensor, float], torch.Tensor] | None = None
         self._largest_batch: int | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._workers = 1
 
     def __repr__(self) -> str:
         return f"<DenoiserRuntime {self.name} {self.fingerprint}>"
@@ -186,13 +196,37 @@ class DenoiserRuntime:
             torch.cuda.empty_cache()
 
     def _one_batch(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        if self._call is None:
+            self._open()
+        if self._pool is None or len(noisy) == 1:
+            return self._pictures(noisy, sigma)
+        parts = np.array_split(noisy, min(self._workers, len(noisy)))
+        return np.concatenate(list(self._pool.map(self._pictures, parts, repeat(sigma))))
+
+    def _open(self) -> None:
         import torch  # noqa: PLC0415 - a fully cached run never needs it
 
-        if self._call is None:
-            assert self._source is not None  # noqa: S101 - `variants` has seen to it
-            self._call = self._source.open()
-            if isinstance(self._call, torch.nn.Module):
-                self._call = _Prepared(self._call, self.device, self.precision)
+        assert self._source is not None  # noqa: S101 - `variants` has seen to it
+        call = self._source.open()
+        if isinstance(call, torch.nn.Module):
+            call = _Prepared(call, self.device, self.precision)
+        cores = torch.get_num_threads()
+        if self.device == "cpu" and self._source.reentrant and cores > 1:
+            # Pictures side by side, not the parts of one convolution: where another process takes
+            # a core, the others need not wait for it after every layer.
+            self._workers = min(cores, _WORKERS)
+            self._pool = ThreadPoolExecutor(
+                self._workers,
+                "denoise",
+                initializer=torch.set_num_threads,
+                initargs=(cores // self._workers,),
+            )
+        self._call = call
+
+    def _pictures(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        import torch  # noqa: PLC0415
+
+        assert self._call is not None  # noqa: S101 - `_one_batch` has seen to it
         # A plain copy: contiguous, writable and float32, whatever came in.
         pixels = torch.from_numpy(np.array(noisy, dtype=np.float32)).to(self.device)
         pixels = pixels.permute(0, 3, 1, 2)
@@ -286,6 +320,7 @@ class _File:
     """Weights on disk."""
 
     wants_half = True
+    reentrant = True
 
     def __init__(self, header: Header, name: str | None) -> None:
         self._header = header
@@ -314,6 +349,7 @@ class _Module:
     """A torch module of the user's, copied: the original keeps its mode, device and gradients."""
 
     wants_half = False
+    reentrant = False
 
     def __init__(self, module: torch.nn.Module, name: str | None) -> None:
         self._module: torch.nn.Module = copy.deepcopy(module)
@@ -335,6 +371,7 @@ class _Function:
     """Any other callable: it cannot be hashed, so the caller says what it is."""
 
     wants_half = False
+    reentrant = False
 
     def __init__(self, function: Callable[..., torch.Tensor], name: str | None) -> None:
         own = getattr(function, "fingerprint", None)

@@ -39,16 +39,22 @@ def test_identity_module_rounds_as_none_does(noisy: np.ndarray) -> None:
     np.testing.assert_array_equal(out, load(None).variants(noisy, 0.25))
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_splitting_into_batches_changes_no_bit(
-    tiny_file: Path, noisy: np.ndarray, monkeypatch: pytest.MonkeyPatch, precision: str
+    tiny_file: Path, noisy: np.ndarray, monkeypatch: pytest.MonkeyPatch, precision: str, cores: int
 ) -> None:
+    if cores > 1:
+        torch.set_num_threads(cores)
     denoiser = load(tiny_file, device="cpu", precision=precision)
     together = denoiser.variants(noisy, 0.25)
     apart = np.concatenate([denoiser.variants(noisy[i : i + 1], 0.25) for i in range(5)])
     np.testing.assert_array_equal(together, apart)
     monkeypatch.setitem(runtime._PIXELS_A_BATCH, "cpu", 2 * 20 * 26)
     np.testing.assert_array_equal(together, denoiser.variants(noisy, 0.25))
+    torch.set_num_threads(1)
+    alone = load(tiny_file, device="cpu", precision=precision)
+    np.testing.assert_array_equal(together, alone.variants(noisy, 0.25))
 
 
 def test_network_is_read_at_the_first_variant_only(tiny_file: Path, noisy: np.ndarray) -> None:

@@ -1,0 +1,209 @@
+"""Put trained weights into the package: half precision, model card, credits.
+
+    python benchmarks/denoiser_ship.py RUN/weights.safetensors --version 1.0 --data DATA \\
+        --labels labels.json --speed speed.json --command "smoothapi denoiser train ..."
+
+`--labels` is what benchmarks/denoiser_labels.py --json printed for these weights, `--speed` what
+benchmarks/denoiser_speed.py --json printed; the card holds measured figures only, so what is not
+given is left out. Only the model card's figures change if the weights in the package are these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+from smoothapi.denoise.data import files, held_out
+from smoothapi.denoise.storage import load_network, read_header, write_weights
+
+FOLDER = Path(__file__).parents[1] / "smoothapi" / "denoise" / "weights"
+HELD_OUT = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--speed", type=Path)
+    parser.add_argument("--command", action="append", default=[], help="of each stage, in order")
+    parser.add_argument("--stage", action="append", default=[], type=Path, help="its weights")
+    args = parser.parse_args()
+    header = read_header(args.weights)
+    network = load_network(header)
+    shipped = FOLDER / "unet.safetensors"
+    write_weights(
+        shipped,
+        network.state_dict(),
+        architecture=header.architecture,
+        config=header.config,
+        about={"version": args.version},
+        half=True,
+    )
+    labelled = args.data / "labelled_photos"
+    kept = sorted(held_out([p.name for p in files(labelled)], HELD_OUT))
+    stages = [read_header(path).about for path in args.stage]
+    card = {
+        "name": f"smoothapi-unet-{args.version}",
+        "file": shipped.name,
+        "sha256": read_header(shipped).sha256,
+        "licence": "Apache-2.0",
+        "architecture": header.architecture,
+        "config": header.config,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "storage": "float16",
+        "sigma": [0.05, 1.0],
+        "stages": [
+            {"command": command, "steps": about.get("steps"), "recipe": about.get("recipe")}
+            for command, about in zip(args.command, stages, strict=True)
+        ],
+        "surrogates": sorted(
+            {
+                word.rpartition(":")[2].rpartition("/")[2].removesuffix(".onnx")
+                for command in args.command
+                for flag, word in zip(command.split(), command.split()[1:], strict=False)
+                if flag == "--surrogate"
+            }
+        ),
+        "labels": json.loads(args.labels.read_text()) if args.labels else None,
+        "speed": json.loads(args.speed.read_text()) if args.speed else None,
+        "held_out": kept,
+    }
+    (FOLDER / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (FOLDER / "MODEL_CARD.md").write_text(model_card(card), encoding="utf-8")
+    (FOLDER / "CREDITS.md").write_text(credit(args.data, set(kept)), encoding="utf-8")
+    print(f"{shipped} {shipped.stat().st_size} bytes {card['sha256']}")
+
+
+def model_card(card: dict) -> str:
+    stages = "\n".join(
+        f"{i}. {stage['steps']} steps:\n\n   ```\n   {stage['command']}\n   ```\n"
+        for i, stage in enumerate(card["stages"], start=1)
+    )
+    return f"""# Model card: {card["name"]}
+
+A denoiser for Gaussian noise on photos, standard deviation 0.05 to 1.0 on the scale where black
+is 0 and white is 1. It stands in front of image classifiers in denoised smoothing; it is not
+meant to make photos look good, and must not be used to judge what a photo shows.
+
+- Network: U-Net on the four half-size phases of the picture, channels
+  {card["config"]["channels"]}, {card["parameters"]:,} parameters, stored as float16
+  ({card["file"]}, SHA-256 {card["sha256"]}).
+- Input: RGB, unclipped, with sigma. Output: the estimate of the clean picture, not clipped.
+- Licence: Apache-2.0. Credits for the photos it was trained on: CREDITS.md.
+
+## Training
+
+The repository's own command, on `photos/` and `labelled_photos/` of the project's data, less
+{len(card["held_out"])} labelled photos that no training saw: those whose file names have the
+smallest SHA-256, listed in model_card.json. Kodak24, CIFAR-10 and other people's denoisers were
+not used. DATA stands for the data folder; the weights are the moving average.
+
+{stages}
+Surrogates of the stability objective: {", ".join(card["surrogates"]) or "none"}.
+tiny_darknet was kept as the classifier that is never a surrogate. The full recipes are in
+model_card.json.
+
+## Measured
+
+{label_table(card["labels"])}
+{speed_table(card["speed"])}
+## Limits
+
+- Trained on CPUs for about an hour and a half: more training would make it better.
+- Pictures near a 224-pixel working size, of the kinds of things people photograph. Drawings,
+  screens, scans, medical, satellite and infrared pictures were not trained on.
+- Noise that is not Gaussian, independent by pixel and of the level that is told to it.
+- At sigma 0.5 and above fine detail is gone and may be replaced by likely texture.
+- The photos are mostly from North America and Europe; what they do not show is likely to be
+  restored less well.
+- A certificate does not depend on any of this: whatever the denoiser does, it is part of the
+  classifier that is certified. A worse denoiser certifies less, never wrongly.
+"""
+
+
+def label_table(labels: dict | None) -> str:
+    if not labels:
+        return "Nothing yet.\n"
+    lines = [
+        "`benchmarks/denoiser_labels.py`: PSNR and SSIM on 256x256 centre crops of Kodak24; labels",
+        "after one noisy copy of each of the held-out photos at 224x224, 'right' by the photo's",
+        "label, 'as clean' by the classifier's own label of the clean photo.",
+        "",
+    ]
+    names = list(next(iter(labels.values()))[0]["accuracy"])
+    lines.append(
+        "| sigma | denoiser | Kodak24 dB | SSIM | "
+        + " | ".join(f"{n} right | as clean" for n in names)
+        + " |"
+    )
+    lines.append("|---" * (4 + 2 * len(names)) + "|")
+    for index in range(len(next(iter(labels.values())))):
+        for denoiser, rows in labels.items():
+            row = rows[index]
+            shares = " | ".join(
+                f"{row[kind][n]:.1%}" for n in names for kind in ("accuracy", "agreement")
+            )
+            lines.append(
+                f"| {row['sigma']:g} | {denoiser} | {row['kodak_psnr']:.2f} | "
+                f"{row['kodak_ssim']:.4f} | {shares} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def speed_table(speed: dict | None) -> str:
+    if not speed:
+        return ""
+    lines = [
+        f"`benchmarks/denoiser_speed.py`: ms per {speed['size']}x{speed['size']} variant, "
+        f"{speed['threads']} CPU threads, batches of {speed['batch']}.",
+        "",
+        "| network | ms |",
+        "|---|---|",
+        *(f"| {name} | {ms:.1f} |" for name, ms in speed["ms"].items()),
+        "",
+        "Peak memory: "
+        + ", ".join(f"{mb} MB for {count} variants" for count, mb in speed["peak_mb"].items())
+        + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def credit(data: Path, kept: set[str]) -> str:
+    with (data / "photos" / "manifest.csv").open(encoding="utf-8") as stream:
+        groups = Counter((row["group"], row["licence"]) for row in csv.DictReader(stream))
+    with (data / "labelled_photos" / "labels.csv").open(encoding="utf-8") as stream:
+        photos = [row for row in csv.DictReader(stream) if row["file"] not in kept]
+    lines = [
+        "# Credits: the photos that the shipped denoiser was trained on",
+        "",
+        "The weights contain none of them. With thanks to everybody who shares photos freely.",
+        "",
+        "## Collections",
+        "",
+        "| collection | pictures | licence |",
+        "|---|---|---|",
+        *(f"| {g} | {n} | {licence} |" for (g, licence), n in groups.items()),
+        "",
+        "## Photos from Flickr",
+        "",
+        f"{len(photos)} photos, each under CC BY 2.0",
+        "(https://creativecommons.org/licenses/by/2.0/), cropped and scaled.",
+        "",
+        *(f"- {clean(p['author'])}, {p['author_url']}: {p['landing_url']}" for p in photos),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def clean(author: str) -> str:
+    """A name as plain text in Markdown."""
+    text = " ".join(author.split())
+    return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in text)
+
+
+if __name__ == "__main__":
+    main()
