@@ -1,6 +1,6 @@
-"""Put trained weights into the package: half precision, model card, credits.
+r"""Put trained weights into the package: half precision, model card, credits.
 
-    python benchmarks/denoiser_ship.py RUN/weights.safetensors --version 1.0 --data DATA \\
+    python benchmarks/denoiser_ship.py RUN/weights.safetensors --version 1.0 --data DATA \
         --labels labels.json --speed speed.json --command "smoothapi denoiser train ..."
 
 `--labels` is what benchmarks/denoiser_labels.py --json printed for these weights, `--speed` what
@@ -158,9 +158,9 @@ def label_table(labels: dict | None) -> str:
 def speed_table(speed: dict | None) -> str:
     if not speed:
         return ""
+    shape = f"{speed['size']}x{speed['size']} variant, {speed['threads']} CPU threads"
     lines = [
-        f"`benchmarks/denoiser_speed.py`: ms per {speed['size']}x{speed['size']} variant, "
-        f"{speed['threads']} CPU threads, batches of {speed['batch']}.",
+        f"`benchmarks/denoiser_speed.py`: ms per {shape}, batches of {speed['batch']}.",
         "",
         "| network | ms |",
         "|---|---|",

@@ -73,6 +73,7 @@ def denoiser() -> None:
 @click.option("--crop", default=96, show_default=True, help="Side of a crop in pixels.")
 @click.option("--batch", default=16, show_default=True)
 @click.option("--scale-low", default=0.4, show_default=True, help="Smallest shrinking factor.")
+@click.option("--upright", is_flag=True, help="Mirror crops, but never turn them.")
 @click.option("--sigma", nargs=2, type=float, default=(0.05, 1.0), show_default=True)
 @click.option("--focus", nargs=2, type=float, default=(0.12, 0.6), show_default=True)
 @click.option("--focus-share", default=0.6, show_default=True)
@@ -109,6 +110,7 @@ def train(
     crop: int,
     batch: int,
     scale_low: float,
+    upright: bool,
     device: str,
     threads: int,
     shards: int,
@@ -126,7 +128,7 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    recipe = Recipe(crops=data.Crops(crop, batch, scale_low), **options)
+    recipe = Recipe(crops=data.Crops(crop, batch, scale_low, turned=not upright), **options)
     torch.manual_seed(recipe.seed)
     if start is not None:
         network = storage.load_network(storage.read_header(start))

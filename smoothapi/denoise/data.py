@@ -30,11 +30,14 @@ class Crops:
         batch: crops a batch.
         scale_low: the photo is shrunk by a factor drawn from [scale_low, 1] first, so that the
             crops have the statistics of photos at a small working size.
+        turned: whether crops are turned by quarters as well as mirrored; classifiers expect
+            photos upright.
     """
 
     size: int = 96
     batch: int = 16
     scale_low: float = 0.4
+    turned: bool = True
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.batch < 1 or not 0 < self.scale_low <= 1:
@@ -110,7 +113,7 @@ class Photos:
         if side != crops.size:
             size = (crops.size, crops.size)
             cut = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC))
-        turned: NDArray[np.uint8] = np.rot90(cut, turns)
+        turned: NDArray[np.uint8] = np.rot90(cut, turns if crops.turned else 0)
         return turned[:, ::-1] if mirrored else turned
 
 

@@ -49,6 +49,15 @@ def _windows(picture: np.ndarray) -> list[np.ndarray]:
     ]
 
 
+def test_upright_crops_are_mirrored_at_most() -> None:
+    ramp = np.zeros((40, 40, 3), np.uint8)
+    ramp += np.arange(40, dtype=np.uint8)[:, None, None]
+    down = [crop[:, 0, 0] for crop in Photos([ramp]).batch(Crops(12, 16, 1.0, False), 0, 0)]
+    assert all((np.diff(column.astype(int)) == 1).all() for column in down)
+    turned = [crop[:, 0, 0] for crop in Photos([ramp]).batch(Crops(12, 16, 1.0), 0, 0)]
+    assert not all((np.diff(column.astype(int)) == 1).all() for column in turned)
+
+
 def test_photos_smaller_than_the_crop_are_enlarged() -> None:
     small = Photos([np.full((9, 7, 3), 77, np.uint8)])
     assert (small.batch(Crops(32, 2), 0, 0) == 77).all()
