@@ -140,7 +140,7 @@ def realistic_mix(radius: float) -> None:
     q = required_p(radius, SIGMA)
     print(f"Published ImageNet radii, sigma {SIGMA}, radius {radius}, {counts.sum()} photos")
     print(
-        "  cap      fixed certifies   ours certifies   of the fixed   ours, mean   median photo   1/"
+        "  cap      fixed certifies   ours certifies   of the fixed   ours, mean   median photo  1/"
     )
     for cap in (1_000, 10_000):
         fixed = bdtrc(_fewest_wins(cap, q, ALPHA) - 1, cap, shares)
@@ -152,12 +152,13 @@ def realistic_mix(radius: float) -> None:
         median = round(runs[middle].mean)
         print(
             f"  {cap:<7}  {weights @ fixed:<16.4f}  {weights @ ours:<15.4f}  "
-            f"{(weights @ ours) / (weights @ fixed):<13.4f}  {mean:<11.1f}  {median:<13}  {cap / mean:.1f}"
+            f"{(weights @ ours) / (weights @ fixed):<13.4f}  {mean:<11.1f}  {median:<13}  "
+            f"{cap / mean:.1f}"
         )
     certified, votes = looks_at_powers(q, shares, 1_000)
     print(
-        f"  looks at 1.1^k, cap 1,000: certifies {weights @ certified:.4f} with {weights @ votes:.0f} "
-        "queries"
+        f"  looks at 1.1^k, cap 1,000: certifies {weights @ certified:.4f} with "
+        f"{weights @ votes:.0f} queries"
     )
     # No valid test of this power can do without log(1/alpha)/KL votes where it certifies.
     floors = np.array(
@@ -165,15 +166,14 @@ def realistic_mix(radius: float) -> None:
     )
     floor = float(weights @ np.minimum(np.where(np.isfinite(floors), floors, 0.0), 1_000))
     print(
-        f"  floor, cap 1,000, with all hopeless photos given up for nothing: {floor:.1f} queries\n"
+        "  floor of the photos above q, at most 1,000 each, all others given up for nothing: "
+        f"{floor:.1f}\n"
     )
 
 
 def what_the_parts_cost() -> None:
     """Print what choosing the label costs: ours, and by naming a candidate first."""
-    print(
-        "Votes of an unbroken run: every label tested (ours), a candidate named first, one label given"
-    )
+    print("Votes of an unbroken run: every label tested (ours), a candidate named, one label given")
     for ratio in (0.1, 0.25, 0.5, 1.0, 1.5, 2.0):
         share = required_p(ratio, 1.0)
         ours = boundary(share, label_level(share, ALPHA))[0]

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import betaincc
 
-from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.bounds import check_alpha, check_sigma, radius_from_p
-from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.bounds import check_alpha, check_sigma
+from smoothapi.certify.evalue import PRIOR, boundary
 from smoothapi.certify.sequential import (
-    SMALLEST_RADIUS,
     UNLIKELY,
+    fewest_votes,
     label_level,
     needed_share,
 )
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+
+_PARTS = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,8 @@ def radius_reachable(queries: int, sigma: float, alpha: float, *, delta: float =
         delta: what is taken off the share for arithmetic.
 
     Returns:
-        An L2 radius in the units of sigma, rounded down to six decimals; asking for it with
-        `max_votes=queries` is possible. 0.0 if not even a small radius is within reach.
+        An L2 radius in the units of sigma, rounded down to six decimals; 0.0 if none is within
+        reach.
 
     Raises:
         UsageError: a value is out of range.
@@ -134,10 +136,21 @@ def radius_reachable(queries: int, sigma: float, alpha: float, *, delta: float =
     check_sigma(sigma)
     if queries < 1:
         raise UsageError(f"queries={queries}: nothing can be certified without votes.")
-    # A larger radius may be tested at a higher level, so this one is within reach at its own.
-    level = label_level(needed_share(SMALLEST_RADIUS * sigma, sigma, delta), alpha)
-    p_low = p_lower(queries, queries, level)
-    return floor_to(radius_from_p(max(p_low - delta - 1e-11, 0.0), sigma), 6)
+    low, high = 0, math.ceil(8.0 * sigma * _PARTS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _within(middle / _PARTS, queries, sigma, alpha, delta):
+            low = middle
+        else:
+            high = middle
+    return low / _PARTS
+
+
+def _within(radius: float, queries: int, sigma: float, alpha: float, delta: float) -> bool:
+    try:
+        return fewest_votes(radius, sigma, alpha, delta) <= queries
+    except UnreachableRadiusError:
+        return False
 
 
 def power_curve(

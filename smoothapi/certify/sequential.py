@@ -243,6 +243,7 @@ class SequentialCertify:
         self._certified: str | None = None
         self._reached = 0
         self._p_lower = 0.0
+        self._risen = False
         self._ended: Reason | None = None
         least = self._boundaries[-1][0]
         if least > max_votes:
@@ -266,9 +267,10 @@ class SequentialCertify:
             UsageError: the test is done, or the vote is neither text nor None.
         """
         _check_vote(vote, done=self.done)
+        if vote != self._candidate():
+            self._raise_bound()
         self._ballot.add(vote)
-        candidate = self._candidate()
-        if vote is not None and vote == candidate:
+        if vote is not None and vote == self._candidate():
             self._advance(vote)
             if self._radii and self._reached == len(self._shares):
                 self._ended = Reason.CERTIFIED
@@ -291,6 +293,7 @@ class SequentialCertify:
 
     def result(self) -> Decision:
         """Return the decision on the votes so far."""
+        self._raise_bound()
         candidate = self._candidate()
         votes = self._ballot.votes
         k = 0 if candidate is None else self._ballot.tally[candidate]
@@ -341,10 +344,15 @@ class SequentialCertify:
         while self._reached < len(self._shares) and self._missing(self._reached) <= 0:
             self._reached += 1
             self._certified = label
-        if self._reached and not self._radii:
+        self._risen = bool(self._reached) and not self._radii
+
+    def _raise_bound(self) -> None:
+        """Take the largest radius so far: the bound is highest at the end of a run of votes."""
+        if self._risen and self._certified is not None:
             ballot = self._ballot
-            now = p_lower(ballot.tally[label], ballot.votes, self._level)
+            now = p_lower(ballot.tally[self._certified], ballot.votes, self._level)
             self._p_lower = max(self._p_lower, now, self._shares[0])
+            self._risen = False
 
     def _give_up(self) -> Reason | None:
         ballot = self._ballot
@@ -488,9 +496,11 @@ class SequentialPredict:
             return
         if ballot.left == 0:
             self._ended = Reason.CAP
+        elif vote == leader:
+            return  # good news ends no run
         elif self._best_case() > ballot.left:
             self._ended = Reason.FUTILE
-        elif vote != leader and self._hopeless():
+        elif self._hopeless():
             self._ended = Reason.UNLIKELY
 
     def needed(self) -> int:

@@ -218,3 +218,40 @@ def test_predict_returns_the_leader_and_counts_no_answer_as_a_rival() -> None:
     while not test.done:
         test.add(None if test.result().votes % 2 else "cat")
     assert test.result().abstained
+
+
+def test_the_largest_radius_is_the_running_maximum() -> None:
+    votes = (["cat"] * 40 + ["dog"]) * 3 + ["cat"] * 9 + ["dog"] * 3
+    test = certify(radius=None, max_votes=400)
+    level = test.result().level
+    best, k = 0.0, 0
+    for n, vote in enumerate(votes, start=1):
+        test.add(vote)
+        k += vote == "cat"
+        best = max(best, p_lower(k, n, level))
+    assert test.result().p_lower == pytest.approx(best, abs=2e-9)
+    asked_every_time = certify(radius=None, max_votes=400)
+    for vote in votes:
+        asked_every_time.add(vote)
+        asked_every_time.result()
+    assert asked_every_time.result() == test.result()
+
+
+def test_what_a_decision_says_follows_from_its_votes_alone() -> None:
+    votes = ["cat", "cat", None, "dog"] + ["cat"] * 80
+    first = certify()
+    used = 0
+    for vote in votes:
+        first.add(vote)
+        used += 1
+        if first.done:
+            break
+    assert replay(certify(), votes[:used]) == first.result()
+    with pytest.raises(UsageError):
+        replay(certify(), votes)
+
+
+@pytest.mark.parametrize("vote", [1, b"cat", ("cat",)])
+def test_a_vote_is_a_name_or_none(vote: Any) -> None:
+    with pytest.raises(UsageError, match="vote"):
+        certify().add(vote)

@@ -1,0 +1,203 @@
+"""Agreement with SciPy and numerical integration, at ordinary and at extreme numbers of votes."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from smoothapi.certify import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    fixed_certify,
+    fixed_predict,
+    log_evalue,
+    p_lower,
+    radius_from_p,
+    required_p,
+)
+from smoothapi.certify.evalue import Boundary
+from smoothapi.errors import UsageError
+
+
+def counts(most: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.integers(1, most).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts(3000), st.sampled_from([1e-6, 0.001, 0.05, 0.5]))
+@settings(max_examples=60, deadline=None)
+def test_clopper_pearson_agrees_with_scipy(votes: tuple[int, int], alpha: float) -> None:
+    k, n = votes
+    for ours, side in ((clopper_pearson_lower, "greater"), (clopper_pearson_upper, "less")):
+        interval = stats.binomtest(k, n, alternative=side).proportion_ci(1.0 - alpha, "exact")
+        theirs = interval.low if side == "greater" else interval.high
+        assert ours(k, n, alpha) == pytest.approx(theirs, rel=1e-7, abs=1e-9)
+
+
+@given(counts(2000))
+@settings(max_examples=60, deadline=None)
+def test_fixed_predict_agrees_with_scipy(votes: tuple[int, int]) -> None:
+    k, n = votes
+    p_value = stats.binomtest(max(k, n - k), n, 0.5).pvalue
+    for alpha in (p_value * (1 + 1e-9) + 1e-300, p_value * (1 - 1e-9)):
+        if 0.0 < alpha < 1.0 and k != n - k:
+            decision = fixed_predict(["cat"] * k + ["dog"] * (n - k), alpha=alpha)
+            assert (decision.label is not None) == (p_value <= alpha)
+
+
+def test_fixed_certify_is_the_papers() -> None:
+    # 100,000 votes for one label at alpha 0.001: radius 0.978 at sigma 0.25, 3.8 at sigma 1.
+    unbroken = fixed_certify(["cat"] * 100, ["cat"] * 100_000, sigma=0.25, alpha=0.001)
+    assert math.floor(unbroken.radius * 1000) / 1000 == 0.952 or unbroken.radius > 0.95
+    bound = 0.001 ** (1 / 100_000)
+    assert unbroken.radius == pytest.approx(0.25 * stats.norm.ppf(bound), abs=2e-5)
+    split = fixed_certify(
+        ["cat"] * 6 + ["dog"] * 4, ["cat"] * 55 + ["dog"] * 45, sigma=1, alpha=0.01
+    )
+    assert split.abstained
+    assert split.candidate == "cat"
+    none = fixed_certify([None] * 5, ["cat"] * 100, sigma=1, alpha=0.01)
+    assert none.abstained
+    with pytest.raises(UsageError):
+        fixed_certify([], ["cat"], sigma=1, alpha=0.01)
+
+
+def integral(k: int, n: int, q: float) -> float:
+    """Return log E_n(q) by quadrature, the singularity at 1 taken out by p = 1 - t^2."""
+
+    def mixture(t: float, likelihood: bool) -> float:
+        p = 1.0 - t * t
+        ratio = k * math.log(p / q) + (n - k) * math.log(t * t / (1 - q)) if likelihood else 0.0
+        return math.exp(ratio - shift * likelihood) * 2.0 / math.sqrt(p)
+
+    best = min(max(k / n, q), 1 - 1e-12)
+    shift = k * math.log(best / q) + ((n - k) * math.log((1 - best) / (1 - q)) if n > k else 0.0)
+    top = math.sqrt(1.0 - q)
+    points = [math.sqrt(1.0 - best)] if 0 < 1 - best < 1 - q else None
+    above = integrate.quad(mixture, 0, top, args=(True,), points=points, limit=500)[0]
+    below = integrate.quad(mixture, 0, top, args=(False,), limit=200)[0]
+    return math.log(above / below) + shift
+
+
+@pytest.mark.parametrize("q", [0.5001, 0.6, 0.8413, 0.9772, 0.999])
+@pytest.mark.parametrize(
+    ("k", "n"), [(0, 3), (3, 3), (40, 47), (900, 1000), (995, 1000), (1000, 1000)]
+)
+def test_the_evalue_agrees_with_quadrature(k: int, n: int, q: float) -> None:
+    assert float(log_evalue(k, n, q)) == pytest.approx(integral(k, n, q), abs=1e-6, rel=1e-6)
+
+
+def exact(k: int, n: int, q: float) -> float:
+    """Return log E_n(q) with 60 digits."""
+    with mpmath.workdps(60):
+        half, share = mpmath.mpf(1) / 2, mpmath.mpf(q)
+
+        def log_tail(a: mpmath.mpf, b: mpmath.mpf) -> mpmath.mpf:
+            series = mpmath.hyp2f1(1, a + b, b + 1, 1 - share, maxterms=10**6)
+            return (
+                a * mpmath.log(share)
+                + b * mpmath.log(1 - share)
+                - mpmath.log(b)
+                + mpmath.log(series)
+            )
+
+        ratio = log_tail(k + half, n - k + half) - log_tail(half, half)
+        return float(ratio - k * mpmath.log(share) - (n - k) * mpmath.log(1 - share))
+
+
+@pytest.mark.parametrize("q", [0.5 + 1e-9, 0.8413, 0.9772, 0.99865, 1 - 1e-7])
+@pytest.mark.parametrize("n", [1, 1000, 20_000])
+def test_the_evalue_agrees_with_sixty_digits(n: int, q: float) -> None:
+    spread = int(4 * math.sqrt(n * q * (1 - q)))
+    for k in {0, n // 2, min(n, int(n * q)), min(n, int(n * q) + spread), n - 1, n}:
+        value = float(log_evalue(k, n, q))
+        assert abs(value - exact(k, n, q)) < 1e-13 * (n + 100)
+
+
+@pytest.mark.parametrize("n", [10**6, 10**7])
+@pytest.mark.parametrize("q", [0.5 + 1e-9, 0.8413, 0.99865, 1 - 1e-7])
+def test_nothing_breaks_at_millions_of_votes(n: int, q: float) -> None:
+    near = [int(n * q) + step * int(math.sqrt(n * q * (1 - q)) + 1) for step in range(-8, 9)]
+    k = np.unique(np.clip([0, 1, n // 2, *near, n - 1, n], 0, n))
+    values = log_evalue(k, n, q)
+    assert np.all(np.isfinite(values))
+    assert np.all(np.diff(values) > 0)  # a vote more for the label is always better
+    assert values[0] < -1.0
+    for label in k:
+        bound = p_lower(int(label), n, 0.001)
+        assert 0.0 <= bound <= max(label / n, 0.5)
+        assert clopper_pearson_lower(int(label), n, 0.001) <= label / n
+
+
+def test_an_unbroken_run_in_closed_form() -> None:
+    # With a uniform mixture E_n = (1 - q^(n+1)) / ((n + 1) (1 - q) q^n).
+    q, n = 0.8, np.arange(1, 200)
+    closed = np.log((1 - q ** (n + 1)) / ((n + 1) * (1 - q) * q**n))
+    assert log_evalue(n, n, q, prior=(1.0, 1.0)) == pytest.approx(closed, abs=1e-11)
+
+
+@given(st.floats(0.5, 0.999), st.sampled_from([0.2, 0.05, 1e-3, 1e-9]), st.integers(0, 30))
+@settings(max_examples=40, deadline=None)
+def test_a_boundary_is_exactly_where_the_evalue_passes(q: float, alpha: float, losses: int) -> None:
+    n = Boundary(q, alpha)[losses]
+    assert log_evalue(n - losses, n, q) >= -math.log(alpha)
+    if n - 1 >= losses:
+        assert log_evalue(n - 1 - losses, n - 1, q) < -math.log(alpha) + 1e-9
+
+
+@given(counts(10**7), st.floats(1e-9, 0.5))
+@settings(max_examples=60, deadline=None)
+def test_bounds_are_below_the_share_and_move_with_alpha(
+    votes: tuple[int, int], alpha: float
+) -> None:
+    k, n = votes
+    bound = p_lower(k, n, alpha)
+    assert bound <= k / n
+    assert bound == 0.0 or bound >= 0.5
+    assert p_lower(k, n, alpha / 2) <= bound
+    # A sequence cannot be tighter than what is exact for one n.
+    assert bound <= clopper_pearson_lower(k, n, alpha) + 1e-9
+
+
+@given(st.floats(0.0, 7.0), st.floats(0.01, 1.5))
+@settings(max_examples=100, deadline=None)
+def test_radius_and_share_are_inverse_and_rounded_to_the_safe_side(
+    ratio: float, sigma: float
+) -> None:
+    radius = ratio * sigma
+    share = required_p(radius, sigma)
+    assert share >= stats.norm.cdf(ratio) - 1e-16
+    if ratio < 6:
+        assert radius_from_p(share, sigma) == pytest.approx(radius, abs=1e-7 * sigma)
+    with mpmath.workdps(30):
+        exact_share = mpmath.ncdf(mpmath.mpf(radius) / mpmath.mpf(sigma))
+        assert share >= exact_share
+        p_low = min(max(share - 1e-3, 0.0), 1 - 1e-9)
+        claimed = mpmath.mpf(radius_from_p(p_low, sigma)) / mpmath.mpf(sigma)
+        assert mpmath.ncdf(claimed) <= mpmath.mpf(max(p_low, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "alpha"),
+    [
+        (101, 100, 0.001), (-1, 100, 0.001), (1, 0, 0.001), (0.5, 10, 0.001),
+        (math.nan, 10, 0.001), (5, math.nan, 0.001), (5, math.inf, 0.001),
+        (5, 10, 0.0), (5, 10, 1.0), (5, 10, -0.1), (5, 10, math.nan),
+    ],
+)  # fmt: skip
+def test_impossible_votes_raise(k: float, n: float, alpha: float) -> None:
+    # A published code base let more votes than n into Clopper-Pearson and printed radius NaN.
+    for bound in (clopper_pearson_lower, clopper_pearson_upper, p_lower):
+        with pytest.raises(UsageError):
+            bound(k, n, alpha)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("p_low", [math.nan, -0.1, 1.1])
+def test_impossible_shares_raise(p_low: float) -> None:
+    with pytest.raises(UsageError):
+        radius_from_p(p_low, 0.25)
