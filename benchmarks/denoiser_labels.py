@@ -99,7 +99,8 @@ def show(results: dict[str, list[dict]], photos: int) -> None:
             ]
             table.add_row(f"{row['sigma']:g}", name, f"{psnr:.2f}", f"{ssim:.4f}", *shares)
         table.add_section()
-    Console().print(table)
+    # Wide enough for every column, whatever the terminal.
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
