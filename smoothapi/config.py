@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),
         description="folder of the noise key and the answers",
     )
+    prices: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="price lists that replace the adapters' own, by name"
+    )
     providers: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of adapters, by name"
     )

@@ -6,10 +6,11 @@ photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certifica
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from smoothapi import config, denoise
 from smoothapi._version import __version__
@@ -26,7 +27,9 @@ from smoothapi.dispatch import (
     Delivery,
     Dispatcher,
     Job,
+    Price,
     Retry,
+    SharedState,
     Totals,
     answer_key,
     make_adapter,
@@ -43,7 +46,7 @@ from smoothapi.image import PhotoSource, WorkingImage, load_image, resize_norm
 from smoothapi.noise import NoiseKey, noisy_variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 DenoiserSpec: TypeAlias = (
     "str | Path | torch.nn.Module | denoise.Denoiser | denoise.DenoiserRuntime"
 )
+Asked: TypeAlias = "Callable[[int], Mapping[str, object]]"
 Radius: TypeAlias = 'float | Literal["largest"]'
 
 _DECIMALS = 6
@@ -115,7 +119,8 @@ class Smoother:
             much as the votes allow.
         alpha: chance of a wrong certificate.
         max_queries: most votes for one certificate.
-        budget: hard limit over the life of this object: a `Budget` or its text ("500", "$2").
+        budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
+            once.
         size: shorter side of the working image, or its exact (width, height).
         labels: the caller's classes as {class: [provider labels]}; by default the provider's own.
         plain: ask once for the label of the working image itself, to compare.
@@ -143,7 +148,7 @@ class Smoother:
         radius: Radius | None = None,
         alpha: float | None = None,
         max_queries: int | None = None,
-        budget: Budget | str | None = None,
+        budget: Budget | str | Sequence[Budget] | None = None,
         size: int | tuple[int, int] | None = None,
         labels: Mapping[str, Sequence[str]] | LabelSpace | None = None,
         plain: bool | None = None,
@@ -173,8 +178,6 @@ class Smoother:
         self._size = settings.size if size is None else size
         self._space = LabelSpace(labels) if isinstance(labels, Mapping) else labels
         self._refresh = refresh
-        if isinstance(budget, str) or (budget is None and settings.budget is not None):
-            budget = Budget.parse(budget or str(settings.budget))
         if provider is None or isinstance(provider, str):
             options = settings.providers.get(settings.provider, {})
             self.adapter = make_adapter(settings.provider, **options)
@@ -195,10 +198,13 @@ class Smoother:
         )
         self._key = NoiseKey.of_installation(settings.home / "noise.key")
         self._store = AnswerStore(settings.home / "answers")
+        self._state = SharedState(settings.home / "ledger.db")
         self._dispatcher = Dispatcher(
             self.adapter,
             self._store,
-            budget or Budget(),
+            self._state,
+            _budgets(budget if budget is not None else settings.budget),
+            price=_price(self.adapter, settings.prices.get(self.adapter.name)),
             concurrency=settings.concurrency,
             retry=retry or Retry(attempts=settings.attempts, deadline=settings.deadline),
             max_failed=settings.max_failed,
@@ -243,10 +249,10 @@ class Smoother:
         image = load_image(photo, size=self._size)
         wanted = self.settings.radius if radius is None else radius
         test = self._test(image, wanted)
-        key = self._keys(image)
+        asked = self._asked(image)
         least, most = test.needed(), self.settings.max_queries
-        stored = [self._stored(key(index)) for index in range(most)]
-        plain = int(self.settings.plain and not self._stored(self._plain_key(image)))
+        stored = [self._stored(asked(index)) for index in range(most)]
+        plain = int(self.settings.plain and not self._stored(self._asked_plainly(image)))
         expected: tuple[tuple[float, float], ...] = ()
         if wanted != "largest":
             delta = noise_delta(image.pixels.size, self.settings.sigma)
@@ -264,7 +270,7 @@ class Smoother:
                 )
                 for p in (0.999, 0.99, 0.95, 0.9)
             )
-        price = self.adapter.price
+        price = self._dispatcher.price
         return Plan(
             photo=image.name,
             stored=sum(stored),
@@ -280,6 +286,7 @@ class Smoother:
         self._dispatcher.close()
         self.adapter.close()
         self._store.close()
+        self._state.close()
 
     def __enter__(self) -> Self:
         return self
@@ -296,11 +303,11 @@ class Smoother:
     ) -> Certificate:
         """The method: votes in order of index, until the test has enough."""
         began = time.monotonic()
-        key = self._keys(image)
-        self._refuse_early(image, test, key)
+        asked = self._asked(image)
+        self._refuse_early(image, test, asked)
         plain_label, plain_version, plain_totals = self._ask_plainly(image)
         job = Job(
-            key=key,
+            asked=asked,
             prepare=partial(self._prepare, image),
             needed=test.needed,
             refresh=self._refresh,
@@ -316,10 +323,10 @@ class Smoother:
                     votes.append(vote)
                     test.add(vote)
                     if on_progress is not None:
-                        on_progress(self._progress(test, len(votes), run.totals, plain_totals))
+                        on_progress(self._progress(test, len(votes), run.totals + plain_totals))
         except SmoothAPIError as error:
-            error.queries = run.totals.attempts + plain_totals.attempts
-            error.cost = float(self.adapter.price.of(error.queries))
+            both = run.totals + plain_totals
+            error.queries, error.cost = both.attempts, float(both.dollars)
             raise
         return self._certificate(
             kind,
@@ -328,7 +335,7 @@ class Smoother:
             votes=votes,
             plain_label=plain_label,
             model_version=model_version if model_version is not None else plain_version,
-            totals=_sum(run.totals, plain_totals),
+            totals=run.totals + plain_totals,
             seconds=time.monotonic() - began,
         )
 
@@ -349,20 +356,20 @@ class Smoother:
         pictures = self._denoiser.variants(noisy, self.settings.sigma)
         return [partial(self._codec.encode, picture) for picture in pictures]
 
-    def _keys(self, image: WorkingImage) -> Callable[[int], str]:
-        """Return index -> cache key: all that decides the answer, and nothing else."""
+    def _asked(self, image: WorkingImage) -> Asked:
+        """Return index -> all that decides the answer, and nothing else."""
         parts = {
-            **self._base_key(image),
+            **self._asked_of(image),
             "sigma": self.settings.sigma,
             "noise": self._key.id,
             "denoiser": self._denoiser.fingerprint,
         }
-        return lambda index: answer_key({**parts, "index": index})
+        return lambda index: {**parts, "index": index}
 
-    def _plain_key(self, image: WorkingImage) -> str:
-        return answer_key({**self._base_key(image), "plain": True})
+    def _asked_plainly(self, image: WorkingImage) -> dict[str, object]:
+        return {**self._asked_of(image), "plain": True}
 
-    def _base_key(self, image: WorkingImage) -> dict[str, object]:
+    def _asked_of(self, image: WorkingImage) -> dict[str, object]:
         return {
             "provider": self.adapter.name,
             "identity": dict(self.adapter.identity),
@@ -371,21 +378,21 @@ class Smoother:
             "codec": self._codec.version,
         }
 
-    def _stored(self, key: str) -> bool:
-        return not self._refresh and self._store.get(key) is not None
+    def _stored(self, asked: Mapping[str, object]) -> bool:
+        return not self._refresh and self._store.get(answer_key(asked)) is not None
 
-    def _refuse_early(self, image: WorkingImage, test: VoteTest, key: Callable[[int], str]) -> None:
+    def _refuse_early(self, image: WorkingImage, test: VoteTest, asked: Asked) -> None:
         """Refuse before the first query what the budget cannot pay for even at best."""
         room = self._dispatcher.ledger.room()
         if room is None:
             return
-        missing = sum(not self._stored(key(index)) for index in range(test.needed()))
+        missing = sum(not self._stored(asked(index)) for index in range(test.needed()))
         if self.settings.plain:
-            missing += not self._stored(self._plain_key(image))
+            missing += not self._stored(self._asked_plainly(image))
         if missing > room:
             raise BudgetExceededError(
                 f"This needs at least {missing:,} queries "
-                f"(${self.adapter.price.of(missing):.4f}), but the budget leaves room for "
+                f"(${self._dispatcher.price.of(missing):.4f}), but the budget leaves room for "
                 f"{room:,}. Nothing was sent. Raise the budget, or ask for a smaller radius."
             )
 
@@ -395,7 +402,7 @@ class Smoother:
             return None, None, Totals()
         left = [1]
         job = Job(
-            key=lambda _: self._plain_key(image),
+            asked=lambda _: self._asked_plainly(image),
             prepare=lambda _: [partial(self._codec.encode, image.to_uint8())],
             needed=lambda: left[0],
             refresh=self._refresh,
@@ -426,17 +433,14 @@ class Smoother:
             )
         return new
 
-    def _progress(
-        self, test: VoteTest, votes: int, totals: Totals, plain_totals: Totals
-    ) -> Progress:
-        both = _sum(totals, plain_totals)
+    def _progress(self, test: VoteTest, votes: int, totals: Totals) -> Progress:
         return Progress(
             votes=votes,
             needed=test.needed(),
             max_votes=self.settings.max_queries,
-            queries=both.queries,
-            cached=both.cached,
-            cost=float(self.adapter.price.of(both.attempts)),
+            queries=totals.queries,
+            cached=totals.cached,
+            cost=float(totals.dollars),
         )
 
     def _certificate(
@@ -490,7 +494,7 @@ class Smoother:
             attempts=totals.attempts,
             cached=totals.cached,
             failed=totals.failed,
-            cost=ceil_to(float(self.adapter.price.of(totals.attempts)), _DECIMALS),
+            cost=ceil_to(float(totals.dollars), _DECIMALS),
             seconds=round(seconds, 3),
         )
 
@@ -548,11 +552,28 @@ def native_radius(radius: float, gain: float, rounding: float) -> float:
     return floor_to(max(0.0, radius - rounding) / gain, _DECIMALS)
 
 
-def _sum(one: Totals, other: Totals) -> Totals:
-    return Totals(
-        queries=one.queries + other.queries,
-        attempts=one.attempts + other.attempts,
-        cached=one.cached + other.cached,
-        failed=one.failed + other.failed,
-        waited=one.waited + other.waited,
-    )
+def _budgets(budget: Budget | str | Sequence[Budget] | None) -> Sequence[Budget]:
+    if budget is None:
+        return ()
+    if isinstance(budget, str):
+        return (Budget.parse(budget),)
+    return (budget,) if isinstance(budget, Budget) else tuple(budget)
+
+
+def _price(adapter: Adapter, override: Mapping[str, Any] | None) -> Price:
+    """Return the adapter's price list, or the one that the settings give instead."""
+    if override is None:
+        return adapter.price
+    try:
+        return Price(
+            per_thousand=Decimal(str(override["per_thousand"])),
+            as_of=str(override.get("as_of", "")),
+            free_per_month=int(override.get("free_per_month", 0)),
+            steps=tuple((int(n), Decimal(str(p))) for n, p in override.get("steps", ())),
+        )
+    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+        raise UsageError(
+            f"The price of {adapter.name} in the settings cannot be read ({error!r}). Write "
+            f"[prices.{adapter.name}] per_thousand = 1.0, and if need be as_of, free_per_month and "
+            "steps = [[1000000, 0.8]]."
+        ) from error

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch.contract import Limits, Price
+from smoothapi.dispatch import Limits, Price
 from smoothapi.errors import PermanentError, UsageError
 
 if TYPE_CHECKING:

@@ -120,19 +120,21 @@ class AnswerStore:
         except (ValueError, KeyError, TypeError, UsageError) as error:
             raise StoreError(f"A stored answer is damaged: {error!r}.") from error
 
-    def put(self, key: str, outcome: Answer | PermanentError) -> None:
-        """Write what was answered; it is on disk when this returns.
+    def put(self, asked: Mapping[str, object], outcome: Answer | PermanentError) -> None:
+        """Write what was answered to what was asked; it is on disk when this returns.
+
+        What was asked is kept beside the answer, so that an export says what it holds.
 
         Raises:
             StoreError: it could not be written (the disk is full, say).
         """
-        row: dict[str, Any] = {"schema": _SCHEMA, "stored": int(time.time())}
+        row: dict[str, Any] = {"schema": _SCHEMA, "stored": int(time.time()), "asked": dict(asked)}
         if isinstance(outcome, Answer):
             row["answer"] = outcome.to_dict()
         else:
             row["failed"] = str(outcome)
         try:
-            self._cache.set(key, json.dumps(row, separators=(",", ":")))
+            self._cache.set(answer_key(asked), json.dumps(row, separators=(",", ":")))
         except (sqlite3.Error, OSError, diskcache.Timeout) as error:
             raise StoreError(
                 f"An answer could not be stored in {str(self.directory)!r}: {error}. The run "

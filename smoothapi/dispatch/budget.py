@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
+import json
 import re
-import threading
+import time
+import uuid
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from smoothapi.dispatch.state import owner, owner_is_dead
 from smoothapi.errors import BudgetExceededError, UsageError
 
 if TYPE_CHECKING:
-    from smoothapi.dispatch.contract import Price
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from smoothapi.dispatch.price import Price
+    from smoothapi.dispatch.state import SharedState
+
+Period: TypeAlias = Literal["run", "day", "month"]
+
+_NANO = 10**9
+_MOST = 10**9  # more queries than anyone sends, for the search of what fits
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that a `Smoother` may send in its lifetime. Every attempt counts, answered or not.
+    """The most that may be sent. Every attempt counts, answered or not.
 
     Attributes:
         queries: most pictures sent, or None for no limit.
         dollars: most money by the provider's price list, or None. A float means the decimal
             number that it prints as.
+        per: "run" limits the life of one `Smoother`; "day" and "month" (UTC) limit all that is
+            sent with the same `name` and the same home in that time, by any process.
+        name: budgets of one name are one budget. A named budget per "run" is shared by all
+            Smoothers that use it, until it is reset.
     """
 
     queries: int | None = None
     dollars: Decimal | float | str | None = None
+    per: Period = "run"
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.queries is not None and (not isinstance(self.queries, int) or self.queries < 0):
             raise UsageError(f"A budget of {self.queries!r} queries makes no sense: give an int.")
+        if self.per not in ("run", "day", "month"):
+            raise UsageError(f"per={self.per!r}: a budget is per run, day or month.")
         if self.dollars is not None:
             object.__setattr__(self, "dollars", _dollars(self.dollars))
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "500" (queries), "$2" or "$0.50" (dollars), or both with a comma between.
+        """Read "500" (queries), "$2" or "$0.50" (dollars), or both: "500,$2".
+
+        "/day" or "/month" behind it makes it a limit of that period: "$20/month".
 
         Raises:
             UsageError: the text is none of these.
         """
+        amount, _, per = text.partition("/")
         queries: int | None = None
         dollars: Decimal | None = None
-        for part in (part.strip() for part in text.split(",")):
+        for part in (part.strip() for part in amount.split(",")):
             if part.startswith("$") and dollars is None:
                 dollars = _dollars(part[1:])
             elif re.fullmatch(r"\d[\d_]*", part) and queries is None:
@@ -50,85 +73,284 @@ class Budget:
             else:
                 raise UsageError(
                     f"Cannot read the budget {text!r}. Write queries (500), dollars ($2.50) or "
-                    "both (500,$2.50)."
+                    "both (500,$2.50), with /day or /month for a limit of that period."
                 )
-        return cls(queries=queries, dollars=dollars)
+        return cls(queries=queries, dollars=dollars, per=per.strip() or "run")  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         parts = [] if self.queries is None else [f"{self.queries:,} queries"]
         if self.dollars is not None:
             parts.append(f"${self.dollars}")
-        return " and ".join(parts) or "unlimited"
+        amount = " and ".join(parts) or "unlimited"
+        return f"{amount} a {self.per}" + (f", {self.name!r}" if self.name else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What has been sent so far, reservations included."""
+    """What was sent, reservations included."""
 
     queries: int = 0
     dollars: Decimal = Decimal(0)
 
 
-class Ledger:
-    """Keeps one budget, for all threads of a process."""
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How one budget stands.
 
-    def __init__(self, budget: Budget, price: Price) -> None:
-        self._budget = budget
-        self._price = price
-        self._lock = threading.Lock()
-        self._settled = 0
-        self._reserved = 0
+    Attributes:
+        name: the budget's name.
+        period: "run", a day or a month.
+        queries: sent, or reserved to be.
+        dollars: their price.
+        reserved: of the queries, those whose outcome is not known (yet).
+        query_limit: most queries, None for no limit; as it was last used.
+        dollar_limit: most dollars, None for no limit.
+    """
+
+    name: str
+    period: str
+    queries: int
+    dollars: Decimal
+    reserved: int
+    query_limit: int | None
+    dollar_limit: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A budget as an account of the database."""
+
+    budget: Budget
+    name: str
+
+    def period(self, now: float) -> str:
+        moment = time.gmtime(now)
+        return {
+            "run": "run",
+            "day": time.strftime("%Y-%m-%d", moment),
+            "month": time.strftime("%Y-%m", moment),
+        }[self.budget.per]
 
     @property
-    def spent(self) -> Spent:
-        """Queries and dollars sent or about to be."""
-        with self._lock:
-            queries = self._settled + self._reserved
-        return Spent(queries, self._price.of(queries))
+    def nano_limit(self) -> int | None:
+        dollars = self.budget.dollars
+        if not isinstance(dollars, Decimal):
+            return None
+        return int((dollars * _NANO).to_integral_value(ROUND_FLOOR))
+
+
+class Ledger:
+    """Keeps budgets for one provider, across threads, processes and crashes.
+
+    A query is *reserved* (on disk) before it is sent and *settled* after. Both count as spent; a
+    reservation that a crash leaves behind goes on counting, since its query may have been billed.
+
+    Args:
+        state: the shared database.
+        budgets: all hold at once.
+        provider: whose price list counts.
+        price: the price list.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        state: SharedState,
+        budgets: Sequence[Budget],
+        provider: str,
+        price: Price,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._state = state
+        self._provider = provider
+        self._price = price
+        self._clock = clock
+        # A budget without a name per run belongs to this object alone.
+        self._own = f"run {uuid.uuid4().hex}"
+        self._open = [
+            _Open(b, b.name or (self._own if b.per == "run" else "default")) for b in budgets
+        ]
 
     def room(self) -> int | None:
-        """Return how many more queries fit, or None if there is no limit."""
-        with self._lock:
-            return self._room()
+        """Return how many more queries fit now, or None if there is no limit."""
+        if not self._open:
+            return None
+        with self._state.transaction() as database:
+            already = self._already(database)
+            rooms = [self._room_of(database, entry, already) for entry in self._open]
+        limited = [room for room in rooms if room is not None]
+        return min(limited) if limited else None
 
-    def reserve(self, queries: int) -> None:
-        """Set aside `queries`, or refuse.
+    def reserve(self, queries: int) -> int:
+        """Set `queries` aside, on disk, and return the reservation's number.
 
         Raises:
             BudgetExceededError: they do not fit; nothing was set aside.
+            StoreError: the ledger cannot be written.
         """
-        with self._lock:
-            room = self._room()
-            if room is not None and queries > room:
-                spent = self._settled + self._reserved
-                raise BudgetExceededError(
-                    f"The budget ({self._budget}) does not allow another query: "
-                    f"{spent:,} sent, ${self._price.of(spent)} by the price list. All answers "
-                    "are kept: the same call with a larger budget continues where this one ended."
+        now = self._clock()
+        with self._state.transaction() as database:
+            already = self._already(database)
+            nano = _nano(self._price.of(queries, already))
+            accounts: list[tuple[str, str]] = []
+            for entry in self._open:
+                room = self._room_of(database, entry, already)
+                if room is not None and queries > room:
+                    spent = self._spent_of(database, entry)
+                    raise BudgetExceededError(
+                        f"The budget ({entry.budget}) does not allow another query: "
+                        f"{spent.queries:,} sent or reserved, ${spent.dollars.normalize():f} by "
+                        "the price list. All answers are kept: the same call with more budget "
+                        "continues where this one ended."
+                    )
+                key = (entry.name, entry.period(now))
+                accounts.append(key)
+                database.execute(
+                    "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                    "queries = queries + excluded.queries, nano = nano + excluded.nano, "
+                    "query_limit = excluded.query_limit, nano_limit = excluded.nano_limit",
+                    (*key, queries, nano, entry.budget.queries, entry.nano_limit),
                 )
-            self._reserved += queries
+            month = _month(now)
+            database.execute(
+                "INSERT INTO usage VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET queries = queries + excluded.queries",
+                (self._provider, month, queries),
+            )
+            cursor = database.execute(
+                "INSERT INTO reservations (owner, at, provider, month, accounts, queries, nano) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (owner(), now, self._provider, month, json.dumps(accounts), queries, nano),
+            )
+            return int(cursor.lastrowid or 0)
 
-    def settle(self, queries: int) -> None:
-        """Turn a reservation into queries spent: they were sent, whatever came of it."""
-        with self._lock:
-            self._reserved -= queries
-            self._settled += queries
+    def settle(self, reservation: int) -> Spent:
+        """Note that a reservation's queries were sent, whatever came of it; return their price."""
+        with self._state.transaction() as database:
+            row = database.execute(
+                "SELECT queries, nano FROM reservations WHERE id = ?", (reservation,)
+            ).fetchone()
+            database.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
+        return Spent(row[0], Decimal(row[1]) / _NANO) if row else Spent()
 
-    def release(self, queries: int) -> None:
+    def release(self, reservation: int) -> None:
         """Give a reservation back: nothing was sent."""
-        with self._lock:
-            self._reserved -= queries
+        with self._state.transaction() as database:
+            _release(database, "id = ?", (reservation,))
 
-    def _room(self) -> int | None:
-        limits: list[int] = []
-        if self._budget.queries is not None:
-            limits.append(self._budget.queries)
-        dollars = self._budget.dollars
-        if isinstance(dollars, Decimal) and self._price.per_thousand > 0:
-            limits.append(int(dollars * 1000 / self._price.per_thousand))
-        if not limits:
-            return None
-        return min(limits) - self._settled - self._reserved
+    def close(self) -> None:
+        """Forget the account that belonged to this object alone."""
+        with self._state.transaction() as database:
+            database.execute("DELETE FROM accounts WHERE name = ?", (self._own,))
+
+    def _already(self, database: sqlite3.Connection) -> int:
+        row = database.execute(
+            "SELECT queries FROM usage WHERE provider = ? AND month = ?",
+            (self._provider, _month(self._clock())),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def _spent_of(self, database: sqlite3.Connection, entry: _Open) -> Spent:
+        row = database.execute(
+            "SELECT queries, nano FROM accounts WHERE name = ? AND period = ?",
+            (entry.name, entry.period(self._clock())),
+        ).fetchone()
+        return Spent(int(row[0]), Decimal(row[1]) / _NANO) if row else Spent()
+
+    def _room_of(self, database: sqlite3.Connection, entry: _Open, already: int) -> int | None:
+        spent = self._spent_of(database, entry)
+        rooms: list[int] = []
+        if entry.budget.queries is not None:
+            rooms.append(max(0, entry.budget.queries - spent.queries))
+        if entry.nano_limit is not None:
+            left = entry.nano_limit - _nano(spent.dollars)
+            fits = _most_that_costs(left, lambda n: _nano(self._price.of(n, already)))
+            if fits < _MOST:
+                rooms.append(fits)
+        return min(rooms) if rooms else None
+
+
+def accounts(state: SharedState) -> list[Account]:
+    """Return how every budget of a home stands; unnamed budgets of a run are left out."""
+    with state.transaction() as database:
+        rows = database.execute(
+            "SELECT name, period, queries, nano, query_limit, nano_limit FROM accounts "
+            "ORDER BY name, period"
+        ).fetchall()
+        reservations = database.execute("SELECT accounts, queries FROM reservations").fetchall()
+    reserved: dict[tuple[str, str], int] = {}
+    for text, queries in reservations:
+        for name, period in json.loads(text):
+            reserved[name, period] = reserved.get((name, period), 0) + queries
+    return [
+        Account(
+            name=name,
+            period=period,
+            queries=queries,
+            dollars=Decimal(nano) / _NANO,
+            reserved=reserved.get((name, period), 0),
+            query_limit=query_limit,
+            dollar_limit=None if nano_limit is None else Decimal(nano_limit) / _NANO,
+        )
+        for name, period, queries, nano, query_limit, nano_limit in rows
+        if reserved.get((name, period)) or not name.startswith("run ")
+    ]
+
+
+def release_abandoned(state: SharedState) -> int:
+    """Give back what processes reserved that are gone from this host; return how many queries.
+
+    Do this only when you know that those queries were not billed.
+    """
+    with state.transaction() as database:
+        rows = database.execute("SELECT id, owner, queries FROM reservations").fetchall()
+        abandoned = [(number, queries) for number, who, queries in rows if owner_is_dead(who)]
+        for number, _ in abandoned:
+            _release(database, "id = ?", (number,))
+    return sum(queries for _, queries in abandoned)
+
+
+def reset(state: SharedState, name: str) -> int:
+    """Forget what was spent under a budget's name, in all periods; return how many accounts."""
+    with state.transaction() as database:
+        return database.execute("DELETE FROM accounts WHERE name = ?", (name,)).rowcount
+
+
+def _release(database: sqlite3.Connection, where: str, values: tuple[object, ...]) -> None:
+    rows = database.execute(
+        f"SELECT id, provider, month, accounts, queries, nano FROM reservations WHERE {where}",  # noqa: S608
+        values,
+    ).fetchall()
+    for number, provider, month, text, queries, nano in rows:
+        for name, period in json.loads(text):
+            database.execute(
+                "UPDATE accounts SET queries = queries - ?, nano = nano - ? "
+                "WHERE name = ? AND period = ?",
+                (queries, nano, name, period),
+            )
+        database.execute(
+            "UPDATE usage SET queries = queries - ? WHERE provider = ? AND month = ?",
+            (queries, provider, month),
+        )
+        database.execute("DELETE FROM reservations WHERE id = ?", (number,))
+
+
+def _month(now: float) -> str:
+    return time.strftime("%Y-%m", time.gmtime(now))
+
+
+def _nano(dollars: Decimal) -> int:
+    return int((dollars * _NANO).to_integral_value(ROUND_CEILING))
+
+
+def _most_that_costs(most: int, cost: Callable[[int], int]) -> int:
+    """Return the largest n up to `_MOST` whose cost is at most `most`; costs ascend."""
+    low, high = 0, _MOST
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= most else (low, middle - 1)
+    return low
 
 
 def _dollars(value: Decimal | float | str) -> Decimal:

@@ -13,27 +13,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from decimal import Decimal
 
     from smoothapi.answer import Answer
+    from smoothapi.dispatch.price import Price
     from smoothapi.errors import ProviderError
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What a provider charges.
-
-    Attributes:
-        per_thousand: US dollars for 1,000 pictures.
-        as_of: date of the price list (ISO), or "" where there is none.
-    """
-
-    per_thousand: Decimal
-    as_of: str = ""
-
-    def of(self, pictures: int) -> Decimal:
-        """Return the dollars for so many pictures."""
-        return self.per_thousand * pictures / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +29,7 @@ class Limits:
         min_side: shortest side in pixels; smaller pictures are enlarged before they are sent.
         max_side: longest side in pixels.
         formats: codecs it takes, preferred first.
+        per_second: most pictures a second that the provider allows, None if it does not say.
     """
 
     batch: int = 1
@@ -53,6 +37,7 @@ class Limits:
     min_side: int = 1
     max_side: int = 10_000
     formats: tuple[str, ...] = ("png", "jpeg")
+    per_second: float | None = None
 
 
 @runtime_checkable

@@ -1,45 +1,50 @@
 """Variants out, answers back, in order of index, with a bound on what is in flight.
 
-Around one variant: cache -> retry -> budget per attempt -> adapter -> store. An answer is on disk
-before it is handed on. Never more variants are out than could still be needed (the caller's
+Around one variant: store -> lease -> retry -> (breaker, pace, budget) per attempt -> adapter ->
+store. An answer is on disk before it is handed on. Never more variants are out than could still be needed (the caller's
 `needed()`), so no answer is bought that could not have counted. The dispatcher knows nothing of
 statistics.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from smoothapi.answer import Answer
+from smoothapi.dispatch.answers import answer_key
 from smoothapi.dispatch.budget import Budget, Ledger
+from smoothapi.dispatch.events import attempt_span, emit
+from smoothapi.dispatch.pace import Breaker, Pace
 from smoothapi.dispatch.retry import Retry
+from smoothapi.dispatch.state import Leases
 from smoothapi.errors import (
     FatalError,
     PermanentError,
     ProviderError,
     SmoothAPIError,
+    ThrottledError,
     TooManyFailuresError,
     TransientError,
     UsageError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from smoothapi.dispatch.answers import AnswerStore
     from smoothapi.dispatch.contract import Adapter
+    from smoothapi.dispatch.price import Price
+    from smoothapi.dispatch.state import SharedState
 
 Encode: TypeAlias = "Callable[[], bytes]"
 """Makes a payload when it is about to be sent, in the thread that sends it."""
-
-_log = logging.getLogger("smoothapi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Totals:
         cached: variants answered from the store.
         failed: variants that failed for good.
         waited: seconds spent waiting between attempts, summed over threads.
+        dollars: price of the attempts.
     """
 
     queries: int = 0
@@ -76,6 +82,13 @@ class Totals:
     cached: int = 0
     failed: int = 0
     waited: float = 0.0
+    dollars: Decimal = Decimal(0)
+
+    def __add__(self, other: Totals) -> Totals:
+        """Return what both have sent and received."""
+        return Totals(
+            *(getattr(self, item.name) + getattr(other, item.name) for item in fields(self))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ class Job:
     """What a run is to ask.
 
     Attributes:
-        key: index -> cache key.
+        asked: index -> all that decides its answer, ready for JSON; the store's key is made of it.
         prepare: indices -> for each, a function that makes its payload. Called for misses only,
             from one thread.
         needed: how many more answers could be needed now; 0 ends the run. Called after each
@@ -92,7 +105,7 @@ class Job:
         refresh: ask again although an answer is stored.
     """
 
-    key: Callable[[int], str]
+    asked: Callable[[int], Mapping[str, object]]
     prepare: Callable[[Sequence[int]], Sequence[Encode]]
     needed: Callable[[], int]
     batch: int = 8
@@ -105,7 +118,9 @@ class Dispatcher:
     Args:
         adapter: the provider.
         store: where answers are kept.
-        budget: the hard limit over all runs.
+        state: what is shared with other processes.
+        budgets: hard limits over all runs; all hold at once.
+        price: the price list, if it is not the adapter's.
         concurrency: most requests in flight.
         retry: when a variant is tried again.
         max_failed: share of a run's variants that may fail for good before it is stopped; two
@@ -116,8 +131,10 @@ class Dispatcher:
         self,
         adapter: Adapter,
         store: AnswerStore,
-        budget: Budget,
+        state: SharedState,
+        budgets: Sequence[Budget] = (),
         *,
+        price: Price | None = None,
         concurrency: int = 8,
         retry: Retry | None = None,
         max_failed: float = 0.1,
@@ -126,9 +143,13 @@ class Dispatcher:
             raise UsageError(f"concurrency={concurrency}: at least one request must be allowed.")
         self.adapter = adapter
         self.store = store
-        self.ledger = Ledger(budget, adapter.price)
+        self.price = price or adapter.price
+        self.ledger = Ledger(state, budgets, adapter.name, self.price)
+        self.pace = Pace(state, adapter.name, adapter.limits.per_second)
+        self.leases = Leases(state)
         self.concurrency = concurrency
         self.retry = retry or Retry()
+        self.breaker = Breaker(max(5, concurrency), self.retry.deadline)
         self.max_failed = max_failed
         self.senders = ThreadPoolExecutor(concurrency, thread_name_prefix="smoothapi-send")
         # One: the denoiser is a single device. A second thread would only compete for it.
@@ -142,11 +163,16 @@ class Dispatcher:
         """Wait for what is running, then end the threads."""
         self.senders.shutdown()
         self.preparer.shutdown()
+        self.ledger.close()
 
 
 # A share says nothing about a handful of votes.
 _FEWEST_TO_JUDGE = 10
 _ALWAYS_ALLOWED = 2
+
+_LOOK_AGAIN = (
+    0.05  # seconds until it is looked again whether another process is done with a variant
+)
 
 
 class Run:
@@ -179,7 +205,7 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._deliveries.close()
 
-    def _count(self, **by: float) -> None:
+    def _count(self, **by: float | Decimal) -> None:
         with self._lock:
             self._totals = replace(
                 self._totals, **{name: getattr(self._totals, name) + n for name, n in by.items()}
@@ -197,7 +223,8 @@ class Run:
         try:
             while (needed := job.needed()) > 0:
                 while ahead - turn < min(needed, window):
-                    stored = None if job.refresh else dispatcher.store.get(job.key(ahead))
+                    key = answer_key(job.asked(ahead))
+                    stored = None if job.refresh else dispatcher.store.get(key)
                     if stored is None:
                         misses.append(ahead)
                     else:
@@ -228,13 +255,14 @@ class Run:
         except SmoothAPIError as error:
             self._halt(preparing, sending)  # what is under way still counts
             error.queries = self.totals.attempts
-            error.cost = float(dispatcher.adapter.price.of(error.queries))
+            error.cost = float(self.totals.dollars)
             raise
         finally:
             self._halt(preparing, sending)
 
     def _from_store(self, index: int, stored: Answer | PermanentError) -> Delivery:
         self._count(cached=1)
+        emit("stored", provider=self._dispatcher.adapter.name, index=index)
         if isinstance(stored, Answer):
             return Delivery(index, stored, cached=True)
         return Delivery(index, None, cached=True, error=str(stored))
@@ -269,18 +297,41 @@ class Run:
 
     def _send(self, group: list[tuple[int, Encode]]) -> list[Delivery]:
         """Send one request until each of its variants has ended. Runs in a sender thread."""
-        if self._stop.is_set():
-            return []
+        leases = self._dispatcher.leases
+        keys = [answer_key(self._job.asked(index)) for index, _ in group]
+        while not leases.take(keys):  # another process is asking for one of these just now
+            if self._stop.wait(_LOOK_AGAIN):
+                return []
+        try:
+            if self._stop.is_set():
+                return []
+            bought = {} if self._job.refresh else self._bought_meanwhile(group, keys)
+            missing = [pair for pair in group if pair[0] not in bought]
+            return [*bought.values(), *(self._buy(missing) if missing else ())]
+        finally:
+            leases.drop(keys)
+
+    def _bought_meanwhile(
+        self, group: list[tuple[int, Encode]], keys: list[str]
+    ) -> dict[int, Delivery]:
+        """Return what another process stored since the store was last looked at."""
+        found: dict[int, Delivery] = {}
+        for (index, _), key in zip(group, keys, strict=True):
+            stored = self._dispatcher.store.get(key)
+            if stored is not None:
+                found[index] = self._from_store(index, stored)
+        return found
+
+    def _buy(self, group: list[tuple[int, Encode]]) -> list[Delivery]:
         payloads = [encode() for _, encode in group]
         outcomes: dict[int, Answer | PermanentError] = {}
         self._count(queries=len(group))
         loop = self._dispatcher.retry.loop(self._stop)
+        gave_up = ""
         try:
             loop(self._attempt, group, payloads, outcomes)
         except TransientError as error:
             gave_up = f"{error} (tried {loop.statistics['attempt_number']} times)"
-        else:
-            gave_up = ""
         finally:
             self._count(waited=loop.statistics.get("idle_for", 0.0))
         deliveries: list[Delivery] = []
@@ -299,42 +350,93 @@ class Run:
         payloads: list[bytes],
         outcomes: dict[int, Answer | PermanentError],
     ) -> None:
-        """Ask once about all of the group that has no outcome yet."""
+        """Ask once about all of the group that has no outcome yet; more often to probe an outage.
+
+        Raises:
+            TransientError: some are worth another attempt.
+        """
+        dispatcher = self._dispatcher
+        again: TransientError | None = None
+        while True:
+            probing = dispatcher.breaker.enter(self._stop)
+            rows = [row for row, (index, _) in enumerate(group) if index not in outcomes]
+            self._wait_for_pace(len(rows))
+            try:
+                answers = self._request([payloads[row] for row in rows])
+            except ThrottledError:
+                raise
+            except TransientError:
+                if probing and not self._stop.is_set():
+                    continue
+                raise
+            for row, answer in zip(rows, answers, strict=True):
+                index = group[row][0]
+                if isinstance(answer, (Answer, PermanentError)):
+                    dispatcher.store.put(self._job.asked(index), answer)
+                    outcomes[index] = answer
+                elif isinstance(answer, TransientError):
+                    again = answer
+                else:
+                    self._stop.set()
+                    raise answer
+            if again is not None:
+                if isinstance(again, ThrottledError):
+                    dispatcher.pace.throttled(again.retry_after)
+                raise again
+            return
+
+    def _wait_for_pace(self, pictures: int) -> None:
         if self._stop.is_set():
             raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
-        open_ = [row for row, (index, _) in enumerate(group) if index not in outcomes]
+        wait = self._dispatcher.pace.take(pictures)
+        if wait > 0.0:
+            emit("paced", provider=self._dispatcher.adapter.name, seconds=round(wait, 3))
+            self._count(waited=wait)
+            if self._stop.wait(wait):
+                raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
+
+    def _request(self, payloads: list[bytes]) -> Sequence[Answer | ProviderError]:
+        """Make one request: reserved before, settled after, counted whatever comes of it."""
         dispatcher = self._dispatcher
-        dispatcher.ledger.reserve(len(open_))
-        self._count(attempts=len(open_))
+        name = dispatcher.adapter.name
+        reservation = dispatcher.ledger.reserve(len(payloads))
+        if self._stop.is_set():  # a fatal error came while the ledger was written
+            dispatcher.ledger.release(reservation)
+            raise TransientError("the run was stopped", provider=name)
         began = time.monotonic()
+        outcome = "answered"
         try:
-            answers = _ask(dispatcher.adapter, [payloads[row] for row in open_])
+            with attempt_span(name, len(payloads)):
+                answers = _ask(dispatcher.adapter, payloads)
+            dispatcher.breaker.succeeded()
         except PermanentError as error:
-            answers = [error] * len(open_)
+            dispatcher.breaker.succeeded()
+            outcome = "refused"
+            return [error] * len(payloads)
+        except ThrottledError as error:
+            dispatcher.breaker.succeeded()  # it is up, and says so
+            dispatcher.pace.throttled(error.retry_after)
+            outcome = "throttled"
+            raise
         except TransientError as error:
-            _log.info("attempt failed after %.2f s: %s", time.monotonic() - began, error)
+            dispatcher.breaker.failed(error)
+            outcome = "failed"
             raise
         except ProviderError:
             self._stop.set()  # at once: no thread may start another attempt
+            outcome = "fatal"
             raise
         finally:
-            dispatcher.ledger.settle(len(open_))
-        again: TransientError | None = None
-        fatal: ProviderError | None = None
-        for row, answer in zip(open_, answers, strict=True):
-            index = group[row][0]
-            if isinstance(answer, (Answer, PermanentError)):
-                dispatcher.store.put(self._job.key(index), answer)
-                outcomes[index] = answer
-            elif isinstance(answer, TransientError):
-                again = answer
-            else:
-                fatal = answer
-        if fatal is not None:
-            self._stop.set()
-            raise fatal
-        if again is not None:
-            raise again
+            price = dispatcher.ledger.settle(reservation)
+            self._count(attempts=len(payloads), dollars=price.dollars)
+            emit(
+                "attempt",
+                provider=name,
+                outcome=outcome,
+                pictures=len(payloads),
+                seconds=round(time.monotonic() - began, 3),
+            )
+        return answers
 
 
 def _ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | ProviderError]:

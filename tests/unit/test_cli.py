@@ -13,9 +13,14 @@ from PIL import Image
 
 from smoothapi import smoother
 from smoothapi.answer import Answer, Label
+from smoothapi.certify import fewest_votes, noise_delta
 from smoothapi.cli import INTERRUPTED, run
 from smoothapi.errors import FatalError
 from tests.conftest import ScriptedAdapter, answer
+
+
+# 24 x 32 pixels, and the settings' defaults
+LEAST = fewest_votes(0.25, 0.25, 0.001, noise_delta(24 * 32 * 3, 0.25))
 
 
 @pytest.fixture
@@ -48,7 +53,8 @@ def unstable(payload, attempt):
 def test_certified_exits_with_0(provider, photo, capsys):
     assert run(["certify", photo]) == 0
     out = capsys.readouterr().out
-    for part in ("bus", "certified", "0.25", "49: 49 bus", "50 sent", "$0.0500", "(the same)"):
+    sent = f"{LEAST + 1} sent"
+    for part in ("bus", "certified", "0.25", f"{LEAST}: {LEAST} bus", sent, "(the same)"):
         assert part in out
 
 
@@ -99,12 +105,12 @@ def test_dry_run_sends_nothing(provider, photo, capsys):
     out = capsys.readouterr().out
     assert adapter.sent == 0
     assert "Nothing was sent" in out
-    assert "50" in out
+    assert str(LEAST + 1) in out
     assert run(["certify", photo, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["at_least"] == 50
+    assert plan["at_least"] == LEAST + 1
     assert plan["at_most"] == 1001
-    assert plan["cost_at_least"] == pytest.approx(0.05)
+    assert plan["cost_at_least"] == pytest.approx((LEAST + 1) / 1000)
     assert [row["p"] for row in plan["expected"]] == [0.999, 0.99, 0.95, 0.9]
 
 
@@ -134,7 +140,7 @@ def test_verify_accepts_and_refuses(provider, photo, capsys):
         (["certify", "{photo}", "--device", "gpu0"], 2, "gpu0"),
         (["certify", "{photo}", "--denoiser", "missing.safetensors"], 2, "missing"),
         (["certify", "{photo}", "--labels", "missing.json"], 2, "label file"),
-        (["certify", "{photo}", "--max-queries", "20"], 2, "at least 49"),
+        (["certify", "{photo}", "--max-queries", "20"], 2, f"at least {LEAST}"),
         (["certify", "{photo}", "--budget", "20"], 3, "Nothing was sent"),
         (["certify", "{photo}", "--budget", "$0.01"], 3, "Nothing was sent"),
         (["certify", "{photo}", "--budget", "lots"], 2, "budget"),

@@ -20,6 +20,8 @@ from smoothapi.dispatch import AnswerStore, answer_key
 from smoothapi.errors import PermanentError, StoreError, UsageError
 from tests.conftest import answer
 
+ASKED = {"picture": 1}
+KEY = answer_key(ASKED)
 NAMES = st.text(min_size=1, max_size=20)
 ANSWERS = st.builds(
     Answer,
@@ -48,20 +50,20 @@ def test_an_answer_survives_the_way_to_a_dict_and_back(value):
 @given(ANSWERS)
 def test_an_answer_survives_the_store(tmp_path_factory, value):
     store = AnswerStore(tmp_path_factory.mktemp("answers"))
-    store.put("key", value)
-    assert store.get("key") == value
+    store.put(ASKED, value)
+    assert store.get(KEY) == value
     store.close()
 
 
 def test_a_permanent_failure_is_kept(store):
-    store.put("key", PermanentError("bad picture"))
-    kept = store.get("key")
+    store.put(ASKED, PermanentError("bad picture"))
+    kept = store.get(KEY)
     assert isinstance(kept, PermanentError)
     assert str(kept) == "bad picture"
 
 
 def test_what_was_never_asked_is_none(store):
-    assert store.get("key") is None
+    assert store.get(KEY) is None
 
 
 def test_the_folder_is_private(store):
@@ -69,18 +71,18 @@ def test_the_folder_is_private(store):
 
 
 def test_a_pickled_row_is_refused_and_never_run(store):
-    store.put("key", answer())
+    store.put(ASKED, answer())
     database = sqlite3.connect(store.directory / "cache.db")
     evil = pickle.dumps(("would", "run"))
     with database:
         database.execute("UPDATE Cache SET mode = ?, value = ?", (diskcache.core.MODE_PICKLE, evil))
     database.close()
     with pytest.raises(StoreError, match="pickle"):
-        store.get("key")
+        store.get(KEY)
 
 
 def test_a_row_that_points_to_a_file_is_refused(store):
-    store.put("key", answer())
+    store.put(ASKED, answer())
     database = sqlite3.connect(store.directory / "cache.db")
     with database:
         database.execute(
@@ -89,16 +91,16 @@ def test_a_row_that_points_to_a_file_is_refused(store):
         )
     database.close()
     with pytest.raises(StoreError, match="did not write"):
-        store.get("key")
+        store.get(KEY)
 
 
 @pytest.mark.parametrize(
     "text", ["not json", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema":1,"answer":{}}']
 )
 def test_damaged_rows_are_refused_in_words(store, text):
-    store._cache.set("key", text)
+    store._cache.set(KEY, text)
     with pytest.raises(StoreError):
-        store.get("key")
+        store.get(KEY)
 
 
 def test_nothing_is_ever_evicted(tmp_path):
@@ -108,7 +110,7 @@ def test_nothing_is_ever_evicted(tmp_path):
     ).close()
     store = AnswerStore(tmp_path)
     for index in range(200):
-        store.put(str(index), answer("x" * 500))
+        store.put({"n": index}, answer("x" * 500))
     assert len(store) == 200
     store.close()
 
@@ -119,8 +121,8 @@ def test_a_damaged_database_is_set_aside_and_said(tmp_path, caplog):
     (directory / "cache.db").write_bytes(b"this is no database" * 100)
     with caplog.at_level(logging.WARNING, logger="smoothapi"):
         store = AnswerStore(directory)
-    store.put("key", answer())
-    assert store.get("key") == answer()
+    store.put(ASKED, answer())
+    assert store.get(KEY) == answer()
     assert "set aside" in caplog.text
     assert any(file.name.startswith("damaged-") for file in directory.iterdir())
     store.close()
@@ -142,14 +144,14 @@ def test_answers_survive_kill_9(tmp_path):
         from smoothapi.answer import Answer
         store = AnswerStore(Path(sys.argv[1]))
         for index in range(50):
-            store.put(str(index), Answer(()))
+            store.put({'n': index}, Answer(()))
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == -9
     store = AnswerStore(tmp_path)
-    assert all(store.get(str(index)) == Answer(()) for index in range(50))
+    assert all(store.get(answer_key({"n": index})) == Answer(()) for index in range(50))
     store.close()
 
 

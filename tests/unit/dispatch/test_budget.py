@@ -1,102 +1,316 @@
-"""The budget: read right, reserved before sending, never passed by one."""
+"""The budget: read right, reserved before sending, never passed by one, kept through kill -9."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi.dispatch import Budget, Ledger, Price
-from smoothapi.errors import BudgetExceededError, UsageError
+from smoothapi.dispatch import (
+    Budget,
+    Ledger,
+    Price,
+    SharedState,
+    accounts,
+    release_abandoned,
+    reset,
+)
+from smoothapi.errors import BudgetExceededError, StoreError, UsageError
 
 DOLLAR = Price(Decimal("1.00"))
 
 
+@pytest.fixture
+def state(tmp_path):
+    state = SharedState(tmp_path / "ledger.db")
+    yield state
+    state.close()
+
+
+def ledger(state, *budgets, price=DOLLAR, provider="aws", **options):
+    return Ledger(state, budgets, provider, price, **options)
+
+
 @pytest.mark.parametrize(
-    ("text", "queries", "dollars"),
+    ("text", "expected"),
     [
-        ("500", 500, None),
-        ("$2", None, Decimal(2)),
-        ("$0.50", None, Decimal("0.50")),
-        ("500, $2", 500, Decimal(2)),
-        ("1_000", 1000, None),
+        ("500", Budget(queries=500)),
+        ("$2", Budget(dollars=Decimal(2))),
+        ("$0.50", Budget(dollars=Decimal("0.50"))),
+        ("500, $2", Budget(queries=500, dollars=2)),
+        ("1_000", Budget(queries=1000)),
+        ("$20/month", Budget(dollars=20, per="month")),
+        ("100 / day", Budget(queries=100, per="day")),
     ],
 )
-def test_budgets_are_read(text, queries, dollars):
-    assert Budget.parse(text) == Budget(queries=queries, dollars=dollars)
+def test_budgets_are_read(text, expected):
+    assert Budget.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "two", "-5", "$", "$-1", "2$", "5,5", "$1,$2", "$nan"])
+@pytest.mark.parametrize(
+    "text", ["", "two", "-5", "$", "$-1", "2$", "5,5", "$1,$2", "$nan", "5/week", "/day"]
+)
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(UsageError):
         Budget.parse(text)
 
 
-@pytest.mark.parametrize("bad", [{"queries": -1}, {"queries": 1.5}, {"dollars": float("inf")}])
+@pytest.mark.parametrize(
+    "bad", [{"queries": -1}, {"queries": 1.5}, {"dollars": float("inf")}, {"per": "week"}]
+)
 def test_impossible_budgets(bad):
     with pytest.raises(UsageError):
         Budget(**bad)
 
 
-def test_dollars_are_exact():
+def test_dollars_are_exact(state):
     """0.1 + 0.1 + 0.1 is 0.3 here: 300 queries at a dollar a thousand, not 299."""
-    ledger = Ledger(Budget(dollars=0.3), DOLLAR)
-    assert ledger.room() == 300
-    ledger.reserve(300)
+    book = ledger(state, Budget(dollars=0.3))
+    assert book.room() == 300
+    book.reserve(300)
     with pytest.raises(BudgetExceededError):
-        ledger.reserve(1)
+        book.reserve(1)
 
 
-def test_a_free_provider_is_limited_by_queries_alone():
-    assert Ledger(Budget(dollars=0), Price(Decimal(0))).room() is None
+def test_a_free_provider_is_limited_by_queries_alone(state):
+    assert ledger(state, Budget(dollars=0), price=Price(Decimal(0))).room() is None
 
 
-def test_the_smaller_limit_counts():
-    assert Ledger(Budget(queries=10, dollars=1), DOLLAR).room() == 10
-    assert Ledger(Budget(queries=10_000, dollars=1), DOLLAR).room() == 1000
+def test_several_budgets_hold_at_once(state):
+    book = ledger(
+        state,
+        Budget(queries=100),
+        Budget(dollars="0.05", per="day"),
+        Budget(queries=70, per="month"),
+    )
+    assert book.room() == 50
+    book.reserve(50)
+    with pytest.raises(BudgetExceededError, match="a day"):
+        book.reserve(1)
+    assert ledger(state, Budget(queries=70, per="month")).room() == 20
 
 
-def test_reservations_count_until_released():
-    ledger = Ledger(Budget(queries=5), DOLLAR)
-    ledger.reserve(3)
-    assert ledger.room() == 2
-    ledger.release(1)
-    ledger.settle(2)
-    assert ledger.room() == 3
-    assert ledger.spent.queries == 2
-    assert ledger.spent.dollars == Decimal("0.002")
+def test_reservations_count_until_released(state):
+    book = ledger(state, Budget(queries=5))
+    first, second = book.reserve(3), book.reserve(1)
+    assert book.room() == 1
+    book.release(second)
+    assert book.room() == 2
+    spent = book.settle(first)
+    assert (spent.queries, spent.dollars) == (3, Decimal("0.003"))
+    assert book.room() == 2
 
 
-@given(st.lists(st.integers(1, 7), max_size=40), st.integers(0, 60))
-def test_no_order_of_reservations_passes_the_limit(requests, limit):
-    ledger = Ledger(Budget(queries=limit), DOLLAR)
+def test_a_run_without_a_name_has_its_own_budget_and_leaves_nothing_behind(state):
+    one, other = ledger(state, Budget(queries=5)), ledger(state, Budget(queries=5))
+    one.settle(one.reserve(5))
+    assert other.room() == 5
+    one.close()
+    assert accounts(state) == []
+
+
+def test_named_budgets_are_shared_and_can_be_reset(state):
+    one, other = (ledger(state, Budget(queries=5, name="study")) for _ in range(2))
+    one.settle(one.reserve(4))
+    assert other.room() == 1
+    one.close()
+    [account] = accounts(state)
+    assert (account.name, account.queries, account.reserved, account.query_limit) == (
+        "study",
+        4,
+        0,
+        5,
+    )
+    assert reset(state, "study") == 1
+    assert other.room() == 5
+
+
+@pytest.mark.parametrize(("per", "later"), [("day", 86_400), ("month", 31 * 86_400)])
+def test_periods_begin_anew(state, per, later):
+    now = [time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, 0))]
+    book = ledger(state, Budget(queries=5, per=per), clock=lambda: now[0])
+    book.settle(book.reserve(5))
+    assert book.room() == 0
+    now[0] += later
+    assert book.room() == 5
+
+
+@pytest.mark.parametrize(
+    ("price", "pictures", "already", "dollars"),
+    [
+        (DOLLAR, 1500, 0, "1.5"),
+        (Price(Decimal(1), free_per_month=1000), 1500, 0, "0.5"),
+        (Price(Decimal(1), free_per_month=1000), 1500, 600, "1.1"),
+        (Price(Decimal(1), free_per_month=1000), 1500, 5000, "1.5"),
+        (Price(Decimal(1), steps=((1000, Decimal("0.5")),)), 1500, 0, "1.25"),
+        (Price(Decimal(1), steps=((1000, Decimal("0.5")),)), 10, 999, "0.0055"),
+        (Price(Decimal(2), "", 10, ((20, Decimal(1)), (30, Decimal("0.1")))), 40, 0, "0.031"),
+    ],
+)
+def test_free_tiers_and_volume_steps(price, pictures, already, dollars):
+    assert price.of(pictures, already) == Decimal(dollars)
+
+
+@given(
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.integers(0, 100),
+    st.integers(0, 20),
+    st.integers(1, 40),
+)
+def test_a_price_does_not_depend_on_how_pictures_are_grouped(one, other, already, free, step):
+    price = Price(Decimal(2), "", free, ((free + step, Decimal("0.7")),))
+    assert price.of(one + other, already) == price.of(one, already) + price.of(other, already + one)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"per_thousand": Decimal(-1)},
+        {"per_thousand": Decimal("nan")},
+        {"per_thousand": 1.0},
+        {"per_thousand": Decimal(1), "free_per_month": -1},
+        {"per_thousand": Decimal(1), "steps": ((5, Decimal(1)), (5, Decimal(1)))},
+        {"per_thousand": Decimal(1), "free_per_month": 9, "steps": ((5, Decimal(1)),)},
+    ],
+)
+def test_impossible_prices(bad):
+    with pytest.raises(UsageError):
+        Price(**bad)
+
+
+def test_the_free_tier_is_counted_over_all_runs_of_a_month(state):
+    price = Price(Decimal(1), free_per_month=100)
+    first = ledger(state, price=price)
+    first.settle(first.reserve(90))
+    second = ledger(state, Budget(dollars="0.005"), price=price)
+    assert second.room() == 15
+    spent = second.settle(second.reserve(15))
+    assert spent.dollars == Decimal("0.005")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 7), max_size=30), st.integers(0, 60))
+def test_no_order_of_reservations_passes_the_limit(tmp_path_factory, requests, limit):
+    state = SharedState(tmp_path_factory.mktemp("ledger") / "ledger.db")
+    book = ledger(state, Budget(queries=limit))
     taken = 0
     for size in requests:
         try:
-            ledger.reserve(size)
+            number = book.reserve(size)
         except BudgetExceededError:
             assert taken + size > limit
         else:
             taken += size
+            if size % 2:
+                book.settle(number)
     assert taken <= limit
+    assert book.room() == limit - taken
+    state.close()
 
 
-def test_threads_cannot_pass_the_limit_together():
-    ledger = Ledger(Budget(queries=1000), DOLLAR)
+PROCESS = """
+import sys, threading
+from decimal import Decimal
+from pathlib import Path
+from smoothapi.dispatch import Budget, Ledger, Price, SharedState
+from smoothapi.errors import BudgetExceededError
+state = SharedState(Path(sys.argv[1]))
+book = Ledger(state, [Budget(queries=int(sys.argv[2]), name="shared")], "aws", Price(Decimal(1)))
+sent = []
+def work():
+    try:
+        while True:
+            number = book.reserve(1)
+            print("sent", flush=True)
+            book.settle(number)
+    except BudgetExceededError:
+        pass
+threads = [threading.Thread(target=work) for _ in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+"""
+
+
+def start(path, limit):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(path), str(limit)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_and_threads_together_send_exactly_the_budget(tmp_path):
+    processes = [start(tmp_path / "ledger.db", 400) for _ in range(3)]
+    sent = sum(process.communicate()[0].count("sent") for process in processes)
+    assert sent == 400
+
+
+def test_kill_9_never_lets_more_through_and_leaves_what_was_reserved_as_spent(tmp_path):
+    path = tmp_path / "ledger.db"
+    sent = 0
+    for delay in (0.05, 0.1, 0.2, 0.3):
+        process = start(path, 2000)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        sent += 1 + process.communicate()[0].count("sent")
+    state = SharedState(path)
+    [account] = accounts(state)
+    assert sent <= account.queries <= sent + 4 * 8  # what was reserved and perhaps not sent
+    last = start(path, 2000)
+    sent += last.communicate()[0].count("sent")
+    assert sent <= 2000
+    reserved = accounts(state)[0].reserved
+    assert release_abandoned(state) == reserved
+    assert accounts(state)[0].reserved == 0
+    assert accounts(state)[0].queries == 2000 - reserved
+    state.close()
+
+
+def test_what_a_living_process_reserved_is_not_released(state):
+    book = ledger(state, Budget(queries=5, name="mine"))
+    book.reserve(2)
+    assert release_abandoned(state) == 0
+    assert book.room() == 3
+
+
+def test_a_damaged_ledger_is_not_forgotten_silently(tmp_path):
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(StoreError, match="budgets could not be kept"):
+        SharedState(path)
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path):
+    state = SharedState(tmp_path / "ledger.db")
+    with state.transaction() as database:
+        database.execute("PRAGMA user_version = 99")
+    state.close()
+    with pytest.raises(StoreError, match="schema 99"):
+        SharedState(tmp_path / "ledger.db")
+
+
+def test_the_ledger_is_private(state):
+    assert state.path.stat().st_mode & 0o077 == 0
+
+
+def test_threads_of_one_process_cannot_pass_the_limit_together(state):
+    book = ledger(state, Budget(queries=300))
     taken = []
-    barrier = threading.Barrier(16)
 
     def take():
-        barrier.wait()
         mine = 0
         try:
             while True:
-                ledger.reserve(1)
+                book.settle(book.reserve(1))
                 mine += 1
-                ledger.settle(1)
         except BudgetExceededError:
             taken.append(mine)
 
@@ -105,4 +319,4 @@ def test_threads_cannot_pass_the_limit_together():
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(taken) == 1000
+    assert sum(taken) == 300

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi.dispatch import AnswerStore, Budget, Dispatcher, Job, Retry
+from smoothapi.dispatch import (
+    AnswerStore,
+    Budget,
+    Dispatcher,
+    Job,
+    Retry,
+    SharedState,
+    answer_key,
+)
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
     PermanentError,
+    ProviderError,
     StoreError,
     ThrottledError,
     TooManyFailuresError,
@@ -31,18 +43,32 @@ def store(tmp_path):
     store.close()
 
 
+def asked(index):
+    return {"picture": index}
+
+
+def stored(store, index):
+    return store.get(answer_key(asked(index)))
+
+
+def state_of(store):
+    """The ledger beside a store."""
+    return SharedState(store.directory.parent / f"{store.directory.name}.db")
+
+
 def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, **options):
     """Ask for `count` answers; return the deliveries and the run's totals."""
     delivered = [] if delivered is None else delivered
     job = Job(
-        key=str,
+        asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
         needed=needed or (lambda: count - len(delivered)),
         batch=options.pop("lot", 4),
         refresh=options.pop("refresh", False),
     )
     options.setdefault("retry", FAST)
-    dispatcher = Dispatcher(adapter, store, budget or Budget(), **options)
+    state = state_of(store)
+    dispatcher = Dispatcher(adapter, store, state, [budget] if budget else [], **options)
     try:
         with dispatcher.run(job) as deliveries:
             for delivery in deliveries:
@@ -50,6 +76,7 @@ def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, *
             return delivered, deliveries.totals
     finally:
         dispatcher.close()
+        state.close()
 
 
 def labels(delivered):
@@ -111,7 +138,7 @@ def test_an_answer_is_on_disk_before_it_is_handed_on(store):
     delivered = []
 
     def needed():
-        assert all(store.get(str(d.index)) is not None for d in delivered)
+        assert all(stored(store, d.index) is not None for d in delivered)
         return 20 - len(delivered)
 
     run(ScriptedAdapter(), store, needed=needed, delivered=delivered)
@@ -259,15 +286,16 @@ def test_whatever_happens_the_budget_holds_and_no_answer_is_lost(
         assert len(delivered) == 40
     assert adapter.sent <= limit
     answered = {p for p, n in adapter.attempts.items() if n > (int(p) in failures)}
-    assert answered == {b"%d" % i for i in range(40) if store.get(str(i)) is not None}
+    assert answered == {b"%d" % i for i in range(40) if stored(store, i) is not None}
     store.close()
 
 
 def test_closing_early_awaits_and_stores_what_is_under_way(store):
     adapter = ScriptedAdapter(delay=0.05)
-    dispatcher = Dispatcher(adapter, store, Budget(), concurrency=4, retry=FAST)
+    state = state_of(store)
+    dispatcher = Dispatcher(adapter, store, state, concurrency=4, retry=FAST)
     job = Job(
-        key=str,
+        asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
         needed=lambda: 50,
     )
@@ -275,8 +303,9 @@ def test_closing_early_awaits_and_stores_what_is_under_way(store):
         next(iter(deliveries))
     sent = adapter.sent
     assert adapter.in_flight == 0
-    assert sum(store.get(str(i)) is not None for i in range(50)) == sent
+    assert sum(stored(store, i) is not None for i in range(50)) == sent
     dispatcher.close()
+    state.close()
     assert adapter.sent == sent
 
 
@@ -323,11 +352,13 @@ def test_a_failing_denoiser_stops_the_run(store):
     def prepare(indices):
         raise MemoryError
 
-    dispatcher = Dispatcher(ScriptedAdapter(), store, Budget())
-    job = Job(key=str, prepare=prepare, needed=lambda: 10)
+    state = state_of(store)
+    dispatcher = Dispatcher(ScriptedAdapter(), store, state)
+    job = Job(asked=asked, prepare=prepare, needed=lambda: 10)
     with pytest.raises(MemoryError), dispatcher.run(job) as deliveries:
         next(iter(deliveries))
     dispatcher.close()
+    state.close()
 
 
 def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
@@ -342,6 +373,99 @@ def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
 
     with pytest.raises(KeyboardInterrupt):
         run(adapter, store, needed=needed, delivered=delivered, concurrency=6)
-    stored = sum(store.get(str(i)) is not None for i in range(100))
-    assert stored == adapter.sent
+    kept = sum(stored(store, i) is not None for i in range(100))
+    assert kept == adapter.sent
     assert threading.active_count() < 6
+
+
+def test_an_outage_is_waited_out_and_costs_no_votes(store):
+    """A service that is down for longer than all attempts of a variant would last."""
+    down_until = time.monotonic() + 1.5
+
+    def script(payload, attempt):
+        return TransientError("connection refused") if time.monotonic() < down_until else answer()
+
+    adapter = ScriptedAdapter(script)
+    delivered, totals = run(adapter, store, count=30, concurrency=4)
+    assert labels(delivered) == ["bus"] * 30
+    assert totals.attempts == adapter.sent < 30 + 4 * FAST.attempts + 6
+
+
+def test_an_outage_beyond_the_deadline_ends_the_run(store):
+    adapter = ScriptedAdapter(lambda *_: TransientError("connection refused"))
+    began = time.monotonic()
+    with pytest.raises(ProviderError, match="has not answered"):
+        run(adapter, store, count=30, retry=Retry(attempts=4, base=0.001, cap=0.002, deadline=1.0))
+    assert time.monotonic() - began < 3.0
+
+
+def test_throttling_slows_all_workers_down(store):
+    """After a throttled answer the pace is halved, although no limit was stated."""
+    adapter = ScriptedAdapter(
+        lambda p, n: ThrottledError("slow down") if p == b"20" and n == 1 else answer(), delay=0.02
+    )
+    times = []
+    delivered = []
+
+    def needed():
+        times.append(time.monotonic())
+        return 60 - len(delivered)
+
+    run(adapter, store, needed=needed, delivered=delivered, concurrency=8)
+    before, after = times[18] - times[0], times[-1] - times[-19]
+    assert after > 1.2 * before
+
+
+def test_a_stated_pace_is_kept(store):
+    adapter = ScriptedAdapter()
+    adapter.limits = replace(adapter.limits, per_second=50.0)
+    began = time.monotonic()
+    run(adapter, store, count=100, concurrency=8)
+    assert time.monotonic() - began > (100 - 50) / 50 * 0.95  # a second's worth may go at once
+
+
+def test_two_runs_at_once_never_buy_a_variant_twice(store):
+    adapter = ScriptedAdapter(delay=0.01)
+    results = []
+
+    def one():
+        results.append(run(adapter, store, count=40))
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    assert set(adapter.attempts.values()) == {1}
+    assert adapter.sent == 40
+    assert sum(totals.queries for _, totals in results) == 40
+
+
+def test_what_a_dead_process_was_asking_is_asked_again_at_once(store):
+    state = state_of(store)
+    with state.transaction() as database:
+        database.execute(
+            "INSERT INTO leases VALUES (?, ?, ?)",
+            (answer_key(asked(0)), f"{socket.gethostname()}:999999999:1", time.time() + 3600),
+        )
+    state.close()
+    began = time.monotonic()
+    delivered, _ = run(ScriptedAdapter(), store, count=3)
+    assert labels(delivered) == ["bus"] * 3
+    assert time.monotonic() - began < 2.0
+
+
+def test_events_tell_what_happened_and_nothing_secret(store, caplog):
+    with caplog.at_level(logging.DEBUG, logger="smoothapi"):
+        run(
+            ScriptedAdapter(lambda p, n: TransientError("busy") if n == 1 else answer()),
+            store,
+            count=3,
+        )
+        run(ScriptedAdapter(), store, count=3)
+    events = [record.smoothapi for record in caplog.records if hasattr(record, "smoothapi")]
+    attempts = [event for event in events if event["event"] == "attempt"]
+    assert [event["outcome"] for event in attempts].count("failed") == 3
+    assert [event["outcome"] for event in attempts].count("answered") == 3
+    assert sum(event["event"] == "stored" for event in events) == 3

@@ -1,0 +1,49 @@
+"""What a provider charges, with its free tier and volume steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+
+from smoothapi.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A provider's price list.
+
+    Attributes:
+        per_thousand: US dollars for 1,000 pictures.
+        as_of: date of the price list (ISO), or "" where there is none.
+        free_per_month: pictures of each calendar month (UTC) that cost nothing.
+        steps: (pictures a month, dollars per 1,000 beyond them), ascending: volume discounts.
+    """
+
+    per_thousand: Decimal
+    as_of: str = ""
+    free_per_month: int = 0
+    steps: tuple[tuple[int, Decimal], ...] = ()
+
+    def __post_init__(self) -> None:
+        prices = [self.per_thousand, *(price for _, price in self.steps)]
+        starts = [self.free_per_month, *(start for start, _ in self.steps)]
+        if not all(isinstance(p, Decimal) and p.is_finite() and p >= 0 for p in prices):
+            raise UsageError("A price is a finite Decimal from 0 up, in dollars per 1,000.")
+        if starts[0] < 0 or any(one >= other for one, other in pairwise(starts)):
+            raise UsageError(
+                f"The steps of a price list ascend, above the free pictures; these are {starts}."
+            )
+
+    def of(self, pictures: int, already: int = 0) -> Decimal:
+        """Return the dollars for `pictures` more, after `already` in the same month."""
+        bounds = [0, self.free_per_month, *(start for start, _ in self.steps)]
+        prices = [Decimal(0), self.per_thousand, *(price for _, price in self.steps)]
+        total = Decimal(0)
+        for index, price in enumerate(prices):
+            low = max(bounds[index], already)
+            high = already + pictures
+            if index + 1 < len(bounds):
+                high = min(high, bounds[index + 1])
+            total += price * max(0, high - low)
+        return total / 1000
