@@ -5,6 +5,8 @@ Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 1
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -22,6 +24,8 @@ _COMMANDS = {
     "predict": ("smoothapi.cli.certify", "predict", "Give the majority label, with no radius."),
     "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers installed here."),
+    "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
+    "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
     "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),
     "denoiser": ("smoothapi.cli.denoiser", "denoiser", "Train and measure denoisers."),
 }
@@ -59,6 +63,7 @@ def app() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    _log_to_stderr()
     sys.exit(run(arguments))
 
 
@@ -84,6 +89,15 @@ def run(arguments: list[str] | None = None) -> int:
         )
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _log_to_stderr() -> None:
+    """Log to stderr: warnings always, every event with SMOOTHAPI_DEBUG=1."""
+    log = logging.getLogger("smoothapi")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("smoothapi: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if os.environ.get("SMOOTHAPI_DEBUG") == "1" else logging.WARNING)
 
 
 def printable(text: str) -> str:

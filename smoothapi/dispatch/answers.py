@@ -22,7 +22,7 @@ from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _SCHEMA = 1
@@ -108,15 +108,7 @@ class AnswerStore:
         if text is None:
             return None
         try:
-            row = json.loads(text)
-            if row["schema"] != _SCHEMA:
-                raise StoreError(
-                    f"A stored answer has schema {row['schema']!r}, this version reads {_SCHEMA}. "
-                    "Use the version of smoothapi that wrote it, or another SMOOTHAPI_HOME."
-                )
-            if "failed" in row:
-                return PermanentError(str(row["failed"]))
-            return Answer.from_dict(row["answer"])
+            return _outcome(json.loads(text))
         except (ValueError, KeyError, TypeError, UsageError) as error:
             raise StoreError(f"A stored answer is damaged: {error!r}.") from error
 
@@ -141,12 +133,64 @@ class AnswerStore:
                 "stops rather than pay for answers that cannot be kept."
             ) from error
 
+    def all_keys(self) -> Iterator[str]:
+        """Yield the keys of all answers, in the order of storing."""
+        yield from self._cache.iterkeys()
+
+    def row(self, key: str) -> dict[str, Any]:
+        """Return a stored answer with what was asked, as JSON-ready values.
+
+        Raises:
+            StoreError: the row is damaged, or was not written by smoothapi.
+        """
+        self.get(key)
+        row: dict[str, Any] = json.loads(self._cache[key])
+        if answer_key(row.get("asked", {})) != key:
+            raise StoreError("A stored answer is not the answer to what it says was asked.")
+        return row
+
+    def add_row(self, row: object) -> bool:
+        """Store a row that `row` returned, here or elsewhere; False if it was here already.
+
+        Raises:
+            StoreError: it is no such row, or cannot be written.
+        """
+        try:
+            asked = row["asked"]  # type: ignore[index]
+            outcome = _outcome(row)
+            key = answer_key(asked)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
+        if self.get(key) is not None:
+            return False
+        self.put(asked, outcome)
+        return True
+
+    def bytes(self) -> int:
+        """Return the size on disk."""
+        return int(self._cache.volume())
+
+    def clear(self) -> int:
+        """Delete all answers; return how many there were."""
+        return int(self._cache.clear())
+
     def close(self) -> None:
         """Close the database."""
         self._cache.close()
 
     def __len__(self) -> int:
         return len(self._cache)
+
+
+def _outcome(row: Any) -> Answer | PermanentError:
+    if row["schema"] != _SCHEMA:
+        raise StoreError(
+            f"A stored answer has schema {row['schema']!r}, this version reads {_SCHEMA}. Use the "
+            "version of smoothapi that wrote it, or another SMOOTHAPI_HOME."
+        )
+    if "failed" in row:
+        return PermanentError(str(row["failed"]))
+    return Answer.from_dict(row["answer"])
 
 
 def answer_key(parts: Mapping[str, object]) -> str:

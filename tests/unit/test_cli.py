@@ -18,7 +18,6 @@ from smoothapi.cli import INTERRUPTED, run
 from smoothapi.errors import FatalError
 from tests.conftest import ScriptedAdapter, answer
 
-
 # 24 x 32 pixels, and the settings' defaults
 LEAST = fewest_votes(0.25, 0.25, 0.001, noise_delta(24 * 32 * 3, 0.25))
 
@@ -238,3 +237,69 @@ def test_help_and_version_load_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert "certify" in done.stdout
+
+
+def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
+    assert run(["budget"]) == 0
+    assert "No named or periodic budget" in capsys.readouterr().out
+    assert run(["certify", photo, "--budget", "$1/month"]) == 0
+    capsys.readouterr()
+    assert run(["budget", "--json"]) == 0
+    [account] = json.loads(capsys.readouterr().out)
+    assert account["queries"] == LEAST + 1
+    assert account["dollars"] == pytest.approx((LEAST + 1) / 1000)
+    assert (account["name"], account["reserved"], account["dollar_limit"]) == ("default", 0, 1.0)
+    assert run(["budget"]) == 0
+    assert "default" in capsys.readouterr().out
+    assert run(["certify", photo, "--budget", "60/month", "--refresh"]) == 3
+    assert run(["budget", "release"]) == 0
+    assert run(["budget", "reset", "default"]) == 0
+    assert run(["certify", photo, "--budget", "60/month", "--refresh"]) == 0
+
+
+def test_answers_are_exported_and_imported_elsewhere(provider, photo, capsys):
+    adapter = provider()
+    run(["certify", photo])
+    assert run(["cache", "export", "answers.jsonl"]) == 0
+    rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert len(rows) == LEAST + 1
+    assert {"answer", "asked", "schema"} <= rows[0].keys()
+    home = Path("elsewhere")
+    home.mkdir()
+    key = home / "noise.key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    capsys.readouterr()
+    for said in (f"Imported {LEAST + 1:,} answers; 0", f"Imported 0 answers; {LEAST + 1:,}"):
+        assert run(["cache", "--home", str(home), "import", "answers.jsonl"]) == 0
+        assert said in capsys.readouterr().out
+    sent = adapter.sent
+    assert run(["certify", photo, "--home", str(home)]) == 0
+    assert adapter.sent == sent
+    assert run(["cache", "--home", str(home), "verify"]) == 0
+    assert run(["cache", "--home", str(home), "info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["answers"] == LEAST + 1
+    assert run(["cache", "--home", str(home), "clear", "--yes"]) == 0
+    assert run(["cache", "--home", str(home), "info"]) == 0
+    assert "0 answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", "null", '{"schema": 1, "asked": {}}', "x"])
+def test_a_bad_import_says_which_line(line, capsys):
+    Path("bad.jsonl").write_text(line + "\n")
+    assert run(["cache", "import", "bad.jsonl"]) == 2
+    assert "Line 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_one_switch_shows_every_event(photo, monkeypatch, debug):
+    monkeypatch.setenv("SMOOTHAPI_DEBUG", debug)
+    done = subprocess.run(
+        [sys.executable, "-c", "from smoothapi.cli import main; main()", "predict", photo]
+        + ["--denoiser", "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("attempt provider=mock outcome=answered" in done.stderr) == (debug == "1")

@@ -1,0 +1,130 @@
+"""`smoothapi cache`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from smoothapi.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from smoothapi.dispatch import AnswerStore
+
+
+@click.group()
+@click.option("--home", type=click.Path(file_okay=False), help="Key, answers and ledger.")
+@click.pass_context
+def cache(ctx: click.Context, home: str | None) -> None:
+    """Look after the stored answers: each was paid for."""
+    ctx.obj = home
+
+
+@cache.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def info(home: str | None, as_json: bool) -> int:
+    """Say how many answers there are, and where."""
+    with _store(home) as store:
+        facts: dict[str, Any] = {
+            "directory": str(store.directory),
+            "answers": len(store),
+            "bytes": store.bytes(),
+        }
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        size = f"{facts['bytes'] / 2**20:.1f} MiB"
+        click.echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
+    return 0
+
+
+@cache.command()
+@click.pass_obj
+def verify(home: str | None) -> int:
+    """Read every answer, and say which cannot be used."""
+    bad = good = 0
+    with _store(home) as store:
+        for key in store.all_keys():
+            try:
+                store.row(key)
+                good += 1
+            except StoreError as error:
+                bad += 1
+                click.echo(f"{key}: {error}", err=True)
+    click.echo(f"{good:,} answers can be used, {bad:,} cannot.")
+    return 2 if bad else 0
+
+
+@cache.command()
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@click.pass_obj
+def export(home: str | None, file: str) -> int:
+    """Write all answers to FILE (default: stdout) as JSON lines, with what was asked."""
+    with _store(home) as store, _open(file, "w") as stream:
+        count = 0
+        for key in store.all_keys():
+            stream.write(json.dumps(store.row(key), ensure_ascii=False) + "\n")
+            count += 1
+    click.echo(f"Exported {count:,} answers.", err=True)
+    return 0
+
+
+@cache.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@click.pass_obj
+def import_(home: str | None, file: str) -> int:
+    """Add the answers of FILE (default: stdin), as `export` wrote them; those here stay."""
+    added = kept = 0
+    with _store(home) as store, _open(file, "r") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                new = store.add_row(json.loads(line))
+            except (ValueError, StoreError) as error:
+                raise UsageError(
+                    f"Line {number} of {file!r} is no stored answer ({error}). The {added:,} "
+                    "before it were imported."
+                ) from error
+            added, kept = added + new, kept + (not new)
+    click.echo(f"Imported {added:,} answers; {kept:,} were here already.")
+    return 0
+
+
+@cache.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def clear(home: str | None, yes: bool) -> int:
+    """Delete all answers. They were paid for, and cannot be had again for nothing."""
+    with _store(home) as store:
+        if not yes:
+            click.confirm(f"Delete {len(store):,} paid answers?", abort=True)
+        click.echo(f"Deleted {store.clear():,} answers.")
+    return 0
+
+
+@contextmanager
+def _store(home: str | None) -> Iterator[AnswerStore]:
+    from smoothapi.config import resolve  # noqa: PLC0415
+    from smoothapi.dispatch import AnswerStore  # noqa: PLC0415
+
+    store = AnswerStore(resolve(home=home).settings.home / "answers")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _open(file: str, mode: str) -> Any:
+    if file == "-":
+        stream: IO[str] = sys.stdout if mode == "w" else sys.stdin
+        return nullcontext(stream)
+    try:
+        return Path(file).open(mode, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot open {file!r}: {error.strerror}.") from error
