@@ -1,7 +1,8 @@
 """Answers to votes to a certificate: pure numbers and labels, no torch and no I/O.
 
-`bounds` and `evalue` hold the mathematics, `sequential` the tests that a run uses, `arithmetic`
-what floating point costs, `labels` the vote of an answer, `planning` what a run will need.
+`bounds` and `evalue` hold the mathematics, `sequential` the tests that a run uses, `fixed` those of
+the paper, `arithmetic` what floating point costs, `labels` the vote of an answer, `targets` what
+else the same answers can certify (`presence`, `topk`), `planning` what a run will need.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from smoothapi.certify.planning import (
     radius_reachable,
 )
 from smoothapi.certify.sequential import (
+    Claim,
     Decision,
     Reason,
     SequentialCertify,
@@ -35,18 +37,26 @@ from smoothapi.certify.sequential import (
     label_level,
     replay,
 )
+from smoothapi.certify.targets import Absence, MostSpecific, Presence, Target, Top1, TopK
 from smoothapi.certify.verify import verify_claims
 
 __all__ = [
     "GRID",
+    "Absence",
     "Certificate",
+    "Claim",
     "Decision",
     "ImageFacts",
     "LabelSpace",
+    "MostSpecific",
+    "Presence",
     "QueryCount",
     "Reason",
     "SequentialCertify",
     "SequentialPredict",
+    "Target",
+    "Top1",
+    "TopK",
     "Vote",
     "VoteTest",
     "ceil_to",

@@ -46,7 +46,7 @@ class LabelSpace:
                     f"[{name.title()!r}], not {labels!r}."
                 )
             for label in labels:
-                key = _key(label)
+                key = label_key(label)
                 if not key:
                     raise UsageError(f"Class {name!r} has an empty label.")
                 if class_of.setdefault(key, name) != name:
@@ -63,7 +63,7 @@ class LabelSpace:
 
     def class_of(self, label: str) -> str | None:
         """Return the class that a provider label belongs to, None if it belongs to none."""
-        return self._class_of.get(_key(label))
+        return self._class_of.get(label_key(label))
 
     @property
     def digest(self) -> str:
@@ -101,5 +101,6 @@ def top1(answer: Answer, space: LabelSpace | None = None) -> str | None:
     return min(name for label in specific if (name := space.class_of(label.name)) is not None)
 
 
-def _key(label: str) -> str:
+def label_key(label: str) -> str:
+    """Return what labels are compared by: no case, no spaces around."""
     return label.strip().casefold()

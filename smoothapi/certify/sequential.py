@@ -54,7 +54,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from scipy.special import betaincc
 
@@ -70,7 +70,7 @@ from smoothapi.certify.evalue import PRIOR, boundary, p_lower
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
 Vote: TypeAlias = str | None
 """A label, or None for "no answer"."""
@@ -84,8 +84,8 @@ SMALLEST_RADIUS = 0.125
 FIRST_WEIGHT = 0.9
 """Of alpha, for the first label that a prediction names; each later one gets half of the rest."""
 
-_RADIUS_DECIMALS = 6
-_SHARE_DECIMALS = 9
+RADIUS_DECIMALS = 6
+SHARE_DECIMALS = 9
 
 
 class Reason(StrEnum):
@@ -115,6 +115,25 @@ _TEXTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing that a decision says about a label.
+
+    Attributes:
+        label: the label.
+        relation: what holds of it everywhere within the radius.
+        radius: L2 radius that is certified.
+        p_lower: lower bound of the share of answers of which it holds, rounded down.
+        votes: (k, n): answers of which it held, and all that were counted for it.
+    """
+
+    label: str
+    relation: Literal["present", "absent", "among the best"]
+    radius: float
+    p_lower: float
+    votes: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What the votes say.
 
@@ -132,6 +151,8 @@ class Decision:
         candidate_votes: (k, n) of the candidate's test: votes for it, and all votes it counts.
         alpha: chance that a run like this certifies anything wrongly.
         level: chance that the candidate's test alone does.
+        claims: what is certified by targets other than the top label; `label` then says it in
+            words. All claims of a decision hold together with probability 1 - alpha.
     """
 
     label: str | None
@@ -145,6 +166,7 @@ class Decision:
     candidate_votes: tuple[int, int]
     alpha: float
     level: float
+    claims: tuple[Claim, ...] = ()
 
     @property
     def abstained(self) -> bool:
@@ -227,8 +249,8 @@ class SequentialCertify:
     ) -> None:
         check_sigma(sigma)
         check_alpha(alpha)
-        _check_max_votes(max_votes)
-        _check_delta(delta)
+        check_max_votes(max_votes)
+        check_delta(delta)
         self._radii = _ascending(radius)
         self._sigma = sigma
         self._delta = delta
@@ -239,7 +261,7 @@ class SequentialCertify:
         self._shares = shares
         self._level = label_level(shares[0], alpha)
         self._boundaries = tuple(boundary(share, self._level) for share in shares)
-        self._ballot = _Ballot(max_votes)
+        self._ballot = Ballot(max_votes)
         self._certified: str | None = None
         self._reached = 0
         self._p_lower = 0.0
@@ -266,7 +288,7 @@ class SequentialCertify:
         Raises:
             UsageError: the test is done, or the vote is neither text nor None.
         """
-        _check_vote(vote, done=self.done)
+        check_vote(vote, done=self.done)
         if vote != self._candidate():
             self._raise_bound()
         self._ballot.add(vote)
@@ -302,7 +324,7 @@ class SequentialCertify:
             p_low = p_lower(k, votes, self._level)
             if self._reached:
                 p_low = max(p_low, self._shares[self._reached - 1])
-        p_low = floor_to(p_low, _SHARE_DECIMALS)
+        p_low = floor_to(p_low, SHARE_DECIMALS)
         radius = 0.0
         if self._reached:
             radius = self._radii[self._reached - 1] if self._radii else self._radius_of(p_low)
@@ -370,7 +392,7 @@ class SequentialCertify:
 
     def _radius_of(self, p_low: float) -> float:
         share = max(p_low - self._delta, 0.0)
-        return floor_to(radius_from_p(share, self._sigma), _RADIUS_DECIMALS)
+        return floor_to(radius_from_p(share, self._sigma), RADIUS_DECIMALS)
 
     def _reason(self) -> Reason:
         if self._certified is not None:
@@ -423,7 +445,7 @@ def needed_share(radius: float, sigma: float, delta: float) -> float:
     """
     check_sigma(sigma)
     check_radius(radius)
-    _check_delta(delta)
+    check_delta(delta)
     share = math.nextafter(required_p(radius, sigma) + delta, 2.0)
     if share >= 1.0 - 1e-12:
         raise UnreachableRadiusError(
@@ -457,10 +479,10 @@ class SequentialPredict:
 
     def __init__(self, *, alpha: float, max_votes: int, unlikely: float = UNLIKELY) -> None:
         check_alpha(alpha)
-        _check_max_votes(max_votes)
+        check_max_votes(max_votes)
         self._alpha = alpha
         self._unlikely = unlikely
-        self._ballot = _Ballot(max_votes)
+        self._ballot = Ballot(max_votes)
         self._named: dict[str, _Named] = {}
         self._predicted: str | None = None
         self._ended: Reason | None = None
@@ -483,12 +505,12 @@ class SequentialPredict:
         Raises:
             UsageError: the test is done, or the vote is neither text nor None.
         """
-        _check_vote(vote, done=self.done)
+        check_vote(vote, done=self.done)
         ballot = self._ballot
         ballot.add(vote)
         leader = ballot.leader
         if leader is not None and leader not in self._named:
-            level = self._alpha * _weight(len(self._named))
+            level = self._alpha * candidate_weight(len(self._named))
             self._named[leader] = _Named(leader, level, ballot.votes, dict(ballot.tally))
         elif vote in self._named and self._missing(self._named[vote]) <= 0:
             self._predicted = vote
@@ -544,11 +566,8 @@ class SequentialPredict:
 
     def _missing_unnamed(self) -> int:
         """Return how many votes in a row some label that is not named needs: first the lead."""
-        tally = self._ballot.tally
-        lead = 0 if self._ballot.leader is None else tally[self._ballot.leader]
-        others = (n for vote, n in tally.items() if vote is not None and vote not in self._named)
-        fresh = boundary(0.5, self._alpha * _weight(len(self._named)))[0]
-        return lead - max(others, default=0) + 1 + fresh
+        fresh = boundary(0.5, self._alpha * candidate_weight(len(self._named)))[0]
+        return self._ballot.votes_to_lead(self._named) + fresh
 
     def _best_case(self) -> int:
         return min(
@@ -579,7 +598,7 @@ def replay(test: VoteTest, votes: Iterable[Vote]) -> Decision:
 
 
 @dataclass(slots=True)
-class _Ballot:
+class Ballot:
     """The votes so far."""
 
     max_votes: int
@@ -596,9 +615,22 @@ class _Ballot:
 
     @property
     def left(self) -> int:
+        """How many further votes are allowed."""
         return self.max_votes - self.votes
 
+    def behind(self, label: str) -> int:
+        """Return how many votes the label is behind the leader."""
+        lead = 0 if self.leader is None else self.tally[self.leader]
+        return lead - self.tally.get(label, 0)
+
+    def votes_to_lead(self, named: Container[str]) -> int:
+        """Return how many votes in a row make some label that is not named the leader."""
+        others = (n for vote, n in self.tally.items() if vote is not None and vote not in named)
+        lead = 0 if self.leader is None else self.tally[self.leader]
+        return lead - max(others, default=0) + 1
+
     def sorted_tally(self) -> dict[Vote, int]:
+        """Return the tally, most votes first, then by name."""
         return dict(sorted(self.tally.items(), key=lambda item: (-item[1], item[0] or "")))
 
 
@@ -612,7 +644,7 @@ class _Named:
     before: Mapping[Vote, int]
 
 
-def _weight(earlier: int) -> float:
+def candidate_weight(earlier: int) -> float:
     """Return w_j for a label named after `earlier` others; the w_j sum to 1."""
     return FIRST_WEIGHT if earlier == 0 else (1.0 - FIRST_WEIGHT) * 0.5**earlier
 
@@ -636,7 +668,8 @@ def _too_few(what: str, sigma: float, alpha: float, least: int, max_votes: int) 
     )
 
 
-def _check_vote(vote: object, *, done: bool) -> None:
+def check_vote(vote: object, *, done: bool) -> None:
+    """Raise UsageError if the test is done, or the vote is neither text nor None."""
     if done:
         raise UsageError(
             "The test has decided and takes no more votes: stop when `done` is true. Votes that "
@@ -646,12 +679,14 @@ def _check_vote(vote: object, *, done: bool) -> None:
         raise UsageError(f"A vote is a label's name or None, not {type(vote).__name__}.")
 
 
-def _check_max_votes(max_votes: int) -> None:
+def check_max_votes(max_votes: int) -> None:
+    """Raise UsageError unless a vote is allowed."""
     if max_votes < 1:
         raise UsageError(f"max_votes={max_votes}: at least one vote must be allowed.")
 
 
-def _check_delta(delta: float) -> None:
+def check_delta(delta: float) -> None:
+    """Raise UsageError unless delta is in [0, 1/2)."""
     if not (0.0 <= delta < 0.5):
         raise UsageError(
             f"delta={delta}: what is taken off the share of votes is in [0, 1/2). A working image "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from smoothapi.certify import SequentialCertify, SequentialPredict
+from smoothapi.certify import SequentialCertify, SequentialPredict, TopK
 
 if TYPE_CHECKING:
     from smoothapi.certify import Decision, VoteTest
@@ -39,13 +39,14 @@ def kinds() -> dict[str, VoteTest]:
         "radii": SequentialCertify(sigma=1.0, radius=(0.1, 0.4, 0.8), **common),
         "largest": SequentialCertify(sigma=1.0, radius=None, **common),
         "predict": SequentialPredict(**common),
+        "top k": TopK(2).start(sigma=1.0, radius=0.2, **common),
     }
 
 
-@pytest.mark.parametrize("kind", ["radius", "radii", "largest", "predict"])
+@pytest.mark.parametrize("kind", ["radius", "radii", "largest", "predict", "top k"])
 def test_concurrency_changes_nothing(kind: str) -> None:
     rng = np.random.default_rng(31)
-    for seed in range(40):
+    for seed in range(8 if kind == "top k" else 40):
         p = rng.uniform(0.4, 1.0)
         stream = rng.choice(4, size=120, p=[p, (1 - p) / 2, (1 - p) / 4, (1 - p) / 4])
         alone, _ = run_with(kinds()[kind], stream, 1, seed)
@@ -54,7 +55,7 @@ def test_concurrency_changes_nothing(kind: str) -> None:
             assert crowd == alone
 
 
-@pytest.mark.parametrize("kind", ["radius", "radii", "predict"])
+@pytest.mark.parametrize("kind", ["radius", "radii", "predict", "top k"])
 def test_an_unbroken_run_wastes_nothing(kind: str) -> None:
     test = kinds()[kind]
     decision, sent = run_with(test, np.zeros(120, dtype=int), 1000, 1)
@@ -62,12 +63,12 @@ def test_an_unbroken_run_wastes_nothing(kind: str) -> None:
     assert sent == decision.votes
 
 
-@pytest.mark.parametrize("kind", ["radius", "radii", "predict"])
+@pytest.mark.parametrize("kind", ["radius", "radii", "predict", "top k"])
 def test_needed_is_the_best_case_after_any_history(kind: str) -> None:
     # That many votes for the best label end the run well, and no label could do with fewer.
     rng = np.random.default_rng(32)
     checked = 0
-    for _ in range(60):
+    for _ in range(25 if kind == "top k" else 60):
         history = rng.choice(4, size=int(rng.integers(0, 25)), p=[0.6, 0.2, 0.1, 0.1])
         fewest = []
         need = None
@@ -89,7 +90,7 @@ def test_needed_is_the_best_case_after_any_history(kind: str) -> None:
             if fewest:
                 assert min(fewest) == need
                 checked += 1
-    assert checked > 20
+    assert checked > 10
 
 
 def test_a_vote_for_the_best_label_always_brings_the_end_one_nearer() -> None:

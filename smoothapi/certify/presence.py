@@ -1,0 +1,345 @@
+"""Tests of yes/no votes: is a label among those of the answer?
+
+Votes are the text that `Presence.vote` and `MostSpecific.vote` make of an answer, so that they can
+be kept and replayed like labels; None is a variant that failed for good, and counts against all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from scipy.special import betaincc
+
+from smoothapi.certify.arithmetic import floor_to
+from smoothapi.certify.bounds import check_alpha
+from smoothapi.certify.evalue import PRIOR, Boundary, boundary, p_lower
+from smoothapi.certify.sequential import (
+    SHARE_DECIMALS,
+    UNLIKELY,
+    Ballot,
+    Claim,
+    Decision,
+    Reason,
+    SequentialCertify,
+    Vote,
+    candidate_weight,
+    check_max_votes,
+    check_vote,
+    needed_share,
+)
+from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Wanted: TypeAlias = Literal["either", "present", "absent"]
+
+
+class PresenceTest:
+    """Decide for each of some labels, chosen beforehand, whether it is present or absent.
+
+    With probability at least 1 - alpha, whenever the run is stopped, every claim holds: no L2
+    change up to its radius changes what the majority of noisy copies says of that label. Each
+    label has alpha / (number of labels); present and absent exclude each other, so
+    `SequentialCertify` covers both with one level.
+
+    Args:
+        labels: the labels asked for; votes are JSON lists of those that are present.
+        wanted: which outcome is worth a certificate; the other one then ends the run early.
+        sigma, alpha, max_votes, radius, delta: as for `SequentialCertify`.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        wanted: Wanted,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+    ) -> None:
+        check_alpha(alpha)
+        self._labels = tuple(labels)
+        self._wanted = wanted
+        self._alpha = alpha
+        self._tests = {
+            label: SequentialCertify(
+                sigma=sigma,
+                alpha=alpha / len(self._labels),
+                max_votes=max_votes,
+                radius=radius,
+                delta=delta,
+            )
+            for label in self._labels
+        }
+        self._tally: Counter[Vote] = Counter()
+
+    @property
+    def done(self) -> bool:
+        """Whether all labels are decided or given up."""
+        return all(test.done for test in self._tests.values())
+
+    def add(self, vote: Vote) -> None:
+        """Count the next vote in order of index: a JSON list of the labels present, or None.
+
+        Raises:
+            UsageError: the test is done, or the vote is none of these.
+        """
+        check_vote(vote, done=self.done)
+        present = None if vote is None else frozenset(_names(vote))
+        self._tally[vote] += 1
+        for label, test in self._tests.items():
+            if not test.done:
+                test.add(self._answer(label, present))
+
+    def needed(self) -> int:
+        """Return the most further votes that may be in flight: what the slowest label needs."""
+        return max(test.needed() for test in self._tests.values())
+
+    def result(self) -> Decision:
+        """Return the decision on the votes so far, with a claim for each label decided."""
+        decisions = {label: test.result() for label, test in self._tests.items()}
+        claims = tuple(
+            Claim(
+                label=label,
+                relation="present" if decision.label == "present" else "absent",
+                radius=decision.radius,
+                p_lower=decision.p_lower,
+                votes=decision.candidate_votes,
+            )
+            for label, decision in decisions.items()
+            if decision.label is not None
+        )
+        # What is shown for all is the weakest claim, or the first label if there is none.
+        first = decisions[claims[0].label] if claims else next(iter(decisions.values()))
+        return replace(
+            first,
+            label=", ".join(f"{c.label} {c.relation}" for c in claims) or None,
+            reason=Reason.CERTIFIED if claims else first.reason,
+            radius=min((c.radius for c in claims), default=0.0),
+            p_lower=min((c.p_lower for c in claims), default=first.p_lower),
+            votes=self._tally.total(),
+            tally=dict(self._tally.most_common()),
+            alpha=self._alpha,
+            claims=claims,
+        )
+
+    def _answer(self, label: str, present: frozenset[str] | None) -> Vote:
+        """Return the label's vote; an outcome that is not wanted is counted against the other."""
+        if present is None:
+            return None
+        outcome = "present" if label in present else "absent"
+        return outcome if self._wanted in ("either", outcome) else None
+
+
+@dataclass(slots=True)
+class _Chain:
+    """A most specific label with its parents, and how often each was present since it was named."""
+
+    labels: tuple[str, ...]
+    level: float
+    since: int
+    present: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.present = [0] * len(self.labels)
+
+    def count(self, names: frozenset[str]) -> None:
+        """Count an answer: a label of the chain is present if it or a more specific one is."""
+        below = False
+        for place, label in enumerate(self.labels):
+            below = below or label in names
+            self.present[place] += below
+
+
+class MostSpecificTest:
+    """Certify the most specific label of a chain of parents that the votes allow.
+
+    The chain is that of the label which leads as the answers' most specific; as in
+    `SequentialPredict`, a chain is tested on the votes after its label took the lead, and the j-th
+    has level alpha * w_j. Within a chain nothing is split: the presence of a label implies that of
+    its parents, so the votes for a parent are never fewer, and if a label is certified wrongly
+    then so is the most general label whose share does not suffice. With probability at least
+    1 - alpha all claims hold, whenever the run is stopped.
+
+    Args:
+        sigma, alpha, max_votes, delta: as for `SequentialCertify`.
+        radius: the L2 radius wanted.
+        unlikely: a label is given up, and its parent tried for, as in `SequentialCertify`.
+
+    Raises:
+        UnreachableRadiusError: not even an unbroken run of `max_votes` votes would suffice.
+        UsageError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+        unlikely: float = UNLIKELY,
+    ) -> None:
+        check_alpha(alpha)
+        check_max_votes(max_votes)
+        if not isinstance(radius, (int, float)):
+            raise UsageError("The most specific label is certified at one wanted radius: name it.")
+        self._alpha = alpha
+        self._radius = float(radius)
+        self._share = needed_share(radius, sigma, delta)
+        self._unlikely = unlikely
+        self._ballot = Ballot(max_votes)
+        self._chains: dict[str, _Chain] = {}
+        self._raw: Counter[Vote] = Counter()
+        self._ended: Reason | None = None
+        least = self._missing_unnamed()
+        if least > max_votes:
+            raise UnreachableRadiusError(
+                f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least "
+                f"{least:,} votes, and {max_votes:,} are allowed. Allow more, or ask for a smaller "
+                "radius."
+            )
+        self._hope = max(self._share, 1.0 - self._bound(0).most_losses(max_votes) / max_votes)
+
+    @property
+    def done(self) -> bool:
+        """Whether the test has decided; then it takes no more votes."""
+        return self._ended is not None
+
+    def add(self, vote: Vote) -> None:
+        """Count the next vote in order of index: what `MostSpecific.vote` made of the answer.
+
+        Raises:
+            UsageError: the test is done, or the vote is none of these.
+        """
+        check_vote(vote, done=self.done)
+        chain, others = ((), ()) if vote is None else _chain(vote)
+        self._raw[vote] += 1
+        names = frozenset((*chain, *others))
+        for known in self._chains.values():
+            known.count(names)
+        ballot = self._ballot
+        ballot.add(chain[0] if chain else None)
+        leader = ballot.leader
+        if leader is not None and leader not in self._chains:
+            level = self._alpha * candidate_weight(len(self._chains))
+            self._chains[leader] = _Chain(chain, level, ballot.votes)
+        self._ended = self._end()
+
+    def needed(self) -> int:
+        """Return the most further votes that may be in flight without buying one in vain."""
+        return 0 if self.done else min(self._ballot.left, self._best_case())
+
+    def result(self) -> Decision:
+        """Return the decision on the votes so far; its claim is the most specific there is."""
+        ballot = self._ballot
+        leading = self._chains.get(ballot.leader) if ballot.leader is not None else None
+        chains = [leading, *(c for c in self._chains.values() if c is not leading)]
+        claim = None
+        for chain in chains:
+            if chain is not None and claim is None:
+                claim = self._claim(chain)
+        k, n = (leading.present[0], ballot.votes - leading.since) if leading else (0, 0)
+        reason = self._ended or Reason.STOPPED
+        if ballot.leader is None and ballot.votes:
+            reason = Reason.NO_ANSWER
+        return Decision(
+            label=claim.label if claim else None,
+            reason=Reason.CERTIFIED if claim else reason,
+            radius=self._radius if claim else 0.0,
+            radii=(self._radius,),
+            p_lower=claim.p_lower if claim else 0.0,
+            votes=ballot.votes,
+            tally=dict(self._raw.most_common()),
+            candidate=claim.label if claim else ballot.leader,
+            candidate_votes=claim.votes if claim else (k, n),
+            alpha=self._alpha,
+            level=leading.level if leading else 0.0,
+            claims=(claim,) if claim else (),
+        )
+
+    def _end(self) -> Reason | None:
+        ballot = self._ballot
+        chain = self._chains.get(ballot.leader) if ballot.leader is not None else None
+        place = self._aim(chain) if chain else None
+        if chain and place is not None and self._missing(chain, place) <= 0:
+            return Reason.CERTIFIED
+        if ballot.left == 0:
+            return Reason.CAP
+        if self._best_case() > ballot.left:
+            return Reason.FUTILE
+        if chain and place is None:
+            return Reason.UNLIKELY
+        hopeless = betaincc(PRIOR[0], ballot.votes + PRIOR[1], self._hope) < self._unlikely
+        return Reason.UNLIKELY if chain is None and hopeless else None
+
+    def _aim(self, chain: _Chain) -> int | None:
+        """Return the place of the most specific label that is certified or not yet hopeless."""
+        n = self._ballot.votes - chain.since
+        for place, k in enumerate(chain.present):
+            if self._missing(chain, place) <= 0:
+                return place
+            if betaincc(k + PRIOR[0], n - k + PRIOR[1], self._hope) >= self._unlikely:
+                return place
+        return None
+
+    def _claim(self, chain: _Chain) -> Claim | None:
+        n = self._ballot.votes - chain.since
+        for place, k in enumerate(chain.present):
+            if self._missing(chain, place) <= 0:
+                bound = max(p_lower(k, n, chain.level), self._share)
+                return Claim(
+                    chain.labels[place],
+                    "present",
+                    self._radius,
+                    floor_to(bound, SHARE_DECIMALS),
+                    (k, n),
+                )
+        return None
+
+    def _missing(self, chain: _Chain, place: int) -> int:
+        n = self._ballot.votes - chain.since
+        return boundary(self._share, chain.level)[n - chain.present[place]] - n
+
+    def _missing_unnamed(self) -> int:
+        return self._ballot.votes_to_lead(self._chains) + self._bound(len(self._chains))[0]
+
+    def _bound(self, earlier: int) -> Boundary:
+        return boundary(self._share, self._alpha * candidate_weight(earlier))
+
+    def _best_case(self) -> int:
+        ballot = self._ballot
+        best = self._missing_unnamed()
+        for label, chain in self._chains.items():
+            place = self._aim(chain)
+            if place is not None:
+                behind = 0 if label == ballot.leader else ballot.behind(label) + 1
+                best = min(best, max(behind, self._missing(chain, place)))
+        return best
+
+
+def _names(vote: str) -> list[str]:
+    try:
+        names = json.loads(vote)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{vote!r} is no vote of this target: expected a JSON list of labels.")
+    return names
+
+
+def _chain(vote: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    try:
+        chain, others = json.loads(vote)
+        return tuple(_names(json.dumps(chain))), tuple(_names(json.dumps(others)))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{vote!r} is no vote of this target: expected a label with its parents, and others."
+        ) from error

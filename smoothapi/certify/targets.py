@@ -1,0 +1,225 @@
+"""What may be certified from the same answers: a target turns answers into votes and tests them.
+
+The label that a provider puts first is not always the one to ask about: on one API the top three
+of a photo were tied to the last digit. A target costs no further query; it is chosen before the
+first vote.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from smoothapi.certify.labels import LabelSpace, label_key, top1
+from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
+from smoothapi.certify.sequential import SequentialCertify, Vote, VoteTest
+from smoothapi.certify.topk import TopKTest
+from smoothapi.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from smoothapi.answer import Answer
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What is certified. Votes are text or None, so that they can be kept and replayed."""
+
+    def vote(self, answer: Answer | None) -> Vote:
+        """Return the vote of an answer; None stands for a variant that failed for good."""
+        ...
+
+    def start(
+        self,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+    ) -> VoteTest:
+        """Return a fresh test of such votes; arguments as for `SequentialCertify`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Top1:
+    """The label with the highest score.
+
+    Attributes:
+        space: the caller's classes; by default the provider's own labels.
+    """
+
+    space: LabelSpace | None = None
+
+    def vote(self, answer: Answer | None) -> Vote:
+        """Return `top1` of the answer."""
+        return None if answer is None else top1(answer, self.space)
+
+    def start(
+        self,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+    ) -> SequentialCertify:
+        """Return a `SequentialCertify`."""
+        return SequentialCertify(
+            sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
+        )
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether labels are among those of the answer with at least some score.
+
+    A label counts as present if it, or a label that names it among its parents, has the score.
+    An answer without it, also an empty one, says that it is absent; a failed variant says
+    neither. Labels are compared without regard to case.
+
+    Attributes:
+        labels: one label, or several that share alpha.
+        score: the least score, in (0, 1].
+        wanted: "present" or "absent" ends a run early that goes the other way; "either" certifies
+            whichever it is.
+    """
+
+    labels: tuple[str, ...]
+    score: float
+    wanted: Wanted = field(default="either", kw_only=True)
+
+    def __init__(
+        self, labels: str | Sequence[str], score: float, *, wanted: Wanted = "either"
+    ) -> None:
+        names = (labels,) if isinstance(labels, str) else tuple(labels)
+        keys = [label_key(name) for name in names]
+        if not names or not all(keys) or len(set(keys)) < len(keys):
+            raise UsageError(f"labels={labels!r}: name at least one label, and each only once.")
+        if wanted not in ("either", "present", "absent"):
+            raise UsageError(f'wanted={wanted!r} is not "either", "present" or "absent".')
+        _check_score(score)
+        object.__setattr__(self, "labels", names)
+        object.__setattr__(self, "score", float(score))
+        object.__setattr__(self, "wanted", wanted)
+
+    def vote(self, answer: Answer | None) -> Vote:
+        """Return a JSON list of those labels that are present."""
+        if answer is None:
+            return None
+        present = {label_key(name) for name in _present(answer, self.score)}
+        return json.dumps([name for name in self.labels if label_key(name) in present])
+
+    def start(
+        self,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+    ) -> PresenceTest:
+        """Return a `PresenceTest`."""
+        return PresenceTest(
+            self.labels,
+            self.wanted,
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+            radius=radius,
+            delta=delta,
+        )
+
+
+def Absence(labels: str | Sequence[str], score: float) -> Presence:  # noqa: N802 - read as a target
+    """Return `Presence` with only absence worth a certificate."""
+    return Presence(labels, score, wanted="absent")
+
+
+@dataclass(frozen=True)
+class MostSpecific:
+    """The most specific label whose presence can be certified: Vulture, else Bird, else Animal.
+
+    Attributes:
+        score: the least score of a label that counts as present, in (0, 1].
+    """
+
+    score: float
+
+    def __post_init__(self) -> None:
+        _check_score(self.score)
+
+    def vote(self, answer: Answer | None) -> Vote:
+        """Return JSON: the top label with its parents, and what else is present."""
+        if answer is None:
+            return None
+        present = _present(answer, self.score)
+        name = top1(answer)
+        if name is None or name not in present:
+            return json.dumps([[], sorted(present)])
+        parents = next(label.parents for label in answer.labels if label.name == name)
+        chain = list(dict.fromkeys((name, *parents)))
+        return json.dumps([chain, sorted(present.difference(chain))])
+
+    def start(
+        self,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+    ) -> MostSpecificTest:
+        """Return a `MostSpecificTest`; it takes one wanted radius."""
+        return MostSpecificTest(
+            sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
+        )
+
+
+@dataclass(frozen=True)
+class TopK:
+    """A label that stays among the k with the largest shares of votes (Jia et al., ICLR 2020).
+
+    Attributes:
+        k: how many are among the best, at least 1.
+        space: the caller's classes; by default the provider's own labels.
+    """
+
+    k: int
+    space: LabelSpace | None = None
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"k={self.k}: the best are at least one label.")
+
+    def vote(self, answer: Answer | None) -> Vote:
+        """Return `top1` of the answer: shares are of first places."""
+        return None if answer is None else top1(answer, self.space)
+
+    def start(
+        self,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+    ) -> TopKTest:
+        """Return a `TopKTest`; it takes one wanted radius, or None."""
+        return TopKTest(
+            self.k, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
+        )
+
+
+def _present(answer: Answer, score: float) -> set[str]:
+    """Return the labels with at least the score, and all their parents."""
+    certain = [label for label in answer.labels if label.score >= score]
+    return {name for label in certain for name in (label.name, *label.parents)}
+
+
+def _check_score(score: float) -> None:
+    if not (0.0 < score <= 1.0):
+        raise UsageError(f"score={score}: the least score of a label that counts is in (0, 1].")

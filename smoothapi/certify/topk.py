@@ -1,0 +1,354 @@
+"""A label that stays among the k best (Jia, Cao, Wang and Gong, ICLR 2020), tested sequentially.
+
+Their radius needs a lower bound for the label's share of the votes and upper bounds for all other
+labels', holding together. Here they hold together at every vote.
+
+*Upper bounds, for all labels at once, however many.* A label with share s is given level
+beta * s: as shares sum to 1, the levels sum to beta. With E the e-value against "share at least u"
+(the mirrored one of `smoothapi.certify.evalue`),
+
+    upper = sup { u : E_n(u) < 1 / (beta u) },
+
+so a label is wronged only if E_n(s) reaches 1 / (beta s), which has probability at most beta * s.
+A label that was never seen has the upper bound of 0 votes.
+
+*The lower bound* is that of a candidate, tested on the votes after it took the lead, with level
+alpha * w_j for the j-th, as in `SequentialPredict`.
+
+Both use the uniform mixture, whose hazard rate 1 / (1 - p) grows everywhere: so the e-values are
+monotone on the whole way from the observed share outward, and a bisection is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import betaincinv, ndtr, ndtri
+
+from smoothapi.certify.arithmetic import floor_to
+from smoothapi.certify.bounds import check_alpha, check_counts, check_radius, check_sigma
+from smoothapi.certify.evalue import log_evalue, rounded_down
+from smoothapi.certify.sequential import (
+    RADIUS_DECIMALS,
+    SHARE_DECIMALS,
+    UNLIKELY,
+    Ballot,
+    Claim,
+    Decision,
+    Reason,
+    Vote,
+    candidate_weight,
+    check_delta,
+    check_max_votes,
+    check_vote,
+)
+from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_UNIFORM = (1.0, 1.0)
+# A bisection of many points at once: 32^5 is a resolution of 3e-8.
+_POINTS = 33
+_ROUNDS = 5
+
+
+@lru_cache(maxsize=4096)
+def share_lower(k: int, n: int, alpha: float) -> float:
+    """Return a lower bound of a label's share: P(it exceeds the share at some n) <= alpha.
+
+    For k of n votes (n may be 0). Unlike `p_lower` it goes below 1/2. Rounded down.
+    """
+    check_alpha(alpha)
+    if n == 0 or k == 0:
+        return 0.0
+    check_counts(k, n)
+    low, high = 0.0, min(k / n, 1.0 - 1e-12)
+    for _ in range(_ROUNDS):
+        inner = np.linspace(low, high, _POINTS)[1:-1]
+        fails = rounded_down(log_evalue(k, n, inner, _UNIFORM), n) < -math.log(alpha)
+        first = int(np.argmax(fails)) if fails.any() else len(inner)
+        low, high = (
+            float(inner[first - 1]) if first > 0 else low,
+            float(inner[first]) if first < len(inner) else high,
+        )
+    return low
+
+
+@lru_cache(maxsize=4096)
+def share_upper(k: int, n: int, alpha: float) -> float:
+    """Return an upper bound of a label's share; those of all labels hold at once and at every n.
+
+    For k of n votes (n may be 0). The chance that any label's share ever exceeds its bound is at
+    most alpha; see the top of this module. Rounded up.
+    """
+    check_alpha(alpha)
+    if k == n:
+        return 1.0  # also of no votes
+    check_counts(k, n)
+    low, high = k / n, 1.0
+    for _ in range(_ROUNDS):
+        inner = np.linspace(low, high, _POINTS)[1:-1]
+        log_e = rounded_down(log_evalue(n - k, n, 1.0 - inner, _UNIFORM), n)
+        holds = log_e >= -np.log(alpha * inner)
+        first = int(np.argmax(holds)) if holds.any() else len(inner)
+        low, high = (
+            float(inner[first - 1]) if first > 0 else low,
+            float(inner[first]) if first < len(inner) else high,
+        )
+    return high
+
+
+def topk_holds(
+    radius: float, sigma: float, p_low: float, uppers: Sequence[float], *, delta: float = 0.0
+) -> bool:
+    """Return whether a label stays among the k best within `radius` (Jia et al., theorem 1).
+
+    Args:
+        radius: L2 radius, in the units of sigma.
+        sigma: noise level, positive.
+        p_low: lower bound of the label's share.
+        uppers: the k largest upper bounds of other labels' shares.
+        delta: what arithmetic may have moved the probability of any event by.
+    """
+    shift = radius / sigma
+    own = float(ndtr(ndtri(max(p_low - delta, 0.0)) - shift))
+    room = min(1.0, 1.0 - p_low + delta)
+    # The sum of the t-th to the k-th largest, for t = 1..k.
+    sums = np.cumsum(np.sort(np.asarray(uppers, dtype=np.float64)))[::-1] + delta
+    ranks = np.arange(len(sums), 0, -1)
+    rivals = ndtr(ndtri(np.minimum(sums, room)) + shift) / ranks
+    return own > float(rivals.min()) * (1.0 + 1e-12)
+
+
+class TopKTest:
+    """Certify that a label stays among the k labels with the largest shares of votes.
+
+    With probability at least 1 - alpha over the noise, whenever the run is stopped: everywhere
+    within the returned radius the returned label is among the k best. Half of alpha goes to the
+    label's lower bound, half to the others' upper bounds. "No answer" competes as a label does.
+
+    Args:
+        k: how many labels are among the best, at least 1.
+        sigma, alpha, max_votes, delta: as for `SequentialCertify`.
+        radius: the L2 radius wanted; None for the largest that the votes at the end allow.
+        unlikely: give up once even a share of the leader that is above the true one with
+            probability 1 - unlikely would not suffice at the cap.
+
+    Raises:
+        UnreachableRadiusError: not even an unbroken run of `max_votes` votes would suffice.
+        UsageError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | Sequence[float] | None,
+        delta: float = 0.0,
+        unlikely: float = UNLIKELY,
+    ) -> None:
+        check_sigma(sigma)
+        check_alpha(alpha)
+        check_max_votes(max_votes)
+        check_delta(delta)
+        if k < 1:
+            raise UsageError(f"k={k}: the best are at least one label.")
+        if radius is not None and not isinstance(radius, (int, float)):
+            raise UsageError("The k best are certified at one wanted radius, or None.")
+        self._k = k
+        self._sigma = sigma
+        self._alpha = alpha
+        self._delta = delta
+        self._unlikely = unlikely
+        self._radius = None if radius is None else float(radius)
+        self._ballot = Ballot(max_votes)
+        self._since: dict[str, tuple[int, int, float]] = {}
+        self._ended: Reason | None = None
+        if self._radius is not None:
+            check_radius(self._radius)
+        self._best_case = self._fewest_more()
+        if self._best_case is None:
+            raise UnreachableRadiusError(
+                f"radius {radius or 0:g} at sigma {sigma:g} and alpha {alpha:g} is not within "
+                f"reach of {max_votes:,} votes, even if every one is for the same label. Allow "
+                "more, or ask for a smaller radius."
+            )
+
+    @property
+    def done(self) -> bool:
+        """Whether the test has decided; then it takes no more votes."""
+        return self._ended is not None
+
+    def add(self, vote: Vote) -> None:
+        """Count the next vote in order of index: a label, or None for "no answer".
+
+        Raises:
+            UsageError: the test is done, or the vote is neither text nor None.
+        """
+        check_vote(vote, done=self.done)
+        ballot = self._ballot
+        ballot.add(vote)
+        leader = ballot.leader
+        if leader is not None and leader not in self._since:
+            level = 0.5 * self._alpha * candidate_weight(len(self._since))
+            self._since[leader] = (ballot.tally[leader], ballot.votes, level)
+        best = self._best_case
+        if best is not None and vote is not None and vote == best[0]:
+            self._best_case = (vote, best[1] - 1)
+        else:
+            self._best_case = self._fewest_more()
+        if self._radius is not None and self._best_case == (leader, 0):
+            self._ended = Reason.CERTIFIED
+        elif ballot.left == 0:
+            self._ended = Reason.CAP
+        elif self._best_case is None:
+            self._ended = Reason.FUTILE
+        elif vote != leader and self._hopeless():
+            self._ended = Reason.UNLIKELY
+
+    def needed(self) -> int:
+        """Return the most further votes that may be in flight without buying one in vain.
+
+        In a run for the largest radius every vote up to the cap may still enlarge it.
+        """
+        if self.done or self._best_case is None:
+            return 0
+        return self._ballot.left if self._radius is None else self._best_case[1]
+
+    def result(self) -> Decision:
+        """Return the decision on the votes so far; its claim is "among the best"."""
+        ballot = self._ballot
+        leader = ballot.leader
+        p_low, votes, radius = 0.0, (0, 0), 0.0
+        if leader is not None:
+            lower, uppers = self._bounds(leader, 0)
+            p_low = floor_to(lower, SHARE_DECIMALS)
+            since_k, since, _ = self._since[leader]
+            votes = (ballot.tally[leader] - since_k, ballot.votes - since)
+            if self._radius is None:
+                radius = self._largest(p_low, uppers)
+            elif self._ended is Reason.CERTIFIED:
+                radius = self._radius
+        certified = leader is not None and (radius > 0.0 or self._ended is Reason.CERTIFIED)
+        reason = Reason.CERTIFIED if certified else self._ended or Reason.STOPPED
+        if leader is None and ballot.votes:
+            reason = Reason.NO_ANSWER
+        claims: tuple[Claim, ...] = ()
+        if certified and leader is not None:
+            claims = (Claim(leader, "among the best", radius, p_low, votes),)
+        return Decision(
+            label=leader if certified else None,
+            reason=reason,
+            radius=radius,
+            radii=() if self._radius is None else (self._radius,),
+            p_lower=p_low,
+            votes=ballot.votes,
+            tally=ballot.sorted_tally(),
+            candidate=leader,
+            candidate_votes=votes,
+            alpha=self._alpha,
+            level=0.0 if leader is None else self._since[leader][2],
+            claims=claims,
+        )
+
+    def _bounds(self, label: str | None, more: int) -> tuple[float, list[float]]:
+        """Return a label's lower and the k largest other upper bounds, `more` votes for it on.
+
+        None stands for a label that was never seen. A label that has not led is named by the one
+        of these votes that takes the lead, and only those after it count.
+        """
+        ballot = self._ballot
+        n = ballot.votes + more
+        if label in self._since:
+            before, since, level = self._since[label]
+            wins, counted = ballot.tally[label] - before + more, n - since
+        else:
+            wins = counted = max(0, more - ballot.behind(label or "") - 1)
+            level = 0.5 * self._alpha * candidate_weight(len(self._since))
+        others = sorted(
+            (votes for vote, votes in ballot.tally.items() if vote is None or vote != label),
+            reverse=True,
+        )[: self._k]
+        others += [0] * (self._k - len(others))
+        bound_of = {votes: share_upper(votes, n, 0.5 * self._alpha) for votes in set(others)}
+        return share_lower(wins, counted, level), [bound_of[votes] for votes in others]
+
+    def _suffices(self, label: str | None, more: int) -> bool:
+        p_low, uppers = self._bounds(label, more)
+        return topk_holds(self._radius or 0.0, self._sigma, p_low, uppers, delta=self._delta)
+
+    def _fewest_more(self) -> tuple[str | None, int] | None:
+        """Return the label that needs the fewest votes in a row, and how many.
+
+        None if no label can within the cap. A label needs the lead and bounds that suffice.
+        """
+        ballot = self._ballot
+        others = [vote for vote in ballot.tally if vote is not None and vote != ballot.leader]
+        others.sort(key=ballot.behind)
+        best, limit = None, ballot.left
+        for label in (*([ballot.leader] if ballot.leader is not None else []), *others, None):
+            gap = 0 if label is not None and label == ballot.leader else self._gap(label)
+            if gap > limit:
+                break  # the rest is further behind
+            more = self._fewest_for(label, gap, limit)
+            if more is not None:
+                best, limit = (label, more), more - 1
+        return best
+
+    def _gap(self, label: str | None) -> int:
+        return self._ballot.behind(label or "") + 1
+
+    def _fewest_for(self, label: str | None, low: int, limit: int) -> int | None:
+        """Return the fewest votes in [low, limit] that suffice for the label."""
+        if self._suffices(label, low):
+            return low
+        step = 1
+        high = low
+        while not self._suffices(label, high):
+            if high >= limit:
+                return None
+            low, high = high, min(limit, high + step)
+            step *= 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._suffices(label, middle):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _largest(self, p_low: float, uppers: Sequence[float]) -> float:
+        low, high = 0, math.ceil(8.0 * self._sigma * 10**RADIUS_DECIMALS)
+        if not topk_holds(0.0, self._sigma, p_low, uppers, delta=self._delta):
+            return 0.0
+        while high - low > 1:
+            middle = (low + high) // 2
+            radius = middle / 10**RADIUS_DECIMALS
+            if topk_holds(radius, self._sigma, p_low, uppers, delta=self._delta):
+                low = middle
+            else:
+                high = middle
+        return float(low / 10**RADIUS_DECIMALS)
+
+    def _hopeless(self) -> bool:
+        """Return whether the shares seen, made better for the leader, fail even at the cap."""
+        ballot = self._ballot
+        leader = ballot.leader
+        n, cap = ballot.votes, ballot.max_votes
+        k = 0 if leader is None else ballot.tally[leader]
+        hoped = float(betaincinv(k + 0.5, n - k + 0.5, 1.0 - self._unlikely))
+        scale = (1.0 - hoped) / max(n - k, 1)
+        others = sorted((v for label, v in ballot.tally.items() if label != leader), reverse=True)
+        counts = [int(votes * scale * cap) for votes in others[: self._k]]
+        counts += [0] * (self._k - len(counts))
+        level = 0.5 * self._alpha
+        uppers = [share_upper(votes, cap, level) for votes in counts]
+        p_low = share_lower(math.ceil(hoped * cap), cap, level)
+        return not topk_holds(self._radius or 0.0, self._sigma, p_low, uppers, delta=self._delta)
