@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Period: TypeAlias = Literal["run", "day", "month"]
 
 _NANO = 10**9
+_BLOCK = 16  # most queries reserved at once
 _MOST = 10**9  # more queries than anyone sends, for the search of what fits
 
 
@@ -139,11 +141,23 @@ class _Open:
         return int((dollars * _NANO).to_integral_value(ROUND_FLOOR))
 
 
+@dataclass(slots=True)
+class Reservation:
+    """Some queries that were set aside on disk together, and what became of them."""
+
+    number: int
+    already: int
+    size: int
+    taken: int = 0
+    settled: int = 0
+
+
 class Ledger:
     """Keeps budgets for one provider, across threads, processes and crashes.
 
     A query is *reserved* (on disk) before it is sent and *settled* after. Both count as spent; a
     reservation that a crash leaves behind goes on counting, since its query may have been billed.
+    Far from the limit several are reserved at once, to write less; `rest` gives back the unused.
 
     Args:
         state: the shared database.
@@ -166,6 +180,9 @@ class Ledger:
         self._provider = provider
         self._price = price
         self._clock = clock
+        self._lock = threading.Lock()
+        self._current: Reservation | None = None
+        self._retired: list[Reservation] = []
         # A budget without a name per run belongs to this object alone.
         self._own = f"run {uuid.uuid4().hex}"
         self._open = [
@@ -174,73 +191,114 @@ class Ledger:
 
     def room(self) -> int | None:
         """Return how many more queries fit now, or None if there is no limit."""
-        if not self._open:
-            return None
+        self.rest()
         with self._state.transaction() as database:
-            already = self._already(database)
-            rooms = [self._room_of(database, entry, already) for entry in self._open]
-        limited = [room for room in rooms if room is not None]
-        return min(limited) if limited else None
+            return self._room(database, self._already(database))
 
-    def reserve(self, queries: int) -> int:
-        """Set `queries` aside, on disk, and return the reservation's number.
+    def reserve(self, queries: int) -> Reservation:
+        """Set `queries` aside, on disk.
 
         Raises:
             BudgetExceededError: they do not fit; nothing was set aside.
             StoreError: the ledger cannot be written.
         """
+        with self._lock:
+            current = self._current
+            if current is None or current.size - current.taken < queries:
+                current = self._renew(queries)
+            current.taken += queries
+            return current
+
+    def settle(self, reservation: Reservation, queries: int) -> Spent:
+        """Note that `queries` of a reservation were sent, whatever came of it; say their price."""
+        with self._lock:
+            before = reservation.already + reservation.settled
+            reservation.settled += queries
+        return Spent(queries, self._price.of(queries, before))
+
+    def release(self, reservation: Reservation, queries: int) -> None:
+        """Give `queries` of a reservation back: they were not sent."""
+        with self._lock:
+            reservation.taken -= queries
+
+    def rest(self) -> None:
+        """Write down what was settled, and give back what was reserved and not used."""
+        with self._lock:
+            if self._current is None and not self._retired:
+                return
+            with self._state.transaction() as database:
+                self._retire(database)
+
+    def _renew(self, queries: int) -> Reservation:
         now = self._clock()
+        # Apart from what follows: a refusal must not undo it.
+        with self._state.transaction() as database:
+            self._retire(database)
         with self._state.transaction() as database:
             already = self._already(database)
-            nano = _nano(self._price.of(queries, already))
-            accounts: list[tuple[str, str]] = []
-            for entry in self._open:
-                room = self._room_of(database, entry, already)
-                if room is not None and queries > room:
-                    spent = self._spent_of(database, entry)
-                    raise BudgetExceededError(
-                        f"The budget ({entry.budget}) does not allow another query: "
-                        f"{spent.queries:,} sent or reserved, ${spent.dollars.normalize():f} by "
-                        "the price list. All answers are kept: the same call with more budget "
-                        "continues where this one ended."
-                    )
-                key = (entry.name, entry.period(now))
-                accounts.append(key)
+            room = self._room(database, already)
+            if room is not None and queries > room:
+                raise BudgetExceededError(self._refusal(database, already, queries))
+            # Far from the limit many at once; near it one by one, so that none lie idle.
+            size = max(queries, _BLOCK if room is None else min(_BLOCK, room // 64))
+            nano = _nano(self._price.of(size, already))
+            keys = [(entry.name, entry.period(now)) for entry in self._open]
+            for key, entry in zip(keys, self._open, strict=True):
                 database.execute(
                     "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                     "queries = queries + excluded.queries, nano = nano + excluded.nano, "
                     "query_limit = excluded.query_limit, nano_limit = excluded.nano_limit",
-                    (*key, queries, nano, entry.budget.queries, entry.nano_limit),
+                    (*key, size, nano, entry.budget.queries, entry.nano_limit),
                 )
             month = _month(now)
             database.execute(
                 "INSERT INTO usage VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET queries = queries + excluded.queries",
-                (self._provider, month, queries),
+                (self._provider, month, size),
             )
             cursor = database.execute(
                 "INSERT INTO reservations (owner, at, provider, month, accounts, queries, nano) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (owner(), now, self._provider, month, json.dumps(accounts), queries, nano),
+                (owner(), now, self._provider, month, json.dumps(keys), size, nano),
             )
-            return int(cursor.lastrowid or 0)
+        self._current = Reservation(int(cursor.lastrowid or 0), already, size)
+        return self._current
 
-    def settle(self, reservation: int) -> Spent:
-        """Note that a reservation's queries were sent, whatever came of it; return their price."""
-        with self._state.transaction() as database:
-            row = database.execute(
-                "SELECT queries, nano FROM reservations WHERE id = ?", (reservation,)
-            ).fetchone()
-            database.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
-        return Spent(row[0], Decimal(row[1]) / _NANO) if row else Spent()
+    def _retire(self, database: sqlite3.Connection) -> None:
+        """Give back what is unused, and strike off what is settled."""
+        if self._current is not None:
+            self._retired.append(self._current)
+            self._current = None
+        for reservation in self._retired:
+            if reservation.taken < reservation.size:
+                unused = reservation.size - reservation.taken
+                price = self._price.of(unused, reservation.already + reservation.taken)
+                _give_back(database, reservation.number, unused, int(price * _NANO))
+                reservation.size = reservation.taken
+            if reservation.settled == reservation.taken:
+                database.execute("DELETE FROM reservations WHERE id = ?", (reservation.number,))
+        self._retired = [r for r in self._retired if r.settled < r.taken]
 
-    def release(self, reservation: int) -> None:
-        """Give a reservation back: nothing was sent."""
-        with self._state.transaction() as database:
-            _release(database, "id = ?", (reservation,))
+    def _room(self, database: sqlite3.Connection, already: int) -> int | None:
+        rooms = [self._room_of(database, entry, already) for entry in self._open]
+        limited = [room for room in rooms if room is not None]
+        return min(limited) if limited else None
+
+    def _refusal(self, database: sqlite3.Connection, already: int, queries: int) -> str:
+        for entry in self._open:
+            room = self._room_of(database, entry, already)
+            if room is not None and queries > room:
+                break
+        spent = self._spent_of(database, entry)
+        return (
+            f"The budget ({entry.budget}) does not allow another query: {spent.queries:,} sent or "
+            f"reserved, ${spent.dollars.normalize():f} by the price list. All answers are kept: "
+            "the same call with more budget continues where this one ended."
+        )
 
     def close(self) -> None:
-        """Forget the account that belonged to this object alone."""
+        """Settle what is open, and forget the account that belonged to this object alone."""
+        self.rest()
         with self._state.transaction() as database:
             database.execute("DELETE FROM accounts WHERE name = ?", (self._own,))
 
@@ -304,11 +362,12 @@ def release_abandoned(state: SharedState) -> int:
     Do this only when you know that those queries were not billed.
     """
     with state.transaction() as database:
-        rows = database.execute("SELECT id, owner, queries FROM reservations").fetchall()
-        abandoned = [(number, queries) for number, who, queries in rows if owner_is_dead(who)]
-        for number, _ in abandoned:
-            _release(database, "id = ?", (number,))
-    return sum(queries for _, queries in abandoned)
+        rows = database.execute("SELECT id, owner, queries, nano FROM reservations").fetchall()
+        abandoned = [row for row in rows if owner_is_dead(row[1])]
+        for number, _, queries, nano in abandoned:
+            _give_back(database, number, queries, nano)
+            database.execute("DELETE FROM reservations WHERE id = ?", (number,))
+    return sum(row[2] for row in abandoned)
 
 
 def reset(state: SharedState, name: str) -> int:
@@ -317,23 +376,25 @@ def reset(state: SharedState, name: str) -> int:
         return database.execute("DELETE FROM accounts WHERE name = ?", (name,)).rowcount
 
 
-def _release(database: sqlite3.Connection, where: str, values: tuple[object, ...]) -> None:
-    rows = database.execute(
-        f"SELECT id, provider, month, accounts, queries, nano FROM reservations WHERE {where}",  # noqa: S608
-        values,
-    ).fetchall()
-    for number, provider, month, text, queries, nano in rows:
-        for name, period in json.loads(text):
-            database.execute(
-                "UPDATE accounts SET queries = queries - ?, nano = nano - ? "
-                "WHERE name = ? AND period = ?",
-                (queries, nano, name, period),
-            )
+def _give_back(database: sqlite3.Connection, number: int, queries: int, nano: int) -> None:
+    """Take queries that were not sent off a reservation, its accounts and its provider's month."""
+    provider, month, text = database.execute(
+        "SELECT provider, month, accounts FROM reservations WHERE id = ?", (number,)
+    ).fetchone()
+    for name, period in json.loads(text):
         database.execute(
-            "UPDATE usage SET queries = queries - ? WHERE provider = ? AND month = ?",
-            (queries, provider, month),
+            "UPDATE accounts SET queries = queries - ?, nano = nano - ? "
+            "WHERE name = ? AND period = ?",
+            (queries, nano, name, period),
         )
-        database.execute("DELETE FROM reservations WHERE id = ?", (number,))
+    database.execute(
+        "UPDATE usage SET queries = queries - ? WHERE provider = ? AND month = ?",
+        (queries, provider, month),
+    )
+    database.execute(
+        "UPDATE reservations SET queries = queries - ?, nano = nano - ? WHERE id = ?",
+        (queries, nano, number),
+    )
 
 
 def _month(now: float) -> str:

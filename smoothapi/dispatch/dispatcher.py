@@ -1,9 +1,9 @@
 """Variants out, answers back, in order of index, with a bound on what is in flight.
 
 Around one variant: store -> lease -> retry -> (breaker, pace, budget) per attempt -> adapter ->
-store. An answer is on disk before it is handed on. Never more variants are out than could still be needed (the caller's
-`needed()`), so no answer is bought that could not have counted. The dispatcher knows nothing of
-statistics.
+store. An answer is on disk before it is handed on. Never more variants are out than could still
+be needed (the caller's `needed()`), so no answer is bought that could not have counted. The
+dispatcher knows nothing of statistics.
 """
 
 from __future__ import annotations
@@ -170,9 +170,9 @@ class Dispatcher:
 _FEWEST_TO_JUDGE = 10
 _ALWAYS_ALLOWED = 2
 
-_LOOK_AGAIN = (
-    0.05  # seconds until it is looked again whether another process is done with a variant
-)
+_LOOK_AGAIN = 0.05  # seconds until it is looked again what another process is asking for
+_RENEW = 30.0  # seconds after which leases are renewed
+_DROP_AT_ONCE = 16
 
 
 class Run:
@@ -188,6 +188,20 @@ class Run:
         self._lock = threading.Lock()
         self._totals = Totals()
         self._stop = threading.Event()
+        self._window = max(
+            2 * job.batch, 2 * dispatcher.concurrency * dispatcher.adapter.limits.batch
+        )
+        # Where each variant is: looked up to _ahead; missing, preparing, ready, sending, ended.
+        self._ahead = 0
+        self._misses: deque[int] = deque()
+        self._preparing: dict[Future[Sequence[Encode]], list[int]] = {}
+        self._ready: deque[tuple[int, Encode]] = deque()
+        self._sending: set[Future[list[Delivery]]] = set()
+        self._ended: dict[int, Delivery] = {}
+        # Leases on those between missing and ended, and those to be given back.
+        self._held: dict[int, str] = {}
+        self._finished: list[str] = []
+        self._renewed = time.monotonic()
         self._deliveries = self._deliver()
 
     @property
@@ -212,53 +226,105 @@ class Run:
             )
 
     def _deliver(self) -> Generator[Delivery]:  # closing it runs its finally
-        dispatcher, job = self._dispatcher, self._job
-        window = max(2 * job.batch, 2 * dispatcher.concurrency * dispatcher.adapter.limits.batch)
-        ended: dict[int, Delivery] = {}
-        misses: deque[int] = deque()
-        ready: deque[tuple[int, Encode]] = deque()
-        preparing: dict[Future[Sequence[Encode]], list[int]] = {}
-        sending: set[Future[list[Delivery]]] = set()
-        turn = ahead = 0
+        turn = 0
         try:
-            while (needed := job.needed()) > 0:
-                while ahead - turn < min(needed, window):
-                    key = answer_key(job.asked(ahead))
-                    stored = None if job.refresh else dispatcher.store.get(key)
-                    if stored is None:
-                        misses.append(ahead)
-                    else:
-                        ended[ahead] = self._from_store(ahead, stored)
-                    ahead += 1
-                if turn in ended:
-                    delivery = ended.pop(turn)
-                    turn += 1
-                    self._judge(delivery, turn)
-                    yield delivery
+            while (needed := self._job.needed()) > 0:
+                self._look_up(min(turn + needed, turn + self._window))
+                if turn not in self._ended:
+                    self._start_work()
+                    if turn not in self._ended:  # starting may find what another process bought
+                        self._await_work()
                     continue
-                # Prepare whatever has gathered as soon as the last lot is on its way: lots grow
-                # by themselves where preparing is the slower side.
-                if misses and not preparing and len(ready) < job.batch:
-                    lot = [misses.popleft() for _ in range(min(job.batch, len(misses)))]
-                    preparing[dispatcher.preparer.submit(job.prepare, lot)] = lot
-                while ready and len(sending) < dispatcher.concurrency:
-                    size = min(len(ready), dispatcher.adapter.limits.batch)
-                    group = [ready.popleft() for _ in range(size)]
-                    sending.add(dispatcher.senders.submit(self._send, group))
-                under_way: list[Future[Any]] = [*preparing, *sending]
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    if future in preparing:
-                        ready.extend(zip(preparing.pop(future), future.result(), strict=True))
-                    else:
-                        sending.discard(future)
-                        ended.update((d.index, d) for d in future.result())
+                delivery = self._ended.pop(turn)
+                turn += 1
+                self._judge(delivery, turn)
+                yield delivery
         except SmoothAPIError as error:
-            self._halt(preparing, sending)  # what is under way still counts
+            self._halt()  # what is under way still counts
             error.queries = self.totals.attempts
             error.cost = float(self.totals.dollars)
             raise
         finally:
-            self._halt(preparing, sending)
+            self._halt()
+
+    def _look_up(self, end: int) -> None:
+        """Look for the answers of all variants up to `end` in the store."""
+        for index in range(self._ahead, end):
+            if not self._take_stored(index):
+                self._misses.append(index)
+        self._ahead = max(self._ahead, end)
+
+    def _start_work(self) -> None:
+        """Begin to prepare and to send what may be."""
+        dispatcher, job = self._dispatcher, self._job
+        # Prepare whatever has gathered as soon as the last lot is on its way: lots grow by
+        # themselves where preparing is the slower side.
+        if self._misses and not self._preparing and len(self._ready) < job.batch:
+            lot = self._lease_lot()
+            if lot:
+                self._preparing[dispatcher.preparer.submit(job.prepare, lot)] = lot
+        while self._ready and len(self._sending) < dispatcher.concurrency:
+            size = min(len(self._ready), dispatcher.adapter.limits.batch)
+            group = [self._ready.popleft() for _ in range(size)]
+            self._sending.add(dispatcher.senders.submit(self._send, group))
+
+    def _await_work(self) -> None:
+        """Wait until something is done, or there is reason to look again."""
+        under_way: list[Future[Any]] = [*self._preparing, *self._sending]
+        if not under_way:  # all that is missing is being asked for by another process
+            self._stop.wait(_LOOK_AGAIN)
+            return
+        contested = self._misses and not self._preparing
+        done = wait(
+            under_way, _LOOK_AGAIN if contested else _RENEW, return_when=FIRST_COMPLETED
+        ).done
+        for future in done:
+            if future in self._preparing:
+                lot = self._preparing.pop(future)
+                self._ready.extend(zip(lot, future.result(), strict=True))
+            else:
+                self._sending.discard(future)
+                for delivery in future.result():
+                    self._ended[delivery.index] = delivery
+                    self._finished.append(self._held.pop(delivery.index))
+        self._mind_leases()
+
+    def _take_stored(self, index: int) -> bool:
+        """Take the answer of a variant from the store, if it is there."""
+        if self._job.refresh:
+            return False
+        stored = self._dispatcher.store.get(answer_key(self._job.asked(index)))
+        if stored is None:
+            return False
+        self._ended[index] = self._from_store(index, stored)
+        return True
+
+    def _lease_lot(self) -> list[int]:
+        """Return the next variants that no other process is asking for, leased to this run."""
+        lot = [self._misses.popleft() for _ in range(min(self._job.batch, len(self._misses)))]
+        keys = {index: answer_key(self._job.asked(index)) for index in lot}
+        taken = self._dispatcher.leases.take(list(keys.values()))
+        ours: list[int] = []
+        for index in reversed(lot):
+            # Another may have bought it since it was looked up, before or after the lease.
+            if self._take_stored(index):
+                if keys[index] in taken:
+                    self._finished.append(keys[index])
+            elif keys[index] in taken:
+                self._held[index] = keys[index]
+                ours.append(index)
+            else:
+                self._misses.appendleft(index)
+        return ours[::-1]
+
+    def _mind_leases(self) -> None:
+        """Give back the leases of variants that have ended, many at once; renew the others."""
+        if len(self._finished) >= _DROP_AT_ONCE:
+            self._dispatcher.leases.drop(self._finished)
+            self._finished.clear()
+        if self._held and time.monotonic() - self._renewed > _RENEW:
+            self._dispatcher.leases.renew(self._held.values())
+            self._renewed = time.monotonic()
 
     def _from_store(self, index: int, stored: Answer | PermanentError) -> Delivery:
         self._count(cached=1)
@@ -283,46 +349,24 @@ class Run:
                 provider=self._dispatcher.adapter.name,
             )
 
-    def _halt(
-        self,
-        preparing: dict[Future[Sequence[Encode]], list[int]],
-        sending: set[Future[list[Delivery]]],
-    ) -> None:
+    def _halt(self) -> None:
         """Await what is under way, send nothing more."""
         self._stop.set()
-        under_way: list[Future[Any]] = [*preparing, *sending]
+        under_way: list[Future[Any]] = [*self._preparing, *self._sending]
         for future in under_way:
             future.cancel()
         wait(under_way)
+        leases = [*self._held.values(), *self._finished]
+        if leases:
+            self._dispatcher.leases.drop(leases)
+            self._held.clear()
+            self._finished.clear()
+        self._dispatcher.ledger.rest()
 
     def _send(self, group: list[tuple[int, Encode]]) -> list[Delivery]:
         """Send one request until each of its variants has ended. Runs in a sender thread."""
-        leases = self._dispatcher.leases
-        keys = [answer_key(self._job.asked(index)) for index, _ in group]
-        while not leases.take(keys):  # another process is asking for one of these just now
-            if self._stop.wait(_LOOK_AGAIN):
-                return []
-        try:
-            if self._stop.is_set():
-                return []
-            bought = {} if self._job.refresh else self._bought_meanwhile(group, keys)
-            missing = [pair for pair in group if pair[0] not in bought]
-            return [*bought.values(), *(self._buy(missing) if missing else ())]
-        finally:
-            leases.drop(keys)
-
-    def _bought_meanwhile(
-        self, group: list[tuple[int, Encode]], keys: list[str]
-    ) -> dict[int, Delivery]:
-        """Return what another process stored since the store was last looked at."""
-        found: dict[int, Delivery] = {}
-        for (index, _), key in zip(group, keys, strict=True):
-            stored = self._dispatcher.store.get(key)
-            if stored is not None:
-                found[index] = self._from_store(index, stored)
-        return found
-
-    def _buy(self, group: list[tuple[int, Encode]]) -> list[Delivery]:
+        if self._stop.is_set():
+            return []
         payloads = [encode() for _, encode in group]
         outcomes: dict[int, Answer | PermanentError] = {}
         self._count(queries=len(group))
@@ -401,7 +445,7 @@ class Run:
         name = dispatcher.adapter.name
         reservation = dispatcher.ledger.reserve(len(payloads))
         if self._stop.is_set():  # a fatal error came while the ledger was written
-            dispatcher.ledger.release(reservation)
+            dispatcher.ledger.release(reservation, len(payloads))
             raise TransientError("the run was stopped", provider=name)
         began = time.monotonic()
         outcome = "answered"
@@ -427,7 +471,7 @@ class Run:
             outcome = "fatal"
             raise
         finally:
-            price = dispatcher.ledger.settle(reservation)
+            price = dispatcher.ledger.settle(reservation, len(payloads))
             self._count(attempts=len(payloads), dollars=price.dollars)
             emit(
                 "attempt",

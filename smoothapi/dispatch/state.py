@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from smoothapi.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
 _SCHEMA = 1
@@ -144,24 +144,25 @@ class Leases:
         self._seconds = seconds
         self._owner = f"{owner()}:{id(self)}"
 
-    def take(self, keys: list[str]) -> bool:
-        """Lease all of `keys`, or none if another holds one of them."""
+    def take(self, keys: Sequence[str]) -> set[str]:
+        """Lease what of `keys` no other holds, in one transaction; return those."""
         now = time.time()
+        taken: set[str] = set()
         with self._state.transaction() as database:
             for key in keys:
                 row = database.execute(
                     "SELECT owner, until FROM leases WHERE key = ?", (key,)
                 ).fetchone()
                 held = row is not None and row[0] != self._owner and row[1] > now
-                if held and not owner_is_dead(row[0].rpartition(":")[0]):
-                    return False
+                if not held or owner_is_dead(row[0].rpartition(":")[0]):
+                    taken.add(key)
             database.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
-                [(key, self._owner, now + self._seconds) for key in keys],
+                [(key, self._owner, now + self._seconds) for key in taken],
             )
-        return True
+        return taken
 
-    def renew(self, keys: list[str]) -> None:
+    def renew(self, keys: Collection[str]) -> None:
         """Hold `keys` for another full term."""
         with self._state.transaction() as database:
             database.executemany(
@@ -169,7 +170,7 @@ class Leases:
                 [(time.time() + self._seconds, key, self._owner) for key in keys],
             )
 
-    def drop(self, keys: list[str]) -> None:
+    def drop(self, keys: Collection[str]) -> None:
         """Give `keys` back."""
         with self._state.transaction() as database:
             database.executemany(

@@ -295,8 +295,15 @@ def test_a_bad_import_says_which_line(line, capsys):
 def test_one_switch_shows_every_event(photo, monkeypatch, debug):
     monkeypatch.setenv("SMOOTHAPI_DEBUG", debug)
     done = subprocess.run(
-        [sys.executable, "-c", "from smoothapi.cli import main; main()", "predict", photo]
-        + ["--denoiser", "none"],
+        [
+            sys.executable,
+            "-c",
+            "from smoothapi.cli import main; main()",
+            "predict",
+            photo,
+            "--denoiser",
+            "none",
+        ],
         capture_output=True,
         text=True,
         check=False,

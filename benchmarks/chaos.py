@@ -1,0 +1,408 @@
+"""The dispatcher against everything that can go wrong, counted at the server.
+
+A local HTTP service labels pictures and counts what it is sent. Four parts, each printed:
+
+    kill      kill -9 at random moments, many times, in 4 processes that share one store and budget
+    faults    30% of calls fail, in turn by every fault below; the certificate must not change
+    budget    4 processes of 64 threads against Budget(queries=1000): never more arrive
+    overhead  throughput against the ideal at 20 ms latency and concurrency 32; our CPU per query
+
+    python benchmarks/chaos.py [kill|faults|budget|overhead ...] [--kills 200] [--rounds 50]
+
+Faults: 429 with and without Retry-After, 500, 503, connection reset, timeout before and after the
+server answered, half a body, wrong JSON, 200 with an error inside, slow drip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import resource
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from decimal import Decimal
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+
+from smoothapi import (
+    Answer,
+    Budget,
+    BudgetExceededError,
+    FatalError,
+    Label,
+    Limits,
+    PermanentError,
+    Price,
+    Retry,
+    Smoother,
+    ThrottledError,
+    TransientError,
+)
+
+FAULTS = (
+    "429", "429 later", "500", "503", "reset", "timeout before", "timeout after", "half body",
+    "wrong json", "error inside", "drip",
+)  # fmt: skip
+TIMEOUT = 0.25
+PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+class Service(ThreadingHTTPServer):
+    """Labels a picture by what its bytes hash to, and counts every request that arrives."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, *, p=0.95, latency=0.0, faulty=0.0):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.p, self.latency, self.faulty = p, latency, faulty
+        self.lock = threading.Lock()
+        self.arrived = 0
+        self.answered = Counter()  # by digest: answers that were sent whole
+        self.seen = Counter()  # by digest: requests
+        self.faults = Counter()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def port(self):
+        return self.server_address[1]
+
+    def handle_error(self, request, client_address):
+        """A client that hung up or was killed is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self):
+        server = self.server
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        digest = hashlib.sha256(body).hexdigest()
+        with server.lock:
+            server.arrived += 1
+            server.seen[digest] += 1
+            fault = None
+            # A variant's first request fails or does not, by what it is; a retry never does.
+            if server.seen[digest] == 1 and int(digest[:4], 16) < server.faulty * 2**16:
+                fault = FAULTS[sum(server.faults.values()) % len(FAULTS)]
+                server.faults[fault] += 1
+        time.sleep(server.latency)
+        name = "bus" if int(digest[-8:], 16) < server.p * 2**32 else "van"
+        self.reply(fault, json.dumps({"label": name}).encode())
+        if fault is None:
+            with server.lock:
+                server.answered[digest] += 1
+
+    def reply(self, fault, body):
+        if fault in ("429", "429 later", "500", "503"):
+            self.send_response(int(fault[:3]))
+            if fault == "429 later":
+                self.send_header("Retry-After", "0.05")
+            self.finish_with(b"")
+        elif fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.close_connection = True
+            self.connection.close()
+        elif fault == "timeout before":
+            time.sleep(2 * TIMEOUT)
+            self.close_connection = True
+        elif fault == "timeout after":  # the answer is made, and comes too late
+            time.sleep(1.5 * TIMEOUT)
+            self.send_response(200)
+            self.finish_with(body)
+        elif fault == "half body":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        elif fault == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(TIMEOUT / 4)
+        else:
+            self.send_response(200)
+            self.finish_with(
+                {"wrong json": b"{'label': ", "error inside": b'{"error": "busy"}'}.get(fault, body)
+            )
+
+    def finish_with(self, body):
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Quiet."""
+
+
+class HttpAdapter:
+    """An adapter for the service, as a stranger would write it: one request, no retries."""
+
+    name = "chaos"
+    identity = {"operation": "label"}
+    limits = Limits()
+    price = Price(Decimal("1.00"))
+
+    def __init__(self, port):
+        self.port = port
+        self.local = threading.local()
+
+    def ask(self, payloads):
+        deadline = time.monotonic() + TIMEOUT
+        connection = getattr(self.local, "connection", None)
+        if connection is None:
+            connection = self.local.connection = HTTPConnection(
+                "127.0.0.1", self.port, timeout=TIMEOUT
+            )
+        try:
+            connection.request("POST", "/", payloads[0])
+            response = connection.getresponse()
+            body = b""
+            while chunk := response.read1(1 << 16):
+                body += chunk
+                if time.monotonic() > deadline:
+                    raise TimeoutError("slow drip")
+            length = response.length
+            response.close()  # else the connection takes no further request
+            if length:
+                raise HTTPException("half a body")
+        except (OSError, HTTPException) as error:
+            connection.close()
+            self.local.connection = None
+            raise TransientError(type(error).__name__) from error
+        if response.status == 429:
+            after = response.headers.get("Retry-After")
+            raise ThrottledError("429", retry_after=float(after) if after else None)
+        if response.status >= 500:
+            raise TransientError(str(response.status))
+        if response.status >= 400:
+            raise PermanentError(str(response.status))
+        try:
+            return [Answer((Label(json.loads(body)["label"], 1.0),), "v1")]
+        except (ValueError, KeyError) as error:
+            raise TransientError("no answer in the body") from error
+
+    def close(self):
+        pass
+
+
+def smoother(port, home, **options):
+    options.setdefault("retry", Retry(attempts=8, base=0.02, cap=0.1, deadline=60))
+    options.setdefault("radius", 0.1)
+    return Smoother(HttpAdapter(port), denoiser="none", home=home, **options)
+
+
+def new_home(folder, name="home"):
+    """Every home has the same noise, so that certificates can be compared."""
+    home = Path(folder) / name
+    home.mkdir()
+    (home / "noise.key").write_bytes(bytes(range(32)))
+    (home / "noise.key").chmod(0o600)
+    return home
+
+
+def worker(port, home, limit, concurrency, radius, photos):
+    """One process of a part: certify photos until done or the budget is gone."""
+    budget = Budget(queries=limit, name="shared")
+    with smoother(port, home, budget=budget, concurrency=concurrency, radius=radius) as s:
+        s._refuse_early = lambda *_: None  # the limit itself is under test, not the courtesy
+        for seed in range(photos):
+            try:
+                s.certify(np.roll(PHOTO, seed, axis=0))
+            except BudgetExceededError:
+                return
+            except FatalError:
+                raise
+
+
+def spawn(*arguments):
+    return subprocess.Popen([sys.executable, __file__, "worker", *map(str, arguments)])
+
+
+def kill(kills):
+    limit = 1500
+    server = Service(p=0.85, latency=0.01)
+    with tempfile.TemporaryDirectory() as folder:
+        home = new_home(folder)
+        arguments = (server.port, home, limit, 8, 0.1, 30)
+        generator = random.Random(0)
+        processes = [spawn(*arguments) for _ in range(4)]
+        for _ in range(kills):
+            time.sleep(generator.uniform(0.0, 1.2))
+            victim = generator.randrange(4)
+            processes[victim].send_signal(signal.SIGKILL)
+            processes[victim].wait()
+            processes[victim] = spawn(*arguments)
+        for process in processes:
+            process.wait()
+        arrived = server.arrived
+        stored = stored_answers(home)
+        reached = len(server.answered)
+        twice = sum(count > 1 for count in server.answered.values())
+        print(
+            f"kill      {kills} kills: {arrived} arrived, budget {limit}; {reached} variants answered, "
+            f"{stored} stored, {reached - stored} lost in flight, {twice} bought twice after a kill"
+        )
+        assert arrived <= limit
+        assert stored <= reached
+        with smoother(server.port, home) as s:
+            resumed = s.certify(PHOTO)
+        with smoother(server.port, new_home(folder, "calm")) as s:
+            calm = s.certify(PHOTO)
+        print(
+            f"          resumed certificate equals the undisturbed one: {resumed == calm}; "
+            f"it sent {resumed.attempts}, the undisturbed one {calm.attempts}"
+        )
+        assert resumed == calm
+    server.shutdown()
+
+
+def stored_answers(home):
+    from smoothapi.dispatch import AnswerStore
+
+    store = AnswerStore(home / "answers")
+    try:
+        return len(store)
+    finally:
+        store.close()
+
+
+def faults():
+    with tempfile.TemporaryDirectory() as folder:
+        server = Service(p=0.9)
+        with smoother(server.port, new_home(folder, "calm")) as s:
+            calm = s.certify(PHOTO)
+        server.shutdown()
+        server = Service(p=0.9, faulty=0.3)
+        with smoother(server.port, new_home(folder), concurrency=8) as s:
+            stormy = s.certify(PHOTO)
+        failed = sum(server.faults.values())
+        print(
+            f"faults    {failed} of {stormy.queries} queries failed first, by {len(server.faults)} kinds; "
+            f"attempts reported {stormy.attempts}, at the server {server.arrived}; "
+            f"same certificate: {stormy == calm}"
+        )
+        assert stormy == calm
+        assert stormy.attempts == server.arrived
+        server.shutdown()
+
+
+def budget(rounds):
+    most = 0
+    counts = []
+    for _ in range(rounds):
+        server = Service(p=0.6)
+        with tempfile.TemporaryDirectory() as folder:
+            home = new_home(folder)
+            processes = [spawn(server.port, home, 1000, 64, 0.1, 1000) for _ in range(4)]
+            for process in processes:
+                process.wait()
+            counts.append(server.arrived)
+            most = max(most, server.arrived)
+        server.shutdown()
+        assert most <= 1000, most
+    print(
+        f"budget    {rounds} rounds of 4 processes x 64 threads: {min(counts)} to {most} arrived of 1000 allowed"
+    )
+
+
+def overhead():
+    concurrency, latency = 32, 0.02
+    server = subprocess.Popen(
+        [sys.executable, __file__, "serve", str(latency)], stdout=subprocess.PIPE, text=True
+    )
+    port = int(server.stdout.readline())
+    ratios, cpu = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(3):
+            home = new_home(folder, str(number))
+            options = {"radius": "largest", "max_queries": 2000, "plain": False}
+            with smoother(port, home, concurrency=concurrency, **options) as s:
+                before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+                began = time.perf_counter()
+                certificate = s.certify(PHOTO)
+                seconds = time.perf_counter() - began
+                cpu.append((sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - before) / 2000)
+                ratios.append(certificate.queries * latency / concurrency / seconds)
+        with smoother(port, home, concurrency=concurrency, **{**options, "max_queries": 1000}) as s:
+            began = time.perf_counter()
+            cached = s.certify(PHOTO)
+            seconds = time.perf_counter() - began
+    server.kill()
+    print(
+        f"overhead  {statistics.median(ratios):.1%} of the ideal throughput at {latency * 1e3:.0f} ms and "
+        f"concurrency {concurrency} (bar 95%); {statistics.median(cpu) * 1e3:.2f} ms of our CPU a query (bar 1)"
+    )
+    print(
+        f"          a stored certificate of {cached.total_votes} votes in {seconds:.2f} s, {cached.queries} sent (bar 0.5 s)"
+    )
+
+
+class FastHandler(asyncio.Protocol):
+    """As little HTTP as the adapter needs: the server must not be what is measured."""
+
+    reply = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"label": "bus"}'
+
+    def __init__(self, latency):
+        self.latency, self.pending = latency, b""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.pending += data
+        head, end, body = self.pending.partition(b"\r\n\r\n")
+        if end and len(body) >= int(head.lower().split(b"content-length: ")[1].split(b"\r")[0]):
+            self.pending = b""
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.latency, self.transport.write, self.reply)
+
+
+async def serve_fast(latency):
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: FastHandler(latency), "127.0.0.1", 0, backlog=512)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["faults", "kill", "budget", "overhead"])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=50)
+    options = parser.parse_args()
+    for part in options.parts:
+        {
+            "kill": lambda: kill(options.kills),
+            "faults": faults,
+            "budget": lambda: budget(options.rounds),
+            "overhead": overhead,
+        }[part]()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        port, home, limit, concurrency, radius, photos = sys.argv[2:]
+        worker(int(port), Path(home), int(limit), int(concurrency), float(radius), int(photos))
+    elif sys.argv[1:2] == ["serve"]:
+        asyncio.run(serve_fast(float(sys.argv[2])))
+    else:
+        main()
