@@ -29,6 +29,7 @@ from smoothapi.denoise.surrogates import load_classifier
 if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
 
+DENOISERS = ("ours", "FFDNet", "BF-CNN", "none")
 CLASSIFIERS = ("efficientnet_lite0", "tiny_darknet")
 
 
@@ -39,21 +40,21 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=200, help="of the 200 held out")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.12, 0.25, 0.5])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--denoisers", nargs="+", default=[*DENOISERS], choices=DENOISERS)
     parser.add_argument("--no-psnr", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    denoisers = {"ours": load(args.weights)}
-    if not args.no_peers:
+    denoisers = {"ours": load(args.weights), "none": load("none")}
+    if {"FFDNet", "BF-CNN"} & set(args.denoisers):
         denoisers |= peers(args.data / "denoisers_peer")
-        denoisers["none"] = load("none")
     labelled = args.data / "labelled_photos"
     kept = sorted(held_out([p.name for p in files(labelled)], 200))[: args.photos]
     with (labelled / "labels.csv").open(encoding="utf-8") as stream:
         truth = {row["file"]: int(row["class_index"]) for row in csv.DictReader(stream)}
     classifiers = [load_classifier(args.data / "classifiers" / f"{n}.onnx") for n in CLASSIFIERS]
     results = {}
-    for name, denoiser in denoisers.items():
+    for name in args.denoisers:
+        denoiser = denoisers[name]
         common = {"sigmas": args.sigmas, "seed": args.seed}
         labels = evaluate(
             denoiser, labelled, classifiers, size=224, resize=True, names=kept, labels=truth,
