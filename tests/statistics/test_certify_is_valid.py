@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 from scipy.special import ndtr
 
 from smoothapi.certify import (
@@ -18,6 +17,7 @@ from smoothapi.certify import (
 )
 from smoothapi.certify.evalue import boundary, log_evalue
 from smoothapi.certify.sequential import SMALLEST_RADIUS, needed_share
+from tests.statistics.harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 
 CAP = 600
 RATIOS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0)

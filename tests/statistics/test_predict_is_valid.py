@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from harness import ALPHA, Rate, votes
 
 from smoothapi.certify import SequentialPredict
 from smoothapi.certify.evalue import boundary
+from tests.statistics.harness import ALPHA, Rate, votes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from harness import ALPHA, Rate
 from scipy.special import ndtr, ndtri
 
 from smoothapi.certify import required_p
 from smoothapi.certify.evalue import log_evalue
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest
 from smoothapi.certify.topk import TopKTest, share_lower, share_upper, topk_holds
+from tests.statistics.harness import ALPHA, Rate
 
 CAP = 100
 
