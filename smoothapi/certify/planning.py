@@ -66,9 +66,8 @@ def queries_needed(
 ) -> QueryCount:
     """Return how many queries certifying takes if the top label has share `p` of the votes.
 
-    Exact for a label that leads throughout. A run is also given up by the votes of a label that
-    leads for a moment, which the plan leaves out; it is exact to a fraction of a vote for p
-    above 0.7, and for smaller p it is a little too high.
+    Exact for a label that leads throughout, so to a fraction of a vote for p above 0.7. For
+    smaller p other labels lead at times and the run is given up a few votes later than planned.
 
     Args:
         radius: L2 radius wanted, in the units of sigma.
