@@ -37,7 +37,15 @@ from smoothapi.certify.sequential import (
     label_level,
     replay,
 )
-from smoothapi.certify.targets import Absence, MostSpecific, Presence, Target, Top1, TopK
+from smoothapi.certify.targets import (
+    Absence,
+    MostSpecific,
+    Presence,
+    Target,
+    Top1,
+    TopK,
+    parse_target,
+)
 from smoothapi.certify.verify import verify_claims
 
 __all__ = [
@@ -71,6 +79,7 @@ __all__ = [
     "log_evalue",
     "noise_delta",
     "p_lower",
+    "parse_target",
     "power_curve",
     "queries_needed",
     "radius_from_p",

@@ -8,8 +8,9 @@ first vote.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
@@ -18,7 +19,7 @@ from smoothapi.certify.topk import TopKTest
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from smoothapi.answer import Answer
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 @runtime_checkable
 class Target(Protocol):
     """What is certified. Votes are text or None, so that they can be kept and replayed."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """A JSON-ready dict that `parse_target` makes the same target of."""
+        ...
 
     def vote(self, answer: Answer | None) -> Vote:
         """Return the vote of an answer; None stands for a variant that failed for good."""
@@ -53,6 +59,11 @@ class Top1:
     """
 
     space: LabelSpace | None = None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """A JSON-ready dict that `parse_target` makes the same target of."""
+        return {"target": "top1", "space": _classes(self.space)}
 
     def vote(self, answer: Answer | None) -> Vote:
         """Return `top1` of the answer."""
@@ -106,6 +117,16 @@ class Presence:
         object.__setattr__(self, "score", float(score))
         object.__setattr__(self, "wanted", wanted)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """A JSON-ready dict that `parse_target` makes the same target of."""
+        return {
+            "target": "presence",
+            "labels": list(self.labels),
+            "score": self.score,
+            "wanted": self.wanted,
+        }
+
     def vote(self, answer: Answer | None) -> Vote:
         """Return a JSON list of those labels that are present."""
         if answer is None:
@@ -152,6 +173,11 @@ class MostSpecific:
     def __post_init__(self) -> None:
         _check_score(self.score)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """A JSON-ready dict that `parse_target` makes the same target of."""
+        return {"target": "most-specific", "score": self.score}
+
     def vote(self, answer: Answer | None) -> Vote:
         """Return JSON: the top label with its parents, and what else is present."""
         if answer is None:
@@ -195,6 +221,11 @@ class TopK:
         if self.k < 1:
             raise UsageError(f"k={self.k}: the best are at least one label.")
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """A JSON-ready dict that `parse_target` makes the same target of."""
+        return {"target": "top-k", "k": self.k, "space": _classes(self.space)}
+
     def vote(self, answer: Answer | None) -> Vote:
         """Return `top1` of the answer: shares are of first places."""
         return None if answer is None else top1(answer, self.space)
@@ -212,6 +243,42 @@ class TopK:
         return TopKTest(
             self.k, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
         )
+
+
+def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
+    """Return the target that is meant.
+
+    Args:
+        given: a target, which is returned; "top1"; or a target's `description`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(given, str):
+        given = {"target": given, "space": None}
+    if not isinstance(given, Mapping):
+        return given
+    fields = dict(given)
+    kind = fields.pop("target", None)
+    makers: dict[object, Callable[..., Target]] = {
+        "top1": Top1,
+        "presence": Presence,
+        "most-specific": MostSpecific,
+        "top-k": TopK,
+    }
+    try:
+        if fields.get("space") is not None:
+            fields["space"] = LabelSpace(fields["space"])
+        return makers[kind](**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f'{given!r} is no target. "top1" is one; the others have a value: Presence(label, '
+            "score), Absence(label, score), MostSpecific(score), TopK(k)."
+        ) from error
+
+
+def _classes(space: LabelSpace | None) -> dict[str, list[str]] | None:
+    return None if space is None else {name: list(labels) for name, labels in space.classes.items()}
 
 
 def _present(answer: Answer, score: float) -> set[str]:

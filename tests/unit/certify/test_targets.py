@@ -19,6 +19,7 @@ from smoothapi.certify import (
     Target,
     Top1,
     TopK,
+    parse_target,
     replay,
 )
 from smoothapi.errors import UnreachableRadiusError, UsageError
@@ -185,3 +186,32 @@ def test_targets_take_the_callers_classes() -> None:
 def test_impossible_targets_are_refused(make: Any) -> None:
     with pytest.raises(UsageError):
         make()
+
+
+SPACE = LabelSpace({"bird": ["Vulture", "Robin"], "plant": ["Tree"]})
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Top1(), Top1(SPACE), Presence("Bird", 0.5), Absence(["Gun", "Knife"], 0.8),
+        MostSpecific(0.7), TopK(3), TopK(3, SPACE),
+    ],
+)  # fmt: skip
+def test_a_target_survives_json(target: Target) -> None:
+    assert parse_target(json.loads(json.dumps(target.description))) == target
+    assert parse_target(target) is target
+
+
+def test_the_usual_target_has_a_name() -> None:
+    assert parse_target("top1") == Top1()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["top2", "presence", {}, {"target": "top-k"}, {"target": "top-k", "k": "3"},
+     {"target": "presence", "labels": ["a"], "score": 2}, {"target": ["top1"]}],
+)  # fmt: skip
+def test_what_is_no_target_is_refused(bad: Any) -> None:
+    with pytest.raises(UsageError):
+        parse_target(bad)
