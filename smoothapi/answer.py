@@ -9,6 +9,11 @@ from typing import Any
 from smoothapi.errors import UsageError
 
 
+def printable(text: str) -> str:
+    """Return text from outside without what could steer a terminal or forge a line."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """One label of an answer.
@@ -24,8 +29,17 @@ class Label:
     parents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise UsageError("A label needs a name; an answer without labels is Answer(labels=()).")
+        if not isinstance(self.name, str) or not self.name:
+            raise UsageError(
+                f"A label's name is text, not {self.name!r}; an answer without labels is "
+                "Answer(labels=())."
+            )
+        if isinstance(self.score, bool) or not hasattr(self.score, "__float__"):
+            raise UsageError(f"The score of label {self.name!r} is no number: {self.score!r}.")
+        object.__setattr__(self, "score", float(self.score))  # numpy's numbers are not JSON
+        object.__setattr__(self, "parents", tuple(self.parents))
+        if not all(isinstance(parent, str) for parent in self.parents):
+            raise UsageError(f"The parents of label {self.name!r} are names, as text.")
         if not (math.isfinite(self.score) and 0.0 <= self.score <= 1.0):
             raise UsageError(
                 f"The score of label {self.name!r} is {self.score}; scores are in [0, 1]. "
@@ -46,6 +60,17 @@ class Answer:
     labels: tuple[Label, ...]
     model_version: str = ""
     request_id: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if not all(isinstance(label, Label) for label in self.labels):
+            raise UsageError(
+                "The labels of an answer are Label objects, such as Label('bus', 0.9)."
+            )
+        if not isinstance(self.model_version, str) or not isinstance(self.request_id, str):
+            raise UsageError(
+                'The model version and request id of an answer are text, "" if unknown.'
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""

@@ -6,7 +6,8 @@ from, so that `smoothapi config` can show it.
 
 from __future__ import annotations
 
-import re
+import logging
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,9 @@ from pydantic_settings import (
 from smoothapi.errors import UsageError
 
 FILE = "smoothapi.toml"
-_SECRET = re.compile(r"key|secret|token|password|credential|authorization", re.IGNORECASE)
+# Options of adapters are shown only where they can be no secret.
+_HARMLESS = {"region", "region_name", "profile", "profile_name", "operation", "model", "as_of"}
+_log = logging.getLogger("smoothapi")
 
 
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -68,6 +71,11 @@ class Settings(BaseSettings):
     providers: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of adapters, by name"
     )
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("home")
     @classmethod
@@ -136,6 +144,10 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
         environment = EnvSettingsSource(Settings)()
     except SettingsError as error:
         raise UsageError(f"A SMOOTHAPI_* variable cannot be read: {error}.") from error
+    known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug")}
+    for name in os.environ:
+        if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
+            _log.warning("The variable %s sets nothing: there is no such setting.", name)
     return [
         ("environment", environment),
         (FILE, _table(FILE)),
@@ -152,7 +164,7 @@ def _table(file: str, *path: str) -> dict[str, Any]:
             table = table.get(step, {})
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
         raise UsageError(f"The configuration file {file} cannot be read: {error}.") from error
     if not isinstance(table, dict):
         raise UsageError(f"[{'.'.join(path)}] in {file} must be a table.")
@@ -173,10 +185,18 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return a value for display; what may be a secret is masked, at any depth."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {_shown(str(key), item)}" for key, item in value.items())
-        return f"{{{inner}}}"
-    if value is not None and _SECRET.search(name):
-        return "********"
+    """Return a value for display. Of an adapter's options, text is masked unless harmless."""
+    if name in ("providers", "prices"):
+        return _masked(name, value)
     return "not set" if value is None else str(value)
+
+
+def _masked(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(f"{key} = {_masked(str(key), item)}" for key, item in value.items())
+        return f"{{{inner}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_masked(name, item) for item in value)}]"
+    if value is None or isinstance(value, (bool, int, float)) or name in _HARMLESS:
+        return str(value)
+    return "********"

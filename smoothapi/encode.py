@@ -52,14 +52,21 @@ class Codec:
             parts.append(f"min{self.min_side}")
         return "+".join(parts)
 
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (width, height) that a picture of `size` is sent with."""
+        shorter = min(size)
+        if shorter >= self.min_side:
+            return size
+        scale = self.min_side / shorter
+        width, height = (max(self.min_side, round(side * scale)) for side in size)
+        return width, height
+
     def encode(self, picture: NDArray[np.uint8]) -> bytes:
         """Return the bytes of an (H, W, 3) uint8 RGB picture."""
         image = Image.fromarray(picture)
-        shorter = min(image.size)
-        if shorter < self.min_side:
-            scale = self.min_side / shorter
-            enlarged = [max(self.min_side, round(side * scale)) for side in image.size]
-            image = image.resize((enlarged[0], enlarged[1]), Image.Resampling.BICUBIC)
+        target = self.size_of(image.size)
+        if target != image.size:
+            image = image.resize(target, Image.Resampling.BICUBIC)
         stream = io.BytesIO()
         if self.name == "png":
             image.save(stream, "PNG", compress_level=1)

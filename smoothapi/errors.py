@@ -111,7 +111,7 @@ class TransientError(ProviderError):
         request_id: str = "",
     ) -> None:
         super().__init__(message, provider=provider, request_id=request_id)
-        self.retry_after = retry_after
+        self.retry_after = None if retry_after is None else max(0.0, float(retry_after))
 
 
 class ThrottledError(TransientError):

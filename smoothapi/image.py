@@ -37,6 +37,9 @@ GRID_BITS = 20
 MAX_PIXELS = 89_478_485
 """More are refused as a decompression bomb (a quarter of a gibibyte as 8-bit RGB)."""
 
+MAX_SIDE = 4096
+"""Longest side of a working image: each of its many variants is denoised and sent."""
+
 # Formats that people's photos come in. Pillow would try all it knows, some through other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _FILTER = Image.Resampling.BICUBIC
@@ -100,6 +103,11 @@ def load_image(source: PhotoSource, *, size: int | tuple[int, int] = 224) -> Wor
         planes, scale, notes = _planes_of_image(image, name)
     native_size = planes[0].size
     target = _target_size(native_size, size)
+    if max(target) > MAX_SIDE:
+        raise ImageError(
+            f"The working image of {name!r} would be {target[0]} x {target[1]}; sides up to "
+            f"{MAX_SIDE:,} can be worked with. Give size=(width, height), or crop the photo."
+        )
     if target != native_size:
         planes = [plane.resize(target, _FILTER) for plane in planes]
         gain = resize_norm(native_size[0], target[0]) * resize_norm(native_size[1], target[1])
@@ -130,7 +138,7 @@ def resize_norm(before: int, after: int) -> float:
     """
     if before == after:
         return 1.0
-    gram = np.zeros((after, after))
+    bands: list[NDArray[np.float64]] = []  # of the symmetric operator M M^T, which is banded
     for start in range(0, before, 1024):
         count = min(1024, before - start)
         impulses = np.zeros((count, before), dtype=np.float32)
@@ -138,16 +146,27 @@ def resize_norm(before: int, after: int) -> float:
         columns = np.asarray(
             Image.fromarray(impulses).resize((after, count), _FILTER), dtype=np.float64
         )
-        gram += columns.T @ columns
-    return float(np.sqrt(np.linalg.eigvalsh(gram)[-1])) * (1.0 + 1e-6)
+        for offset in range(after):
+            band = np.einsum("ij,ij->j", columns[:, : after - offset], columns[:, offset:])
+            if not band.any() and offset >= len(bands):
+                break
+            if offset == len(bands):
+                bands.append(np.zeros(after))
+            bands[offset][: after - offset] += band
+    from scipy.linalg import eigvals_banded  # noqa: PLC0415  a tenth of a second to import
+
+    top = eigvals_banded(
+        np.stack(bands), lower=True, select="i", select_range=(after - 1, after - 1)
+    )
+    return float(np.sqrt(top[0])) * (1.0 + 1e-6)
 
 
 def _check_size(size: int | tuple[int, int]) -> None:
     sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
-    if not all(isinstance(side, int) and side > 0 for side in sides):
+    if not all(type(side) is int and 0 < side <= MAX_SIDE for side in sides):
         raise UsageError(
-            f"size={size!r} is no working size: give the shorter side in pixels, such as 224, "
-            "or (width, height)."
+            f"size={size!r} is no working size: give the shorter side in pixels, such as 224, or "
+            f"(width, height); up to {MAX_SIDE:,}."
         )
 
 
@@ -212,6 +231,11 @@ def _planes_of_image(
     if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
         notes.append("turned upright as its EXIF orientation says")
     if upright.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+        if upright.mode == "I" and image.format not in ("PNG", "PPM", "JPEG2000"):
+            raise ImageError(
+                f"{name!r} has 32-bit samples, whose range cannot be known: convert it to 8 bit, "
+                "or pass an (H, W, 3) float array within [0, 1]."
+            )
         grey = np.asarray(upright).astype(np.float32)
         if grey.min() < 0 or grey.max() > 65535:
             raise ImageError(f"{name!r} has 32-bit samples outside 0..65535; convert it first.")
@@ -229,7 +253,10 @@ def _planes_of_image(
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     elif upright.mode == "CMYK":
         notes.append("converted from CMYK")
-    rgb = upright.convert("RGB")
+    try:
+        rgb = upright.convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"{name!r} is in mode {upright.mode}, which is not RGB.") from error
     return [rgb.getchannel(c).convert("F") for c in "RGB"], 255.0, tuple(notes)
 
 
@@ -239,8 +266,11 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(_bomb(name))
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{name!r} has no pixels: it is {image.width} x {image.height}.")
-    # A camera's MPO is one photo with a preview or a stereo twin behind it.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    try:
+        # A camera's MPO is one photo with a preview or a stereo twin behind it.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Exception as error:
+        raise ImageError(f"{name!r} cannot be decoded: its header is damaged.") from error
     if frames > 1:
         raise ImageError(
             f"{name!r} has {frames} frames, and a certificate is about one picture: pass the "

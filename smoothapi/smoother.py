@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from smoothapi import config, denoise
 from smoothapi._version import __version__
+from smoothapi.answer import Answer
 from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import LabelSpace, top1
@@ -39,10 +40,18 @@ from smoothapi.errors import (
     BudgetExceededError,
     CertificateError,
     ModelChangedError,
+    PermanentError,
     SmoothAPIError,
     UsageError,
 )
-from smoothapi.image import PhotoSource, WorkingImage, load_image, resize_norm
+from smoothapi.image import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    PhotoSource,
+    WorkingImage,
+    load_image,
+    resize_norm,
+)
 from smoothapi.noise import NoiseKey, noisy_variants
 
 if TYPE_CHECKING:
@@ -89,8 +98,8 @@ class Plan:
 
     Attributes:
         photo: name of the photo.
-        stored: answers that the store already holds, of the first `at_most`.
-        at_least: queries to send if every vote is for one label.
+        stored: answers that the store already holds, of those that could be needed.
+        at_least: queries to send if every further vote is for one label.
         at_most: queries to send if the cap is reached.
         expected: votes by p, the label's true share of them: (p, mean).
         dollars: price of 1,000 queries.
@@ -178,6 +187,7 @@ class Smoother:
         self._size = settings.size if size is None else size
         self._space = LabelSpace(labels) if isinstance(labels, Mapping) else labels
         self._refresh = refresh
+        self._closed = False
         if provider is None or isinstance(provider, str):
             options = settings.providers.get(settings.provider, {})
             self.adapter = make_adapter(settings.provider, **options)
@@ -249,10 +259,14 @@ class Smoother:
         image = load_image(photo, size=self._size)
         wanted = self.settings.radius if radius is None else radius
         test = self._test(image, wanted)
+        most = self.settings.max_queries
         asked = self._asked(image)
-        least, most = test.needed(), self.settings.max_queries
-        stored = [self._stored(asked(index)) for index in range(most)]
-        plain = int(self.settings.plain and not self._stored(self._asked_plainly(image)))
+        votes = 0
+        while not test.done and (stored := self._answer(asked(votes))) is not None:
+            test.add(top1(stored, self._space) if isinstance(stored, Answer) else None)
+            votes += 1
+        ahead = [self._answer(asked(index)) is not None for index in range(votes, most)]
+        plain = self.settings.plain and self._answer(self._asked_plainly(image)) is None
         expected: tuple[tuple[float, float], ...] = ()
         if wanted != "largest":
             delta = noise_delta(image.pixels.size, self.settings.sigma)
@@ -273,9 +287,9 @@ class Smoother:
         price = self._dispatcher.price
         return Plan(
             photo=image.name,
-            stored=sum(stored),
-            at_least=least - sum(stored[:least]) + plain,
-            at_most=most - sum(stored) + plain,
+            stored=votes + sum(ahead),
+            at_least=test.needed() - sum(ahead[: test.needed()]) + plain,
+            at_most=(0 if test.done else ahead.count(False)) + plain,
             expected=expected,
             dollars=float(price.per_thousand),
             price_date=price.as_of,
@@ -283,6 +297,9 @@ class Smoother:
 
     def close(self) -> None:
         """Wait for requests under way, then release threads, connections and the store."""
+        if self._closed:
+            return
+        self._closed = True
         self._dispatcher.close()
         self.adapter.close()
         self._store.close()
@@ -302,10 +319,13 @@ class Smoother:
         on_progress: Callable[[Progress], None] | None,
     ) -> Certificate:
         """The method: votes in order of index, until the test has enough."""
+        if self._closed:
+            raise UsageError("This Smoother is closed. Make another, or ask before closing it.")
         began = time.monotonic()
+        self._refuse_what_is_not_taken(image)
         asked = self._asked(image)
         self._refuse_early(image, test, asked)
-        plain_label, plain_version, plain_totals = self._ask_plainly(image)
+        plain, plain_totals = self._ask_plainly(image, refresh=self._refresh)
         job = Job(
             asked=asked,
             prepare=partial(self._prepare, image),
@@ -324,6 +344,12 @@ class Smoother:
                     test.add(vote)
                     if on_progress is not None:
                         on_progress(self._progress(test, len(votes), run.totals + plain_totals))
+            if test.result().abstained:
+                run.refuse_failures()
+            if plain is not None and model_version not in (None, plain.model_version):
+                # Stored by an earlier model: what the votes' model says is what is of interest.
+                plain, again = self._ask_plainly(image, refresh=True)
+                plain_totals += again
         except SmoothAPIError as error:
             both = run.totals + plain_totals
             error.queries, error.cost = both.attempts, float(both.dollars)
@@ -333,8 +359,8 @@ class Smoother:
             image,
             test.result(),
             votes=votes,
-            plain_label=plain_label,
-            model_version=model_version if model_version is not None else plain_version,
+            plain_label=None if plain is None else top1(plain, self._space),
+            model_version=model_version or "",
             totals=run.totals + plain_totals,
             seconds=time.monotonic() - began,
         )
@@ -378,34 +404,45 @@ class Smoother:
             "codec": self._codec.version,
         }
 
-    def _stored(self, asked: Mapping[str, object]) -> bool:
-        return not self._refresh and self._store.get(answer_key(asked)) is not None
+    def _answer(self, asked: Mapping[str, object]) -> Answer | PermanentError | None:
+        """Return what the store holds, as far as it will be used."""
+        return None if self._refresh else self._store.get(answer_key(asked))
 
     def _refuse_early(self, image: WorkingImage, test: VoteTest, asked: Asked) -> None:
         """Refuse before the first query what the budget cannot pay for even at best."""
         room = self._dispatcher.ledger.room()
         if room is None:
             return
-        missing = sum(not self._stored(asked(index)) for index in range(test.needed()))
+        missing = sum(self._answer(asked(index)) is None for index in range(test.needed()))
         if self.settings.plain:
-            missing += not self._stored(self._asked_plainly(image))
+            missing += self._answer(self._asked_plainly(image)) is None
         if missing > room:
             raise BudgetExceededError(
                 f"This needs at least {missing:,} queries "
                 f"(${self._dispatcher.price.of(missing):.4f}), but the budget leaves room for "
-                f"{room:,}. Nothing was sent. Raise the budget, or ask for a smaller radius."
+                f"{room:,}. Nothing was sent. Raise the budget, ask for a smaller radius, or, for "
+                "the largest radius, set max_queries to what the budget allows."
             )
 
-    def _ask_plainly(self, image: WorkingImage) -> tuple[str | None, str | None, Totals]:
-        """Ask for the label of the working image itself, once."""
+    def _refuse_what_is_not_taken(self, image: WorkingImage) -> None:
+        longest = max(self._codec.size_of(image.size))
+        if longest > self.adapter.limits.max_side:
+            raise UsageError(
+                f"The working image would be sent with a side of {longest:,} pixels, and "
+                f"{self.adapter.name} takes up to {self.adapter.limits.max_side:,}. Give size="
+                "(width, height), or crop the photo."
+            )
+
+    def _ask_plainly(self, image: WorkingImage, *, refresh: bool) -> tuple[Answer | None, Totals]:
+        """Ask for the labels of the working image itself, once; None if that failed for good."""
         if not self.settings.plain:
-            return None, None, Totals()
+            return None, Totals()
         left = [1]
         job = Job(
             asked=lambda _: self._asked_plainly(image),
             prepare=lambda _: [partial(self._codec.encode, image.to_uint8())],
             needed=lambda: left[0],
-            refresh=self._refresh,
+            refresh=refresh,
         )
         run = self._dispatcher.run(job)
         answer = None
@@ -413,9 +450,8 @@ class Smoother:
             for delivery in run:
                 answer = delivery.answer
                 left[0] = 0
-        if answer is None:
-            return None, None, run.totals
-        return top1(answer, self._space), answer.model_version, run.totals
+        # A plain query that failed is no failed vote.
+        return answer, replace(run.totals, failed=0)
 
     def _same_model(self, version: str | None, delivery: Delivery) -> str | None:
         """Return the version of the votes so far; refuse votes of two versions."""
@@ -451,7 +487,7 @@ class Smoother:
         *,
         votes: list[str | None],
         plain_label: str | None,
-        model_version: str | None,
+        model_version: str,
         totals: Totals,
         seconds: float,
     ) -> Certificate:
@@ -475,7 +511,7 @@ class Smoother:
             rounding=rounding,
             provider=self.adapter.name,
             identity=dict(self.adapter.identity),
-            model_version=model_version or "",
+            model_version=model_version,
             image=ImageFacts(
                 name=image.name,
                 digest=image.digest,
@@ -513,7 +549,8 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
 
     The label, the radius and the bound are derived again from the votes in their order; the
     deductions from the picture's size and sigma; the gain from the two sizes; with the photo at
-    hand, its digest. What cannot be checked is that the provider gave these votes.
+    hand, its size and digest. Without the photo the native radius rests on the size that the
+    certificate states. What cannot be checked is that the provider gave these votes.
 
     Raises:
         CertificateError: something does not follow; says what.
@@ -521,8 +558,11 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     """
     width, height = certificate.image.size
     native_width, native_height = certificate.image.native_size
-    if min(width, height, native_width, native_height) < 1:
-        raise CertificateError("The certificate does not add up: a picture has no pixels.")
+    sides = (width, height, native_width, native_height)
+    if min(sides) < 1 or max(width, height) > MAX_SIDE or max(sides) > MAX_PIXELS:
+        raise CertificateError("The certificate does not add up: no picture has its sizes.")
+    if native_width * native_height > MAX_PIXELS:
+        raise CertificateError("The certificate does not add up: its photo is impossibly large.")
     gain = resize_norm(native_width, width) * resize_norm(native_height, height)
     pixels = 3 * width * height
     rounding = ceil_to(rounding_radius(pixels), _DECIMALS)
@@ -535,12 +575,17 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     )
     if photo is not None:
         image = load_image(photo, size=certificate.image.size)
+        if image.native_size != certificate.image.native_size:
+            raise CertificateError(
+                f"The certificate is about a photo of {certificate.image.native_size} pixels, this "
+                f"one has {image.native_size}: its native radius does not hold for it."
+            )
         if image.digest != certificate.image.digest:
             raise CertificateError(
                 "The certificate is about another photo: its digest is "
                 f"{certificate.image.digest[:16]}..., this photo's is {image.digest[:16]}..."
             )
-        checks.append("the photo's digest")
+        checks.append("the photo's size and digest")
     return checks
 
 
@@ -557,7 +602,13 @@ def _budgets(budget: Budget | str | Sequence[Budget] | None) -> Sequence[Budget]
         return ()
     if isinstance(budget, str):
         return (Budget.parse(budget),)
-    return (budget,) if isinstance(budget, Budget) else tuple(budget)
+    budgets = (budget,) if isinstance(budget, Budget) else budget
+    if not isinstance(budgets, Sequence) or not all(isinstance(b, Budget) for b in budgets):
+        raise UsageError(
+            f"budget={budget!r}: give Budget(queries=500), Budget(dollars=2), or text such as "
+            "'500' or '$2'."
+        )
+    return budgets
 
 
 def _price(adapter: Adapter, override: Mapping[str, Any] | None) -> Price:

@@ -58,6 +58,7 @@ class MockAdapter:
         latency: float = 0.0,
         limits: Limits | None = None,
     ) -> None:
+        latency = float(latency)  # a variable of the environment is text
         if latency < 0:
             raise UsageError(f"latency={latency}: a request cannot take less than no time.")
         if labeller is None:

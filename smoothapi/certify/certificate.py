@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from smoothapi.answer import printable
+from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.sequential import Reason
 from smoothapi.errors import CertificateError
 
@@ -80,7 +83,9 @@ class Certificate:
         queries: variants sent in this run, each counted once, the plain query included.
         attempts: pictures sent, retries included.
         cached: answers that earlier runs had bought.
-        failed: votes for "no answer" because a variant failed for good.
+        failed: votes for "no answer" because a variant failed for good. One that was given up
+            after its retries is asked again by the next run, which can only turn "no answer" into
+            what the provider really says, and so never adds votes to a wrong label.
         cost: dollars for the attempts by the price list, rounded up.
         seconds: how long the run took.
 
@@ -132,7 +137,7 @@ class Certificate:
     @property
     def plain_agrees(self) -> bool | None:
         """Whether the plain label is the same; None where either is missing."""
-        if not self.plain_asked or self.label is None:
+        if self.plain_label is None or self.label is None:
             return None
         return self.plain_label == self.label
 
@@ -200,9 +205,11 @@ class Certificate:
             )
         try:
             certificate = cls(**_checked(data))
-        except (KeyError, TypeError, ValueError) as error:
+            same = json.loads(certificate.to_json()) == json.loads(json.dumps(data))
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise CertificateError(f"The certificate is malformed: {error}.") from error
-        if json.loads(certificate.to_json()) != json.loads(json.dumps(data)):
+        flags = (data["abstained"], data["plain_agrees"])
+        if not same or not all(flag is None or isinstance(flag, bool) for flag in flags):
             raise CertificateError(
                 "The certificate contradicts itself: its totals are not those of its votes, or "
                 "it holds fields that no certificate has."
@@ -213,25 +220,29 @@ class Certificate:
     def from_json(cls, text: str | bytes) -> Certificate:
         """Rebuild a certificate from JSON text; raises CertificateError."""
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise CertificateError(f"This is no JSON: {error}.") from error
+            data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise CertificateError(f"This is no JSON of a certificate: {error}.") from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:
         spent = f"{self.total_votes} votes, {self.queries} queries sent"
         if self.label is None:
             return f"abstained ({self.explanation}): {spent}"
+        label, sure = printable(self.label), confidence(self.alpha)
         if self.kind == "predict":
-            return f"{self.label}: the smoothed label, with confidence {1 - self.alpha:g}, {spent}"
+            return f"{label}: the smoothed label, with confidence {sure}, {spent}"
         return (
-            f"{self.label}: certified at L2 radius {self.radius:g} (native "
-            f"{self.radius_native:g}), sigma {self.sigma:g}, confidence {1 - self.alpha:g}, {spent}"
+            f"{label}: certified at L2 radius {rounded_down(self.radius)} (native "
+            f"{rounded_down(self.radius_native)}), sigma {self.sigma:g}, confidence {sure}, {spent}"
         )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.label, self.radius, self.image.digest, self.votes))
 
     def __repr__(self) -> str:
         return (
-            f"<Certificate {self.kind} label={self.label!r} radius={self.radius:g} "
+            f"<Certificate {self.kind} label={self.label!r} radius={rounded_down(self.radius)} "
             f"reason={self.reason!r} votes={self.total_votes} queries={self.queries}>"
         )
 
@@ -240,8 +251,9 @@ class Certificate:
         rows = [
             ("Label", self.label if self.label is not None else f"abstained: {self.explanation}"),
             ("Plain label", _plain_text(self)),
-            ("L2 radius", f"{self.radius:g} (working image), {self.radius_native:g} (native)"),
-            ("Confidence", f"{1 - self.alpha:g} at sigma {self.sigma:g}"),
+            ("L2 radius", f"{rounded_down(self.radius)} around the working image"),
+            ("Native radius", f"{rounded_down(self.radius_native)} before the resize"),
+            ("Confidence", f"{confidence(self.alpha)} at sigma {self.sigma:g}"),
             ("Votes", _tally_text(self.tally)),
             ("Queries", f"{self.queries} sent, {self.cached} from the store, ${self.cost:.4f}"),
             ("Provider", f"{self.provider} {self.model_version}".strip()),
@@ -255,9 +267,30 @@ class Certificate:
         return f"<table>{body}</table>"
 
 
+def rounded_down(value: float) -> str:
+    """Return a radius or a share with at most 6 decimals, never more than it is."""
+    return f"{floor_to(value, 6):.6f}".rstrip("0").rstrip(".")
+
+
+def confidence(alpha: float) -> str:
+    """Return 1 - alpha in percent, never more than it is."""
+    return f"{floor_to(100.0 * (1.0 - alpha), 6):.6f}".rstrip("0").rstrip(".") + "%"
+
+
 def runs_of(votes: Iterable[str | None]) -> tuple[tuple[str | None, int], ...]:
     """Return votes as runs: (label, how often in a row)."""
     return tuple((label, sum(1 for _ in group)) for label, group in groupby(votes))
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return data
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _plain_text(certificate: Certificate) -> str:
@@ -311,6 +344,11 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         (None if label is None else _string(label, "votes"), _count(length, "votes"))
         for label, length in data["votes"]["order"]
     )
+    labels = [label for label, _ in values["votes"]]
+    if any(not n for _, n in values["votes"]) or any(a == b for a, b in pairwise(labels)):
+        raise ValueError("the votes are not in runs")
+    if values["plain_label"] is not None and not values["plain_asked"]:
+        raise ValueError("a plain label that was not asked for")
     image = data["image"]
     values["image"] = ImageFacts(
         name=_string(image["name"], "image.name"),
@@ -325,9 +363,12 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _number(data: Mapping[str, Any], name: str) -> float:
     value = data[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is no number")
-    return float(value)
+    number = float(value)
+    if not math.isfinite(number) or number < 0.0:
+        raise ValueError(f"{name} is {number}; it must be finite and not negative")
+    return number
 
 
 def _count(value: object, name: str) -> int:

@@ -11,6 +11,11 @@ from smoothapi.errors import CertificateError, UsageError
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
 
+MAX_SIGMA = 1.5
+"""Beyond, the noise would leave the range in which its arithmetic is exact (`smoothapi.noise`)."""
+
+_MOST_VOTES = 10_000_000
+
 # For figures that two machines may compute differently in the last place.
 _RELATIVE = 1e-9
 
@@ -33,8 +38,7 @@ def verify_claims(
     Raises:
         CertificateError: a claim does not follow; names each one.
     """
-    if certificate.total_votes > certificate.max_votes:
-        raise CertificateError("The certificate does not add up: it has more votes than allowed.")
+    _check_ranges(certificate)
     certify = certificate.kind == "certify"
     test: SequentialCertify | SequentialPredict
     try:
@@ -70,11 +74,26 @@ def verify_claims(
         "deduction off the native radius": (certificate.rounding, rounding if certify else 0.0),
     }
     for name, (claimed, found) in claims.items():
-        if not _same(claimed, found):
+        if not (claimed == found if name == "radius" else _same(claimed, found)):
             problems.append(f"its {name} is {claimed!r}, but follows as {found!r}")
     if problems:
         raise CertificateError("The certificate does not add up: " + "; ".join(problems) + ".")
     return ["the order of the votes", *claims]
+
+
+def _check_ranges(certificate: Certificate) -> None:
+    """Refuse at once what no run can have made."""
+    problem = ""
+    if certificate.total_votes > min(certificate.max_votes, _MOST_VOTES):
+        problem = "it has more votes than allowed"
+    elif certificate.sigma > MAX_SIGMA:
+        problem = f"its sigma is above {MAX_SIGMA}"
+    elif certificate.queries + certificate.cached < certificate.total_votes:
+        problem = "it has more votes than queries and stored answers"
+    elif certificate.failed > certificate.tally.get(None, 0):
+        problem = "it has more failures than votes for no answer"
+    if problem:
+        raise CertificateError(f"The certificate does not add up: {problem}.")
 
 
 def _same(claimed: object, found: object) -> bool:

@@ -1,10 +1,12 @@
 """The `smoothapi` command: arguments in, exit code out.
 
-Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 130 interrupted.
+Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 70 internal error,
+130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -14,9 +16,11 @@ from typing import Any
 import click
 
 from smoothapi._version import __version__
+from smoothapi.answer import printable
 from smoothapi.errors import SmoothAPIError
 
 INTERRUPTED = 130
+BROKEN = 70
 
 # Loaded when asked for: `smoothapi --version` should not wait for numpy.
 _COMMANDS = {
@@ -63,11 +67,14 @@ def app() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without "●" is no reason to fail
+            stream.reconfigure(errors="replace")
     _log_to_stderr()
     sys.exit(run(arguments))
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for each way to end
     """Run the command line and return the exit code."""
     try:
         code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)
@@ -88,6 +95,19 @@ def run(arguments: list[str] | None = None) -> int:
             err=True,
         )
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN
+    except Exception as error:  # what nobody foresaw must not look like an abstention (exit 1)
+        if os.environ.get("SMOOTHAPI_DEBUG") == "1":
+            raise
+        click.echo(
+            f"smoothapi: internal error: {type(error).__name__}: {printable(str(error))}\n"
+            "Answers are kept. SMOOTHAPI_DEBUG=1 shows where it happened; please report it.",
+            err=True,
+        )
+        return BROKEN
     return code if isinstance(code, int) else 0
 
 
@@ -98,8 +118,3 @@ def _log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("smoothapi: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if os.environ.get("SMOOTHAPI_DEBUG") == "1" else logging.WARNING)
-
-
-def printable(text: str) -> str:
-    """Return text from outside without what could steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

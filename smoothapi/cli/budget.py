@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smoothapi.cli import printable
+from smoothapi.answer import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

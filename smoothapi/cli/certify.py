@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.cli import printable
+from smoothapi.answer import printable
 from smoothapi.errors import SmoothAPIError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from smoothapi.certify.certificate import Certificate
     from smoothapi.smoother import Plan, Smoother
@@ -76,27 +75,37 @@ def certify(
 
     Exits with 0 if all are certified, 1 if smoothapi abstains on one.
     """
-    with _smoother(options) as smoother:
+
+    def ask(smoother: Smoother) -> int:
         if dry_run:
-            return _show_plans([smoother.plan(photo) for photo in photos], smoother, as_json)
+            return _plan_each(photos, as_json, smoother)
         return _each(photos, as_json, smoother, smoother.certify)
+
+    return _with_smoother(options, as_json, ask)
 
 
 @click.command()
 @_options
 def predict(photos: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Give the label that most noisy copies of each PHOTO get, with no radius."""
-    with _smoother(options) as smoother:
-        return _each(photos, as_json, smoother, smoother.predict)
+    return _with_smoother(
+        options, as_json, lambda smoother: _each(photos, as_json, smoother, smoother.predict)
+    )
 
 
-@contextmanager
-def _smoother(options: dict[str, Any]) -> Iterator[Smoother]:
+def _with_smoother(options: dict[str, Any], as_json: bool, ask: Callable[[Smoother], int]) -> int:
+    """Make a Smoother of the options and ask it; with --json an error is an object, too."""
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
-    labels = options.pop("labels")
-    with Smoother(labels=_label_table(labels) if labels else None, **options) as smoother:
-        yield smoother
+    try:
+        labels = options.pop("labels")
+        with Smoother(labels=_label_table(labels) if labels else None, **options) as smoother:
+            return ask(smoother)
+    except SmoothAPIError as error:
+        if not as_json:
+            raise
+        _report(None, error, as_json)
+        return error.exit_code
 
 
 def _label_table(path: Path) -> dict[str, list[str]]:
@@ -105,7 +114,10 @@ def _label_table(path: Path) -> dict[str, list[str]]:
         table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError) as error:
         raise UsageError(f"The label file {str(path)!r} cannot be read: {error}.") from error
-    if not isinstance(table, dict):
+    if not isinstance(table, dict) or not all(
+        isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        for labels in table.values()
+    ):
         raise UsageError(f"The label file {str(path)!r} must map classes to lists of labels.")
     return table
 
@@ -127,11 +139,6 @@ def _each(
         except UsageError as error:
             _report(photo, error, as_json)
             code = error.exit_code
-        except SmoothAPIError as error:
-            if as_json:
-                _report(photo, error, as_json)
-                return error.exit_code
-            raise
         else:
             if as_json:
                 click.echo(certificate.to_json())
@@ -142,7 +149,7 @@ def _each(
     return code
 
 
-def _report(photo: str, error: SmoothAPIError, as_json: bool) -> None:
+def _report(photo: str | None, error: SmoothAPIError, as_json: bool) -> None:
     if as_json:
         data = {
             "schema": "smoothapi.error/1",
@@ -156,12 +163,20 @@ def _report(photo: str, error: SmoothAPIError, as_json: bool) -> None:
     click.echo(f"smoothapi: {printable(str(error))}", err=True)
 
 
-def _show_plans(plans: list[Plan], smoother: Smoother, as_json: bool) -> int:
+def _plan_each(photos: tuple[str, ...], as_json: bool, smoother: Smoother) -> int:
     from smoothapi.cli import output  # noqa: PLC0415
 
-    if as_json:
-        for plan in plans:
-            click.echo(json.dumps(output.plan_dict(plan)))
-    else:
+    plans: list[Plan] = []
+    code = 0
+    for photo in photos:
+        try:
+            plans.append(smoother.plan(photo))
+        except UsageError as error:
+            _report(photo, error, as_json)
+            code = error.exit_code
+            continue
+        if as_json:
+            click.echo(json.dumps(output.plan_dict(plans[-1])))
+    if plans and not as_json:
         output.show_plans(plans, smoother.settings)
-    return 0
+    return code

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from smoothapi.cli import printable
+from smoothapi.answer import printable
+from smoothapi.certify.certificate import confidence, rounded_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,9 +86,15 @@ def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
         if certificate.abstained:
             yield "  radius", "none certified"
         else:
-            yield "  radius", f"{certificate.radius:g} around the working image (L2, of [0, 1])"
-            yield "", f"{certificate.radius_native:g} around the photo before the resize"
-    yield "  confidence", f"{1 - certificate.alpha:.4%} at sigma {certificate.sigma:g}"
+            yield (
+                "  radius",
+                f"{rounded_down(certificate.radius)} around the working image (L2, of [0, 1])",
+            )
+            yield (
+                "",
+                f"{rounded_down(certificate.radius_native)} around the photo before the resize",
+            )
+    yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:

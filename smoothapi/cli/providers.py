@@ -6,7 +6,7 @@ import json
 
 import click
 
-from smoothapi.cli import printable
+from smoothapi.answer import printable
 
 
 @click.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from smoothapi.cli import printable
+from smoothapi.answer import printable
 from smoothapi.errors import CertificateError
 
 
@@ -26,8 +26,8 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:
     from smoothapi.smoother import verify as check  # noqa: PLC0415
 
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
         raise CertificateError(f"Cannot read the certificate {file!r}: {error}.") from error
     certificate = Certificate.from_json(text)
     checks = check(certificate, photo)

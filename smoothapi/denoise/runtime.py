@@ -8,6 +8,7 @@ import importlib.metadata
 import inspect
 import json
 import logging
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -115,8 +116,8 @@ class DenoiserRuntime:
 
         The weights or the name that the caller gave, kind of device, precision and torch's
         version: the votes of one certificate must come from one function, and another of these
-        may round a pixel differently. How variants are split into batches is not part of it,
-        because it does not change them.
+        may round a pixel differently. How variants are split into batches is not part of it: on
+        CPUs the tests show that it changes no bit; on CUDA that has not been measured yet.
         """
         if self._source is None:
             identity = "none"
@@ -139,7 +140,7 @@ class DenoiserRuntime:
             sigma: the noise's standard deviation on that scale, above 0.
 
         Returns:
-            uint8 (N, H, W, 3). The same for a variant whatever else is in the call.
+            uint8 (N, H, W, 3). On a CPU a variant gets the same bits whatever else is in the call.
 
         Raises:
             UsageError: `noisy` or `sigma` is not as above.
@@ -292,8 +293,9 @@ def load(
             CPU with a logged warning.
         precision: `auto`, `bf16`, `fp16` or `fp32`. A torch module of one's own stays in fp32
             unless told otherwise.
-        name: for reports; with a callable that has no attribute `fingerprint`, also what the
-            cache knows it by: change it whenever the callable changes.
+        name: for reports, and what the answers of a module or callable of one's own are stored
+            under: change it whenever the thing itself changes. An attribute `fingerprint` does
+            the same. A module with neither is given a fresh one each time; a callable is refused.
 
     Raises:
         DenoiserError: the file, device or precision cannot be used.
@@ -361,7 +363,12 @@ class _Module:
             # As bytes, since numpy has no bfloat16.
             flat = value.detach().cpu().contiguous().flatten()
             digest.update(flat.view(_uint8()).numpy().tobytes())
-        self.identity = "module|" + digest.hexdigest()
+        own = getattr(module, "fingerprint", None)
+        if not name and not (isinstance(own, str) and own):
+            # What a module does also depends on its code and its plain attributes, which nothing
+            # here sees. So without a name its answers serve this object alone, not later runs.
+            own = secrets.token_hex(8)
+        self.identity = f"module|{own or ''}|{digest.hexdigest()}"
 
     def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
         return self._module

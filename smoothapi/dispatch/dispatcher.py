@@ -146,7 +146,7 @@ class Dispatcher:
         self.price = price or adapter.price
         self.ledger = Ledger(state, budgets, adapter.name, self.price)
         self.pace = Pace(state, adapter.name, adapter.limits.per_second)
-        self.leases = Leases(state)
+        self.state = state
         self.concurrency = concurrency
         self.retry = retry or Retry()
         self.breaker = Breaker(max(5, concurrency), self.retry.deadline)
@@ -198,10 +198,15 @@ class Run:
         self._ready: deque[tuple[int, Encode]] = deque()
         self._sending: set[Future[list[Delivery]]] = set()
         self._ended: dict[int, Delivery] = {}
+        self._delivered = 0
+        self._last_error = ""
         # Leases on those between missing and ended, and those to be given back.
+        # Of a run, not of the dispatcher: threads that share one do not buy twice either.
+        self._leases = Leases(dispatcher.state)
         self._held: dict[int, str] = {}
         self._finished: list[str] = []
         self._renewed = time.monotonic()
+        self._sent: set[int] = set()
         self._deliveries = self._deliver()
 
     @property
@@ -303,7 +308,7 @@ class Run:
         """Return the next variants that no other process is asking for, leased to this run."""
         lot = [self._misses.popleft() for _ in range(min(self._job.batch, len(self._misses)))]
         keys = {index: answer_key(self._job.asked(index)) for index in lot}
-        taken = self._dispatcher.leases.take(list(keys.values()))
+        taken = self._leases.take(list(keys.values()))
         ours: list[int] = []
         for index in reversed(lot):
             # Another may have bought it since it was looked up, before or after the lease.
@@ -320,10 +325,10 @@ class Run:
     def _mind_leases(self) -> None:
         """Give back the leases of variants that have ended, many at once; renew the others."""
         if len(self._finished) >= _DROP_AT_ONCE:
-            self._dispatcher.leases.drop(self._finished)
+            self._leases.drop(self._finished)
             self._finished.clear()
         if self._held and time.monotonic() - self._renewed > _RENEW:
-            self._dispatcher.leases.renew(self._held.values())
+            self._leases.renew(self._held.values())
             self._renewed = time.monotonic()
 
     def _from_store(self, index: int, stored: Answer | PermanentError) -> Delivery:
@@ -335,19 +340,32 @@ class Run:
 
     def _judge(self, delivery: Delivery, delivered: int) -> None:
         """Stop a run whose votes are mostly failures: it would pay only to abstain."""
+        self._delivered = delivered
         if delivery.answer is not None:
             return
         self._count(failed=1)
+        self._last_error = delivery.error
+        if delivered >= _FEWEST_TO_JUDGE and self.totals.failed > _ALWAYS_ALLOWED:
+            self.refuse_failures()
+
+    def refuse_failures(self) -> None:
+        """Raise if more than the allowed share of the variants so far failed for good.
+
+        Raises:
+            TooManyFailuresError: says how many, and what the last one met.
+        """
         failed = self.totals.failed
-        allowed = max(_ALWAYS_ALLOWED, self._dispatcher.max_failed * delivered)
-        if delivered >= _FEWEST_TO_JUDGE and failed > allowed:
-            raise TooManyFailuresError(
-                f"{failed} of {delivered} variants got no answer from "
-                f"{self._dispatcher.adapter.name} (the last: {delivery.error}). Each is a vote "
+        if failed > self._dispatcher.max_failed * self._delivered:
+            error = TooManyFailuresError(
+                f"{failed} of {self._delivered} variants got no answer from "
+                f"{self._dispatcher.adapter.name} (the last: {self._last_error}). Each is a vote "
                 'for "no answer", so going on would pay for an abstention. The answers so far '
-                "are kept: run the same call again when the service is well.",
+                "are kept: run the same call again when the service is well, with refresh "
+                "(--refresh) if it refused the pictures themselves.",
                 provider=self._dispatcher.adapter.name,
             )
+            error.queries, error.cost = self.totals.attempts, float(self.totals.dollars)
+            raise error
 
     def _halt(self) -> None:
         """Await what is under way, send nothing more."""
@@ -358,7 +376,7 @@ class Run:
         wait(under_way)
         leases = [*self._held.values(), *self._finished]
         if leases:
-            self._dispatcher.leases.drop(leases)
+            self._leases.drop(leases)
             self._held.clear()
             self._finished.clear()
         self._dispatcher.ledger.rest()
@@ -368,8 +386,8 @@ class Run:
         if self._stop.is_set():
             return []
         payloads = [encode() for _, encode in group]
+        self._check_sizes(payloads)
         outcomes: dict[int, Answer | PermanentError] = {}
-        self._count(queries=len(group))
         loop = self._dispatcher.retry.loop(self._stop)
         gave_up = ""
         try:
@@ -387,6 +405,17 @@ class Run:
                 # Stopped in mid-retry is no final failure: such a variant has not ended.
                 deliveries.append(Delivery(index, None, error=str(outcome or gave_up)))
         return deliveries
+
+    def _check_sizes(self, payloads: list[bytes]) -> None:
+        """Refuse what the provider would refuse, before it is paid for."""
+        adapter = self._dispatcher.adapter
+        largest = max(len(payload) for payload in payloads)
+        if largest > adapter.limits.max_bytes:
+            self._stop.set()
+            raise UsageError(
+                f"An encoded variant has {largest:,} bytes, and {adapter.name} takes up to "
+                f"{adapter.limits.max_bytes:,}. Use codec='jpeg', or a smaller working size."
+            )
 
     def _attempt(
         self,
@@ -406,7 +435,9 @@ class Run:
             rows = [row for row, (index, _) in enumerate(group) if index not in outcomes]
             self._wait_for_pace(len(rows))
             try:
-                answers = self._request([payloads[row] for row in rows])
+                answers = self._request(
+                    [group[row][0] for row in rows], [payloads[r] for r in rows]
+                )
             except ThrottledError:
                 raise
             except TransientError:
@@ -439,7 +470,9 @@ class Run:
             if self._stop.wait(wait):
                 raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
 
-    def _request(self, payloads: list[bytes]) -> Sequence[Answer | ProviderError]:
+    def _request(
+        self, indices: list[int], payloads: list[bytes]
+    ) -> Sequence[Answer | ProviderError]:
         """Make one request: reserved before, settled after, counted whatever comes of it."""
         dispatcher = self._dispatcher
         name = dispatcher.adapter.name
@@ -472,7 +505,10 @@ class Run:
             raise
         finally:
             price = dispatcher.ledger.settle(reservation, len(payloads))
-            self._count(attempts=len(payloads), dollars=price.dollars)
+            with self._lock:
+                first = set(indices) - self._sent
+                self._sent |= first
+            self._count(queries=len(first), attempts=len(payloads), dollars=price.dollars)
             emit(
                 "attempt",
                 provider=name,

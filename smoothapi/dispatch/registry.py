@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
 
-from smoothapi.errors import MissingExtraError, UnknownProviderError, UsageError
+from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -59,7 +59,9 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         ) from error
     try:
         return cast("Adapter", factory(**options))
-    except TypeError as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, SmoothAPIError):
+            raise
         raise UsageError(
             f"The provider {name!r} does not take these options ({', '.join(options) or 'none'}): "
             f"{error}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from smoothapi.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
 _SCHEMA = 1
@@ -60,7 +60,7 @@ class SharedState:
                 path, timeout=60.0, isolation_level=None, check_same_thread=False
             )
             # NORMAL in WAL: a commit survives the death of the process, not a loss of power.
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
         except (OSError, sqlite3.Error) as error:
@@ -111,6 +111,20 @@ class SharedState:
             "since budgets could not be kept. Free the disk, or restore the file; delete it only "
             "if what was spent before may be forgotten."
         )
+
+
+def _patiently(step: Callable[[], object], seconds: float = 30.0) -> None:
+    """Retry while the database is locked: the change to WAL does not wait by itself."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            step()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def owner() -> str:

@@ -96,6 +96,10 @@ def test_what_a_run_cost_is_no_part_of_the_claim(certificate):
         {"votes": (("bus", 30),)},
         {"votes": (("bus", 20), ("van", 1), ("bus", 28))},
         {"votes": ()},
+        {"sigma": 5.0, "radius": 5.0, "radius_requested": 5.0},
+        {"queries": 0, "cached": 0},
+        {"failed": 9},
+        {"radius": 0.25 + 1e-10},
     ],
 )
 def test_a_tampered_claim_is_refused(certificate, change):
@@ -143,6 +147,12 @@ def test_a_tampered_digest_is_refused_with_the_photo_at_hand(certificate):
         lambda d: d["image"].update(digest=None),
         lambda d: d.update(identity=[]),
         lambda d: d.update(plain_asked=1),
+        lambda d: d.update(plain_asked=False),
+        lambda d: d.update(abstained=0),
+        lambda d: d.update(cost=-1.0),
+        lambda d: d.update(max_votes=10**400, radius=10**400),
+        lambda d: d["votes"].update(order=[*d["votes"]["order"], ["bus", 0]]),
+        lambda d: d["votes"].update(order=[["bus", 1], ["bus", d["votes"]["total"] - 1]]),
     ],
 )
 def test_malformed_certificates_are_refused_in_words(certificate, damage):
@@ -152,7 +162,20 @@ def test_malformed_certificates_are_refused_in_words(certificate, damage):
         Certificate.from_dict(data)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "not json", b"\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        "{}",
+        "not json",
+        b"\xff",
+        '{"cost": Infinity}',
+        '{"a": 1, "a": 2}',
+        "[" * 10**5,
+    ],
+)
 def test_what_is_no_certificate_at_all(text):
     with pytest.raises(CertificateError):
         Certificate.from_json(text)

@@ -14,7 +14,7 @@ from PIL import Image
 from smoothapi import smoother
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import fewest_votes, noise_delta
-from smoothapi.cli import INTERRUPTED, run
+from smoothapi.cli import BROKEN, INTERRUPTED, run
 from smoothapi.errors import FatalError
 from tests.conftest import ScriptedAdapter, answer
 
@@ -310,3 +310,62 @@ def test_one_switch_shows_every_event(photo, monkeypatch, debug):
     )
     assert done.returncode == 0, done.stderr
     assert ("attempt provider=mock outcome=answered" in done.stderr) == (debug == "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "said"),
+    [
+        (["--labels", "l.json"], {}, 2, "label file"),
+        (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__PRICE": "abc"}, 2, "options"),
+        (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__LATENCY": "x"}, 2, "options"),
+    ],
+)
+def test_bad_settings_are_named(photo, capsys, monkeypatch, arguments, environment, code, said):
+    Path("l.json").write_text('{"a": [1]}')
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert run(["certify", photo, *arguments]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_not_utf_8(provider, photo, capsys):
+    Path("pyproject.toml").write_bytes(b"\xff\xfe")
+    assert run(["certify", photo]) == 2
+    assert "pyproject.toml" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_does_not_exit_like_an_abstention(provider, photo, capsys, monkeypatch):
+    monkeypatch.setattr(smoother, "top1", lambda *_: 1 / 0)
+    assert run(["certify", photo]) == BROKEN
+    assert "internal error" in capsys.readouterr().err
+
+
+def test_a_misspelt_variable_is_noticed(provider, photo, caplog, monkeypatch):
+    monkeypatch.setenv("SMOOTHAPI_SIGMAA", "0.5")
+    assert run(["certify", photo]) == 0
+    assert "SMOOTHAPI_SIGMAA" in caplog.text
+
+
+def test_json_errors_before_the_first_photo_are_objects_too(photo, capsys):
+    assert run(["certify", photo, "--json", "--provider", "mok"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"] == "UnknownProviderError"
+
+
+def test_a_terminal_that_cannot_show_a_sign_is_no_reason_to_fail(photo):
+    import os
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from smoothapi.cli import main; main()",
+            "predict",
+            photo,
+            "--denoiser",
+            "none",
+        ],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr

@@ -79,7 +79,7 @@ def test_working_size(native, size, expected):
     assert (image.gain == 1.0) == (native == expected)
 
 
-@pytest.mark.parametrize("size", [0, -3, (0, 5), (1, 2, 3), 1.5])
+@pytest.mark.parametrize("size", [0, -3, (0, 5), (1, 2, 3), 1.5, True, 5000, (200_000, 200_000)])
 def test_impossible_sizes_are_refused(size):
     with pytest.raises(UsageError, match="working size"):
         load_image(picture(), size=size)
@@ -249,3 +249,17 @@ def test_a_float_image_file_is_refused():
     image = Image.fromarray(np.zeros((4, 4), dtype=np.float32))
     with pytest.raises(ImageError, match="floating-point"):
         load_image(encoded(image, "TIFF"))
+
+
+def test_a_very_long_photo_is_refused_rather_than_worked_with_whole():
+    with pytest.raises(ImageError, match="working image"):
+        load_image(np.zeros((30, 5000, 3), np.uint8), size=224)
+
+
+def test_32_bit_samples_are_not_guessed_at():
+    with pytest.raises(ImageError, match="32-bit"):
+        load_image(Image.fromarray(np.full((4, 4), 200, dtype=np.int32)))
+
+
+def test_the_norm_of_a_large_resize_is_found_in_reasonable_time():
+    assert resize_norm(10_000, 2000) == pytest.approx(np.sqrt(2000 / 10_000), rel=0.02)

@@ -20,6 +20,8 @@ from smoothapi.errors import (
     FatalError,
     ImageError,
     ModelChangedError,
+    PermanentError,
+    TooManyFailuresError,
     TransientError,
     UnknownProviderError,
     UnreachableRadiusError,
@@ -366,3 +368,184 @@ def test_a_rotated_photo_is_verified_as_its_upright_self(tmp_path):
         certificate = s.certify(path)
     verify(certificate, PHOTO)
     assert certificate.image.notes
+
+
+# What a hostile review found.
+
+
+def test_two_denoisers_that_differ_in_a_plain_attribute_share_no_answers():
+    import torch
+
+    class Paint(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, noisy):
+            return noisy * 0 + self.value
+
+    adapter = MockAdapter(lambda p: "bright" if p.mean() > 127 else "dark", labeller_id="light")
+    labels = []
+    for value in (1.0, 0.0):
+        with smoother(adapter, denoiser=Paint(value)) as s:
+            labels.append(s.certify(PHOTO).label)
+    assert labels == ["bright", "dark"]
+
+
+def test_a_native_radius_for_another_size_of_photo_is_refused_with_the_photo_at_hand():
+    from dataclasses import replace
+
+    from smoothapi.image import resize_norm
+    from smoothapi.smoother import native_radius
+
+    photo = np.repeat(np.repeat(PHOTO, 10, axis=0), 10, axis=1)
+    with smoother(ScriptedAdapter(), size=24) as s:
+        certificate = s.certify(photo)
+    gain = resize_norm(3200, 32) * resize_norm(2400, 24)
+    forged = replace(
+        certificate,
+        image=replace(certificate.image, native_size=(3200, 2400), gain=gain),
+        radius_native=native_radius(certificate.radius, gain, certificate.rounding),
+    )
+    verify(certificate, photo)
+    with pytest.raises(CertificateError, match="native radius does not hold"):
+        verify(forged, photo)
+
+
+def test_a_plain_answer_of_an_earlier_model_is_asked_again():
+    old = ScriptedAdapter(lambda *_: answer("cat", version="v1"))
+    with smoother(old, budget=Budget(queries=60)) as s:
+        s.certify(PHOTO)
+    key = next(iter(old.attempts))  # the plain query is the first
+    new = ScriptedAdapter(lambda *_: answer("dog", version="v2"))
+    with smoother(new, sigma=0.5) as s:  # other variants, the same plain query
+        certificate = s.certify(PHOTO)
+    assert new.attempts[key] == 1
+    assert (certificate.plain_label, certificate.model_version) == ("dog", "v2")
+    assert certificate.plain_agrees is True
+
+
+def test_an_outage_is_an_error_and_no_abstention():
+    adapter = ScriptedAdapter(lambda *_: PermanentError("unreadable"))
+    with smoother(adapter) as s, pytest.raises(TooManyFailuresError, match="unreadable") as caught:
+        s.certify(PHOTO)
+    assert caught.value.queries == adapter.sent < 30
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda: [Answer((Label("bus", np.float32(0.5)),))],
+        lambda: [Answer([Label("bus", np.float64(0.5))])],
+    ],
+)
+def test_scores_from_numpy_are_kept(returned):
+    class Numpy(ScriptedAdapter):
+        def ask(self, payloads):
+            return returned()
+
+    with smoother(Numpy()) as s:
+        assert s.certify(PHOTO).label == "bus"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: Answer(("bus",)),
+        lambda: Answer((Label(5, 0.9),)),
+        lambda: Answer((Label("bus", "0.9"),)),
+        lambda: Answer((Label("bus", 0.9),), model_version=None),
+        lambda: TransientError("later", retry_after="soon"),
+    ],
+)
+def test_mistakes_of_an_adapter_are_named_as_such_at_the_first_query(mistake):
+    adapter = ScriptedAdapter(lambda *_: mistake())
+    with smoother(adapter) as s, pytest.raises(FatalError, match="defect of the adapter"):
+        s.certify(PHOTO)
+    assert adapter.sent == 1
+
+
+def test_threads_that_share_a_smoother_do_not_buy_a_variant_twice():
+    adapter = ScriptedAdapter(delay=0.005)
+    certificates = []
+    with smoother(adapter) as s:
+        threads = [
+            threading.Thread(target=lambda: certificates.append(s.certify(PHOTO))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(set(certificates)) == 1
+    assert set(adapter.attempts.values()) == {1}
+
+
+def test_what_the_provider_would_refuse_is_not_sent():
+    adapter = ScriptedAdapter()
+    for limits in (Limits(max_side=20), Limits(max_bytes=100)):
+        adapter.limits = limits
+        with smoother(adapter) as s, pytest.raises(UsageError, match="takes up to"):
+            s.certify(PHOTO)
+    assert adapter.sent == 0
+
+
+def test_queries_counted_are_queries_sent_when_it_abstains():
+    for seed in range(4):
+        adapter = ScriptedAdapter(lambda p, n: answer("bus" if p[-13] % 2 else "van"), delay=0.002)
+        with smoother(adapter, concurrency=8) as s:
+            certificate = s.certify(np.roll(PHOTO, seed, axis=1))
+        assert certificate.abstained
+        assert certificate.queries == certificate.attempts == adapter.sent
+
+
+def test_a_failed_plain_query_is_no_failed_vote_and_no_disagreement():
+    adapter = ScriptedAdapter(lambda p, n: PermanentError("x") if not seen(p) else answer())
+    first = []
+
+    def seen(payload):
+        first.append(payload)
+        return first[0] != payload
+
+    with smoother(adapter, concurrency=1) as s:
+        certificate = s.certify(PHOTO)
+    assert certificate.failed == 0
+    assert certificate.plain_label is certificate.plain_agrees is None
+
+
+def test_a_plan_knows_a_decision_that_is_stored():
+    with smoother(coin(0.5)) as s:
+        s.certify(PHOTO)
+        plan = s.plan(PHOTO)
+    assert (plan.at_least, plan.at_most) == (0, 0)
+
+
+def test_a_closed_smoother_says_so():
+    with smoother(ScriptedAdapter()) as s:
+        pass
+    with pytest.raises(UsageError, match="closed"):
+        s.certify(PHOTO)
+    s.close()
+
+
+@pytest.mark.parametrize("budget", [500, 2.5, [5]])
+def test_a_budget_that_is_a_bare_number_is_refused_in_words(budget):
+    with pytest.raises(UsageError, match="Budget"):
+        smoother(ScriptedAdapter(), budget=budget)
+
+
+def test_what_is_printed_is_never_more_than_what_is_claimed():
+    from dataclasses import replace
+
+    with smoother(ScriptedAdapter()) as s:
+        certificate = s.certify(PHOTO)
+    shown = str(replace(certificate, radius=0.2499999999, radius_native=1.317947, alpha=1e-9))
+    assert "radius 0.249999 " in shown
+    assert "native 1.317947" in shown
+    assert "99.999999%" in shown
+
+
+def test_labels_cannot_forge_lines_or_steer_a_terminal():
+    with smoother(ScriptedAdapter(lambda *_: answer("x\x1b[2J\ncertified: y"))) as s:
+        shown = str(s.certify(PHOTO))
+    assert "\x1b" not in shown
+    assert "\n" not in shown

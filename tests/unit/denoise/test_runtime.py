@@ -122,7 +122,10 @@ def test_fingerprint_follows_what_decides_the_bits(tiny_file: Path, tmp_path: Pa
         load(lambda x, _s: x, name="b").fingerprint,
     }
     assert len(prints) == 9
-    assert load(Halve(), device="cpu").fingerprint == load(Halve(), device="cpu").fingerprint
+    named = [load(Halve(), device="cpu", name="halve-1").fingerprint for _ in range(2)]
+    assert named[0] == named[1]
+    # Nothing sees a module's code and plain attributes, so without a name nothing is shared.
+    assert load(Halve(), device="cpu").fingerprint != load(Halve(), device="cpu").fingerprint
 
 
 def test_nameless_function_is_refused() -> None:
