@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smoothapi.answer import Answer, Label
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.labels import LabelSpace
+    from smoothapi.certify.targets import Absence, MostSpecific, Presence, TopK
     from smoothapi.dispatch import Adapter, Budget, Limits, Price, Retry
     from smoothapi.errors import (
         BudgetExceededError,
@@ -48,6 +49,7 @@ _HOMES = {
     "smoothapi.answer": ("Answer", "Label"),
     "smoothapi.certify.certificate": ("Certificate",),
     "smoothapi.certify.labels": ("LabelSpace",),
+    "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "TopK"),
     "smoothapi.dispatch": ("Adapter", "Budget", "Limits", "Price", "Retry"),
     "smoothapi.errors": (
         "BudgetExceededError",
@@ -74,6 +76,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Absence",
     "Adapter",
     "Answer",
     "Budget",
@@ -88,8 +91,10 @@ __all__ = [
     "Limits",
     "MissingExtraError",
     "ModelChangedError",
+    "MostSpecific",
     "PermanentError",
     "Plan",
+    "Presence",
     "Price",
     "Progress",
     "ProviderError",
@@ -99,6 +104,7 @@ __all__ = [
     "StoreError",
     "ThrottledError",
     "TooManyFailuresError",
+    "TopK",
     "TransientError",
     "UnknownProviderError",
     "UnreachableRadiusError",

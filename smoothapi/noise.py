@@ -155,5 +155,6 @@ def _standard_normal(seed: int, count: int) -> NDArray[np.float64]:
     uniform = raw.astype(np.float64)
     uniform += 0.5
     uniform *= 2.0**-53
+    np.minimum(uniform, 1.0 - 2.0**-53, out=uniform)  # the half is rounded, at the very top to 1
     normal: NDArray[np.float64] = ndtri(uniform, out=uniform)
     return normal

@@ -19,7 +19,8 @@ from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, roundin
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.planning import expected_queries
-from smoothapi.certify.sequential import Decision, SequentialCertify, SequentialPredict, VoteTest
+from smoothapi.certify.sequential import Decision, SequentialPredict, VoteTest
+from smoothapi.certify.targets import Target, Top1, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.dispatch import (
     Adapter,
@@ -225,12 +226,21 @@ class Smoother:
         photo: PhotoSource,
         radius: Radius | None = None,
         *,
+        target: Target | Literal["top1"] = "top1",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Return the label that no change of the photo smaller than `radius` can flip.
 
         With probability at least 1 - alpha over the noise, a certificate with a label is right.
         Abstaining is a result, not an error: see `Certificate.reason`.
+
+        Args:
+            photo: path, encoded bytes, PIL image, or (H, W, 3) array (uint8, or floats in [0, 1]).
+            radius: L2 radius in units of the [0, 1] range, or "largest"; by default the settings'.
+            target: what is to be certified, out of the same answers: the top label,
+                `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
+                label's parents, or `TopK(3)`. Chosen before the first vote is seen.
+            on_progress: called after each vote.
 
         Raises:
             ImageError: the photo cannot be used.
@@ -239,8 +249,9 @@ class Smoother:
             ProviderError: the service failed; what was answered is kept.
         """
         image = load_image(photo, size=self._size)
-        test = self._test(image, self.settings.radius if radius is None else radius)
-        return self._run("certify", image, test, on_progress)
+        meant = self._target(target)
+        test = self._test(image, self.settings.radius if radius is None else radius, meant)
+        return self._run("certify", image, meant, test, on_progress)
 
     def predict(
         self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
@@ -252,18 +263,25 @@ class Smoother:
         """
         image = load_image(photo, size=self._size)
         test = SequentialPredict(alpha=self.settings.alpha, max_votes=self.settings.max_queries)
-        return self._run("predict", image, test, on_progress)
+        return self._run("predict", image, Top1(self._space), test, on_progress)
 
-    def plan(self, photo: PhotoSource, radius: Radius | None = None) -> Plan:
+    def plan(
+        self,
+        photo: PhotoSource,
+        radius: Radius | None = None,
+        *,
+        target: Target | Literal["top1"] = "top1",
+    ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         image = load_image(photo, size=self._size)
         wanted = self.settings.radius if radius is None else radius
-        test = self._test(image, wanted)
+        meant = self._target(target)
+        test = self._test(image, wanted, meant)
         most = self.settings.max_queries
         asked = self._asked(image)
         votes = 0
         while not test.done and (stored := self._answer(asked(votes))) is not None:
-            test.add(top1(stored, self._space) if isinstance(stored, Answer) else None)
+            test.add(meant.vote(stored if isinstance(stored, Answer) else None))
             votes += 1
         ahead = [self._answer(asked(index)) is not None for index in range(votes, most)]
         plain = self.settings.plain and self._answer(self._asked_plainly(image)) is None
@@ -315,6 +333,7 @@ class Smoother:
         self,
         kind: Literal["certify", "predict"],
         image: WorkingImage,
+        target: Target,
         test: VoteTest,
         on_progress: Callable[[Progress], None] | None,
     ) -> Certificate:
@@ -339,7 +358,7 @@ class Smoother:
             with run:
                 for delivery in run:
                     model_version = self._same_model(model_version, delivery)
-                    vote = None if delivery.answer is None else top1(delivery.answer, self._space)
+                    vote = target.vote(delivery.answer)
                     votes.append(vote)
                     test.add(vote)
                     if on_progress is not None:
@@ -357,19 +376,23 @@ class Smoother:
         return self._certificate(
             kind,
             image,
+            target,
             test.result(),
             votes=votes,
-            plain_label=None if plain is None else top1(plain, self._space),
+            plain=plain,
             model_version=model_version or "",
             totals=run.totals + plain_totals,
             seconds=time.monotonic() - began,
         )
 
-    def _test(self, image: WorkingImage, radius: Radius) -> SequentialCertify:
+    def _target(self, target: Target | Literal["top1"]) -> Target:
+        return Top1(self._space) if target == "top1" else parse_target(target)
+
+    def _test(self, image: WorkingImage, radius: Radius, target: Target) -> VoteTest:
         wanted = None if radius == "largest" else radius
         if wanted is not None and not (isinstance(wanted, (int, float)) and wanted > 0.0):
             raise UsageError(f"radius={radius!r}: give a number above 0, or 'largest'.")
-        return SequentialCertify(
+        return target.start(
             sigma=self.settings.sigma,
             alpha=self.settings.alpha,
             max_votes=self.settings.max_queries,
@@ -483,10 +506,11 @@ class Smoother:
         self,
         kind: Literal["certify", "predict"],
         image: WorkingImage,
+        target: Target,
         decision: Decision,
         *,
         votes: list[str | None],
-        plain_label: str | None,
+        plain: Answer | None,
         model_version: str,
         totals: Totals,
         seconds: float,
@@ -497,8 +521,9 @@ class Smoother:
             kind=kind,
             label=decision.label,
             reason=str(decision.reason),
-            plain_label=plain_label,
+            plain_label=None if plain is None else top1(plain, self._space),
             plain_asked=self.settings.plain,
+            plain_agrees=None if plain is None else target.agrees(plain, decision),
             radius=decision.radius,
             radius_requested=decision.radius_requested,
             radius_native=native_radius(decision.radius, image.gain, rounding),
@@ -523,7 +548,8 @@ class Smoother:
             denoiser=self._denoiser.name,
             denoiser_fingerprint=self._denoiser.fingerprint,
             codec=self._codec.version,
-            label_space=self._space.digest if self._space else "",
+            target=target.description,
+            claims=decision.claims,
             noise_key=self._key.id,
             version=__version__,
             queries=totals.queries,

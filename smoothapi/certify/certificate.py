@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.sequential import Reason
+from smoothapi.certify.sequential import Claim, Reason
 from smoothapi.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Certificate:
         plain_label: the provider's label for the working image itself; None if it gave none or
             was not asked.
         plain_asked: whether it was asked.
+        plain_agrees: whether the plain answer says the same; None where either is missing, or the
+            target cannot be read off one answer.
         radius: certified L2 radius around the working image, in units of the [0, 1] range,
             rounded down; 0 where nothing is certified.
         radius_requested: the radius asked for; None where the largest was asked for.
@@ -77,7 +79,8 @@ class Certificate:
         denoiser: name of the denoiser.
         denoiser_fingerprint: what tells it from any other.
         codec: how variants were encoded.
-        label_space: digest of the caller's label space, "" for the provider's own labels.
+        target: what was to be certified, as the description that `parse_target` reads.
+        claims: what is certified about each label, for targets other than the top label.
         noise_key: public id of the installation's noise key.
         version: of smoothapi.
         queries: variants sent in this run, each counted once, the plain query included.
@@ -97,6 +100,7 @@ class Certificate:
     reason: str
     plain_label: str | None
     plain_asked: bool
+    plain_agrees: bool | None
     radius: float
     radius_requested: float | None
     radius_native: float
@@ -114,7 +118,8 @@ class Certificate:
     denoiser: str
     denoiser_fingerprint: str
     codec: str
-    label_space: str
+    target: Mapping[str, Any]
+    claims: tuple[Claim, ...]
     noise_key: str
     version: str
     queries: int = field(default=0, compare=False)
@@ -133,13 +138,6 @@ class Certificate:
     def explanation(self) -> str:
         """The reason in words."""
         return Reason(self.reason).text
-
-    @property
-    def plain_agrees(self) -> bool | None:
-        """Whether the plain label is the same; None where either is missing."""
-        if self.plain_label is None or self.label is None:
-            return None
-        return self.plain_label == self.label
 
     @property
     def total_votes(self) -> int:
@@ -166,8 +164,18 @@ class Certificate:
         for item in fields(self):
             data[item.name] = getattr(self, item.name)
         data["abstained"] = self.abstained
-        data["plain_agrees"] = self.plain_agrees
         data["identity"] = dict(self.identity)
+        data["target"] = dict(self.target)
+        data["claims"] = [
+            {
+                "label": claim.label,
+                "relation": claim.relation,
+                "radius": claim.radius,
+                "p_lower": claim.p_lower,
+                "votes": list(claim.votes),
+            }
+            for claim in self.claims
+        ]
         data["image"] = {
             "name": self.image.name,
             "digest": self.image.digest,
@@ -208,8 +216,7 @@ class Certificate:
             same = json.loads(certificate.to_json()) == json.loads(json.dumps(data))
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise CertificateError(f"The certificate is malformed: {error}.") from error
-        flags = (data["abstained"], data["plain_agrees"])
-        if not same or not all(flag is None or isinstance(flag, bool) for flag in flags):
+        if not same or not isinstance(data["abstained"], bool):
             raise CertificateError(
                 "The certificate contradicts itself: its totals are not those of its votes, or "
                 "it holds fields that no certificate has."
@@ -313,7 +320,7 @@ _NUMBERS = (
 _COUNTS = ("max_votes", "queries", "attempts", "cached", "failed")
 _TEXTS = (
     "reason", "provider", "model_version", "denoiser", "denoiser_fingerprint", "codec",
-    "label_space", "noise_key", "version",
+    "noise_key", "version",
 )  # fmt: skip
 
 
@@ -326,39 +333,63 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         values[name] = _count(data[name], name)
     for name in _TEXTS:
         values[name] = _string(data[name], name)
-    for name in ("label", "plain_label"):
-        values[name] = None if data[name] is None else _string(data[name], name)
+    values["label"] = None if data["label"] is None else _string(data["label"], "label")
     values["kind"] = data["kind"]
     if values["kind"] not in ("certify", "predict"):
         raise ValueError(f"kind {data['kind']!r} is unknown")
     Reason(values["reason"])  # a ValueError if there is no such reason
-    if not isinstance(data["plain_asked"], bool):
-        raise TypeError("plain_asked is no boolean")
-    values["plain_asked"] = data["plain_asked"]
+    values.update(_plain(data))
     asked = data["radius_requested"]
     values["radius_requested"] = None if asked is None else _number(data, "radius_requested")
-    if not isinstance(data["identity"], dict):
-        raise TypeError("identity is no object")
-    values["identity"] = dict(data["identity"])
-    values["votes"] = tuple(
-        (None if label is None else _string(label, "votes"), _count(length, "votes"))
-        for label, length in data["votes"]["order"]
-    )
-    labels = [label for label, _ in values["votes"]]
-    if any(not n for _, n in values["votes"]) or any(a == b for a, b in pairwise(labels)):
-        raise ValueError("the votes are not in runs")
-    if values["plain_label"] is not None and not values["plain_asked"]:
-        raise ValueError("a plain label that was not asked for")
-    image = data["image"]
-    values["image"] = ImageFacts(
-        name=_string(image["name"], "image.name"),
-        digest=_string(image["digest"], "image.digest"),
-        size=_size(image["size"]),
-        native_size=_size(image["native_size"]),
-        gain=_number(image, "gain"),
-        notes=tuple(_string(note, "image.notes") for note in image["notes"]),
-    )
+    for name in ("identity", "target"):
+        if not isinstance(data[name], dict):
+            raise TypeError(f"{name} is no object")
+        values[name] = dict(data[name])
+    values["claims"] = tuple(_claim(claim) for claim in data["claims"])
+    values["votes"] = _votes(data["votes"]["order"])
+    values["image"] = _image(data["image"])
     return values
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    label, asked, agrees = (data[name] for name in ("plain_label", "plain_asked", "plain_agrees"))
+    if not isinstance(asked, bool) or not isinstance(agrees, (bool, type(None))):
+        raise TypeError("plain_asked or plain_agrees is no boolean")
+    if label is not None and not (asked and isinstance(label, str)):
+        raise ValueError("a plain label that is no text, or was not asked for")
+    return {"plain_label": label, "plain_asked": asked, "plain_agrees": agrees}
+
+
+def _image(data: Mapping[str, Any]) -> ImageFacts:
+    return ImageFacts(
+        name=_string(data["name"], "image.name"),
+        digest=_string(data["digest"], "image.digest"),
+        size=_size(data["size"]),
+        native_size=_size(data["native_size"]),
+        gain=_number(data, "gain"),
+        notes=tuple(_string(note, "image.notes") for note in data["notes"]),
+    )
+
+
+def _votes(order: Iterable[Any]) -> tuple[tuple[str | None, int], ...]:
+    votes = tuple(
+        (None if label is None else _string(label, "votes"), _count(length, "votes"))
+        for label, length in order
+    )
+    labels = [label for label, _ in votes]
+    if any(not n for _, n in votes) or any(one == next_ for one, next_ in pairwise(labels)):
+        raise ValueError("the votes are not in runs")
+    return votes
+
+
+def _claim(data: Mapping[str, Any]) -> Claim:
+    return Claim(
+        label=_string(data["label"], "claims"),
+        relation=data["relation"],
+        radius=_number(data, "radius"),
+        p_lower=_number(data, "p_lower"),
+        votes=_size(data["votes"]),
+    )
 
 
 def _number(data: Mapping[str, Any], name: str) -> float:

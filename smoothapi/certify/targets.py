@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from smoothapi.answer import Answer
+    from smoothapi.certify.sequential import Decision
 
 
 @runtime_checkable
@@ -35,6 +36,10 @@ class Target(Protocol):
 
     def vote(self, answer: Answer | None) -> Vote:
         """Return the vote of an answer; None stands for a variant that failed for good."""
+        ...
+
+    def agrees(self, plain: Answer, decision: Decision) -> bool | None:
+        """Whether one plain answer says what was decided; None where it cannot be told."""
         ...
 
     def start(
@@ -68,6 +73,11 @@ class Top1:
     def vote(self, answer: Answer | None) -> Vote:
         """Return `top1` of the answer."""
         return None if answer is None else top1(answer, self.space)
+
+    def agrees(self, plain: Answer, decision: Decision) -> bool | None:
+        """Whether the plain answer's top label is the one that was decided."""
+        name = top1(plain, self.space)
+        return None if name is None or decision.label is None else name == decision.label
 
     def start(
         self,
@@ -134,6 +144,10 @@ class Presence:
         present = {label_key(name) for name in _present(answer, self.score)}
         return json.dumps([name for name in self.labels if label_key(name) in present])
 
+    def agrees(self, plain: Answer, decision: Decision) -> bool | None:
+        """Whether every claim holds of the plain answer."""
+        return _claims_hold(plain, self.score, decision)
+
     def start(
         self,
         *,
@@ -190,6 +204,10 @@ class MostSpecific:
         chain = list(dict.fromkeys((name, *parents)))
         return json.dumps([chain, sorted(present.difference(chain))])
 
+    def agrees(self, plain: Answer, decision: Decision) -> bool | None:
+        """Whether every claim holds of the plain answer."""
+        return _claims_hold(plain, self.score, decision)
+
     def start(
         self,
         *,
@@ -229,6 +247,11 @@ class TopK:
     def vote(self, answer: Answer | None) -> Vote:
         """Return `top1` of the answer: shares are of first places."""
         return None if answer is None else top1(answer, self.space)
+
+    def agrees(self, plain: Answer, decision: Decision) -> bool | None:
+        """Return None: one answer has one first place."""
+        del plain, decision
+        return None
 
     def start(
         self,
@@ -285,6 +308,16 @@ def _present(answer: Answer, score: float) -> set[str]:
     """Return the labels with at least the score, and all their parents."""
     certain = [label for label in answer.labels if label.score >= score]
     return {name for label in certain for name in (label.name, *label.parents)}
+
+
+def _claims_hold(plain: Answer, score: float, decision: Decision) -> bool | None:
+    if not decision.claims:
+        return None
+    present = {label_key(name) for name in _present(plain, score)}
+    return all(
+        (label_key(claim.label) in present) == (claim.relation == "present")
+        for claim in decision.claims
+    )
 
 
 def _check_score(score: float) -> None:

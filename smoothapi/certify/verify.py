@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from smoothapi.certify.sequential import SequentialCertify, SequentialPredict
+from smoothapi.certify.sequential import SequentialPredict
+from smoothapi.certify.targets import Top1, parse_target
 from smoothapi.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
+    from smoothapi.certify.sequential import VoteTest
 
 MAX_SIGMA = 1.5
 """Beyond, the noise would leave the range in which its arithmetic is exact (`smoothapi.noise`)."""
@@ -40,10 +42,10 @@ def verify_claims(
     """
     _check_ranges(certificate)
     certify = certificate.kind == "certify"
-    test: SequentialCertify | SequentialPredict
+    test: VoteTest
     try:
         if certify:
-            test = SequentialCertify(
+            test = parse_target(certificate.target).start(
                 sigma=certificate.sigma,
                 alpha=certificate.alpha,
                 max_votes=certificate.max_votes,
@@ -54,17 +56,11 @@ def verify_claims(
             test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
     except UsageError as error:
         raise CertificateError(f"The certificate does not add up: {error}") from error
-    problems: list[str] = []
-    for number, vote in enumerate(certificate.vote_order()):
-        if test.done:
-            problems.append(f"it goes on after vote {number}, where its test had ended")
-            break
-        test.add(vote)
-    if not test.done:
-        problems.append("its votes end before its test had")
+    problems = _replay(test, certificate)
     decision = test.result()
     claims: dict[str, tuple[object, object]] = {
         "label": (certificate.label, decision.label),
+        "claims": (certificate.claims, decision.claims),
         "reason": (certificate.reason, str(decision.reason)),
         "radius": (certificate.radius, decision.radius),
         "lower bound of p": (certificate.p_lower, decision.p_lower),
@@ -73,12 +69,33 @@ def verify_claims(
         "deduction off p": (certificate.delta, delta if certify else 0.0),
         "deduction off the native radius": (certificate.rounding, rounding if certify else 0.0),
     }
+    if isinstance(parse_target(certificate.target), Top1):
+        claims["agreement with the plain label"] = (
+            certificate.plain_agrees,
+            None
+            if None in (certificate.label, certificate.plain_label)
+            else certificate.label == certificate.plain_label,
+        )
     for name, (claimed, found) in claims.items():
         if not (claimed == found if name == "radius" else _same(claimed, found)):
             problems.append(f"its {name} is {claimed!r}, but follows as {found!r}")
     if problems:
         raise CertificateError("The certificate does not add up: " + "; ".join(problems) + ".")
     return ["the order of the votes", *claims]
+
+
+def _replay(test: VoteTest, certificate: Certificate) -> list[str]:
+    """Feed the votes to the test; return what is wrong with where they end."""
+    for number, vote in enumerate(certificate.vote_order()):
+        if test.done:
+            return [f"it goes on after vote {number}, where its test had ended"]
+        try:
+            test.add(vote)
+        except (UsageError, ValueError, TypeError) as error:
+            raise CertificateError(
+                f"The certificate does not add up: vote {number} is none of its target ({error})."
+            ) from error
+    return [] if test.done else ["its votes end before its test had"]
 
 
 def _check_ranges(certificate: Certificate) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,7 +17,7 @@ from smoothapi.errors import SmoothAPIError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.certify.certificate import Certificate
+    from smoothapi.certify import Certificate, Target
     from smoothapi.smoother import Plan, Smoother
 
 _ABSTAINED = 1
@@ -64,11 +66,18 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 @click.command()
 @_options
 @click.option("--radius", callback=_radius, help="L2 radius to certify, or 'largest'.")
+@click.option(
+    "--target",
+    default="top1",
+    metavar="TARGET",
+    help="top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or most-specific:SCORE.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
 def certify(
     photos: tuple[str, ...],
     as_json: bool,
     dry_run: bool,
+    target: str,
     **options: Any,
 ) -> int:
     """Certify the label of each PHOTO.
@@ -77,9 +86,10 @@ def certify(
     """
 
     def ask(smoother: Smoother) -> int:
+        meant = _target(target)
         if dry_run:
-            return _plan_each(photos, as_json, smoother)
-        return _each(photos, as_json, smoother, smoother.certify)
+            return _plan_each(photos, as_json, smoother, meant)
+        return _each(photos, as_json, smoother, partial(smoother.certify, target=meant))
 
     return _with_smoother(options, as_json, ask)
 
@@ -106,6 +116,30 @@ def _with_smoother(options: dict[str, Any], as_json: bool, ask: Callable[[Smooth
             raise
         _report(None, error, as_json)
         return error.exit_code
+
+
+def _target(text: str) -> Target | Literal["top1"]:
+    from smoothapi.certify import MostSpecific, Presence, TopK  # noqa: PLC0415
+
+    kind, _, rest = text.partition(":")
+    label, _, score = rest.rpartition(":")
+    try:
+        if re.fullmatch(r"top\d+", text):
+            return "top1" if text == "top1" else TopK(int(text[3:]))
+        if kind == "most-specific":
+            return MostSpecific(float(rest))
+        if kind in ("present", "absent") and label:
+            return Presence(
+                label, float(score), wanted="present" if kind == "present" else "absent"
+            )
+    except UsageError:
+        raise
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--target {text!r} is none of top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE "
+        "and most-specific:SCORE; for example present:Weapon:0.8."
+    )
 
 
 def _label_table(path: Path) -> dict[str, list[str]]:
@@ -163,14 +197,16 @@ def _report(photo: str | None, error: SmoothAPIError, as_json: bool) -> None:
     click.echo(f"smoothapi: {printable(str(error))}", err=True)
 
 
-def _plan_each(photos: tuple[str, ...], as_json: bool, smoother: Smoother) -> int:
+def _plan_each(
+    photos: tuple[str, ...], as_json: bool, smoother: Smoother, target: Target | Literal["top1"]
+) -> int:
     from smoothapi.cli import output  # noqa: PLC0415
 
     plans: list[Plan] = []
     code = 0
     for photo in photos:
         try:
-            plans.append(smoother.plan(photo))
+            plans.append(smoother.plan(photo, target=target))
         except UsageError as error:
             _report(photo, error, as_json)
             code = error.exit_code

@@ -95,6 +95,9 @@ def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
                 f"{rounded_down(certificate.radius_native)} around the photo before the resize",
             )
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
+    for claim in certificate.claims:
+        k, n = claim.votes
+        yield "  claim", f"{printable(claim.label)} {claim.relation}, in {k} of {n} answers"
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
@@ -127,6 +130,8 @@ def _plain(certificate: Certificate) -> str:
 
 
 def _votes(certificate: Certificate) -> str:
+    if certificate.target["target"] in ("presence", "most-specific"):
+        return f"{certificate.total_votes}"  # such votes are lists of labels
     tally = list(certificate.tally.items())
     parts = [
         f"{count} {printable(label) if label is not None else 'no answer'}"

@@ -369,3 +369,29 @@ def test_a_terminal_that_cannot_show_a_sign_is_no_reason_to_fail(photo):
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "label"),
+    [
+        ("top1", "bus"),
+        ("present:bus:0.5", "bus present"),
+        ("absent:Weapon:0.5", "Weapon absent"),
+        ("top2", "bus"),
+        ("most-specific:0.5", "bus"),
+    ],
+)
+def test_targets(provider, photo, capsys, target, label):
+    assert run(["certify", photo, "--target", target, "--json"]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text)["label"].startswith(label)
+    Path("c.json").write_text(text)
+    assert run(["verify", "c.json", "--photo", photo]) == 0
+
+
+@pytest.mark.parametrize(
+    "target", ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "x"]
+)
+def test_bad_targets(provider, photo, capsys, target):
+    assert run(["certify", photo, "--target", target]) == 2
+    assert capsys.readouterr().err

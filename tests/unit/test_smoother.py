@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import Budget, Retry, Smoother, verify
+from smoothapi import (
+    Absence,
+    Budget,
+    Certificate,
+    MostSpecific,
+    Presence,
+    Retry,
+    Smoother,
+    TopK,
+    verify,
+)
 from smoothapi.answer import Answer, Label
 from smoothapi.dispatch import Limits
 from smoothapi.errors import (
@@ -192,7 +202,7 @@ def test_a_label_space_joins_what_the_provider_tells_apart():
         certificate = s.certify(PHOTO)
     assert certificate.label == certificate.plain_label == "bus"
     with smoother(ScriptedAdapter(script)) as s:
-        assert s.certify(PHOTO).label_space != certificate.label_space
+        assert s.certify(PHOTO).target != certificate.target
 
 
 def test_a_change_of_model_gives_no_certificate_and_refresh_mends_it():
@@ -549,3 +559,69 @@ def test_labels_cannot_forge_lines_or_steer_a_terminal():
         shown = str(s.certify(PHOTO))
     assert "\x1b" not in shown
     assert "\n" not in shown
+
+
+# Other targets, out of the same answers.
+
+
+def animals(payload, attempt):
+    """Sure of Bird; of Vulture only for seven in eight pictures; a weapon never."""
+    sure = 0.95 if payload[-13] % 8 else 0.3
+    return Answer(
+        (
+            Label("Vulture", sure, ("Bird", "Animal")),
+            Label("Bird", 0.99, ("Animal",)),
+            Label("Animal", 0.99),
+        ),
+        "v1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "label"),
+    [
+        (Presence("Bird", 0.8), "Bird present"),
+        (Absence("Weapon", 0.8), "Weapon absent"),
+        (Presence(["Bird", "Weapon"], 0.8), "Bird present, Weapon absent"),
+        (TopK(2), None),
+        (MostSpecific(0.8), None),
+    ],
+)
+def test_every_target_is_certified_and_verified(target, label):
+    with smoother(ScriptedAdapter(animals)) as s:
+        certificate = s.certify(PHOTO, radius=0.2, target=target)
+    assert not certificate.abstained
+    if label:
+        assert certificate.label == label
+        assert certificate.plain_agrees is True
+    assert certificate.claims
+    again = Certificate.from_json(certificate.to_json())
+    assert again == certificate
+    verify(again, PHOTO)
+
+
+def test_one_set_of_answers_serves_all_targets():
+    adapter = ScriptedAdapter(animals)
+    with smoother(adapter) as s:
+        s.certify(PHOTO, radius=0.25, target=Presence("Bird", 0.8))
+        sent = adapter.sent
+        s.certify(PHOTO, radius=0.25, target=Absence("Weapon", 0.8))
+    assert adapter.sent == sent
+
+
+def test_a_forged_claim_is_refused():
+    from dataclasses import replace
+
+    with smoother(ScriptedAdapter(animals)) as s:
+        certificate = s.certify(PHOTO, radius=0.2, target=Presence("Bird", 0.8))
+    claim = replace(certificate.claims[0], label="Weapon")
+    other = {**certificate.target, "labels": ["Weapon"]}
+    for forged in (
+        replace(certificate, claims=(claim,)),
+        replace(certificate, claims=()),
+        replace(certificate, target=other),
+        replace(certificate, target={"target": "nonsense"}),
+        replace(certificate, votes=(("not json", certificate.total_votes),)),
+    ):
+        with pytest.raises((CertificateError, UsageError)):
+            verify(forged)
