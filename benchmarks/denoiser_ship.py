@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--speed", type=Path)
     parser.add_argument("--command", action="append", default=[], help="of each stage, in order")
     parser.add_argument("--stage", action="append", default=[], type=Path, help="its weights")
+    parser.add_argument("--note", default="", help="what the commands do not tell")
     args = parser.parse_args()
     header = read_header(args.weights)
     network = load_network(header)
@@ -61,6 +63,7 @@ def main() -> None:
             {"command": command, "steps": about.get("steps"), "recipe": about.get("recipe")}
             for command, about in zip(args.command, stages, strict=True)
         ],
+        "note": args.note,
         "surrogates": sorted(
             {
                 word.rpartition(":")[2].rpartition("/")[2].removesuffix(".onnx")
@@ -104,7 +107,10 @@ smallest SHA-256, listed in model_card.json. Kodak24, CIFAR-10 and other people'
 not used. DATA stands for the data folder; the weights are the moving average.
 
 {stages}
-Surrogates of the stability objective: {", ".join(card["surrogates"]) or "none"}.
+{card["note"]}
+
+Surrogates of the stability objective: {", ".join(card["surrogates"]) or "none"}
+(EfficientNet-Lite, see benchmarks/denoiser_surrogates.py).
 tiny_darknet was kept as the classifier that is never a surrogate. The full recipes are in
 model_card.json.
 
@@ -119,8 +125,6 @@ model_card.json.
   screens, scans, medical, satellite and infrared pictures were not trained on.
 - Noise that is not Gaussian, independent by pixel and of the level that is told to it.
 - At sigma 0.5 and above fine detail is gone and may be replaced by likely texture.
-- The photos are mostly from North America and Europe; what they do not show is likely to be
-  restored less well.
 - A certificate does not depend on any of this: whatever the denoiser does, it is part of the
   classifier that is certified. A worse denoiser certifies less, never wrongly.
 """
@@ -175,7 +179,11 @@ def speed_table(speed: dict | None) -> str:
 
 def credit(data: Path, kept: set[str]) -> str:
     with (data / "photos" / "manifest.csv").open(encoding="utf-8") as stream:
-        groups = Counter((row["group"], row["licence"]) for row in csv.DictReader(stream))
+        rows = list(csv.DictReader(stream))
+    groups = Counter((row["group"], row["licence"]) for row in rows)
+    works = sorted(
+        {(row["group"], row["source_path"]) for row in rows if "CC0-1" not in row["licence"]}
+    )
     with (data / "labelled_photos" / "labels.csv").open(encoding="utf-8") as stream:
         photos = [row for row in csv.DictReader(stream) if row["file"] not in kept]
     lines = [
@@ -189,6 +197,12 @@ def credit(data: Path, kept: set[str]) -> str:
         "|---|---|---|",
         *(f"| {g} | {n} | {licence} |" for (g, licence), n in groups.items()),
         "",
+        "## Works in them",
+        "",
+        "By their names in the collections, which often name the author; cropped and scaled.",
+        "",
+        *(f"- {group}: {clean(work)}" for group, work in works),
+        "",
         "## Photos from Flickr",
         "",
         f"{len(photos)} photos, each under CC BY 2.0",
@@ -200,8 +214,10 @@ def credit(data: Path, kept: set[str]) -> str:
 
 
 def clean(author: str) -> str:
-    """A name as plain text in Markdown."""
-    text = " ".join(author.split())
+    """A name as plain text in Markdown; the data writes bytes beyond ASCII in octal."""
+    text = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), " ".join(author.split()))
+    if text.isascii() is False and max(map(ord, text)) < 256:
+        text = text.encode("latin-1").decode("utf-8", errors="replace")
     return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in text)
 
 

@@ -192,8 +192,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(safetensors.torch.save(contiguous, metadata))
+    partial.write_bytes(_canonical(safetensors.torch.save(contiguous, metadata)))
     os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+
+
+def _canonical(content: bytes) -> bytes:
+    """The same file with a sorted header: safetensors orders metadata by chance."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
