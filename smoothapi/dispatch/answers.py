@@ -13,7 +13,10 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import diskcache
@@ -69,6 +72,14 @@ def _text(value: object) -> str:
     return value
 
 
+@dataclass(slots=True)
+class _Write:
+    key: str
+    text: str
+    ended: bool = False
+    error: Exception | None = None
+
+
 class AnswerStore:
     """Answers on disk, by what decided them. Safe for threads and for processes."""
 
@@ -79,6 +90,8 @@ class AnswerStore:
             StoreError: the folder cannot be used.
         """
         self.directory = directory
+        self._writing = threading.Lock()
+        self._pending: deque[_Write] = deque()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.name == "posix":
@@ -125,13 +138,29 @@ class AnswerStore:
             row["answer"] = outcome.to_dict()
         else:
             row["failed"] = str(outcome)
-        try:
-            self._cache.set(answer_key(asked), json.dumps(row, separators=(",", ":")))
-        except (sqlite3.Error, OSError, diskcache.Timeout) as error:
+        write = _Write(answer_key(asked), json.dumps(row, separators=(",", ":")))
+        self._pending.append(write)
+        # Whoever gets the lock writes for all that wait for it, in one transaction.
+        with self._writing:
+            if not write.ended:
+                self._write_pending()
+        if write.error is not None:
             raise StoreError(
-                f"An answer could not be stored in {str(self.directory)!r}: {error}. The run "
-                "stops rather than pay for answers that cannot be kept."
-            ) from error
+                f"An answer could not be stored in {str(self.directory)!r}: {write.error}. The "
+                "run stops rather than pay for answers that cannot be kept."
+            ) from write.error
+
+    def _write_pending(self) -> None:
+        writes = [self._pending.popleft() for _ in range(len(self._pending))]
+        error: Exception | None = None
+        try:
+            with self._cache.transact(retry=True):
+                for write in writes:
+                    self._cache.set(write.key, write.text, retry=True)
+        except (sqlite3.Error, OSError, diskcache.Timeout) as caught:
+            error = caught
+        for write in writes:
+            write.ended, write.error = True, error
 
     def all_keys(self) -> Iterator[str]:
         """Yield the keys of all answers, in the order of storing."""

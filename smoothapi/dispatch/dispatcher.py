@@ -188,9 +188,8 @@ class Run:
         self._lock = threading.Lock()
         self._totals = Totals()
         self._stop = threading.Event()
-        self._window = max(
-            2 * job.batch, 2 * dispatcher.concurrency * dispatcher.adapter.limits.batch
-        )
+        # Room for what is sent, what is prepared, and what waits for its turn.
+        self._window = 4 * (job.batch + dispatcher.concurrency * dispatcher.adapter.limits.batch)
         # Where each variant is: looked up to _ahead; missing, preparing, ready, sending, ended.
         self._ahead = 0
         self._misses: deque[int] = deque()
