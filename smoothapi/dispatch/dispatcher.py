@@ -149,7 +149,8 @@ class Dispatcher:
         self.state = state
         self.concurrency = concurrency
         self.retry = retry or Retry()
-        self.breaker = Breaker(max(5, concurrency), self.retry.deadline)
+        # Open before any one variant has used up its attempts.
+        self.breaker = Breaker(max(2, min(5, self.retry.attempts - 1)), self.retry.deadline)
         self.max_failed = max_failed
         self.senders = ThreadPoolExecutor(concurrency, thread_name_prefix="smoothapi-send")
         # One: the denoiser is a single device. A second thread would only compete for it.
