@@ -46,7 +46,7 @@ def _lite(version: int, size: int) -> Classifier:
     network.load_state_dict(torch.load(path, weights_only=True))
     network.eval()
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
-    for block in network._blocks:  # noqa: SLF001 - the package offers no other way in
+    for block in network._blocks:
         pairs += [
             (block, "_expand_conv", "_bn0"),
             (block, "_depthwise_conv", "_bn1"),
