@@ -149,8 +149,8 @@ class Dispatcher:
         self.state = state
         self.concurrency = concurrency
         self.retry = retry or Retry()
-        # Open before any one variant has used up its attempts.
-        self.breaker = Breaker(max(2, min(5, self.retry.attempts - 1)), self.retry.deadline)
+        # Open by the time that a variant would have used up its attempts with no success between.
+        self.breaker = Breaker(max(3, min(5, self.retry.attempts)), self.retry.deadline)
         self.max_failed = max_failed
         self.senders = ThreadPoolExecutor(concurrency, thread_name_prefix="smoothapi-send")
         # One: the denoiser is a single device. A second thread would only compete for it.
@@ -441,7 +441,8 @@ class Run:
             except ThrottledError:
                 raise
             except TransientError:
-                if probing and not self._stop.is_set():
+                # In an outage the variant waits for the service; that is no attempt of its own.
+                if (probing or dispatcher.breaker.open) and not self._stop.is_set():
                     continue
                 raise
             for row, answer in zip(rows, answers, strict=True):

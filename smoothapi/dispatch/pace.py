@@ -185,7 +185,7 @@ class Breaker:
                 self._wait = min(30.0, 2.0 * self._wait)
             elif self._in_a_row >= self._failures:
                 self._opened = self._clock()
-                self._wait = 0.1
+                self._wait = 0.05
                 _log.warning(
                     "%d calls in a row were not answered (the last: %s); waiting for the service.",
                     self._in_a_row,
