@@ -139,8 +139,9 @@ def resize_norm(before: int, after: int) -> float:
     if before == after:
         return 1.0
     bands: list[NDArray[np.float64]] = []  # of the symmetric operator M M^T, which is banded
-    for start in range(0, before, 1024):
-        count = min(1024, before - start)
+    block = max(1, min(1024, 2**26 // before))
+    for start in range(0, before, block):
+        count = min(block, before - start)
         impulses = np.zeros((count, before), dtype=np.float32)
         impulses[np.arange(count), start + np.arange(count)] = 1.0
         columns = np.asarray(

@@ -53,7 +53,7 @@ from smoothapi.image import (
     load_image,
     resize_norm,
 )
-from smoothapi.noise import NoiseKey, noisy_variants
+from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,7 @@ Asked: TypeAlias = "Callable[[int], Mapping[str, object]]"
 Radius: TypeAlias = 'float | Literal["largest"]'
 
 _DECIMALS = 6
+_LONGEST_NATIVE = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class Plan:
         stored: answers that the store already holds, of those that could be needed.
         at_least: queries to send if every further vote is for one label.
         at_most: queries to send if the cap is reached.
-        expected: votes by p, the label's true share of them: (p, mean).
+        expected: votes by p, the label's true share of them: (p, mean); for the top label at a
+            wanted radius only.
         dollars: price of 1,000 queries.
         price_date: date of the price list.
     """
@@ -286,7 +288,7 @@ class Smoother:
         ahead = [self._answer(asked(index)) is not None for index in range(votes, most)]
         plain = self.settings.plain and self._answer(self._asked_plainly(image)) is None
         expected: tuple[tuple[float, float], ...] = ()
-        if wanted != "largest":
+        if wanted != "largest" and isinstance(meant, Top1):
             delta = noise_delta(image.pixels.size, self.settings.sigma)
             expected = tuple(
                 (
@@ -521,7 +523,9 @@ class Smoother:
             kind=kind,
             label=decision.label,
             reason=str(decision.reason),
-            plain_label=None if plain is None else top1(plain, self._space),
+            plain_label=None
+            if plain is None
+            else top1(plain, getattr(target, "space", self._space)),
             plain_asked=self.settings.plain,
             plain_agrees=None if plain is None else target.agrees(plain, decision),
             radius=decision.radius,
@@ -585,7 +589,9 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     width, height = certificate.image.size
     native_width, native_height = certificate.image.native_size
     sides = (width, height, native_width, native_height)
-    if min(sides) < 1 or max(width, height) > MAX_SIDE or max(sides) > MAX_PIXELS:
+    if not 0.0 < certificate.sigma <= MAX_SIGMA:
+        raise CertificateError(f"The certificate does not add up: sigma is in (0, {MAX_SIGMA}].")
+    if min(sides) < 1 or max(width, height) > MAX_SIDE or max(sides) > _LONGEST_NATIVE:
         raise CertificateError("The certificate does not add up: no picture has its sizes.")
     if native_width * native_height > MAX_PIXELS:
         raise CertificateError("The certificate does not add up: its photo is impossibly large.")

@@ -139,7 +139,10 @@ class PresenceTest:
 
 @dataclass(slots=True)
 class _Chain:
-    """A most specific label with its parents, and how often each was present since it was named."""
+    """A most specific label with its parents, and how often each was present since it was named.
+
+    `level` is that of each label's own test.
+    """
 
     labels: tuple[str, ...]
     level: float
@@ -150,11 +153,9 @@ class _Chain:
         self.present = [0] * len(self.labels)
 
     def count(self, names: frozenset[str]) -> None:
-        """Count an answer: a label of the chain is present if it or a more specific one is."""
-        below = False
+        """Count an answer by what it says is present."""
         for place, label in enumerate(self.labels):
-            below = below or label in names
-            self.present[place] += below
+            self.present[place] += label in names
 
 
 class MostSpecificTest:
@@ -162,10 +163,10 @@ class MostSpecificTest:
 
     The chain is that of the label which leads as the answers' most specific; as in
     `SequentialPredict`, a chain is tested on the votes after its label took the lead, and the j-th
-    has level alpha * w_j. Within a chain nothing is split: the presence of a label implies that of
-    its parents, so the votes for a parent are never fewer, and if a label is certified wrongly
-    then so is the most general label whose share does not suffice. With probability at least
-    1 - alpha all claims hold, whenever the run is stopped.
+    has level alpha * w_j, split evenly over its labels. (Were parents always a nested line, nothing
+    would have to be split; but a label can have two parents of which neither is the other's, and
+    answers do not always name the same ones.) With probability at least 1 - alpha all claims hold,
+    whenever the run is stopped.
 
     Args:
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
@@ -229,7 +230,7 @@ class MostSpecificTest:
         ballot.add(chain[0] if chain else None)
         leader = ballot.leader
         if leader is not None and leader not in self._chains:
-            level = self._alpha * candidate_weight(len(self._chains))
+            level = self._alpha * candidate_weight(len(self._chains)) / len(chain)
             self._chains[leader] = _Chain(chain, level, ballot.votes)
         self._ended = self._end()
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from smoothapi.certify.sequential import Decision
 
 
+_MOST_BEST = 1000
+
+
 @runtime_checkable
 class Target(Protocol):
     """What is certified. Votes are text or None, so that they can be kept and replayed."""
@@ -236,8 +239,8 @@ class TopK:
     space: LabelSpace | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise UsageError(f"k={self.k}: the best are at least one label.")
+        if type(self.k) is not int or not 1 <= self.k <= _MOST_BEST:
+            raise UsageError(f"k={self.k}: the best are 1 to {_MOST_BEST} labels.")
 
     @property
     def description(self) -> dict[str, Any]:

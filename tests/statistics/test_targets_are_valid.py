@@ -158,3 +158,18 @@ def test_top_k_claims_are_rarely_wrong() -> None:
                 break
         wrong += not test.result().abstained
     assert not Rate(wrong, runs).refutes
+
+
+def test_a_label_with_two_parents_lends_neither_the_presence_of_the_other() -> None:
+    """X is under P1 and under P2. Each is present in 7 of 10 answers, below the share asked for."""
+    rng = np.random.default_rng(5)
+    votes = [json.dumps(v) for v in ([["X", "P1", "P2"], []], [["P1"], []], [["P2"], []])]
+    wrong = 0
+    for _ in range(200):
+        test = MostSpecificTest(sigma=0.25, alpha=ALPHA, max_votes=150, radius=0.25)
+        for index in rng.choice(3, size=150, p=[0.4, 0.3, 0.3]):
+            test.add(votes[index])
+            if test.done:
+                break
+        wrong += not test.result().abstained
+    assert not Rate(wrong, 200).refutes

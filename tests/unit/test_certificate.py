@@ -208,3 +208,32 @@ def test_nothing_secret_is_in_a_certificate(certificate):
     secret = bytes(range(32))
     assert secret.hex() not in certificate.to_json()
     assert certificate.noise_key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"radius_requested": 0.5},
+        {"target": {"target": "most-specific", "score": 0.5}},
+        {"target": {"target": "top-k", "k": 2, "space": None}},
+        {"sigma": 0.0},
+    ],
+)
+def test_a_prediction_claims_no_more_than_a_label(change):
+    certificate = make(kind="predict")
+    verify(certificate)
+    with pytest.raises(CertificateError):
+        verify(replace(certificate, **change))
+
+
+@pytest.mark.parametrize("k", [10**9, 2.5, 0, True])
+def test_an_impossible_k_is_refused_at_once(certificate, k):
+    forged = replace(certificate, target={"target": "top-k", "k": k, "space": None})
+    with pytest.raises(CertificateError):
+        verify(forged)
+
+
+def test_a_photo_of_impossible_size_is_refused_at_once(certificate):
+    forged = replace(certificate, image=replace(certificate.image, native_size=(89_478_485, 1)))
+    with pytest.raises(CertificateError):
+        verify(forged)

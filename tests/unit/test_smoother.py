@@ -625,3 +625,22 @@ def test_a_forged_claim_is_refused():
     ):
         with pytest.raises((CertificateError, UsageError)):
             verify(forged)
+
+
+def test_a_target_with_a_label_space_of_its_own_verifies():
+    from smoothapi import LabelSpace
+    from smoothapi.certify import Top1
+
+    space = LabelSpace({"b": ["Vulture", "Bird"], "x": ["Animal"]})
+    with smoother(ScriptedAdapter(animals)) as s:
+        certificate = s.certify(PHOTO, radius=0.2, target=Top1(space))
+    assert certificate.label in ("b", "x")
+    assert certificate.plain_agrees == (certificate.plain_label == certificate.label)
+    verify(certificate, PHOTO)
+
+
+def test_a_plan_refuses_nothing_that_can_be_done():
+    with smoother(ScriptedAdapter(), max_queries=150) as s:
+        plan = s.plan(PHOTO, 0.5, target=TopK(3))
+        assert plan.expected == ()
+        assert s.certify(PHOTO, 0.5, target=TopK(3)).label

@@ -74,7 +74,10 @@ def test_every_target_runs_and_replays(target: Target) -> None:
 def test_an_unbroken_run_needs_what_it_said(target: Target) -> None:
     need = target.start(**SETTINGS).needed()
     decision = run(target, [BIRD])
-    assert decision.votes == need
+    if isinstance(target, MostSpecific):  # how long the chain is, only the first vote says
+        assert need < decision.votes < 1.3 * need
+    else:
+        assert decision.votes == need
 
 
 def test_presence_looks_at_scores_and_parents() -> None:
@@ -136,7 +139,7 @@ def test_the_most_specific_label_is_found_and_its_parent_if_it_fails() -> None:
 def test_the_most_specific_label_may_be_named_late() -> None:
     decision = run(MostSpecific(0.5), [TREE] + [BIRD] * 300)
     assert decision.label == "Vulture"
-    assert decision.level == pytest.approx(0.01 * 0.05)
+    assert decision.level == pytest.approx(0.01 * 0.05 / 3)  # Vulture, Bird, Animal
 
 
 def test_top_k_holds_where_no_label_has_a_majority() -> None:
