@@ -580,7 +580,8 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     The label, the radius and the bound are derived again from the votes in their order; the
     deductions from the picture's size and sigma; the gain from the two sizes; with the photo at
     hand, its size and digest. Without the photo the native radius rests on the size that the
-    certificate states. What cannot be checked is that the provider gave these votes.
+    certificate states. What cannot be checked is what the provider said: that it gave these votes,
+    from this model, at the score that a presence target names, and the plain label.
 
     Raises:
         CertificateError: something does not follow; says what.

@@ -35,8 +35,8 @@ RESIZE_ERROR = 2.0**-22
 """Allowance for float32 in the resize, per channel value and photo, in units of [0, 1].
 
 The resize adds up in float64 and stores float32 twice: half a unit in the last place below 2 is
-2^-24, the second pass may enlarge the first's error by 1.25, and the photo itself may have been
-float64: 2^-24 * (1 + 1.25 + 1.6) < 2^-22.
+2^-24, the second pass may enlarge the first's error by 1.27 (the largest sum of absolute weights
+of one output), and the photo itself may have been float64: 2^-24 * (1 + 1.27 + 1.62) < 2^-22.
 """
 
 
