@@ -77,7 +77,7 @@ class _Write:
     key: str
     text: str
     ended: bool = False
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class AnswerStore:
@@ -152,12 +152,12 @@ class AnswerStore:
 
     def _write_pending(self) -> None:
         writes = [self._pending.popleft() for _ in range(len(self._pending))]
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             with self._cache.transact(retry=True):
                 for write in writes:
                     self._cache.set(write.key, write.text, retry=True)
-        except (sqlite3.Error, OSError, diskcache.Timeout) as caught:
+        except BaseException as caught:  # noqa: BLE001  whatever it was, nobody's answer is stored
             error = caught
         for write in writes:
             write.ended, write.error = True, error

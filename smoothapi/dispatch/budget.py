@@ -146,6 +146,7 @@ class Reservation:
     """Some queries that were set aside on disk together, and what became of them."""
 
     number: int
+    accounts: list[tuple[str, str]]
     already: int
     size: int
     taken: int = 0
@@ -204,7 +205,12 @@ class Ledger:
         """
         with self._lock:
             current = self._current
-            if current is None or current.size - current.taken < queries:
+            if (
+                current is None
+                or current.size - current.taken < queries
+                # What is sent in a new day or month is not to be paid from the last one's budget.
+                or current.accounts != self._accounts(self._clock())
+            ):
                 current = self._renew(queries)
             current.taken += queries
             return current
@@ -242,7 +248,7 @@ class Ledger:
             # Far from the limit many at once; near it one by one, so that none lie idle.
             size = max(queries, _BLOCK if room is None else min(_BLOCK, room // 64))
             nano = _nano(self._price.of(size, already))
-            keys = [(entry.name, entry.period(now)) for entry in self._open]
+            keys = self._accounts(now)
             for key, entry in zip(keys, self._open, strict=True):
                 database.execute(
                     "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -261,8 +267,11 @@ class Ledger:
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (owner(), now, self._provider, month, json.dumps(keys), size, nano),
             )
-        self._current = Reservation(int(cursor.lastrowid or 0), already, size)
+        self._current = Reservation(int(cursor.lastrowid or 0), keys, already, size)
         return self._current
+
+    def _accounts(self, now: float) -> list[tuple[str, str]]:
+        return [(entry.name, entry.period(now)) for entry in self._open]
 
     def _retire(self, database: sqlite3.Connection) -> None:
         """Give back what is unused, and strike off what is settled."""

@@ -428,43 +428,62 @@ class Run:
         Raises:
             TransientError: some are worth another attempt.
         """
-        dispatcher = self._dispatcher
-        again: TransientError | None = None
+        breaker = self._dispatcher.breaker
         while True:
-            probing = dispatcher.breaker.enter(self._stop)
-            rows = [row for row, (index, _) in enumerate(group) if index not in outcomes]
-            self._wait_for_pace(len(rows))
+            probing = breaker.enter(self._stop)
             try:
-                answers = self._request(
-                    [group[row][0] for row in rows], [payloads[r] for r in rows]
-                )
+                self._ask_once(group, payloads, outcomes)
             except ThrottledError:
                 raise
             except TransientError:
                 # In an outage the variant waits for the service; that is no attempt of its own.
-                if (probing or dispatcher.breaker.open) and not self._stop.is_set():
+                if (probing or breaker.open) and not self._stop.is_set():
                     continue
                 raise
-            for row, answer in zip(rows, answers, strict=True):
-                index = group[row][0]
-                if isinstance(answer, (Answer, PermanentError)):
-                    dispatcher.store.put(self._job.asked(index), answer)
-                    outcomes[index] = answer
-                elif isinstance(answer, TransientError):
-                    again = answer
-                else:
-                    self._stop.set()
-                    raise answer
-            if again is not None:
-                if isinstance(again, ThrottledError):
-                    dispatcher.pace.throttled(again.retry_after)
-                raise again
-            return
+            else:
+                return
+            finally:
+                if probing:
+                    breaker.leave()  # whatever came of it: others wait for this
+
+    def _ask_once(
+        self,
+        group: list[tuple[int, Encode]],
+        payloads: list[bytes],
+        outcomes: dict[int, Answer | PermanentError],
+    ) -> None:
+        rows = [row for row, (index, _) in enumerate(group) if index not in outcomes]
+        self._wait_for_pace(len(rows))
+        answers = self._request([group[row][0] for row in rows], [payloads[row] for row in rows])
+        again: TransientError | None = None
+        for row, answer in zip(rows, answers, strict=True):
+            index = group[row][0]
+            if isinstance(answer, (Answer, PermanentError)):
+                self._dispatcher.store.put(self._job.asked(index), answer)
+                outcomes[index] = answer
+            elif isinstance(answer, TransientError):
+                again = answer
+            else:
+                self._stop.set()
+                raise answer
+        if isinstance(again, ThrottledError):
+            self._dispatcher.pace.throttled(again.retry_after)
+        if again is not None:
+            raise again
 
     def _wait_for_pace(self, pictures: int) -> None:
         if self._stop.is_set():
             raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
         wait = self._dispatcher.pace.take(pictures)
+        deadline = self._dispatcher.retry.deadline
+        if wait > deadline:
+            self._stop.set()
+            raise ProviderError(
+                f"{self._dispatcher.adapter.name} asked to wait for {wait:.0f} s, longer than the "
+                f"deadline of {deadline:g} s. All answers so far are kept: run the same call again "
+                "later.",
+                provider=self._dispatcher.adapter.name,
+            )
         if wait > 0.0:
             emit("paced", provider=self._dispatcher.adapter.name, seconds=round(wait, 3))
             self._count(waited=wait)

@@ -157,7 +157,7 @@ class Breaker:
             wait, opened = self._wait, self._opened
         # Only the probe gets here: it alone waits, then tries.
         if self._clock() + wait - opened > self._deadline:
-            self._end_probe()
+            self.leave()
             raise ProviderError(
                 f"The service has not answered for {self._clock() - opened:.0f} s (deadline "
                 f"{self._deadline:g} s). All answers so far are kept: run the same call again "
@@ -193,7 +193,8 @@ class Breaker:
                 )
             self._changed.notify_all()
 
-    def _end_probe(self) -> None:
+    def leave(self) -> None:
+        """End a probe that neither succeeded nor failed: another may try in its place."""
         with self._changed:
             self._probing = False
             self._changed.notify_all()

@@ -173,3 +173,27 @@ def test_scores_outside_0_1_are_refused(score):
 def test_a_nameless_label_is_refused():
     with pytest.raises(UsageError, match="name"):
         Label("", 0.5)
+
+
+def test_when_storing_breaks_in_any_way_nobody_believes_it_worked(store, monkeypatch):
+    """Several threads wait for one transaction; all must hear that it failed."""
+    import threading
+
+    def broken(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(store._cache, "set", broken)
+    failures = []
+
+    def put(number):
+        try:
+            store.put({"n": number}, answer())
+        except StoreError:
+            failures.append(number)
+
+    threads = [threading.Thread(target=put, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(failures) == list(range(8))

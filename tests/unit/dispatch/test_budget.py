@@ -324,3 +324,16 @@ def test_threads_of_one_process_cannot_pass_the_limit_together(state):
     for thread in threads:
         thread.join()
     assert sum(taken) == 300
+
+
+def test_a_new_day_is_not_paid_from_yesterdays_reservation(state):
+    now = [time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, 0))]
+    book = ledger(state, Budget(queries=5000, per="day"), clock=lambda: now[0])
+    book.settle(book.reserve(1), 1)  # sets 16 aside
+    now[0] += 86_400
+    for _ in range(5000):
+        book.settle(book.reserve(1), 1)
+    with pytest.raises(BudgetExceededError):
+        book.reserve(1)
+    book.close()
+    assert [account.queries for account in accounts(state)] == [1, 5000]

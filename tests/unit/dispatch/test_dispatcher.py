@@ -21,6 +21,7 @@ from smoothapi.dispatch import (
     SharedState,
     answer_key,
 )
+from smoothapi.dispatch.pace import Breaker
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -469,3 +470,57 @@ def test_events_tell_what_happened_and_nothing_secret(store, caplog):
     assert [event["outcome"] for event in attempts].count("failed") == 3
     assert [event["outcome"] for event in attempts].count("answered") == 3
     assert sum(event["event"] == "stored" for event in events) == 3
+
+
+def test_a_probe_that_ends_otherwise_lets_another_probe():
+    """A fatal error or a spent budget in the probe must not leave the others waiting for ever."""
+    breaker = Breaker(2, deadline=60.0)
+    stop = threading.Event()
+    for _ in range(2):
+        breaker.failed(TransientError("down"))
+    assert breaker.enter(stop)
+    breaker.leave()
+    assert breaker.enter(stop)
+    breaker.succeeded()
+    assert not breaker.enter(stop)
+
+
+def test_a_run_after_one_that_died_in_an_outage_is_not_stuck(store):
+    state = state_of(store)
+    down = [True]
+    adapter = ScriptedAdapter(
+        lambda *_: (
+            (FatalError("revoked") if adapter.sent > 6 else TransientError("down"))
+            if down[0]
+            else answer()
+        )
+    )
+    dispatcher = Dispatcher(adapter, store, state, concurrency=4, retry=FAST)
+
+    def job(done):
+        return Job(
+            asked=asked,
+            prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
+            needed=lambda: 5 - len(done),
+        )
+
+    with pytest.raises(FatalError), dispatcher.run(job([])) as deliveries:
+        next(iter(deliveries))
+    down[0] = False
+    done = []
+    with dispatcher.run(job(done)) as deliveries:
+        done.extend(next(iter(deliveries)) for _ in range(5))
+    assert labels(done) == ["bus"] * 5
+    dispatcher.close()
+    state.close()
+
+
+def test_a_wait_beyond_the_deadline_stops_the_run_instead_of_hanging_in_the_pace(store):
+    adapter = ScriptedAdapter(
+        lambda p, n: ThrottledError("later", retry_after=3600) if p == b"0" else answer(),
+        delay=0.01,
+    )
+    began = time.monotonic()
+    with pytest.raises(ProviderError, match="deadline"):
+        run(adapter, store, count=200, concurrency=2, retry=Retry(deadline=1.0))
+    assert time.monotonic() - began < 5.0
