@@ -22,11 +22,13 @@ class Label:
         name: the provider's own name for it, as it came.
         score: the provider's confidence in [0, 1].
         parents: names of more general labels it belongs to, nearest first, if the provider says.
+        categories: names of the provider's categories that it is filed under, if it says.
     """
 
     name: str
     score: float
     parents: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -38,8 +40,9 @@ class Label:
             raise UsageError(f"The score of label {self.name!r} is no number: {self.score!r}.")
         object.__setattr__(self, "score", float(self.score))  # numpy's numbers are not JSON
         object.__setattr__(self, "parents", tuple(self.parents))
-        if not all(isinstance(parent, str) for parent in self.parents):
-            raise UsageError(f"The parents of label {self.name!r} are names, as text.")
+        object.__setattr__(self, "categories", tuple(self.categories))
+        if not all(isinstance(name, str) for name in (*self.parents, *self.categories)):
+            raise UsageError(f"Parents and categories of label {self.name!r} are names, as text.")
         if not (math.isfinite(self.score) and 0.0 <= self.score <= 1.0):
             raise UsageError(
                 f"The score of label {self.name!r} is {self.score}; scores are in [0, 1]. "
@@ -75,12 +78,7 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""
         return {
-            "labels": [
-                [label.name, label.score, list(label.parents)]
-                if label.parents
-                else [label.name, label.score]
-                for label in self.labels
-            ],
+            "labels": [_row(label) for label in self.labels],
             "model_version": self.model_version,
             "request_id": self.request_id,
         }
@@ -91,11 +89,19 @@ class Answer:
         try:
             return cls(
                 labels=tuple(
-                    Label(str(name), float(score), tuple(str(p) for p in (rest[0] if rest else ())))
-                    for name, score, *rest in data["labels"]
+                    Label(str(name), float(score), *(tuple(map(str, names)) for names in more))
+                    for name, score, *more in data["labels"]
                 ),
                 model_version=str(data["model_version"]),
                 request_id=str(data["request_id"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"This is no stored answer: {error!r}") from error
+
+
+def _row(label: Label) -> list[Any]:
+    """Return a label as a list as short as it can be: a store holds thousands."""
+    row: list[Any] = [label.name, label.score, list(label.parents), list(label.categories)]
+    while not row[-1] and len(row) > 2:
+        row.pop()
+    return row
