@@ -10,7 +10,7 @@ from smoothapi.dispatch.budget import (
     release_abandoned,
     reset,
 )
-from smoothapi.dispatch.contract import Adapter, Limits
+from smoothapi.dispatch.contract import Adapter, Credentials, Limits, NeedsCredentials
 from smoothapi.dispatch.dispatcher import Delivery, Dispatcher, Job, Run, Totals
 from smoothapi.dispatch.price import Price
 from smoothapi.dispatch.registry import (
@@ -19,7 +19,7 @@ from smoothapi.dispatch.registry import (
     provider_names,
     providers,
 )
-from smoothapi.dispatch.retry import Retry
+from smoothapi.dispatch.retry import Retry, retry_after_seconds
 from smoothapi.dispatch.state import SharedState
 
 __all__ = [
@@ -27,11 +27,13 @@ __all__ = [
     "Adapter",
     "AnswerStore",
     "Budget",
+    "Credentials",
     "Delivery",
     "Dispatcher",
     "Job",
     "Ledger",
     "Limits",
+    "NeedsCredentials",
     "Price",
     "ProviderInfo",
     "Retry",
@@ -46,4 +48,5 @@ __all__ = [
     "providers",
     "release_abandoned",
     "reset",
+    "retry_after_seconds",
 ]

@@ -26,6 +26,7 @@ class Limits:
     Attributes:
         batch: most payloads in one request.
         max_bytes: largest payload.
+        max_request_bytes: most bytes of payloads in one request, None if only `batch` limits it.
         min_side: shortest side in pixels; smaller pictures are enlarged before they are sent.
         max_side: longest side in pixels.
         formats: codecs it takes, preferred first.
@@ -34,10 +35,32 @@ class Limits:
 
     batch: int = 1
     max_bytes: int = 4_000_000
+    max_request_bytes: int | None = None
     min_side: int = 1
     max_side: int = 10_000
     formats: tuple[str, ...] = ("png", "jpeg")
     per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Whether an adapter could sign in, found out without sending anything.
+
+    Attributes:
+        found: whether there is something to sign in with; it may still be refused.
+        where: in words, where it was found, or where it was looked for. Never the secret.
+    """
+
+    found: bool
+    where: str
+
+
+@runtime_checkable
+class NeedsCredentials(Protocol):
+    """What an adapter also has if its provider asks who is calling."""
+
+    def credentials(self) -> Credentials:
+        """Look where the provider's own users keep them; send nothing."""
 
 
 @runtime_checkable
