@@ -1,1 +1,36 @@
-"""Testing without a network. Holds nothing yet; `smoothapi_adapters.mock` is the stand-in."""
+"""Testing without a network, an account or a bill.
+
+Public names are loaded when they are first used: importing smoothapi.testing loads neither
+pytest nor torch nor a cloud SDK.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smoothapi.testing.colours import by_colour
+    from smoothapi.testing.contract import AdapterContract, unused_port
+    from smoothapi.testing.faults import Fault, Faults
+
+_HOMES = {
+    "smoothapi.testing.colours": ("by_colour",),
+    "smoothapi.testing.contract": ("AdapterContract", "unused_port"),
+    "smoothapi.testing.faults": ("Fault", "Faults"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["AdapterContract", "Fault", "Faults", "by_colour", "unused_port"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'smoothapi.testing' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,29 @@
+"""The mock keeps the contract of an adapter."""
+
+from __future__ import annotations
+
+import pytest
+
+from smoothapi.dispatch import Limits
+from smoothapi.testing import AdapterContract, by_colour
+from smoothapi_adapters.mock import MockAdapter
+
+
+class TestMock(AdapterContract):
+    @pytest.fixture
+    def make(self):
+        return lambda: MockAdapter(by_colour, labeller_id="colours")
+
+    @pytest.fixture
+    def adapter(self, make):
+        return make()
+
+    @pytest.fixture
+    def sent(self, adapter):
+        return lambda: adapter.requests
+
+
+class TestMockInBatches(AdapterContract):
+    @pytest.fixture
+    def make(self):
+        return lambda: MockAdapter(by_colour, labeller_id="colours", limits=Limits(batch=5))
