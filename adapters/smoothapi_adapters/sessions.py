@@ -6,6 +6,7 @@ it. Here it is the time for the whole answer.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ class BoundedHTTPAdapter(HTTPAdapter):
     def __init__(self, seconds: float) -> None:
         super().__init__(pool_connections=4, pool_maxsize=POOL, max_retries=0)
         self._seconds = seconds
+        self._seen = threading.local()
+
+    def last(self) -> requests.Response | None:
+        """Return the last answer that the calling thread got; None if its last request got none."""
+        return getattr(self._seen, "response", None)
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
         """Send as HTTPAdapter does, and read the body too.
@@ -45,6 +51,7 @@ class BoundedHTTPAdapter(HTTPAdapter):
                 for an answer that takes too long or is too long.
         """
         limit = time.monotonic() + self._seconds
+        self._seen.response = None
         response = super().send(request, **options)
         try:
             body = _read(response.raw, limit)
@@ -58,6 +65,7 @@ class BoundedHTTPAdapter(HTTPAdapter):
             ) from error
         response._content = body  # noqa: SLF001  where requests itself puts what it has read
         response._content_consumed = True  # noqa: SLF001
+        self._seen.response = response
         return response
 
 
