@@ -1,0 +1,1 @@
+"""What stands behind a local service, by name."""

@@ -1,0 +1,384 @@
+"""A local service: `serve` starts it, `Service` says where it is and what it received."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+
+from smoothapi.answer import Answer, Label
+from smoothapi.errors import (
+    FatalError,
+    MissingExtraError,
+    ProviderError,
+    SmoothAPIError,
+    ThrottledError,
+    TransientError,
+    UsageError,
+)
+from smoothapi.services.wire import Picture, Question, Recorded, Refusal
+from smoothapi.testing.faults import Fault, Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from smoothapi.services.wire import Outcome, Wire
+
+_log = logging.getLogger("smoothapi")
+
+Labels: TypeAlias = "Answer | str | Iterable[Label | tuple[str, float]]"
+Backend: TypeAlias = "Callable[[NDArray[np.uint8]], Labels]"
+"""(H, W, 3) uint8 RGB -> an Answer, labels with scores, or one name."""
+Replies: TypeAlias = "Callable[[bytes], object | None]"
+"""A picture's bytes -> the provider's own JSON (text, bytes or parsed), or None."""
+ProviderName: TypeAlias = Literal["aws", "google", "google-grpc", "azure", "azure4", "clarifai"]
+
+_WIRES = {
+    "aws": ("smoothapi.services.aws", "Aws"),
+    "google": ("smoothapi.services.google", "Google"),
+    "google-grpc": ("smoothapi.services.google", "Google"),
+    "azure": ("smoothapi.services.azure", "Azure"),
+    "azure4": ("smoothapi.services.azure4", "Azure4"),
+    "clarifai": ("smoothapi.services.clarifai", "Clarifai"),
+}
+PROVIDERS = tuple(_WIRES)
+"""Names of the protocols that are spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request, as the service saw it. Holds no credentials and no image bytes.
+
+    Attributes:
+        number: from 0, in the order in which requests were complete.
+        operation: the provider's name for what was asked, "" if it asked for nothing known.
+        pictures: how many pictures it held that can be labelled.
+        sizes: (width, height) of each of these.
+        bytes: encoded size of each of these.
+        digests: SHA-256 (hex) of each of these, as they were sent.
+        parameters: what was asked besides the pictures, by the provider's names.
+        headers_seen: names of the headers, lower case, sorted.
+        body: bytes of the whole body.
+        refused: the provider's code for why it took none of it, "" if it did.
+        fault: what befell it by plan, None if nothing.
+    """
+
+    number: int
+    operation: str
+    pictures: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
+    bytes: tuple[int, ...] = ()
+    digests: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    headers_seen: tuple[str, ...] = ()
+    body: int = 0
+    refused: str = ""
+    fault: Fault | None = None
+
+
+class Transport(Protocol):
+    """What carries the requests: it runs in threads of its own until it is stopped."""
+
+    port: int
+
+    def stop(self) -> None:
+        """Stop listening, end what is under way, and join the threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things take on purpose, in seconds.
+
+    Attributes:
+        latency: what each answer takes at least.
+        retry_after: what a throttled caller is told to wait.
+        late: when a late answer is sent after all, if the caller still waits.
+        drip: how long a slow answer takes to come in.
+    """
+
+    latency: float = 0.0
+    retry_after: float = 1.0
+    late: float = 30.0
+    drip: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not 0 <= getattr(self, name) < 86_400:
+                raise UsageError(
+                    f"{name}={getattr(self, name)}: give seconds from 0 to less than a day."
+                )
+
+
+class Service:
+    """A running local service. Leave its `with` block, or call `close`, to end it.
+
+    Attributes:
+        name: the protocol that it speaks, as in `PROVIDERS`.
+        host: the address it listens on.
+        port: the port it listens on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        wire: Wire,
+        backend: Backend | None,
+        *,
+        faults: Faults,
+        replies: Replies | None,
+        host: str,
+        timing: Timing,
+        on_done: Callable[[Received, str, float], None] | None,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.port = 0
+        self.wire = wire
+        self.timing = timing
+        self.faults = faults
+        self._backend = backend
+        self._replies = replies
+        self._on_done = on_done
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._received: list[Received] = []
+        self._billed = 0
+        self._transport: Transport | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """http://HOST:PORT."""
+        return f"http://{self.address}"
+
+    @property
+    def received(self) -> tuple[Received, ...]:
+        """Every request so far, in order, those that were refused included."""
+        with self._lock:
+            return tuple(sorted(self._received, key=lambda received: received.number))
+
+    @property
+    def billed(self) -> int:
+        """Pictures labelled so far: what the real provider would charge for."""
+        with self._lock:
+            return self._billed
+
+    def start(self, transport: Transport) -> None:
+        """Say which transport carries the requests."""
+        self._transport = transport
+        self.port = transport.port
+
+    def close(self) -> None:
+        """Stop listening, end what is under way, and join the threads; twice does no harm."""
+        if self._transport is not None:
+            self._transport.stop()
+            self._transport = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name} at {self.address}>"
+
+    def receive(
+        self, read: Callable[[], Question], *, operation: str, headers: Iterable[str], body: int
+    ) -> tuple[Received, Question | None, Refusal | None]:
+        """Count a request, and read it with `read`; a refusal is returned, not raised."""
+        with self._lock:
+            number = self._requests
+            self._requests += 1
+        question: Question | None = None
+        refusal: Refusal | None = None
+        try:
+            question = read()
+        except Refusal as refused:
+            refusal = refused
+        pictures = [p for p in question.pictures if isinstance(p, Picture)] if question else []
+        received = Received(
+            number=number,
+            operation=question.operation if question else operation,
+            pictures=len(pictures),
+            sizes=tuple(picture.size for picture in pictures),
+            bytes=tuple(len(picture.data) for picture in pictures),
+            digests=tuple(picture.digest for picture in pictures),
+            parameters=MappingProxyType(dict(question.parameters) if question else {}),
+            headers_seen=tuple(sorted(headers)),
+            body=body,
+            refused=refusal.code if refusal else "",
+            fault=self.faults.of(number),
+        )
+        with self._lock:
+            self._received.append(received)
+        return received, question, refusal
+
+    def label(self, question: Question) -> list[Outcome]:
+        """Ask the backend about each picture, and bill those that it labels.
+
+        Raises:
+            Refusal: the backend cannot answer now, which is so for the whole request.
+        """
+        outcomes = [
+            picture if isinstance(picture, Refusal) else self._label(picture)
+            for picture in question.pictures
+        ]
+        with self._lock:
+            self._billed += sum(not isinstance(outcome, Refusal) for outcome in outcomes)
+        return outcomes
+
+    def done(self, received: Received, status: str, began: float) -> None:
+        """Tell who looks on that a request has ended; `began` is on the monotonic clock."""
+        if self._on_done is not None:
+            self._on_done(received, status, time.monotonic() - began)
+
+    def _label(self, picture: Picture) -> Outcome:
+        try:
+            if self._replies is not None and (raw := self._replies(picture.data)) is not None:
+                return Recorded(_bytes(raw))
+            if self._backend is None:
+                return self.wire.unanswerable("No answer is recorded for this picture.")
+            asked = getattr(self._backend, "label_picture", None)
+            return _answer(asked(picture) if asked else self._backend(picture.pixels))
+        except ThrottledError:
+            raise self.wire.fault(Fault.throttled) from None
+        except TransientError:
+            raise self.wire.fault(Fault.unavailable) from None
+        except FatalError:
+            raise self.wire.fault(Fault.denied) from None
+        except ProviderError as error:
+            return self.wire.unanswerable(str(error))
+        except Exception as error:
+            _log.warning(
+                "The backend of the local %s service failed with %s on a picture of %d x %d: its "
+                "caller gets an internal error.",
+                self.name,
+                f"{type(error).__name__}: {error}"
+                if isinstance(error, SmoothAPIError)
+                else type(error).__name__,
+                *picture.size,
+            )
+            raise self.wire.fault(Fault.error) from error
+
+
+def serve(
+    provider: ProviderName | str,
+    backend: Backend | None = None,
+    *,
+    faults: Faults | str | None = None,
+    replies: Replies | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    key: str | None = None,
+    latency: float = 0.0,
+    retry_after: float = 1.0,
+    late: float = 30.0,
+    drip: float = 1.0,
+    on_done: Callable[[Received, str, float], None] | None = None,
+) -> Service:
+    """Start a local service that speaks a provider's wire protocol.
+
+    ::
+
+        with serve("aws", by_colour, faults="2x429") as service:
+            client = boto3.client("rekognition", endpoint_url=service.url, ...)
+
+    It runs in threads of this process until it is closed.
+
+    Args:
+        provider: which protocol; see `PROVIDERS`.
+        backend: what sees the pictures: (H, W, 3) uint8 RGB -> labels. Called from many threads
+            at once. One of our `ProviderError`s that it raises becomes the provider's own.
+        faults: what goes wrong on purpose, or its text, such as "3x429, 2% timeout".
+        replies: recorded answers: a picture's bytes -> the provider's own JSON, served as it is,
+            or None, for the backend to answer.
+        host: address to listen on; anything but loopback lets others in.
+        port: port to listen on, 0 for any that is free.
+        key: the only key (or access key id) that is let in; any, if None.
+        latency: seconds that each answer takes at least.
+        retry_after: seconds that a throttled caller is told to wait, where it is told.
+        late: seconds after which a late answer is sent, if the caller still waits.
+        drip: seconds in which a slow answer comes in.
+        on_done: called with each request that has ended, its status and its seconds.
+
+    Raises:
+        UsageError: no such provider, or the address cannot be listened on.
+        MissingExtraError: Starlette and uvicorn (or grpcio and google-cloud-vision) are missing.
+    """
+    if provider not in _WIRES:
+        raise UsageError(
+            f"provider={provider!r} is not spoken here; choose from {', '.join(PROVIDERS)}."
+        )
+    plan = Faults.parse(faults) if isinstance(faults, str) else faults or Faults()
+    module, name = _WIRES[provider]
+    service = Service(
+        provider,
+        getattr(import_module(module), name)(key),
+        backend,
+        faults=plan,
+        replies=replies,
+        host=host,
+        timing=Timing(latency, retry_after, late, drip),
+        on_done=on_done,
+    )
+    carrier = "google_grpc" if provider == "google-grpc" else "http"
+    try:
+        listen = import_module(f"smoothapi.services.{carrier}").listen
+    except ImportError as error:
+        extra = "google" if provider == "google-grpc" else "emulate"
+        raise MissingExtraError(
+            f"A local {provider} service needs a package that is not installed ({error.name}). "
+            f"Install it with: pip install 'smoothapi-vision[{extra}]'"
+        ) from error
+    try:
+        service.start(listen(service, host, port))
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"Cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}. "
+            "Another program may use the port; port=0 takes one that is free."
+        ) from error
+    return service
+
+
+def _answer(labels: Labels) -> Answer:
+    if isinstance(labels, Answer):
+        return labels
+    if isinstance(labels, str):
+        labels = [(labels, 1.0)]
+    return Answer(
+        tuple(
+            label if isinstance(label, Label) else Label(label[0], float(label[1]))
+            for label in labels
+        )
+    )
+
+
+def _bytes(raw: object) -> bytes:
+    if isinstance(raw, bytes):
+        return raw
+    if isinstance(raw, str):
+        return raw.encode()
+    with suppress(TypeError, ValueError):
+        return json.dumps(raw).encode()
+    raise UsageError("A recorded reply is JSON: text, bytes, or what json.loads gives.")
