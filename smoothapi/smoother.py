@@ -24,12 +24,16 @@ from smoothapi.certify.targets import Target, Top1, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.dispatch import (
     Adapter,
+    Answers,
     AnswerStore,
     Budget,
     Delivery,
     Dispatcher,
     Job,
+    Named,
     Price,
+    Recorder,
+    Replay,
     Retry,
     SharedState,
     Totals,
@@ -124,7 +128,8 @@ class Smoother:
     Every argument left out is taken from the settings (`smoothapi config` shows them).
 
     Args:
-        provider: name of a registered adapter, or an adapter of your own.
+        provider: name of a registered adapter, or an adapter of your own; "replay:FILE" answers
+            from a recording, with neither the provider nor the denoiser.
         sigma: noise level, in (0, 1.5]. Fixed for a deployment: choosing it by photo would void
             the guarantee.
         radius: the L2 radius to certify, in units of the [0, 1] range; "largest" certifies as
@@ -143,6 +148,7 @@ class Smoother:
         concurrency: most requests in flight.
         retry: when a variant is tried again.
         refresh: ask again although answers are stored.
+        record: file to which each answer that is used is also written, for a replay.
         home: folder of the noise key and of the answers.
 
     Raises:
@@ -170,6 +176,7 @@ class Smoother:
         concurrency: int | None = None,
         retry: Retry | None = None,
         refresh: bool = False,
+        record: str | Path | None = None,
         home: str | Path | None = None,
     ) -> None:
         settings = config.resolve(
@@ -184,6 +191,7 @@ class Smoother:
             device=device,
             codec=codec,
             concurrency=concurrency,
+            record=record,
             home=home,
         ).settings
         self.settings = settings
@@ -191,7 +199,14 @@ class Smoother:
         self._space = LabelSpace(labels) if isinstance(labels, Mapping) else labels
         self._refresh = refresh
         self._closed = False
+        self._replay: Replay | None = None
         if provider is None or isinstance(provider, str):
+            self._replay = Replay.of(settings.provider)
+        if self._replay is not None:
+            if refresh:
+                raise UsageError("A replay sends nothing, so it cannot ask again: refresh=False.")
+            self.adapter: Adapter = self._replay.adapter
+        elif provider is None or isinstance(provider, str):
             options = settings.providers.get(settings.provider, {})
             self.adapter = make_adapter(settings.provider, **options)
         elif isinstance(provider, Adapter):
@@ -201,20 +216,32 @@ class Smoother:
                 f"provider is a name or an adapter, not {type(provider).__name__}. An adapter has "
                 "name, identity, limits, price, ask(payloads) and close()."
             )
-        self._codec = self._choose_codec()
-        self._denoiser = (
-            denoiser
-            if isinstance(denoiser, denoise.DenoiserRuntime)
-            else denoise.load(
-                settings.denoiser if denoiser is None else denoiser, device=settings.device
+        self._codec: Codec | Named
+        self._denoiser: denoise.DenoiserRuntime | Named
+        self._key: NoiseKey | Named
+        self._store: Answers
+        if self._replay is not None:
+            self._codec, self._denoiser = self._replay.codec, self._replay.denoiser
+            self._key, self._store = self._replay.noise, self._replay
+        else:
+            self._codec = self._choose_codec()
+            self._denoiser = (
+                denoiser
+                if isinstance(denoiser, denoise.DenoiserRuntime)
+                else denoise.load(
+                    settings.denoiser if denoiser is None else denoiser, device=settings.device
+                )
             )
-        )
-        self._key = NoiseKey.of_installation(settings.home / "noise.key")
-        self._store = AnswerStore(settings.home / "answers")
+            self._key = NoiseKey.of_installation(settings.home / "noise.key")
+            self._store = AnswerStore(settings.home / "answers")
+        self._recorder: Recorder | None = None
+        if settings.record is not None:
+            names = {self._denoiser.fingerprint: self._denoiser.name}
+            self._recorder = Recorder(self._store, settings.record, names)
         self._state = SharedState(settings.home / "ledger.db")
         self._dispatcher = Dispatcher(
             self.adapter,
-            self._store,
+            self._recorder or self._store,
             self._state,
             _budgets(budget if budget is not None else settings.budget),
             price=_price(self.adapter, settings.prices.get(self.adapter.name)),
@@ -322,6 +349,8 @@ class Smoother:
         self._closed = True
         self._dispatcher.close()
         self.adapter.close()
+        if self._recorder is not None:
+            self._recorder.close()
         self._store.close()
         self._state.close()
 
@@ -403,9 +432,21 @@ class Smoother:
         )
 
     def _prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
-        noisy = noisy_variants(image, self.settings.sigma, indices, self._key)
-        pictures = self._denoiser.variants(noisy, self.settings.sigma)
-        return [partial(self._codec.encode, picture) for picture in pictures]
+        key, denoiser, codec = self._key, self._denoiser, self._codec
+        if isinstance(key, Named) or isinstance(denoiser, Named) or isinstance(codec, Named):
+            raise self._missing(self._asked(image)(indices[0]), image)
+        noisy = noisy_variants(image, self.settings.sigma, indices, key)
+        pictures = denoiser.variants(noisy, self.settings.sigma)
+        return [partial(codec.encode, picture) for picture in pictures]
+
+    def _prepare_plainly(self, image: WorkingImage, _: Sequence[int]) -> list[Encode]:
+        if isinstance(self._codec, Named):
+            raise self._missing(self._asked_plainly(image), image)
+        return [partial(self._codec.encode, image.to_uint8())]
+
+    def _missing(self, asked: Mapping[str, object], image: WorkingImage) -> UsageError:
+        assert self._replay is not None  # noqa: S101
+        return self._replay.missing(asked, image.name)
 
     def _asked(self, image: WorkingImage) -> Asked:
         """Return index -> all that decides the answer, and nothing else."""
@@ -450,6 +491,8 @@ class Smoother:
             )
 
     def _refuse_what_is_not_taken(self, image: WorkingImage) -> None:
+        if isinstance(self._codec, Named):
+            return
         longest = max(self._codec.size_of(image.size))
         if longest > self.adapter.limits.max_side:
             raise UsageError(
@@ -465,7 +508,7 @@ class Smoother:
         left = [1]
         job = Job(
             asked=lambda _: self._asked_plainly(image),
-            prepare=lambda _: [partial(self._codec.encode, image.to_uint8())],
+            prepare=partial(self._prepare_plainly, image),
             needed=lambda: left[0],
             refresh=refresh,
         )
@@ -556,6 +599,7 @@ class Smoother:
             claims=decision.claims,
             noise_key=self._key.id,
             version=__version__,
+            replayed_from=self._replay.path.name if self._replay else "",
             queries=totals.queries,
             attempts=totals.attempts,
             cached=totals.cached,

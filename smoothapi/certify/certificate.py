@@ -83,6 +83,8 @@ class Certificate:
         claims: what is certified about each label, for targets other than the top label.
         noise_key: public id of the installation's noise key.
         version: of smoothapi.
+        replayed_from: the recording that the answers were replayed from; "" where a provider gave
+            them to this installation.
         queries: variants sent in this run, each counted once, the plain query included.
         attempts: pictures sent, retries included.
         cached: answers that earlier runs had bought.
@@ -122,6 +124,7 @@ class Certificate:
     claims: tuple[Claim, ...]
     noise_key: str
     version: str
+    replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
     cached: int = field(default=0, compare=False)
@@ -234,6 +237,8 @@ class Certificate:
 
     def __str__(self) -> str:
         spent = f"{self.total_votes} votes, {self.queries} queries sent"
+        if self.replayed_from:
+            spent = f"{self.total_votes} votes replayed from {printable(self.replayed_from)}"
         if self.label is None:
             return f"abstained ({self.explanation}): {spent}"
         label, sure = printable(self.label), confidence(self.alpha)
@@ -264,6 +269,7 @@ class Certificate:
             ("Votes", _tally_text(self.tally)),
             ("Queries", f"{self.queries} sent, {self.cached} from the store, ${self.cost:.4f}"),
             ("Provider", f"{self.provider} {self.model_version}".strip()),
+            *([("Replayed from", self.replayed_from)] if self.replayed_from else []),
             ("Photo", f"{self.image.name} ({self.image.digest[:12]})"),
         ]
         body = "".join(
@@ -320,7 +326,7 @@ _NUMBERS = (
 _COUNTS = ("max_votes", "queries", "attempts", "cached", "failed")
 _TEXTS = (
     "reason", "provider", "model_version", "denoiser", "denoiser_fingerprint", "codec",
-    "noise_key", "version",
+    "noise_key", "version", "replayed_from",
 )  # fmt: skip
 
 

@@ -66,11 +66,14 @@ def verify(home: str | None) -> int:
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
 def export(home: str | None, file: str) -> int:
-    """Write all answers to FILE (default: stdout) as JSON lines, with what was asked."""
+    """Write all answers to FILE (default: stdout) as a recording, which replay:FILE reads."""
+    from smoothapi.dispatch.recording import header, to_line  # noqa: PLC0415
+
     with _store(home) as store, _open(file, "w") as stream:
         count = 0
+        stream.write(header())
         for key in store.all_keys():
-            stream.write(json.dumps(store.row(key), ensure_ascii=False) + "\n")
+            stream.write(to_line(store.row(key)))
             count += 1
     click.echo(f"Exported {count:,} answers.", err=True)
     return 0
@@ -80,12 +83,20 @@ def export(home: str | None, file: str) -> int:
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
 def import_(home: str | None, file: str) -> int:
-    """Add the answers of FILE (default: stdin), as `export` wrote them; those here stay."""
+    """Add the answers of FILE (default: stdin), a recording or export; those here stay.
+
+    Variants that the recorded run gave up are left out: they can be asked again.
+    """
+    from smoothapi.dispatch.recording import is_header, parse_line  # noqa: PLC0415
+
     added = kept = 0
     with _store(home) as store, _open(file, "r") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                new = store.add_row(json.loads(line))
+                row = parse_line(line.encode())
+                if row is None or is_header(row) or "gave_up" in row:
+                    continue
+                new = store.add_row(row)
             except (ValueError, StoreError) as error:
                 raise UsageError(
                     f"Line {number} of {file!r} is no stored answer ({error}). The {added:,} "

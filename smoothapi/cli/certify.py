@@ -38,7 +38,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(
         [
             click.argument("photos", nargs=-1, required=True, metavar="PHOTO..."),
-            click.option("--provider", help="Adapter to ask (`smoothapi providers`)."),
+            click.option("--provider", help="Adapter to ask, or replay:FILE."),
             click.option("--sigma", type=float, help="Noise level, of the [0, 1] range."),
             click.option("--alpha", type=float, help="Chance of a wrong certificate."),
             click.option("--max-queries", type=int, help="Most votes for one photo."),
@@ -56,6 +56,11 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             click.option("--concurrency", type=int, help="Most requests in flight."),
             click.option("--home", type=click.Path(file_okay=False), help="Key and answers."),
             click.option("--refresh", is_flag=True, help="Ask again although stored."),
+            click.option(
+                "--record",
+                type=click.Path(dir_okay=False),
+                help="Write the answers to a file, too.",
+            ),
             click.option("--json", "as_json", is_flag=True, help="One JSON object per photo."),
         ]
     ):

@@ -1,6 +1,6 @@
 """Variants out, answers back: what stands between money and noise."""
 
-from smoothapi.dispatch.answers import AnswerStore, answer_key
+from smoothapi.dispatch.answers import Answers, AnswerStore, answer_key
 from smoothapi.dispatch.budget import (
     Account,
     Budget,
@@ -13,6 +13,7 @@ from smoothapi.dispatch.budget import (
 from smoothapi.dispatch.contract import Adapter, Credentials, Limits, NeedsCredentials
 from smoothapi.dispatch.dispatcher import Delivery, Dispatcher, Job, Run, Totals
 from smoothapi.dispatch.price import Price
+from smoothapi.dispatch.recording import Named, Recorder, Replay, read_recording
 from smoothapi.dispatch.registry import (
     ProviderInfo,
     make_adapter,
@@ -26,6 +27,7 @@ __all__ = [
     "Account",
     "Adapter",
     "AnswerStore",
+    "Answers",
     "Budget",
     "Credentials",
     "Delivery",
@@ -33,9 +35,12 @@ __all__ = [
     "Job",
     "Ledger",
     "Limits",
+    "Named",
     "NeedsCredentials",
     "Price",
     "ProviderInfo",
+    "Recorder",
+    "Replay",
     "Retry",
     "Run",
     "SharedState",
@@ -46,6 +51,7 @@ __all__ = [
     "make_adapter",
     "provider_names",
     "providers",
+    "read_recording",
     "release_abandoned",
     "reset",
     "retry_after_seconds",

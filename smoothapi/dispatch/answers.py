@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import diskcache
 
@@ -80,6 +80,30 @@ class _Write:
     error: BaseException | None = None
 
 
+class Answers(Protocol):
+    """Where answers come from and go to: the store, a recorder before it, or a replay."""
+
+    def get(self, key: str) -> Answer | PermanentError | None:
+        """Return what was answered for `key`, or None if it was never asked."""
+
+    def put(
+        self,
+        asked: Mapping[str, object],
+        outcome: Answer | PermanentError,
+        payload: bytes | None = None,
+    ) -> None:
+        """Keep what was answered to what was asked, and to which bytes."""
+
+    def give_up(self, asked: Mapping[str, object], why: str) -> None:
+        """Take note that a variant was given up after its retries."""
+
+    def row(self, key: str) -> dict[str, Any]:
+        """Return an answer with what was asked, as JSON-ready values."""
+
+    def close(self) -> None:
+        """Release files."""
+
+
 class AnswerStore:
     """Answers on disk, by what decided them. Safe for threads and for processes."""
 
@@ -121,24 +145,31 @@ class AnswerStore:
         if text is None:
             return None
         try:
-            return _outcome(json.loads(text))
+            return outcome_of(json.loads(text))
         except (ValueError, KeyError, TypeError, UsageError) as error:
             raise StoreError(f"A stored answer is damaged: {error!r}.") from error
 
-    def put(self, asked: Mapping[str, object], outcome: Answer | PermanentError) -> None:
+    def put(
+        self,
+        asked: Mapping[str, object],
+        outcome: Answer | PermanentError,
+        payload: bytes | None = None,
+    ) -> None:
         """Write what was answered to what was asked; it is on disk when this returns.
 
-        What was asked is kept beside the answer, so that an export says what it holds.
+        What was asked is kept beside the answer, so that an export says what it holds; of the
+        payload that was sent, its SHA-256.
 
         Raises:
             StoreError: it could not be written (the disk is full, say).
         """
-        row: dict[str, Any] = {"schema": _SCHEMA, "stored": int(time.time()), "asked": dict(asked)}
-        if isinstance(outcome, Answer):
-            row["answer"] = outcome.to_dict()
-        else:
-            row["failed"] = str(outcome)
-        write = _Write(answer_key(asked), json.dumps(row, separators=(",", ":")))
+        self._write(answer_row(asked, outcome, payload))
+
+    def give_up(self, asked: Mapping[str, object], why: str) -> None:
+        """Do nothing: a variant that was given up after its retries is asked again next time."""
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        write = _Write(answer_key(row["asked"]), json.dumps(row, separators=(",", ":")))
         self._pending.append(write)
         # Whoever gets the lock writes for all that wait for it, in one transaction.
         with self._writing:
@@ -181,18 +212,23 @@ class AnswerStore:
     def add_row(self, row: object) -> bool:
         """Store a row that `row` returned, here or elsewhere; False if it was here already.
 
+        That a variant was given up is not stored: it may be asked again.
+
         Raises:
             StoreError: it is no such row, or cannot be written.
         """
         try:
             asked = row["asked"]  # type: ignore[index]
-            outcome = _outcome(row)
+            outcome = outcome_of(row)
             key = answer_key(asked)
+            payload = row.get("payload")  # type: ignore[attr-defined]
+            gave_up = "gave_up" in row  # type: ignore[operator]
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
-        if self.get(key) is not None:
+        if gave_up or self.get(key) is not None:
             return False
-        self.put(asked, outcome)
+        clean = answer_row(asked, outcome)
+        self._write(clean if payload is None else {**clean, "payload": str(payload)})
         return True
 
     def bytes(self) -> int:
@@ -211,14 +247,34 @@ class AnswerStore:
         return len(self._cache)
 
 
-def _outcome(row: Any) -> Answer | PermanentError:
+def answer_row(
+    asked: Mapping[str, object],
+    outcome: Answer | PermanentError,
+    payload: bytes | None = None,
+    *,
+    gave_up: bool = False,
+) -> dict[str, Any]:
+    """Return what is kept of an answer, ready for JSON."""
+    row: dict[str, Any] = {"schema": _SCHEMA, "stored": int(time.time()), "asked": dict(asked)}
+    if isinstance(outcome, Answer):
+        row["answer"] = outcome.to_dict()
+    else:
+        row["gave_up" if gave_up else "failed"] = str(outcome)
+    if payload is not None:
+        row["payload"] = hashlib.sha256(payload).hexdigest()
+    return row
+
+
+def outcome_of(row: Any) -> Answer | PermanentError:
+    """Return the answer, or the failure, that a row holds."""
     if row["schema"] != _SCHEMA:
         raise StoreError(
             f"A stored answer has schema {row['schema']!r}, this version reads {_SCHEMA}. Use the "
             "version of smoothapi that wrote it, or another SMOOTHAPI_HOME."
         )
-    if "failed" in row:
-        return PermanentError(str(row["failed"]))
+    for failure in ("failed", "gave_up"):
+        if failure in row:
+            return PermanentError(str(row[failure]))
     return Answer.from_dict(row["answer"])
 
 

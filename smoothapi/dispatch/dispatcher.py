@@ -38,7 +38,7 @@ from smoothapi.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from smoothapi.dispatch.answers import AnswerStore
+    from smoothapi.dispatch.answers import Answers
     from smoothapi.dispatch.contract import Adapter
     from smoothapi.dispatch.price import Price
     from smoothapi.dispatch.state import SharedState
@@ -130,7 +130,7 @@ class Dispatcher:
     def __init__(
         self,
         adapter: Adapter,
-        store: AnswerStore,
+        store: Answers,
         state: SharedState,
         budgets: Sequence[Budget] = (),
         *,
@@ -403,6 +403,8 @@ class Run:
                 deliveries.append(Delivery(index, outcome))
             elif not (outcome is None and self._stop.is_set()):
                 # Stopped in mid-retry is no final failure: such a variant has not ended.
+                if outcome is None:
+                    self._dispatcher.store.give_up(self._job.asked(index), gave_up)
                 deliveries.append(Delivery(index, None, error=str(outcome or gave_up)))
         return deliveries
 
@@ -459,7 +461,7 @@ class Run:
         for row, answer in zip(rows, answers, strict=True):
             index = group[row][0]
             if isinstance(answer, (Answer, PermanentError)):
-                self._dispatcher.store.put(self._job.asked(index), answer)
+                self._dispatcher.store.put(self._job.asked(index), answer, payloads[row])
                 outcomes[index] = answer
             elif isinstance(answer, TransientError):
                 again = answer

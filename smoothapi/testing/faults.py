@@ -25,10 +25,7 @@ from smoothapi.testing.seeded import BITS, bits
 
 
 class Fault(StrEnum):
-    """One way for a request to fail. The value is its name in a plan.
-
-    Only `late` is answered and billed by the provider; of the others no picture is labelled.
-    """
+    """One way for a request to fail. The value is its name in a plan."""
 
     throttled = "429"
     """Asked to slow down, with no word of how long."""
@@ -58,6 +55,11 @@ class Fault(StrEnum):
     """The credentials are refused."""
     quota = "quota"
     """The quota of the month, or the free tier, is used up."""
+
+    @property
+    def billed(self) -> bool:
+        """Whether the provider labels the pictures all the same, and has them paid for."""
+        return self in (Fault.late, Fault.half, Fault.slow)
 
 
 @dataclass(frozen=True, slots=True)

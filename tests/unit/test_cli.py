@@ -261,7 +261,8 @@ def test_answers_are_exported_and_imported_elsewhere(provider, photo, capsys):
     adapter = provider()
     run(["certify", photo])
     assert run(["cache", "export", "answers.jsonl"]) == 0
-    rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    head, *rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert head["schema"] == "smoothapi.recording/1"
     assert len(rows) == LEAST + 1
     assert {"answer", "asked", "schema"} <= rows[0].keys()
     home = Path("elsewhere")
