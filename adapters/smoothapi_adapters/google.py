@@ -183,7 +183,7 @@ class GoogleAdapter:
             client = self._ready()
             # retry=None: by default UNAVAILABLE is sent again for ten minutes, timeout or not.
             answered = client.batch_annotate_images(
-                request=request, retry=None, timeout=self._timeout, metadata=self._metadata()
+                request=request, retry=None, timeout=self._timeout
             )
         except ProviderError:
             raise
@@ -224,30 +224,28 @@ class GoogleAdapter:
 
     def _connect(self) -> vision.ImageAnnotatorClient:
         """Sign in, and make a client that sends each request once."""
-        from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
         from google.cloud import vision  # noqa: PLC0415
 
-        local = self._endpoint.startswith("http://")
         given = self._credentials
         if given is None and not self._api_key:
             given = _sign_in(self._quota_project)
-        if self._api_key and local:  # there the key goes along as metadata
-            given = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        plain = self._endpoint.startswith("http://") and self._transport == "grpc"
+        if plain:  # gRPC signs in over TLS only
+            host = urlsplit(self._endpoint).netloc
+            return vision.ImageAnnotatorClient(transport=_plain_transport(host, self._api_key))
         options: dict[str, Any] = {}
         if self._endpoint:
             options["api_endpoint"] = self._endpoint
-        if self._api_key and not local:
-            options["api_key"] = self._api_key
         if self._quota_project:
             options["quota_project_id"] = self._quota_project
-        if self._transport == "grpc":
-            client = vision.ImageAnnotatorClient(
-                credentials=given, client_options=options, transport=_grpc_transport
-            )
-        else:
-            client = vision.ImageAnnotatorClient(
-                credentials=given, client_options=options, transport="rest"
-            )
+        if self._api_key:
+            options["api_key"] = self._api_key
+        client = vision.ImageAnnotatorClient(
+            credentials=given,
+            client_options=options,
+            transport="rest" if self._transport == "rest" else _grpc_transport,
+        )
+        if self._transport == "rest":
             self._hold_to_one_request(client)
         return client
 
@@ -261,12 +259,6 @@ class GoogleAdapter:
         if not session.is_mtls:
             for scheme in ("https://", "http://"):
                 session.mount(scheme, BoundedHTTPAdapter(self._timeout))
-
-    def _metadata(self) -> list[tuple[str, str]]:
-        """Return the key for a plaintext endpoint, to which the SDK gives no credentials."""
-        if self._own and self._api_key and self._endpoint.startswith("http://"):
-            return [("x-goog-api-key", self._api_key)]
-        return []
 
     def _refuse(self, error: Exception) -> NoReturn:
         mapped = mapped_error(error)
@@ -334,28 +326,44 @@ def _on_google() -> bool:
     return False
 
 
+_ONCE = (
+    ("grpc.enable_retries", 0),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+)
+"""Options of a channel that sends each request once, of any length."""
+
+
 def _grpc_transport(**arguments: Any) -> Any:
-    """Return a gRPC transport whose channel sends each request once."""
+    from google.cloud.vision_v1.services.image_annotator.transports import (  # noqa: PLC0415
+        ImageAnnotatorGrpcTransport,
+    )
+
+    def connect(host: str, **more: Any) -> Any:
+        return ImageAnnotatorGrpcTransport.create_channel(host, **{**more, "options": _ONCE})
+
+    arguments["host"] = arguments["host"].removeprefix("https://")
+    return ImageAnnotatorGrpcTransport(channel=connect, **arguments)
+
+
+def _plain_transport(host: str, api_key: str | None) -> Any:
+    """Return a transport to this machine, unencrypted; gRPC itself gives it no credentials."""
     import grpc  # noqa: PLC0415
     from google.cloud.vision_v1.services.image_annotator.transports import (  # noqa: PLC0415
         ImageAnnotatorGrpcTransport,
     )
 
-    once = [
-        ("grpc.enable_retries", 0),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-    ]
-    host = arguments["host"]
-    if host.startswith("http://"):
-        channel = grpc.insecure_channel(urlsplit(host).netloc, options=once)
-        return ImageAnnotatorGrpcTransport(host=urlsplit(host).netloc, channel=channel)
+    class Sign(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+        """Adds the key beneath where the SDK would log it as one of the call's arguments."""
 
-    def connect(host: str, **more: Any) -> grpc.Channel:
-        return ImageAnnotatorGrpcTransport.create_channel(host, **{**more, "options": once})
+        def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            metadata = [*(details.metadata or ()), ("x-goog-api-key", api_key)]
+            return continuation(details._replace(metadata=metadata), request)
 
-    arguments["host"] = host.removeprefix("https://")
-    return ImageAnnotatorGrpcTransport(channel=connect, **arguments)
+    channel = grpc.insecure_channel(host, options=_ONCE)
+    if api_key:
+        channel = grpc.intercept_channel(channel, Sign())
+    return ImageAnnotatorGrpcTransport(host=host, channel=channel)
 
 
 def _checked(endpoint: str | None) -> str:

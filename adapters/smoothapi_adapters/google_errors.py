@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from smoothapi_adapters.sessions import of_requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# As a unit (1/d/{project}), as a limit (RequestsPerDayPerProject), in words (requests per day).
+_LONG = re.compile(r"/(d|day|mo|month)\b|per ?(day|month)|\b(daily|monthly)\b", re.IGNORECASE)
 
 ADVICE = (
     "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, run `gcloud auth application-default "
@@ -129,10 +133,8 @@ def _of_status(status: int | None) -> type[ProviderError]:
 def _spent_for_long(error: Any) -> bool:
     """Whether the quota that is used up is one of a day or longer: no retry outlasts that."""
     facts = dict(error.metadata or {})
-    unit, limit = str(facts.get("quota_unit", "")), str(facts.get("quota_limit", ""))
-    return any(f"/{span}" in unit for span in ("d/", "day", "mo")) or any(
-        span in limit for span in ("PerDay", "PerMonth")
-    )
+    said = (facts.get("quota_unit", ""), facts.get("quota_limit", ""), error.message)
+    return any(_LONG.search(str(text)) for text in said)
 
 
 def _retry_after(error: Any) -> float | None:

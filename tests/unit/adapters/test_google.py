@@ -215,6 +215,19 @@ def test_a_quota_of_a_day_is_not_waited_for(metadata, kind):
     assert type(mapped_error(api.ResourceExhausted("no", error_info=info))) is kind
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Quota exceeded for limit 'Requests per minute'", ThrottledError),
+        ("Quota exceeded for limit 'Requests per day'", FatalError),
+        ("the monthly limit is reached", FatalError),
+        ("images per_day_and_user/daisy", ThrottledError),
+    ],
+)
+def test_a_quota_of_a_day_is_known_by_its_words(text, kind):
+    assert type(mapped_error(api.TooManyRequests(text))) is kind
+
+
 def test_the_wait_that_is_asked_for_is_found_wherever_it_stands():
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3.5s"}
     assert problem(429, more=[info]).retry_after == 3.5
