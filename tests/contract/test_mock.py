@@ -15,6 +15,10 @@ class TestMock(AdapterContract):
         return lambda: MockAdapter(by_colour, labeller_id="colours")
 
     @pytest.fixture
+    def faulty(self):
+        return lambda fault: MockAdapter(by_colour, faults=f"100% {fault}", timeout=0.01)
+
+    @pytest.fixture
     def adapter(self, make):
         return make()
 
