@@ -216,6 +216,9 @@ class Service:
             question = read()
         except Refusal as refused:
             refusal = refused
+        except Exception:  # noqa: BLE001  a request that nobody foresaw must not bring the service down
+            _log.exception("The local %s service could not read a request.", self.name)
+            refusal = self.wire.fault(Fault.error)
         pictures = [p for p in question.pictures if isinstance(p, Picture)] if question else []
         received = Received(
             number=number,
