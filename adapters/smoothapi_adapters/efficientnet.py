@@ -28,7 +28,7 @@ class EfficientNetLite0:
         MissingExtraError: at construction, if the packages of the extra "demo" are missing.
     """
 
-    model_version = "efficientnet-lite0-57934424"
+    labeller_id = "efficientnet-lite0-57934424"
 
     def __init__(self, top: int = 10) -> None:
         # Looked for, not imported: that would load torch, which a stored answer does not need.

@@ -1,134 +1,231 @@
 """A provider that runs here: for trying smoothapi, and for testing with no account and no bill.
 
 It behaves like a service: it takes encoded bytes only, decodes them, has limits, a price, a model
-version and a latency, and answers with the best few labels.
+version, a latency, a quota and faults, and answers with the best few labels. Every option may also
+be text, as settings and variables of the environment are::
+
+    [providers.mock]
+    labeller = "probabilities:bus 97%, van 2%, none 1%"
+    faults = "3x429, 2% timeout"
+    latency = "lognormal 0.2 0.5"
 """
 
 from __future__ import annotations
 
 import io
+import math
+import re
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeAlias
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smoothapi.answer import Answer, Label
 from smoothapi.dispatch import Limits, Price
-from smoothapi.errors import PermanentError, UsageError
+from smoothapi.errors import (
+    FatalError,
+    PermanentError,
+    ProviderError,
+    ThrottledError,
+    TransientError,
+    UsageError,
+)
+from smoothapi.testing.faults import Fault, Faults
+from smoothapi.testing.labellers import (
+    Labeller,
+    PayloadLabeller,
+    Probabilities,
+    Recorded,
+    Table,
+    to_answer,
+)
+from smoothapi.testing.latency import Latency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-Labels: TypeAlias = "Answer | str | Iterable[Label | tuple[str, float]]"
-Labeller: TypeAlias = "Callable[[NDArray[np.uint8]], Labels]"
-"""(H, W, 3) uint8 RGB -> an Answer, labels with scores, or one name."""
+    from smoothapi.answer import Answer
 
 _FORMATS = {"png": "PNG", "jpeg": "JPEG"}
+_DEFAULT = "efficientnet"
 
 
 class MockAdapter:
     """A local stand-in for a vision API.
 
     Args:
-        labeller: what sees the pictures; by default EfficientNet-Lite0 (extra "demo").
-        labeller_id: what tells one labeller's answers from another's in the store. A callable
-            without one gets a fresh id each time, since nothing shows that it answers as
-            before: its answers are then not used by later runs.
+        labeller: what sees the pictures: a callable (H, W, 3) uint8 -> labels; chances of labels
+            ({"bus": 0.97, None: 0.03}); or text: "efficientnet" (EfficientNet-Lite0, extra "demo";
+            the default), "probabilities:bus 97%, van 2%, none 1%", "table:FILE" (photo -> labels,
+            JSON or TOML), "replay:FILE" (a recording), or "module:function".
+        labeller_id: what tells one labeller's answers from another's in the store; by default its
+            own attribute `labeller_id`. A callable without one gets a fresh id each time, since
+            nothing shows that it answers as before: its answers are not used by later runs.
+        seed: decides what chances, rates of faults and latencies draw.
         model_version: what answers carry; by default the labeller's id.
-        price: dollars that 1,000 pictures would cost.
-        latency: seconds that each request takes at least.
-        limits: what it takes.
+        model_changes: request number -> the version that answers carry from it on, or text: "v2
+            after 300, v3 after 900".
+        price: dollars that 1,000 pictures would cost, or a price list.
+        latency: seconds that each request takes at least, or a distribution of them (`Latency`).
+        limits: what it takes, as `Limits` or a table of some of its fields.
+        faults: what goes wrong, as `Faults` or its text: "3x429, 2% timeout, 1% 500".
+        retry_after: seconds that a throttled request is asked to wait, where the fault says so.
+        timeout: seconds after which a caller gives up: what the faults timeout, late and slow take.
+        quota: pictures that are answered in all; further ones are refused for good.
+
+    Raises:
+        UsageError: an option cannot work.
+        MissingExtraError: EfficientNet-Lite0 is not installed.
+
+    Threads may share one: requests are numbered in the order in which they arrive.
     """
 
     name = "mock"
 
     def __init__(
         self,
-        labeller: Labeller | None = None,
+        labeller: Labeller | PayloadLabeller | Mapping[str | None, float] | str | None = None,
         *,
         labeller_id: str | None = None,
+        seed: int | str = 0,
         model_version: str | None = None,
-        price: float | str | Decimal = "1.00",
-        latency: float = 0.0,
-        limits: Limits | None = None,
+        model_changes: Mapping[int, str] | str | None = None,
+        price: float | str | Decimal | Price = "1.00",
+        latency: float | str | Latency = 0.0,
+        limits: Limits | Mapping[str, Any] | None = None,
+        faults: Faults | str | None = None,
+        retry_after: float | str = 1.0,
+        timeout: float | str = 0.0,
+        quota: int | str | None = None,
     ) -> None:
-        latency = float(latency)  # a variable of the environment is text
-        if latency < 0:
-            raise UsageError(f"latency={latency}: a request cannot take less than no time.")
-        if labeller is None:
-            from smoothapi_adapters.efficientnet import EfficientNetLite0  # noqa: PLC0415
-
-            labeller = EfficientNetLite0()
-            labeller_id = labeller_id or labeller.model_version
-        elif not callable(labeller):
-            raise UsageError("labeller must be a callable (H, W, 3) uint8 -> labels.")
-        self._labeller = labeller
-        self._id = labeller_id or _fresh_id(labeller)
+        seed = int(seed)
+        self._labeller = _labeller(labeller, seed)
+        self._id = labeller_id or getattr(self._labeller, "labeller_id", "") or _fresh_id(labeller)
         self._model_version = self._id if model_version is None else model_version
-        self._latency = latency
-        self.limits = limits or Limits(batch=1, max_bytes=5 * 2**20)
-        self.price = Price(per_thousand=Decimal(str(price)))
+        self._changes = _model_changes(model_changes)
+        self._latency = Latency.parse(latency, seed=seed)
+        self._faults = (
+            faults if isinstance(faults, Faults) else Faults.parse(faults or "", seed=seed)
+        )
+        self._retry_after = _seconds("retry_after", retry_after)
+        self._timeout = _seconds("timeout", timeout)
+        self._quota = None if quota is None else int(quota)
+        self.limits = _limits(limits)
+        self.price = price if isinstance(price, Price) else Price(Decimal(str(price)))
         self._lock = threading.Lock()
-        self._requests = 0
+        self._requests = self._billed = 0
 
     @property
     def identity(self) -> dict[str, str | int | float | bool | None]:
-        """The labeller and the model version."""
+        """The labeller: of all options, it alone decides what a picture is called."""
         return {"operation": "label", "labeller": self._id}
 
     @property
     def requests(self) -> int:
-        """Requests received so far: what a real provider would have billed."""
+        """Requests received so far, failed ones included."""
         with self._lock:
             return self._requests
 
-    def ask(self, payloads: Sequence[bytes]) -> list[Answer | PermanentError]:
-        """Label each payload as the service would."""
+    @property
+    def billed(self) -> int:
+        """Pictures labelled so far, even if the answer did not arrive: what a bill would say."""
         with self._lock:
-            self._requests += 1
-            number = self._requests
+            return self._billed
+
+    def ask(self, payloads: Sequence[bytes]) -> Sequence[Answer | ProviderError]:
+        """Label each payload as the service would, or fail as its faults say."""
         began = time.monotonic()
+        with self._lock:
+            number = self._requests
+            self._requests += 1
+        fault = self._faults.of(number)
+        if fault is not None and not fault.billed:
+            self._take(self._latency.seconds(number) if fault is not Fault.timeout else 0.0, began)
+            return self._fail(fault, number, len(payloads))
         if len(payloads) > self.limits.batch:
             raise PermanentError(
-                f"{len(payloads)} pictures in one request; at most {self.limits.batch} are taken."
+                f"{len(payloads)} pictures in one request; at most {self.limits.batch} are taken.",
+                request_id=_request_id(number),
             )
-        outcomes: list[Answer | PermanentError] = []
-        for payload in payloads:
-            try:
-                outcomes.append(self._label(payload, request_id=f"mock-{number}"))
-            except PermanentError as error:
-                outcomes.append(error)
-        time.sleep(max(0.0, self._latency - (time.monotonic() - began)))
-        return outcomes
+        self._charge(len(payloads), number)
+        outcomes = [self._outcome(payload, number) for payload in payloads]
+        self._take(self._latency.seconds(number), began)
+        return outcomes if fault is None else self._fail(fault, number, len(payloads))
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _label(self, payload: bytes, request_id: str) -> Answer:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<MockAdapter {self._id} requests={self.requests} billed={self.billed}>"
+
+    def _take(self, seconds: float, began: float) -> None:
+        time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+
+    def _fail(self, fault: Fault, number: int, pictures: int) -> list[ProviderError]:
+        """Raise what a real adapter makes of the fault; an error inside a body is returned."""
+        if fault in (Fault.timeout, Fault.late, Fault.slow):
+            time.sleep(self._timeout)
+        error = _error(fault, self._retry_after)
+        error.request_id = _request_id(number)
+        if fault is Fault.inside:
+            return [error] * pictures
+        raise error
+
+    def _charge(self, pictures: int, number: int) -> None:
+        with self._lock:
+            if self._quota is not None and self._billed + pictures > self._quota:
+                error = _error(Fault.quota, 0.0)
+                error.request_id = _request_id(number)
+                raise error
+            self._billed += pictures
+
+    def _outcome(self, payload: bytes, number: int) -> Answer | ProviderError:
+        try:
+            return self._label(payload, number)
+        except ProviderError as error:
+            with self._lock:
+                self._billed -= 1  # what is refused is not paid for
+            error.request_id = _request_id(number)
+            if isinstance(error, FatalError):
+                raise
+            return error
+
+    def _label(self, payload: bytes, number: int) -> Answer:
         if len(payload) > self.limits.max_bytes:
             raise PermanentError(
                 f"The picture has {len(payload):,} bytes; at most {self.limits.max_bytes:,} are "
                 "taken."
             )
-        labels = self._labeller(self._decode(payload))
-        if isinstance(labels, Answer):
-            return labels
-        if isinstance(labels, str):
-            labels = [(labels, 1.0)]
-        return Answer(
-            labels=tuple(
-                label if isinstance(label, Label) else Label(label[0], float(label[1]))
-                for label in labels
-            ),
-            model_version=self._model_version,
-            request_id=request_id,
+        picture = self._decode(payload)
+        if isinstance(self._labeller, PayloadLabeller):
+            labels = self._labeller.label_payload(payload)
+        else:
+            labels = self._labeller(picture)
+        return to_answer(
+            labels, model_version=self._version(number), request_id=_request_id(number)
         )
+
+    def _version(self, number: int) -> str:
+        version = self._model_version
+        for start, later in self._changes:
+            if number >= start:
+                version = later
+        return version
 
     def _decode(self, payload: bytes) -> NDArray[np.uint8]:
         formats = [_FORMATS[name] for name in self.limits.formats]
@@ -146,6 +243,126 @@ class MockAdapter:
             raise PermanentError(f"The payload is no {' or '.join(formats)} image.") from error
 
 
-def _fresh_id(labeller: Labeller) -> str:
+def _error(fault: Fault, retry_after: float) -> ProviderError:
+    """Return the error that a real adapter raises for a fault."""
+    match fault:
+        case Fault.throttled:
+            return ThrottledError("The mock asks to slow down (429).")
+        case Fault.throttled_wait:
+            return ThrottledError("The mock asks to slow down (429).", retry_after=retry_after)
+        case Fault.throttled_date:  # dates have whole seconds
+            seconds = float(math.ceil(retry_after))
+            return ThrottledError("The mock asks to slow down (429).", retry_after=seconds)
+        case Fault.denied:
+            return FatalError("The mock refuses these credentials (403), as its faults say.")
+        case Fault.quota:
+            return FatalError("The mock's quota for the month is used up.")
+    return TransientError(_TRANSIENT[fault])
+
+
+_TRANSIENT = {
+    Fault.error: "The mock had an internal error (500).",
+    Fault.unavailable: "The mock is unavailable (503).",
+    Fault.reset: "The connection to the mock was reset.",
+    Fault.timeout: "The mock did not answer in time.",
+    Fault.late: "The mock answered too late: it labelled and billed, and nobody heard.",
+    Fault.slow: "The mock's answer dripped in, and was not there in time.",
+    Fault.half: "The mock's answer was cut off.",
+    Fault.garbage: "The mock's answer was no JSON.",
+    Fault.inside: "The mock answered 200 with an error inside.",
+}
+
+
+def _labeller(given: Any, seed: int) -> Any:
+    """Return the labeller that an option means."""
+    if given is None or given == _DEFAULT:
+        from smoothapi_adapters.efficientnet import EfficientNetLite0  # noqa: PLC0415
+
+        return EfficientNetLite0()
+    if isinstance(given, Mapping):
+        return Probabilities(given, seed=seed)
+    if isinstance(given, str):
+        kind, _, rest = given.partition(":")
+        kinds: dict[str, Callable[[], Any]] = {
+            "probabilities": lambda: Probabilities.parse(rest, seed=seed),
+            "table": lambda: Table.read(Path(rest).expanduser()),
+            "replay": lambda: Recorded(Path(rest).expanduser()),
+        }
+        return kinds.get(kind, lambda: _imported(given))()
+    if not callable(given) and not isinstance(given, PayloadLabeller):
+        raise UsageError(
+            "labeller must be a callable (H, W, 3) uint8 -> labels, chances of labels, or text."
+        )
+    return given
+
+
+def _imported(text: str) -> Any:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
+        raise UsageError(
+            f"labeller={text!r} is none of 'efficientnet', 'probabilities:bus 97%, none 3%', "
+            "'table:FILE', 'replay:FILE' and 'module:function'."
+        )
+    module, _, path = text.partition(":")
+    try:
+        found: Any = import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"The labeller {text!r} cannot be imported: {error}. Python looks in {sys.path[0]!r} "
+            "and where packages are installed."
+        ) from error
+    if not callable(found):
+        raise UsageError(f"The labeller {text!r} is no function.")
+    return found
+
+
+def _model_changes(given: Mapping[int, str] | str | None) -> list[tuple[int, str]]:
+    """Return (request number from 0, version that answers carry from it on), ascending."""
+    if isinstance(given, str):
+        changes: dict[int, str] = {}
+        for term in given.split(","):
+            match = re.fullmatch(r"\s*(\S+) after (\d+)(?: requests)?\s*", term)
+            if match is None:
+                raise UsageError(
+                    f"model_changes: {term.strip()!r} is no change. Write 'v2 after 300, v3 after "
+                    "900'."
+                )
+            changes[int(match[2])] = match[1]
+        given = changes
+    return sorted((int(number), str(version)) for number, version in (given or {}).items())
+
+
+def _limits(given: Limits | Mapping[str, Any] | None) -> Limits:
+    if isinstance(given, Limits):
+        return given
+    fields = {"max_bytes": 5 * 2**20, **(given or {})}
+    try:
+        formats = fields.pop("formats", Limits().formats)
+        names = formats.replace(",", " ").split() if isinstance(formats, str) else formats
+        numbers = {
+            name: float(value) if name == "per_second" else int(value)
+            for name, value in fields.items()
+        }
+        limits = Limits(formats=tuple(names), **numbers)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"limits: these are none ({error}).") from error
+    if limits.batch < 1 or not set(limits.formats) <= set(_FORMATS) or not limits.formats:
+        raise UsageError("limits: batch is from 1 up, and formats are of png and jpeg.")
+    return limits
+
+
+def _seconds(name: str, value: float | str) -> float:
+    seconds = float(value)
+    if not (math.isfinite(seconds) and seconds >= 0.0):
+        raise UsageError(f"{name}={value}: seconds are finite and not below 0.")
+    return seconds
+
+
+def _request_id(number: int) -> str:
+    return f"mock-{number + 1}"
+
+
+def _fresh_id(labeller: Any) -> str:
     kind = labeller if hasattr(labeller, "__qualname__") else type(labeller)
     return f"{kind.__module__}.{kind.__qualname__}-{uuid.uuid4().hex[:12]}"

@@ -13,15 +13,30 @@ if TYPE_CHECKING:
     from smoothapi.testing.colours import by_colour
     from smoothapi.testing.contract import AdapterContract, unused_port
     from smoothapi.testing.faults import Fault, Faults
+    from smoothapi.testing.labellers import Probabilities, Recorded, Table, picture_digest
+    from smoothapi.testing.latency import Latency
 
 _HOMES = {
     "smoothapi.testing.colours": ("by_colour",),
     "smoothapi.testing.contract": ("AdapterContract", "unused_port"),
     "smoothapi.testing.faults": ("Fault", "Faults"),
+    "smoothapi.testing.labellers": ("Probabilities", "Recorded", "Table", "picture_digest"),
+    "smoothapi.testing.latency": ("Latency",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["AdapterContract", "Fault", "Faults", "by_colour", "unused_port"]
+__all__ = [
+    "AdapterContract",
+    "Fault",
+    "Faults",
+    "Latency",
+    "Probabilities",
+    "Recorded",
+    "Table",
+    "by_colour",
+    "picture_digest",
+    "unused_port",
+]
 
 
 def __getattr__(name: str) -> Any:

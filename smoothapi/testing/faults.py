@@ -50,7 +50,7 @@ class Fault(StrEnum):
     inside = "inside"
     """Status 200, and in the body the provider's own word for an error."""
     slow = "slow"
-    """A true answer that drips in."""
+    """A true answer that drips in, for longer than a caller with a deadline waits."""
     denied = "403"
     """The credentials are refused."""
     quota = "quota"

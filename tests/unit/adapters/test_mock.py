@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from smoothapi import Retry, Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Adapter, Limits, make_adapter, provider_names, providers
+from smoothapi.dispatch import Adapter, Limits, Price, make_adapter, provider_names, providers
 from smoothapi.encode import Codec
 from smoothapi.errors import (
+    FatalError,
     MissingExtraError,
+    ModelChangedError,
     PermanentError,
+    ThrottledError,
+    TransientError,
     UnknownProviderError,
     UsageError,
 )
+from smoothapi.testing import Fault, Faults, Latency, Probabilities
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
@@ -64,6 +73,7 @@ def test_a_picture_that_is_not_square_is_cropped_in_the_middle():
         ([Label("bus", 0.5, ("vehicle",))], (Label("bus", 0.5, ("vehicle",)),)),
         (Answer((Label("bus", 0.5),)), (Label("bus", 0.5),)),
         ([], ()),
+        (None, ()),
     ],
 )
 def test_a_labeller_of_ones_own_returns_what_is_handy(returned, labels):
@@ -116,10 +126,165 @@ def test_a_nameless_labeller_never_shares_stored_answers():
     assert named[0] == named[1]
 
 
-@pytest.mark.parametrize("bad", [{"labeller": 3}, {"labeller": str, "latency": -1}])
-def test_impossible_options(bad):
-    with pytest.raises(UsageError):
-        MockAdapter(**bad)
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"labeller": 3}, "must be a callable"),
+        ({"labeller": "nonsense"}, "is none of 'efficientnet'"),
+        ({"labeller": "os:nothing"}, "cannot be imported"),
+        ({"labeller": "no_such_module:f"}, "cannot be imported"),
+        ({"labeller": "math:pi"}, "is no function"),
+        ({"labeller": "probabilities:bus 97%"}, "add up to 0.97"),
+        ({"labeller": "probabilities:bus"}, "'bus' is no label with its chance"),
+        ({"labeller": "table:nowhere.json"}, "cannot be read"),
+        ({"labeller": "replay:nowhere.jsonl"}, "cannot be read"),
+        ({"latency": -1}, "not below 0"),
+        ({"latency": "sometimes"}, "is no latency"),
+        ({"timeout": "nan"}, "finite"),
+        ({"retry_after": -1}, "retry_after=-1"),
+        ({"faults": "2% tiemout"}, "no fault is called"),
+        ({"model_changes": "v2 at 300"}, "'v2 at 300' is no change"),
+        ({"limits": {"batch": 0}}, "batch"),
+        ({"limits": {"formats": "gif"}}, "formats"),
+        ({"limits": {"colour": 1}}, "colour"),
+    ],
+)
+def test_impossible_options(bad, says):
+    with pytest.raises(UsageError, match=says):
+        make_adapter("mock", **{"labeller": "probabilities:bus 100%", **bad})
+
+
+def test_every_option_can_be_text_from_settings_or_environment(monkeypatch):
+    options = {
+        "labeller": "probabilities:bus 90%, none 10%", "labeller_id": "me", "seed": "7",
+        "model_version": "v1", "model_changes": "v2 after 1", "price": "2.50",
+        "latency": "uniform 0 0.001", "faults": "@3 429-wait", "retry_after": "2.5",
+        "timeout": "0.1", "quota": "3",
+    }  # fmt: skip
+    for name, value in options.items():
+        monkeypatch.setenv(f"SMOOTHAPI_PROVIDERS__MOCK__{name.upper()}", value)
+    monkeypatch.setenv("SMOOTHAPI_PROVIDERS__MOCK__LIMITS__BATCH", "2")
+    monkeypatch.setenv("SMOOTHAPI_PROVIDERS__MOCK__LIMITS__FORMATS", "jpeg, png")
+    with Smoother("mock", denoiser="none") as smoother:
+        adapter = smoother.adapter
+        assert adapter.identity == {"operation": "label", "labeller": "me"}
+        assert adapter.price == Price(Decimal("2.50"))
+        assert (adapter.limits.batch, adapter.limits.formats) == (2, ("jpeg", "png"))
+        assert [adapter.ask([PNG])[0].model_version for _ in range(2)] == ["v1", "v2"]
+        with pytest.raises(ThrottledError) as caught:
+            adapter.ask([PNG])
+        assert caught.value.retry_after == 2.5
+        with pytest.raises(FatalError, match="quota"):
+            adapter.ask([PNG, PNG])
+        adapter.ask([PNG])
+        with pytest.raises(FatalError, match="quota"):
+            adapter.ask([PNG])
+        assert (adapter.requests, adapter.billed) == (6, 3)
+
+
+MEANT = {
+    Fault.throttled: (ThrottledError, None), Fault.throttled_wait: (ThrottledError, 1.5),
+    Fault.throttled_date: (ThrottledError, 2.0), Fault.denied: (FatalError, None),
+    Fault.quota: (FatalError, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_each_fault_is_what_a_real_adapter_makes_of_it(fault):
+    seen = []
+    adapter = MockAdapter(
+        lambda _: seen.append(1) or "x",
+        faults=f"1x{fault}",
+        retry_after=1.5,
+        limits=Limits(batch=2),
+    )
+    error, wait = MEANT.get(fault, (TransientError, None))
+    if fault is Fault.inside:
+        outcomes = adapter.ask([PNG, PNG])
+        assert [type(outcome) for outcome in outcomes] == [TransientError] * 2
+    else:
+        with pytest.raises(error) as caught:
+            adapter.ask([PNG, PNG])
+        assert type(caught.value) is error
+        assert caught.value.request_id == "mock-1"
+        assert getattr(caught.value, "retry_after", None) == wait
+    assert adapter.requests == 1
+    assert adapter.billed == len(seen) == (2 if fault in ("late", "half", "slow") else 0)
+    assert adapter.ask([PNG])[0].labels[0].name == "x"
+
+
+def test_a_pipeline_survives_faults_with_the_same_certificate_and_each_attempt_counted():
+    chances = {"bus": 0.97, "van": 0.02, None: 0.01}
+    retry = Retry(attempts=9, base=0.0001, cap=0.001)
+    options = {"denoiser": "none", "radius": 0.1, "size": 8, "refresh": True, "retry": retry}
+    with Smoother(MockAdapter(chances, seed=3), **options) as smoother:
+        calm = smoother.certify(PICTURE)
+    faults = "2x503, 5% reset, 5% late, 5% half, 5% inside, 5% 500"
+    adapter = MockAdapter(chances, seed=3, faults=faults)
+    with Smoother(adapter, **options) as smoother:
+        storm = smoother.certify(PICTURE)
+    assert storm == calm
+    assert storm.attempts == adapter.requests > storm.queries
+    assert storm.queries < adapter.billed < adapter.requests
+
+
+def test_a_quota_ends_the_run_at_once_and_keeps_what_was_answered():
+    adapter = MockAdapter({"bus": 1.0}, quota=20)
+    with Smoother(adapter, denoiser="none", size=8, concurrency=4) as smoother:
+        with pytest.raises(FatalError, match="quota for the month"):
+            smoother.certify(PICTURE)
+        assert adapter.billed == 20
+    again = MockAdapter({"bus": 1.0})
+    with Smoother(again, denoiser="none", size=8) as smoother:
+        certificate = smoother.certify(PICTURE)
+    assert certificate.cached == 20
+    assert again.billed == certificate.queries == certificate.total_votes + 1 - 20
+
+
+def test_a_change_of_the_model_in_mid_run_means_no_certificate():
+    adapter = MockAdapter({"bus": 1.0}, model_version="v1", model_changes={20: "v2", 40: "v3"})
+    with Smoother(adapter, denoiser="none", size=8) as smoother:
+        with pytest.raises(ModelChangedError, match="'v1' and then 'v2'"):
+            smoother.certify(PICTURE)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_answers_do_not_depend_on_order_or_threads(threads):
+    pictures = [np.full((4, 4, 3), n, dtype=np.uint8) for n in range(64)]
+    adapter = MockAdapter({"a": 0.5, "b": 0.5}, seed=5)
+    got = {}
+
+    def ask(part):
+        for n in part:
+            got[n] = adapter.ask([Codec().encode(pictures[n])])[0].labels
+
+    parts = [range(n, 64, threads) for n in range(threads)]
+    workers = [threading.Thread(target=ask, args=(part,)) for part in parts]
+    [worker.start() for worker in workers]
+    [worker.join() for worker in workers]
+    labeller = Probabilities({"a": 0.5, "b": 0.5}, seed=5)
+    assert [got[n] for n in range(64)] == [labeller(picture) for picture in pictures]
+    assert adapter.billed == 64
+
+
+def test_latency_is_drawn_and_faults_take_their_time():
+    adapter = MockAdapter(
+        lambda _: "x", latency=Latency("empirical", (0.0, 0.1), seed=1), faults="@3 timeout",
+        timeout=0.15,
+    )  # fmt: skip
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        with contextlib.suppress(TransientError):
+            adapter.ask([PNG])
+        took.append(time.monotonic() - began)
+    drawn = [Latency("empirical", (0.0, 0.1), seed=1).seconds(n) for n in range(2)]
+    assert all(seconds >= least for seconds, least in zip(took, [*drawn, 0.15], strict=True))
+
+
+def test_the_repr_says_what_it_is_and_did():
+    with MockAdapter({"bus": 1.0}, labeller_id="me", faults=Faults.parse("1x500")) as adapter:
+        assert repr(adapter) == "<MockAdapter me requests=0 billed=0>"
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
