@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import os
 import re
 import threading
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 BODIES = ("multipart", "base64-json", "raw")
 _METHODS = ("POST", "PUT", "PATCH")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_ANY = 1e300  # above all scores; also where an integer is too large for a float
 _MEMBERS = frozenset({"name", "score", "parents", "categories"})
 
 
@@ -431,7 +431,7 @@ def _label(item: Any, scale: float) -> Label:
         name = str(name)
     if not isinstance(name, str) or not name:
         raise _MisfitError("a label has no name")
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) < _ANY:
         raise _MisfitError("a label has no score that is a number")
     share = score / scale
     if not -1e-6 <= share <= 1.0 + 1e-6:  # rounding on the way is no fault

@@ -69,7 +69,7 @@ class Service:
 
 
 @contextmanager
-def serve(service=None):
+def serve(service=None, tls=None):
     """Yield (service, url) of a service that listens."""
     service = service or Service()
 
@@ -78,13 +78,16 @@ def serve(service=None):
 
     Handler.service = service
     server = _Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield service, f"http://127.0.0.1:{server.server_address[1]}/label"
+        yield service, f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}/label"
     finally:
         service.leaving.set()
         server.shutdown()
+        server.hang_up()
         thread.join()
         server.server_close()
 
@@ -93,12 +96,27 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
 
+    def __init__(self, *arguments):
+        self.open = set()
+        super().__init__(*arguments)
+
     def handle_error(self, request, client_address):
         """Clients that gave up are what is tested."""
 
     def process_request(self, request, client_address):
         self.RequestHandlerClass.service.connections += 1
+        self.open.add(request)
         super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self):
+        """End the connections that clients keep."""
+        for request in list(self.open):
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
