@@ -5,6 +5,8 @@ photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certifica
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +14,17 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
+import numpy as np
+
 from smoothapi import config, denoise
 from smoothapi._version import __version__
 from smoothapi.answer import Answer
 from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
-from smoothapi.certify.labels import LabelSpace, top1
+from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.planning import expected_queries
-from smoothapi.certify.sequential import Decision, SequentialPredict, VoteTest
-from smoothapi.certify.targets import Target, Top1, parse_target
+from smoothapi.certify.sequential import Decision, Reason, SequentialPredict, VoteTest
+from smoothapi.certify.targets import Presence, Target, Top1, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.dispatch import (
     Adapter,
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from numpy.typing import NDArray
 
     from smoothapi.dispatch.dispatcher import Encode
 
@@ -120,6 +125,25 @@ class Plan:
     expected: tuple[tuple[float, float], ...]
     dollars: float
     price_date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Votes about one image, in order of index, and what they cost.
+
+    Attributes:
+        votes: labels, or None for "no answer".
+        plain: the answer to the image itself; None if it was not asked for, or failed for good.
+        model_version: of the provider's model, "" if it gave none.
+        totals: what was sent and received.
+        seconds: how long it took.
+    """
+
+    votes: tuple[str | None, ...]
+    plain: Answer | None
+    model_version: str
+    totals: Totals
+    seconds: float
 
 
 class Smoother:
@@ -294,6 +318,72 @@ class Smoother:
         test = SequentialPredict(alpha=self.settings.alpha, max_votes=self.settings.max_queries)
         return self._run("predict", image, Top1(self._space), test, on_progress)
 
+    def certify_labels(
+        self, photo: PhotoSource, answer: Answer, radius: Radius | None = None, *, score: float
+    ) -> Certificate:
+        """Certify of each label of an answer that it stays: all out of the same votes.
+
+        Args:
+            photo: as for `certify`.
+            answer: given before the first vote; its labels are the ones asked about.
+            radius: as for `certify`.
+            score: least score of a label that counts as present, in (0, 1].
+
+        Returns:
+            The certificate of `Presence(labels, score, wanted="present")`; its claims are of those
+            labels that could be certified. An answer without such labels costs no query: then
+            the certificate has no votes.
+        """
+        names = {
+            label_key(label.name): label.name for label in answer.labels if label.score >= score
+        }
+        if names:
+            target = Presence(tuple(names.values()), score, wanted="present")
+            return self.certify(photo, radius, target=target)
+        image = load_image(photo, size=self._size)
+        test = self._test(image, self.settings.radius if radius is None else radius, Top1())
+        return self._certificate(
+            "certify",
+            image,
+            Top1(),
+            replace(test.result(), reason=Reason.NO_ANSWER),
+            votes=[],
+            plain=None,
+            model_version=answer.model_version,
+            totals=Totals(),
+            seconds=0.0,
+        )
+
+    def ask(self, payload: bytes) -> tuple[Answer | None, Totals]:
+        """Send an encoded picture as it is: one query, in budget and pace, retried like any other.
+
+        Returns:
+            The answer, None if it failed for good, and what was sent. It is stored, but never
+            taken from the store.
+        """
+        digest = hashlib.sha256(payload).hexdigest()
+        parts = {"provider": self.adapter.name, "identity": dict(self.adapter.identity)}
+        return self._ask_one(
+            lambda _: {**parts, "payload": digest}, lambda _: [lambda: payload], refresh=True
+        )
+
+    def through(self, adapter: Adapter, *, refresh: bool = False) -> Smoother:
+        """Return a Smoother that asks in another way, and shares all else with this one.
+
+        Budgets, pace, store, threads and denoiser are this one's: close this one only.
+
+        Args:
+            adapter: another adapter of the same provider.
+            refresh: ask again although answers are stored.
+        """
+        twin = copy.copy(self)
+        twin.adapter = adapter
+        twin._refresh = self._refresh or refresh  # noqa: SLF001  its own class
+        twin._codec = twin._choose_codec()  # noqa: SLF001
+        price = _price(adapter, self.settings.prices.get(adapter.name))
+        twin._dispatcher = self._dispatcher.through(adapter, price)  # noqa: SLF001
+        return twin
+
     def plan(
         self,
         photo: PhotoSource,
@@ -360,17 +450,51 @@ class Smoother:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(
+    def beside(self, *, sigma: float, denoiser: DenoiserSpec | None = None) -> Smoother:
+        """Return a Smoother at another noise level, or with another denoiser.
+
+        Connections, threads, pace, budget, key and answers are this one's: close this one only.
+
+        Raises:
+            UsageError: sigma is out of range, or the answers are a replay's.
+        """
+        if not 0.0 < sigma <= MAX_SIGMA:
+            raise UsageError(
+                f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}]."
+            )
+        if self._replay is not None and denoiser is not None:
+            raise UsageError("A replay has the denoiser that it was recorded with, and no other.")
+        twin = copy.copy(self)
+        twin.settings = self.settings.model_copy(update={"sigma": sigma})
+        if denoiser is not None:
+            twin._denoiser = (  # noqa: SLF001  its own class
+                denoiser
+                if isinstance(denoiser, denoise.DenoiserRuntime)
+                else denoise.load(denoiser, device=self.settings.device)
+            )
+        return twin
+
+    def collect(
         self,
-        kind: Literal["certify", "predict"],
         image: WorkingImage,
-        target: Target,
         test: VoteTest,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> Certificate:
-        """The method: votes in order of index, until the test has enough."""
+        target: Target | Literal["top1"] = "top1",
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Collection:
+        """Feed votes in order of index to a test of your own until it is done.
+
+        Each answer is bought once and kept, as for `certify`; raises as `certify` does.
+
+        Args:
+            image: a working image, from `load_image`.
+            test: takes each vote, and says how many more may be under way.
+            target: what an answer's vote is.
+            on_progress: called after each vote.
+        """
         if self._closed:
             raise UsageError("This Smoother is closed. Make another, or ask before closing it.")
+        target = self._target(target)
         began = time.monotonic()
         self._refuse_what_is_not_taken(image)
         asked = self._asked(image)
@@ -404,16 +528,61 @@ class Smoother:
             both = run.totals + plain_totals
             error.queries, error.cost = both.attempts, float(both.dollars)
             raise
+        return Collection(
+            votes=tuple(votes),
+            plain=plain,
+            model_version=model_version or "",
+            totals=run.totals + plain_totals,
+            seconds=time.monotonic() - began,
+        )
+
+    def stored(self, image: WorkingImage, index: int | None) -> Answer | PermanentError | None:
+        """Return the kept answer of a variant, or with None of the image itself; send nothing."""
+        return self._answer(
+            self._asked_plainly(image) if index is None else self._asked(image)(index)
+        )
+
+    def variant(
+        self, image: WorkingImage, index: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a variant as (noisy, denoised), each (height, width, 3) uint8, to look at."""
+        key, denoiser = self._key, self._denoiser
+        if isinstance(key, Named) or isinstance(denoiser, Named):
+            raise UsageError("A replay has answers only: neither the noise nor the denoiser.")
+        noisy = noisy_variants(image, self.settings.sigma, [index], key)
+        seen = np.rint(np.clip(noisy[0], 0.0, 1.0) * 255.0).astype(np.uint8)
+        return seen, denoiser.variants(noisy, self.settings.sigma)[0]
+
+    @property
+    def price(self) -> Price:
+        """The price list in force: the adapter's, or the settings' own."""
+        return self._dispatcher.price
+
+    @property
+    def denoiser(self) -> tuple[str, str]:
+        """The denoiser's name and fingerprint."""
+        return self._denoiser.name, self._denoiser.fingerprint
+
+    def _run(
+        self,
+        kind: Literal["certify", "predict"],
+        image: WorkingImage,
+        target: Target,
+        test: VoteTest,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Certificate:
+        """The method: votes in order of index, until the test has enough."""
+        collected = self.collect(image, test, target, on_progress=on_progress)
         return self._certificate(
             kind,
             image,
             target,
             test.result(),
-            votes=votes,
-            plain=plain,
-            model_version=model_version or "",
-            totals=run.totals + plain_totals,
-            seconds=time.monotonic() - began,
+            votes=list(collected.votes),
+            plain=collected.plain,
+            model_version=collected.model_version,
+            totals=collected.totals,
+            seconds=collected.seconds,
         )
 
     def _target(self, target: Target | Literal["top1"]) -> Target:
@@ -505,20 +674,21 @@ class Smoother:
         """Ask for the labels of the working image itself, once; None if that failed for good."""
         if not self.settings.plain:
             return None, Totals()
+        prepare = partial(self._prepare_plainly, image)
+        return self._ask_one(lambda _: self._asked_plainly(image), prepare, refresh=refresh)
+
+    def _ask_one(
+        self, asked: Asked, prepare: Callable[[Sequence[int]], list[Encode]], *, refresh: bool
+    ) -> tuple[Answer | None, Totals]:
         left = [1]
-        job = Job(
-            asked=lambda _: self._asked_plainly(image),
-            prepare=partial(self._prepare_plainly, image),
-            needed=lambda: left[0],
-            refresh=refresh,
-        )
+        job = Job(asked=asked, prepare=prepare, needed=lambda: left[0], refresh=refresh)
         run = self._dispatcher.run(job)
         answer = None
         with run:
             for delivery in run:
                 answer = delivery.answer
                 left[0] = 0
-        # A plain query that failed is no failed vote.
+        # Such a query that failed is no failed vote.
         return answer, replace(run.totals, failed=0)
 
     def _same_model(self, version: str | None, delivery: Delivery) -> str | None:

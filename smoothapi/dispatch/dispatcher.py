@@ -8,6 +8,7 @@ dispatcher knows nothing of statistics.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -153,8 +154,21 @@ class Dispatcher:
         self.breaker = Breaker(max(3, min(5, self.retry.attempts)), self.retry.deadline)
         self.max_failed = max_failed
         self.senders = ThreadPoolExecutor(concurrency, thread_name_prefix="smoothapi-send")
-        # One: the denoiser is a single device. A second thread would only compete for it.
-        self.preparer = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-prepare")
+        # A run prepares one lot at a time. With several runs, noise is drawn for some while the
+        # denoiser, where they take turns, is busy with another.
+        self.preparer = ThreadPoolExecutor(_PREPARERS, thread_name_prefix="smoothapi-prepare")
+
+    def through(self, adapter: Adapter, price: Price | None = None) -> Dispatcher:
+        """Return a dispatcher for another adapter of the provider, to be closed with this one.
+
+        It has the same threads, store, breaker and budgets.
+        """
+        twin = copy.copy(self)
+        twin.adapter = adapter
+        twin.price = price or adapter.price
+        twin.ledger = self.ledger.priced(twin.price)
+        twin.pace = Pace(self.state, adapter.name, adapter.limits.per_second)
+        return twin
 
     def run(self, job: Job) -> Run:
         """Return a run of `job`; iterate over it, and close it if you stop early."""
@@ -166,6 +180,8 @@ class Dispatcher:
         self.preparer.shutdown()
         self.ledger.close()
 
+
+_PREPARERS = 4
 
 # A share says nothing about a handful of votes.
 _FEWEST_TO_JUDGE = 10
