@@ -31,6 +31,7 @@ _COMMANDS = {
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
     "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),
+    "emulate": ("smoothapi.cli.emulate", "emulate", "Speak a provider's protocol on this machine."),
     "denoiser": ("smoothapi.cli.denoiser", "denoiser", "Train and measure denoisers."),
 }
 

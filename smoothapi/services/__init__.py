@@ -12,14 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smoothapi.services.backends import load_backend
     from smoothapi.services.service import PROVIDERS, Received, Service, serve
 
 _HOMES = {
+    "smoothapi.services.backends": ("load_backend",),
     "smoothapi.services.service": ("PROVIDERS", "Received", "Service", "serve"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["PROVIDERS", "Received", "Service", "serve"]
+__all__ = ["PROVIDERS", "Received", "Service", "load_backend", "serve"]
 
 
 def __getattr__(name: str) -> Any:

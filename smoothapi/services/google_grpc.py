@@ -148,7 +148,8 @@ class _Annotator:
             self._refuse(context, refused)
         answer = _message(self._wire.responses(question, outcomes))
         pause = {Fault.late: timing.late, Fault.slow: timing.drip}.get(fault or Fault.error, 0.0)
-        self._wait(context, max(pause, timing.latency - (time.monotonic() - began)))
+        least = timing.latency.seconds(received.number)
+        self._wait(context, max(pause, least - (time.monotonic() - began)))
         return answer
 
     def _worded(self, fault: Fault) -> Refusal | None:

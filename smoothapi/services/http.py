@@ -228,7 +228,8 @@ class _Endpoint:
             reply = _UNMADE
         else:
             reply = await self._run(partial(self._reply, question))
-        if (rest := timing.latency - (time.monotonic() - began)) > 0:
+        least = timing.latency.seconds(received.number)
+        if (rest := least - (time.monotonic() - began)) > 0:
             await line.wait(rest)
         return await self._send(line, reply, fault)
 

@@ -12,7 +12,6 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
-from smoothapi.answer import Answer, Label
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -24,21 +23,20 @@ from smoothapi.errors import (
 )
 from smoothapi.services.wire import Picture, Question, Recorded, Refusal
 from smoothapi.testing.faults import Fault, Faults
+from smoothapi.testing.labellers import PayloadLabeller, to_answer
+from smoothapi.testing.latency import Latency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from smoothapi.services.wire import Outcome, Wire
+    from smoothapi.testing.labellers import Labeller
 
 _log = logging.getLogger("smoothapi")
 
-Labels: TypeAlias = "Answer | str | Iterable[Label | tuple[str, float]]"
-Backend: TypeAlias = "Callable[[NDArray[np.uint8]], Labels]"
-"""(H, W, 3) uint8 RGB -> an Answer, labels with scores, or one name."""
+Backend: TypeAlias = "Labeller | PayloadLabeller"
+"""What sees the pictures: see `smoothapi.testing.labellers`."""
 Replies: TypeAlias = "Callable[[bytes], object | None]"
 """A picture's bytes -> the provider's own JSON (text, bytes or parsed), or None."""
 ProviderName: TypeAlias = Literal["aws", "google", "google-grpc", "azure", "azure4", "clarifai"]
@@ -100,19 +98,19 @@ class Timing:
     """How long things take on purpose, in seconds.
 
     Attributes:
-        latency: what each answer takes at least.
+        latency: what each answer takes at least, by the number of its request.
         retry_after: what a throttled caller is told to wait.
         late: when a late answer is sent after all, if the caller still waits.
         drip: how long a slow answer takes to come in.
     """
 
-    latency: float = 0.0
+    latency: Latency = field(default_factory=Latency)
     retry_after: float = 1.0
     late: float = 30.0
     drip: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in ("retry_after", "late", "drip"):
             if not 0 <= getattr(self, name) < 86_400:
                 raise UsageError(
                     f"{name}={getattr(self, name)}: give seconds from 0 to less than a day."
@@ -253,8 +251,12 @@ class Service:
 
     def done(self, received: Received, status: str, began: float) -> None:
         """Tell who looks on that a request has ended; `began` is on the monotonic clock."""
-        if self._on_done is not None:
+        if self._on_done is None:
+            return
+        try:
             self._on_done(received, status, time.monotonic() - began)
+        except Exception:  # noqa: BLE001  whoever looks on must not cost the caller its answer
+            _log.exception("on_done of the local %s service failed.", self.name)
 
     def _label(self, picture: Picture) -> Outcome:
         try:
@@ -262,8 +264,9 @@ class Service:
                 return Recorded(_bytes(raw))
             if self._backend is None:
                 return self.wire.unanswerable("No answer is recorded for this picture.")
-            asked = getattr(self._backend, "label_picture", None)
-            return _answer(asked(picture) if asked else self._backend(picture.pixels))
+            if isinstance(self._backend, PayloadLabeller):
+                return to_answer(self._backend.label_payload(picture.data))
+            return to_answer(self._backend(picture.pixels))
         except ThrottledError:
             raise self.wire.fault(Fault.throttled) from None
         except TransientError:
@@ -294,7 +297,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     key: str | None = None,
-    latency: float = 0.0,
+    latency: Latency | str | float = 0.0,
     retry_after: float = 1.0,
     late: float = 30.0,
     drip: float = 1.0,
@@ -311,15 +314,16 @@ def serve(
 
     Args:
         provider: which protocol; see `PROVIDERS`.
-        backend: what sees the pictures: (H, W, 3) uint8 RGB -> labels. Called from many threads
-            at once. One of our `ProviderError`s that it raises becomes the provider's own.
+        backend: what sees the pictures: (H, W, 3) uint8 RGB -> an Answer, labels with scores, one
+            name, or None. Called from many threads at once. A `ProviderError` that it raises
+            becomes the provider's own.
         faults: what goes wrong on purpose, or its text, such as "3x429, 2% timeout".
         replies: recorded answers: a picture's bytes -> the provider's own JSON, served as it is,
             or None, for the backend to answer.
         host: address to listen on; anything but loopback lets others in.
         port: port to listen on, 0 for any that is free.
         key: the only key (or access key id) that is let in; any, if None.
-        latency: seconds that each answer takes at least.
+        latency: seconds that each answer takes at least, or a distribution as text.
         retry_after: seconds that a throttled caller is told to wait, where it is told.
         late: seconds after which a late answer is sent, if the caller still waits.
         drip: seconds in which a slow answer comes in.
@@ -342,7 +346,7 @@ def serve(
         faults=plan,
         replies=replies,
         host=host,
-        timing=Timing(latency, retry_after, late, drip),
+        timing=Timing(Latency.parse(latency), retry_after, late, drip),
         on_done=on_done,
     )
     carrier = "google_grpc" if provider == "google-grpc" else "http"
@@ -362,19 +366,6 @@ def serve(
             "Another program may use the port; port=0 takes one that is free."
         ) from error
     return service
-
-
-def _answer(labels: Labels) -> Answer:
-    if isinstance(labels, Answer):
-        return labels
-    if isinstance(labels, str):
-        labels = [(labels, 1.0)]
-    return Answer(
-        tuple(
-            label if isinstance(label, Label) else Label(label[0], float(label[1]))
-            for label in labels
-        )
-    )
 
 
 def _bytes(raw: object) -> bytes:
