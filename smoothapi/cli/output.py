@@ -105,6 +105,8 @@ def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
     if certificate.failed:
         sent += f", {certificate.failed} failed"
     yield "  queries", sent
+    if certificate.replayed_from:
+        yield "  replayed", f"from {printable(certificate.replayed_from)}: no provider was asked"
     yield (
         "  cost",
         f"${certificate.cost:.4f} ({certificate.provider}, ${price.per_thousand} per 1,000"
