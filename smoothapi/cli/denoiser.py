@@ -64,6 +64,12 @@ def denoiser() -> None:
     show_default=True,
 )
 @click.option("--stability-weight", default=0.1, show_default=True)
+@click.option(
+    "--feature-weight", default=0.0, show_default=True, help="Of what surrogates see on the way."
+)
+@click.option(
+    "--view", default=0, help="Side of what surrogates of any size see; 0 is the whole crop."
+)
 @click.option("--architecture", type=click.Choice(["unet", "dncnn"]), default="unet")
 @click.option("--channels", default="48,96,192,192", show_default=True, help="U-Net, by scale.")
 @click.option("--encoder-blocks", default="1,1,2,2", show_default=True)

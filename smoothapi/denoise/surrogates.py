@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
 from smoothapi.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import onnx
-    import torch
     from torch import Tensor, nn
 
 
@@ -29,12 +31,16 @@ class Classifier:
     Attributes:
         name: for logs and tables.
         module: any torch module of that contract, normalising inside.
-        size: side of the square pictures that it takes; others are resized to it.
+        size: side of the square pictures that it takes; others are resized to it. 0 means that
+            it takes any.
+        labels: whether what it answers says what a picture shows. A network that was trained for
+            something else still has features worth keeping (`Features`).
     """
 
     name: str
     module: nn.Module
     size: int = 224
+    labels: bool = True
 
     def __post_init__(self) -> None:
         self.module.eval().requires_grad_(requires_grad=False)
@@ -42,7 +48,7 @@ class Classifier:
     def __call__(self, pictures: Tensor) -> Tensor:
         """Logits of pictures, which are clipped to [0, 1] first, as an encoder would."""
         pictures = pictures.clamp(0, 1)
-        if pictures.shape[-2:] != (self.size, self.size):
+        if self.size and pictures.shape[-2:] != (self.size, self.size):
             size = (self.size, self.size)
             pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
         logits: Tensor = self.module(pictures)
@@ -50,7 +56,101 @@ class Classifier:
 
     def to(self, device: torch.device) -> Classifier:
         """The same classifier on another device."""
-        return Classifier(self.name, self.module.to(device), self.size)
+        return replace(self, module=self.module.to(device))
+
+
+class Features:
+    """What a classifier sees on its way: its last feature map at every scale.
+
+    Those are where a perceptual loss looks (Johnson, Alahi and Fei-Fei, "Perceptual Losses for
+    Real-Time Style Transfer and Super-Resolution", ECCV 2016): the map before each halving of the
+    picture, of any torch module, found by one dry run.
+
+    Args:
+        classifier: any; its module gets forward hooks.
+        smallest: least side of a map; below it nothing is left of where things are.
+
+    Raises:
+        UsageError: the module has no feature maps.
+    """
+
+    def __init__(self, classifier: Classifier, *, smallest: int = 4) -> None:
+        self.classifier = classifier
+        # A hook is called in the thread of its forward pass, and shards are threads.
+        self._local = threading.local()
+        self.scales: list[int] = []
+        # A module may be called at several scales: the calls count too.
+        self._taps: list[tuple[nn.Module, int]] = []
+        side = classifier.size or 64
+        pictures = torch.zeros(1, 3, side, side)
+        if (weight := next(classifier.module.parameters(), None)) is not None:
+            pictures = pictures.to(weight.device)
+        leaves = [m for m in classifier.module.modules() if not any(True for _ in m.children())]
+        note = self._find(smallest)
+        hooks = [module.register_forward_hook(note) for module in leaves]
+        try:
+            with torch.no_grad():
+                classifier(pictures)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not self._taps:
+            raise UsageError(
+                f"The surrogate {classifier.name} has no feature maps: features are those of "
+                "convolutional networks. Train without a feature weight, or leave it out."
+            )
+        for module in {id(module): module for module, _ in self._taps}.values():
+            module.register_forward_hook(self._keep)
+
+    def __call__(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and the feature maps, finest first."""
+        maps: list[Tensor] = []
+        self._local.maps = maps
+        self._local.calls = Counter()
+        try:
+            return self.classifier(pictures), maps
+        finally:
+            del self._local.maps
+
+    def _find(self, smallest: int) -> Callable[[nn.Module, object, object], None]:
+        calls: Counter[nn.Module] = Counter()
+
+        def note(module: nn.Module, _: object, out: object) -> None:
+            calls[module] += 1
+            # Neither the picture itself nor what only pads a map.
+            if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[1] <= 3:
+                return
+            side = min(out.shape[-2:])
+            if side >= smallest and (not self.scales or side <= 0.6 * self.scales[-1]):
+                self.scales.append(side)
+                self._taps.append((module, calls[module]))
+            elif self.scales and side == self.scales[-1]:
+                self._taps[-1] = (module, calls[module])
+
+        return note
+
+    def _keep(self, module: nn.Module, _: object, out: Tensor) -> None:
+        if hasattr(self._local, "maps"):
+            self._local.calls[module] += 1
+            if (module, self._local.calls[module]) in self._taps:
+                self._local.maps.append(out)
+
+
+def feature_distance(clean: Sequence[Tensor], denoised: Sequence[Tensor]) -> Tensor:
+    """Squared distance of feature maps relative to those of the clean pictures.
+
+    Args:
+        clean: maps (N, channels, height, width) by scale.
+        denoised: the same.
+
+    Returns:
+        The mean over pictures and scales: 0 for equal maps, 1 for maps of zeros.
+    """
+    shares = []
+    for kept, given in zip(clean, denoised, strict=True):
+        error = (given.float() - kept.float()).square().sum(dim=(1, 2, 3))
+        shares.append((error / kept.float().square().sum(dim=(1, 2, 3)).clamp_min(1e-6)).mean())
+    return torch.stack(shares).mean()
 
 
 def load_classifier(spec: str | Path) -> Classifier:
@@ -87,8 +187,6 @@ def load_onnx(path: Path) -> Classifier:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"There is no classifier {path}. Give the path of an ONNX file.")
-    import torch  # noqa: PLC0415
-
     try:
         import onnx  # noqa: PLC0415 - only training and evaluation need it
 
@@ -149,8 +247,6 @@ def _converter() -> Callable[[object], nn.Module]:
 
 @cache
 def _declare_operators() -> torch.library.Library:
-    import torch  # noqa: PLC0415
-
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

@@ -25,6 +25,7 @@ from smoothapi.denoise.data import Crops, Photos
 from smoothapi.denoise.networks import SIGMA_MAX, SIGMA_MIN, describe
 from smoothapi.denoise.optim import Muon
 from smoothapi.denoise.storage import read_tensors, write_tensors, write_weights
+from smoothapi.denoise.surrogates import Features, feature_distance
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ class Recipe:
             `stability` the Kullback-Leibler divergence of the surrogates' answers on the denoised
             picture from those on the clean one; `both` pixel + stability_weight * stability.
         stability_weight: of the divergence, in `both`.
+        feature_weight: of `feature_distance` between what the surrogates see in the denoised and
+            in the clean picture, added in `stability` and `both`. Answers alone teach the denoiser
+            one classifier's taste; features before them are shared by classifiers of any kind.
         surrogates_per_step: how many of the surrogates each step asks, in turn.
+        view: side of the random window that surrogates which take any size see, to save time; 0
+            means the whole crop.
         crops: how the photos are cut.
         sigma: lowest and highest noise level; drawn log-uniformly.
         focus: narrower range that a `focus_share` of the pictures is drawn from instead.
@@ -64,7 +70,9 @@ class Recipe:
 
     objective: Objective = "pixel"
     stability_weight: float = 0.1
+    feature_weight: float = 0.0
     surrogates_per_step: int = 1
+    view: int = 0
     crops: Crops = field(default_factory=Crops)
     sigma: tuple[float, float] = (SIGMA_MIN, SIGMA_MAX)
     focus: tuple[float, float] = (0.12, 0.6)
@@ -93,6 +101,8 @@ class Recipe:
                 raise UsageError(f"Noise levels from {low} to {high}: 0 < low <= high is needed.")
         if not 0 <= self.ema < 1 or not 0 <= self.focus_share <= 1:
             raise UsageError("ema is in [0, 1) and focus_share in [0, 1].")
+        if min(self.stability_weight, self.feature_weight, self.view) < 0:
+            raise UsageError("stability_weight, feature_weight and view are at least 0.")
 
     def rate(self, step: int, seconds: float) -> float:
         """The learning rate at a step that begins `seconds` after the start."""
@@ -125,6 +135,7 @@ class StepReport:
     loss: float
     pixel: float
     stability: float
+    features: float
     psnr: float
     gradient: float
 
@@ -169,6 +180,9 @@ class Trainer:
         self.device = device or torch.device("cpu")
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.surrogates = [s.to(self.device) for s in surrogates]
+        # One a surrogate that is named twice: its hooks would fill both.
+        looks = {id(s.module): Features(s) for s in self.surrogates if recipe.feature_weight}
+        self._looks = [looks.get(id(s.module)) for s in self.surrogates]
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = _optimizer(recipe, self.parameters)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -258,10 +272,10 @@ class Trainer:
         ours = json.loads(json.dumps(asdict(self.recipe)))
         # The end may be moved; what decided the steps so far may not.
         ends = ("steps", "minutes")
+        # An option that is younger than the checkpoint had the value that it has by default.
+        theirs = asdict(Recipe(steps=1)) | about.get("recipe", {})
         changed = [
-            key
-            for key, value in ours.items()
-            if key not in ends and about.get("recipe", {}).get(key) != value
+            key for key, value in ours.items() if key not in ends and theirs.get(key) != value
         ]
         if changed:
             raise DenoiserError(
@@ -318,16 +332,22 @@ class Trainer:
         # Over the variance of what has to be removed: every sigma then weighs about the same.
         removable = sigma**2 * 0.0625 / (sigma**2 + 0.0625)
         loss = pixel = (error / removable).mean()
-        stability = torch.zeros(())
+        stability = features = torch.zeros(())
         if recipe.objective != "pixel":
-            loss = stability = self._stability(clean, denoised)
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+            ):
+                stability, features = self._stability(clean, denoised)
+            loss = stability
             if recipe.objective == "both":
                 loss = pixel + recipe.stability_weight * stability
+            loss = loss + recipe.feature_weight * features
         gradients = torch.autograd.grad(loss, self.parameters)
         figures = {
             "loss": loss.item(),
             "pixel": pixel.item(),
             "stability": stability.item(),
+            "features": features.item(),
             "psnr": (-10 * error.clamp_min(1e-10).log10()).mean().item(),
         }
         return figures, gradients
@@ -343,17 +363,37 @@ class Trainer:
         noisy = clean + sigma.reshape(-1, 1, 1, 1) * noise
         return noisy.contiguous(memory_format=torch.channels_last), sigma
 
-    def _stability(self, clean: Tensor, denoised: Tensor) -> Tensor:
+    def _stability(self, clean: Tensor, denoised: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the surrogates' answers and features move, each a mean over this step's."""
         count = min(self.recipe.surrogates_per_step, len(self.surrogates))
         first = self.step * count
-        losses = []
+        moved = denoised.new_zeros(2)
         for index in range(first, first + count):
-            surrogate = self.surrogates[index % len(self.surrogates)]
+            place = index % len(self.surrogates)
+            surrogate, look = self.surrogates[place], self._looks[place]
+            seen: tuple[Tensor, ...] = (clean, denoised)
+            if self.recipe.view and not surrogate.size:
+                seen = self._window(clean, denoised)
             with torch.no_grad():
-                target = F.log_softmax(surrogate(clean), dim=1)
-            answer = F.log_softmax(surrogate(denoised), dim=1)
-            losses.append(F.kl_div(answer, target, reduction="batchmean", log_target=True))
-        return torch.stack(losses).mean()
+                target, kept = look(seen[0]) if look else (surrogate(seen[0]), [])
+            answer, given = look(seen[1]) if look else (surrogate(seen[1]), [])
+            if surrogate.labels:
+                target, answer = (F.log_softmax(x.float(), dim=1) for x in (target, answer))
+                divergence = F.kl_div(answer, target, reduction="batchmean", log_target=True)
+                moved = moved + torch.stack((divergence, torch.zeros_like(divergence)))
+            if look:
+                distance = feature_distance(kept, given)
+                moved = moved + torch.stack((torch.zeros_like(distance), distance))
+        return moved[0] / count, moved[1] / count
+
+    def _window(self, *pictures: Tensor) -> tuple[Tensor, ...]:
+        """The same random window of each, a function of seed and step."""
+        height, width = pictures[0].shape[-2:]
+        side = min(self.recipe.view, height, width)
+        generator = torch.Generator().manual_seed((self.recipe.seed << 32) + self.step)
+        share = torch.rand(2, generator=generator).tolist()
+        top, left = int(share[0] * (height - side + 1)), int(share[1] * (width - side + 1))
+        return tuple(p[..., top : top + side, left : left + side] for p in pictures)
 
     @torch.no_grad()
     def _update_average(self) -> None:
