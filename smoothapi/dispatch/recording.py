@@ -108,7 +108,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                         outcome_of(row)
                         answer_key(row["asked"])
                         Source.of(row["asked"])
-                        _width, _height = row["asked"]["size"]
+                        if "image" in row["asked"]:
+                            _width, _height = row["asked"]["size"]
                 except (StoreError, KeyError, TypeError, ValueError) as error:
                     raise UsageError(
                         f"Line {number} of the recording {str(path)!r} cannot be used: "
@@ -265,7 +266,7 @@ class Source:
         return cls(
             str(asked["provider"]),
             json.dumps(asked["identity"], sort_keys=True),
-            str(asked["codec"]),
+            str(asked.get("codec", "")),
             str(asked.get("noise", "")),
             str(asked.get("denoiser", "")),
         )
@@ -327,7 +328,9 @@ class Replay:
                 names.update({str(k): str(v) for k, v in dict(row["denoisers"]).items()})
             else:
                 self._rows[answer_key(row["asked"])] = row
-        sources = {Source.of(row["asked"]) for row in self._rows.values()}
+        # What was sent as it is, as a wrapped client does, is of no photo and no certificate.
+        asked = [row["asked"] for row in self._rows.values() if "image" in row["asked"]]
+        sources = {Source.of(each) for each in asked}
         # A plain label's source is part of a variant's: it counts where there is nothing else.
         voted = {source for source in sources if source.noise}
         self.source = _choose(voted or sources, chosen, self.path)
@@ -369,7 +372,8 @@ class Replay:
 
     def missing(self, asked: Mapping[str, Any], photo: str) -> UsageError:
         """Return the error that says what of `asked` the recording does not have."""
-        mine = [row["asked"] for row in self._rows.values() if self._is_of_source(row["asked"])]
+        rows = (row["asked"] for row in self._rows.values())
+        mine = [each for each in rows if "image" in each and self._is_of_source(each)]
         return UsageError(
             f"The recording {self.path.name!r} has no answer to what is asked about "
             f"{printable(photo)!r}: {_what_is_missing(mine, asked)}"
@@ -421,7 +425,7 @@ def _split(text: str) -> tuple[Path, dict[str, str]]:
 def _choose(sources: set[Source], chosen: Mapping[str, str], path: Path) -> Source:
     """Return the one source that fits what was chosen."""
     if not sources:
-        raise UsageError(f"The recording {str(path)!r} holds no answers.")
+        raise UsageError(f"The recording {str(path)!r} holds no answers about a photo.")
     fitting = [
         source
         for source in sources

@@ -22,6 +22,7 @@ from smoothapi import Answer, Label, Presence, Retry, Smoother
 from smoothapi.cli import run
 from smoothapi.dispatch import Limits, Recorder, Replay, read_recording
 from smoothapi.dispatch.answers import AnswerStore, answer_key
+from smoothapi.encode import Codec
 from smoothapi.errors import PermanentError, StoreError, TransientError, UsageError
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer
@@ -491,6 +492,17 @@ def test_odd_labels_survive(file, tmp_path):
     [(_, outcome)] = read_recording(file)
     assert outcome.labels[0].name == odd
     assert Replay(str(file)).get(answer_key(asked)) == outcome
+
+
+def test_pictures_sent_as_they_are_are_kept_and_in_nobodys_way(file):
+    with smoother(record=file) as s:
+        first = s.certify(PHOTO)
+        s.ask(Codec().encode(PHOTO))
+    assert [row["asked"] for row in rows(file) if "image" not in row["asked"]]
+    with smoother(f"replay:{file}") as s:
+        assert s.certify(PHOTO) == first
+        with pytest.raises(UsageError, match="nothing of this photo"):
+            s.certify(OTHER)
 
 
 def test_a_path_may_hold_a_number_sign(tmp_path):
