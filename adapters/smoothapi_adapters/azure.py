@@ -286,7 +286,9 @@ def mapped_error(error: Exception, owner: common.Account, seen: Any = None) -> P
             mapped = of_requests(inner, "Azure")
         else:
             mapped = TransientError("The connection to Azure failed.")
-    elif isinstance(error, (DeserializationError, *_OF_PARSING)):
+    elif not isinstance(error, SerializationError) and isinstance(
+        error, (DeserializationError, *_OF_PARSING)
+    ):
         # A page of HTML, say: the SDK reads the body before it looks at the status.
         if seen is not None and seen.status_code != 200:
             mapped = common.of_status(seen.status_code, "", seen.headers, owner)

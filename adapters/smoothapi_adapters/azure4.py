@@ -243,10 +243,12 @@ def mapped_error(error: Exception, owner: common.Account) -> ProviderError | Non
     # An answer cut short has the status that it began with.
     if isinstance(error, core.HttpResponseError) and not isinstance(error, core.DecodeError):
         mapped = _of_answer(error, owner)
+    elif isinstance(error, core.SerializationError):
+        mapped = FatalError(f"The request to Azure could not be made ({kind}).")
     elif isinstance(error, (core.DecodeError, core.DeserializationError, *_OF_PARSING)):
         mapped = _of_unread(error, kind, owner)
     elif isinstance(error, core.ServiceRequestError):
-        mapped = _of_connection(error, kind)
+        mapped = _of_connection(error, owner)
     elif isinstance(error, core.ServiceResponseError):
         mapped = TransientError(f"The connection to Azure failed ({kind}).")
     elif isinstance(error, core.AzureError):
@@ -277,15 +279,19 @@ def _of_unread(error: Any, kind: str, owner: common.Account) -> ProviderError:
     return TransientError(f"Azure's answer is malformed ({kind}).")
 
 
-def _of_connection(error: Any, kind: str) -> ProviderError:
+def _of_connection(error: Any, owner: common.Account) -> ProviderError:
     import requests  # noqa: PLC0415
+    from azure.core.exceptions import ServiceRequestTimeoutError  # noqa: PLC0415
 
     from smoothapi_adapters.sessions import of_requests  # noqa: PLC0415
 
     inner = error.inner_exception
     if isinstance(inner, requests.RequestException):
         return of_requests(inner, "Azure")
-    return TransientError(f"The connection to Azure failed ({kind}).")
+    if inner is None and not isinstance(error, ServiceRequestTimeoutError):
+        # The SDK itself would not send it: a token without TLS, say.
+        return FatalError(f"The request to Azure was not sent: {owner.clean(error.message)}")
+    return TransientError(f"The connection to Azure failed ({type(error).__name__}).")
 
 
 def _endpoint_of(client: Any) -> str:

@@ -70,6 +70,7 @@ _TRANSIENT_CODES = (
 _PERMANENT_CODES = (
     "BadArgument",
     "DetectFaceError",
+    "InvalidImageDimension",
     "InvalidImageFormat",
     "InvalidImageSize",
     "InvalidImageUrl",

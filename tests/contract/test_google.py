@@ -92,13 +92,17 @@ class TestGoogleGrpc(TestGoogleRest):
     transport = "grpc"
 
 
-class TestGoogleSafeSearch(TestGoogleRest):
-    operation = "safe_search"
-    backend = staticmethod(lambda picture: [("adult", float(picture.mean()) / 256)])
-
-    @pytest.fixture
-    def pictures(self):
-        return [np.full((96, 96, 3), level, np.uint8) for level in (20, 76, 128, 180, 250)]
+@both
+def test_a_safe_search_comes_through(transport):
+    with serve(SERVICES[transport], lambda _: [("adult", 0.99), ("racy", 0.5)]) as service:
+        adapter = GoogleAdapter(
+            operation="safe_search", transport=transport, endpoint=service.url, api_key=KEY
+        )
+        [answer] = adapter.ask([PNG])
+        adapter.close()
+    assert {label.name: label.score for label in answer.labels} == {
+        "adult": 1.0, "racy": 0.5, "spoof": 0.0, "medical": 0.0, "violence": 0.0,
+    }  # fmt: skip
 
 
 @both

@@ -1,0 +1,514 @@
+"""What Azure's errors mean in both SDKs, how its answers are read, where its keys are found."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import requests
+from azure.ai.vision.imageanalysis.models import ImageAnalysisResult
+from azure.cognitiveservices.vision.computervision import ComputerVisionClient
+from azure.cognitiveservices.vision.computervision.models import (
+    ComputerVisionErrorCodes,
+    ComputerVisionErrorResponseException,
+    ComputerVisionInnerErrorCodeValue,
+)
+from azure.core import exceptions as core
+from msrest import exceptions as msrest
+from msrest.authentication import CognitiveServicesCredentials
+
+from smoothapi.answer import Label
+from smoothapi.certify.labels import top1
+from smoothapi.dispatch import Adapter, NeedsCredentials, make_adapter
+from smoothapi.errors import (
+    FatalError,
+    MissingExtraError,
+    PermanentError,
+    ThrottledError,
+    TransientError,
+    UsageError,
+)
+from smoothapi_adapters import azure, azure4, azure_common
+from smoothapi_adapters.azure import AzureAdapter
+from smoothapi_adapters.azure4 import Azure4Adapter
+from smoothapi_adapters.azure_common import Account, of_status
+
+ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
+KEY = "0123456789abcdef0123456789abcdef"
+URL = "https://name.cognitiveservices.azure.com"
+OWNER = Account(URL, KEY, "")
+both = pytest.mark.parametrize("make", [AzureAdapter, Azure4Adapter])
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch):
+    for name in (*azure_common.ENDPOINT_VARIABLES, *azure_common.KEY_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+
+
+def subclasses(cls):
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from subclasses(sub)
+
+
+def body(code, message="no", inner=None):
+    error = {"code": code, "message": message}
+    if inner:
+        error["innererror"] = {"code": inner, "message": message}
+    return json.dumps({"error": error})
+
+
+FATAL = {401, 402, 403, 404, 405, 407, 410, 501, 505}
+TRANSIENT = {408, 409, 423, 425, 499}
+
+
+def meant(status):
+    if status == 429:
+        return ThrottledError
+    if status in FATAL or status < 400:
+        return FatalError
+    return TransientError if status in TRANSIENT or status >= 500 else PermanentError
+
+
+def raised(status, text, headers=None):
+    """Return what the real 3.2 SDK raises for an answer."""
+    answer = requests.Response()
+    answer.status_code, answer._content = status, text.encode()
+    answer.headers.update({"content-type": "application/json", **(headers or {})})
+    client = ComputerVisionClient(URL, CognitiveServicesCredentials(KEY))
+    return ComputerVisionErrorResponseException(client._deserialize, answer)
+
+
+@pytest.mark.parametrize("status", range(300, 600))
+def test_every_status_means_the_same_in_both_sdks(status):
+    old = azure.mapped_error(raised(status, body(str(status))), OWNER)
+    answer = types.SimpleNamespace(
+        status_code=status, reason="", headers={}, text=lambda: body(str(status)), request=None
+    )
+    new = azure4.mapped_error(core.HttpResponseError(response=answer), OWNER)
+    assert type(old) is type(new) is meant(status)
+    assert f"HTTP {status}" in str(old)
+    assert f"HTTP {status}" in str(new)
+
+
+INNER = {
+    "InvalidImageFormat": PermanentError,
+    "UnsupportedMediaType": PermanentError,
+    "InvalidImageUrl": PermanentError,
+    "NotSupportedFeature": FatalError,
+    "NotSupportedImage": PermanentError,
+    "Timeout": TransientError,
+    "InternalServerError": TransientError,
+    "InvalidImageSize": PermanentError,
+    "BadArgument": PermanentError,
+    "DetectFaceError": PermanentError,
+    "NotSupportedLanguage": FatalError,
+    "InvalidThumbnailSize": PermanentError,
+    "InvalidDetails": FatalError,
+    "InvalidModel": FatalError,
+    "CancelledRequest": TransientError,
+    "NotSupportedVisualFeature": FatalError,
+    "FailedToProcess": TransientError,
+    "Unspecified": TransientError,
+    "StorageException": TransientError,
+}
+
+
+def test_every_inner_code_that_the_sdk_names_is_mapped():
+    assert {code.value for code in ComputerVisionInnerErrorCodeValue} == set(INNER)
+    for code, kind in INNER.items():
+        mapped = azure.mapped_error(raised(400, body("InvalidRequest", inner=code)), OWNER)
+        assert type(mapped) is kind, code
+        assert code in str(mapped)
+
+
+def test_every_outer_code_that_the_sdk_names_is_mapped():
+    outer = {
+        "InvalidRequest": PermanentError,
+        "InvalidArgument": PermanentError,
+        "InternalServerError": TransientError,
+        "ServiceUnavailable": TransientError,
+    }
+    assert {code.value for code in ComputerVisionErrorCodes} == set(outer)
+    for code, kind in outer.items():
+        assert type(of_status(400, body(code), {}, OWNER)) is kind, code
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (403, body("403", "Out of call volume quota. Retry after 7 days."), FatalError),
+        (429, body("429", "Out of call volume quota. Retry after 7 days."), FatalError),
+        (429, body("429", "Quota exceeded for this month"), FatalError),
+        (429, body("429", "Requests have exceeded the call rate limit."), ThrottledError),
+        (429, body("InternalServerError"), ThrottledError),
+        (401, body("InvalidRequest", inner="InvalidImageFormat"), FatalError),
+        (400, '{"code": "InvalidImageSize", "message": "older form"}', PermanentError),
+        (400, '{"error": "text"}', PermanentError),
+        (400, "[]", PermanentError),
+        (503, "<html>", TransientError),
+        (503, '{"error": {"code": null}}', TransientError),
+        (None, "", TransientError),
+    ],
+)
+def test_what_an_answer_with_an_error_means(status, text, kind):
+    assert type(of_status(status, text, {}, OWNER)) is kind
+
+
+def test_an_endless_error_is_read_to_a_depth():
+    nested = {"code": "a"}
+    for _ in range(500):
+        nested = {"code": "a", "innererror": nested}
+    assert type(of_status(400, json.dumps({"error": nested}), {}, OWNER)) is PermanentError
+
+
+def test_wait_and_request_id_are_handed_on_and_the_key_is_not():
+    headers = {"Retry-After": "9", "apim-request-id": "abc"}
+    error = of_status(429, body("429", f"key {KEY} is too fast"), headers, OWNER)
+    assert (error.retry_after, error.request_id) == (9, "abc")
+    assert KEY not in str(error)
+    assert KEY not in repr(OWNER)
+    assert of_status(429, body("429"), {"retry-after": "9"}, OWNER).retry_after == 9
+    assert of_status(429, body("429"), None, OWNER).retry_after is None
+
+
+def test_every_exception_of_msrest_is_mapped():
+    fatal = {
+        "ClientException", "TokenExpiredError", "ValidationError", "AuthenticationError",
+        "SerializationError",
+    }  # fmt: skip
+    known = {
+        name: cls
+        for name, cls in inspect.getmembers(msrest, inspect.isclass)
+        if issubclass(cls, Exception)
+    }
+    assert {"HttpOperationError", "ClientRequestError", "DeserializationError"} <= set(known)
+    for name, cls in known.items():
+        if name == "HttpOperationError":
+            error = raised(503, body("ServiceUnavailable"))
+        elif name == "ValidationError":
+            error = cls("required", "image", "x")
+        else:
+            error = cls("it broke")
+        mapped = azure.mapped_error(error, OWNER)
+        assert type(mapped) is (FatalError if name in fatal else TransientError), name
+
+
+@pytest.mark.parametrize("error", [msrest.DeserializationError("no JSON"), TypeError("no error")])
+def test_what_is_no_json_is_judged_by_its_status(error):
+    """A body of HTML, or none: the SDK fails while it reads it and says no status."""
+    seen = requests.Response()
+    for status in (200, 401, 403, 429, 503):
+        seen.status_code = status
+        mapped = azure.mapped_error(error, OWNER, seen)
+        assert type(mapped) is (TransientError if status == 200 else meant(status))
+
+
+CORE_FATAL = {"AzureError", "SerializationError", "StreamConsumedError", "StreamClosedError",
+              "ResponseNotReadError", "ClientAuthenticationError", "ServiceRequestError"}  # fmt: skip
+
+
+def test_every_exception_of_azure_core_is_mapped():
+    classes = {core.AzureError, *subclasses(core.AzureError)}
+    own = {cls for cls in classes if cls.__module__ == "azure.core.exceptions"}
+    own |= {core.SerializationError, core.DeserializationError}
+    assert len(own) > 15
+    response = types.SimpleNamespace(status_code=503, reason="", headers={}, text=lambda: "")
+    for cls in own:
+        name = cls.__name__
+        if name == "TooManyRedirectsError":
+            error = cls([])
+        elif name == "ODataV4Error":
+            error = cls(response)
+        elif name.startswith(("Stream", "ResponseNot")):
+            request = types.SimpleNamespace(method="POST", url=URL)
+            error = cls(types.SimpleNamespace(request=request, status_code=200))
+        else:
+            error = cls("it broke")
+        mapped = azure4.mapped_error(error, OWNER)
+        # What is raised while writing the request: the same for every picture.
+        assert type(mapped) is (FatalError if name in CORE_FATAL else TransientError), name
+
+
+def test_every_error_of_requests_is_mapped_beneath_both():
+    fatal = {"InvalidURL", "InvalidProxyURL", "InvalidSchema", "MissingSchema", "InvalidHeader",
+             "URLRequired", "SSLError", "TooManyRedirects"}  # fmt: skip
+    classes = {requests.RequestException, *subclasses(requests.RequestException)}
+    for cls in (cls for cls in classes if cls.__module__ == "requests.exceptions"):
+        error = cls("a", "b", 0) if cls.__name__ == "JSONDecodeError" else cls("it broke")
+        kind = FatalError if cls.__name__ in fatal else TransientError
+        assert type(azure.mapped_error(error, OWNER)) is kind
+        assert (
+            type(azure4.mapped_error(core.ServiceRequestError(error, error=error), OWNER)) is kind
+        )
+        try:
+            try:
+                raise error
+            except requests.RequestException as inner:
+                msrest.raise_with_traceback(msrest.ClientRequestError, "", inner)
+        except msrest.ClientRequestError as outer:
+            mapped = azure.mapped_error(outer, OWNER)
+        assert type(mapped) is kind
+
+
+def test_what_is_not_the_sdks_is_not_hidden():
+    assert azure.mapped_error(MemoryError(), OWNER) is None
+    assert azure4.mapped_error(MemoryError(), OWNER) is None
+
+
+def parsed(data, *features):
+    """Return the labels of an answer of 3.2 that the real SDK has deserialized."""
+    client = ComputerVisionClient(URL, CognitiveServicesCredentials(KEY))
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, json.dumps(data).encode()
+    answer.headers["content-type"] = "application/json"
+    try:
+        result = client._deserialize("ImageAnalysis", answer)
+    except msrest.DeserializationError as error:
+        raise azure.mapped_error(error, OWNER, answer) from error
+    raw = types.SimpleNamespace(output=result, response=answer)
+    return AzureAdapter(features=features or ("tags",), endpoint=URL, key=KEY)._answer(raw)
+
+
+@pytest.mark.parametrize("data", [{}, None, "", [], {"tags": None}, {"tags": [{"name": "bus"}]},
+                                  {"tags": [{"confidence": 0.5}]}, {"tags": [None]},
+                                  {"tags": [{"name": "bus", "confidence": 1.5}]}])  # fmt: skip
+def test_malformed_is_never_no_label(data):
+    with pytest.raises(TransientError, match="malformed"):
+        parsed(data)
+
+
+def test_no_tags_at_all_are_an_answer():
+    assert parsed({"tags": [], "requestId": "r", "modelVersion": "2021-04-01"}) == (
+        azure.Answer((), "2021-04-01", "r")
+    )
+
+
+WHOLE = {
+    "tags": [{"name": "bus", "confidence": 0.9}],
+    "categories": [{"name": "trans_bus", "score": 0.6}, {"name": "others_", "score": 0.1}],
+    "description": {"tags": ["bus"], "captions": [{"text": "a bus", "confidence": 0.4}]},
+    "adult": {"adultScore": 0.01, "racyScore": 0.02, "goreScore": 0.03},
+    "requestId": "r",
+    "metadata": {"width": 1, "height": 1, "format": "Png"},
+}
+
+
+def test_each_feature_becomes_labels():
+    assert parsed(WHOLE).labels == (Label("bus", 0.9),)
+    assert parsed(WHOLE, "categories").labels == (
+        Label("trans_bus", 0.6, ("trans_",)),
+        Label("others_", 0.1),
+    )
+    assert parsed(WHOLE, "description").labels == (Label("a bus", 0.4),)
+    assert parsed(WHOLE, "adult").labels == (
+        Label("adult", 0.01),
+        Label("racy", 0.02),
+        Label("gory", 0.03),
+    )
+    assert parsed(WHOLE, "adult", "tags").labels[:2] == (
+        Label("bus", 0.9, (), ("tags",)),
+        Label("adult", 0.01, (), ("adult",)),
+    )
+
+
+def test_categories_are_left_out_where_there_are_none():
+    rest = {name: value for name, value in WHOLE.items() if name != "categories"}
+    assert parsed(rest, "categories").labels == ()
+    for missing in ("requestId", "metadata"):
+        with pytest.raises(TransientError, match="categories"):
+            parsed({**rest, missing: None}, "categories")
+    for feature in ("tags", "description", "adult"):
+        with pytest.raises(TransientError, match=feature):
+            parsed({**WHOLE, feature: None}, feature)
+
+
+@pytest.mark.skipif(not ANSWERS.is_dir(), reason="shared/data/answers is not beside the project")
+def test_all_recorded_answers_are_read_and_have_the_right_top_label():
+    files = sorted(ANSWERS.glob("*.msft.json"))
+    assert len(files) == 23
+    tops = {}
+    for file in files:
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        answer = parsed(recorded)
+        assert answer.request_id == recorded["requestId"]
+        assert [(label.name, label.score) for label in answer.labels] == [
+            (tag["name"], tag["confidence"]) for tag in recorded["tags"]
+        ]
+        best = max(recorded["tags"], key=lambda tag: tag["confidence"], default={"name": None})
+        tops[file.name] = top1(answer)
+        assert tops[file.name] == best["name"]
+        categories = parsed(recorded, "categories").labels
+        assert len(categories) == len(recorded.get("categories", []))
+        captions = parsed(recorded, "description").labels
+        assert len(captions) == len(recorded["description"]["captions"])
+        adult = parsed(recorded, "adult").labels
+        assert adult[0].score == recorded["adult"]["adultScore"]
+    assert tops["collie_in_a_park.jpg.msft.json"] == "grass"
+    assert None in tops.values()  # an empty list of tags is real
+
+
+def parsed4(data, *features):
+    adapter = Azure4Adapter(features=features or ("tags",), endpoint=URL, key=KEY)
+    return adapter._answer(ImageAnalysisResult(data), {"apim-request-id": "r"})
+
+
+def test_each_feature_of_4_becomes_labels():
+    data = {
+        "modelVersion": "2023-10-01",
+        "tagsResult": {"values": [{"name": "bus", "confidence": 0.9}]},
+        "captionResult": {"text": "a bus", "confidence": 0.4},
+        "denseCaptionsResult": {"values": [{"text": "a bus", "confidence": 0.3},
+                                           {"text": "a bus", "confidence": 0.5}]},
+        "objectsResult": {"values": [{"tags": [{"name": "bus", "confidence": 0.7}]},
+                                     {"tags": [{"name": "bus", "confidence": 0.8}]}]},
+    }  # fmt: skip
+    answer = parsed4(data)
+    assert (answer.model_version, answer.request_id) == ("2023-10-01", "r")
+    assert answer.labels == (Label("bus", 0.9),)
+    assert parsed4(data, "caption").labels == (Label("a bus", 0.4),)
+    assert parsed4(data, "denseCaptions").labels == (Label("a bus", 0.5),)
+    assert parsed4(data, "objects").labels == (Label("bus", 0.8),)
+    assert parsed4({"tagsResult": {"values": []}}).labels == ()
+    bus = parsed4(data, "tags", "caption").labels[0]
+    assert bus.categories == ("tags",)
+
+
+@pytest.mark.parametrize("data", [{}, {"tagsResult": None}, {"tagsResult": {}},
+                                  {"tagsResult": {"values": None}},
+                                  {"tagsResult": {"values": [{"name": "bus"}]}},
+                                  {"tagsResult": {"values": [{"name": "b", "confidence": 2}]}},
+                                  {"tagsResult": {"values": "bus"}}])  # fmt: skip
+def test_malformed_is_never_no_label_in_4_either(data):
+    with pytest.raises(TransientError, match="malformed"):
+        parsed4(data)
+
+
+@pytest.mark.parametrize("name", ["azure", "azure4"])
+def test_they_are_adapters_made_without_credentials(name):
+    adapter = make_adapter(name)
+    assert isinstance(adapter, Adapter)
+    assert isinstance(adapter, NeedsCredentials)
+    assert adapter.name == name
+    assert adapter.limits.min_side == 50
+    assert adapter.limits.max_side == 16_000
+    assert adapter.retires == "2028-09-25"
+    assert not adapter.credentials().found
+    with pytest.raises(FatalError, match="VISION_KEY"):
+        adapter.ask([b"x"])
+    adapter.close()
+    assert make_adapter("azure").limits.max_bytes < 4_000_000
+    assert make_adapter("azure4").limits.max_bytes < 20_000_000
+
+
+def test_each_feature_is_charged_for():
+    assert AzureAdapter().price.of(1000) == 1
+    assert AzureAdapter(features="tags, adult").price.of(1000) == 2
+    assert AzureAdapter(features=["description"]).price.of(1000) == 1.5
+    assert Azure4Adapter(features=["tags", "caption"]).price.of(1000) == 2.5
+
+
+@both
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ("VISION_ENDPOINT", "VISION_KEY"),
+        ("COMPUTER_VISION_ENDPOINT", "COMPUTER_VISION_SUBSCRIPTION_KEY"),
+        ("COMPUTER_VISION_ENDPOINT", "COMPUTER_VISION_KEY"),
+    ],
+)
+def test_endpoint_and_key_are_found_where_azures_users_keep_them(make, pairs, monkeypatch):
+    endpoint, key = pairs
+    monkeypatch.setenv(endpoint, URL + "/")
+    assert not make().credentials().found
+    monkeypatch.setenv(key, KEY)
+    found = make().credentials()
+    assert found.found
+    assert endpoint in found.where
+    assert key in found.where
+    assert KEY not in found.where
+    assert make().identity["endpoint"] == "name.cognitiveservices.azure.com"
+
+
+@both
+def test_what_was_given_comes_first(make, monkeypatch):
+    monkeypatch.setenv("VISION_ENDPOINT", "https://other.example")
+    monkeypatch.setenv("VISION_KEY", "other")
+    found = make(endpoint=URL, key=KEY)
+    assert found.identity["endpoint"] == "name.cognitiveservices.azure.com"
+    assert "option key" in found.credentials().where
+
+
+@both
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"features": "faces"},
+        {"features": ""},
+        {"features": []},
+        {"model_version": "newest"},
+        {"model_version": "2021-04-01; drop"},
+        {"timeout": 0},
+        {"timeout": "soon"},
+        {"endpoint": "name.cognitiveservices.azure.com"},
+        {"endpoint": "http://name.cognitiveservices.azure.com"},
+        {"endpoint": "https://user:pw@name.example"},
+    ],
+)
+def test_options_that_cannot_work(make, options):
+    with pytest.raises(ValueError, match=r"\w"):
+        make(**options)
+
+
+@both
+def test_options_come_as_text_too(make):
+    one = make(features=" adult,tags" if make is AzureAdapter else "caption ,tags", timeout="2")
+    assert one.identity["operation"].startswith("tags,")
+    assert one.identity != make().identity
+    assert make(model_version="2021-04-01").identity != make().identity
+    assert make(language="es").identity != make().identity
+    assert make(timeout=3, key=KEY).identity == make().identity
+    assert KEY not in repr(make(key=KEY))
+
+
+def test_a_token_instead_of_a_key():
+    class Token:
+        def get_token(self, *scopes, **options):
+            raise core.ClientAuthenticationError("no login")
+
+    adapter = Azure4Adapter(endpoint=URL, credential=Token())
+    assert adapter.credentials().found
+    with pytest.raises(FatalError, match="no login"):
+        adapter.ask([b"x"])
+    adapter.close()
+    assert not Azure4Adapter(credential=Token()).credentials().found
+    with pytest.raises(UsageError):
+        Azure4Adapter(credential=Token(), key=KEY)
+
+
+@pytest.mark.parametrize(("make", "module"), [(AzureAdapter, azure), (Azure4Adapter, azure4)])
+def test_without_the_extra_the_error_says_what_to_install(make, module, monkeypatch):
+    monkeypatch.setattr(module, "_installed", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"smoothapi-vision\[azure\]"):
+        make()
+
+
+def test_both_are_silent_and_light_until_asked():
+    script = (
+        "import sys; from smoothapi_adapters.azure import AzureAdapter as A;"
+        "from smoothapi_adapters.azure4 import Azure4Adapter as B;"
+        f"A(endpoint={URL!r}, key='k'); B(endpoint={URL!r}, key='k');"
+        "assert not {'requests', 'msrest', 'azure.core'} & set(sys.modules);"
+        "A(endpoint='http://127.0.0.1:9', key='k')._ready();"
+        "B(endpoint='http://127.0.0.1:9', key='k')._ready()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
