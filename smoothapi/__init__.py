@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from smoothapi.image import WorkingImage, load_image
     from smoothapi.smoother import Plan, Progress, Smoother, verify
+    from smoothapi.wrapping import certificate_of, wrap
 
 _HOMES = {
     "smoothapi.answer": ("Answer", "Label"),
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "smoothapi.image": ("WorkingImage", "load_image"),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother", "verify"),
+    "smoothapi.wrapping": ("certificate_of", "wrap"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -111,8 +113,10 @@ __all__ = [
     "UsageError",
     "WorkingImage",
     "__version__",
+    "certificate_of",
     "load_image",
     "verify",
+    "wrap",
 ]
 
 

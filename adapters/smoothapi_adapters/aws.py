@@ -214,17 +214,20 @@ class AwsAdapter:
         [payload] = payloads
         if not payload:
             raise PermanentError("The payload is empty.")
+        parameters = {"Image": {"Bytes": payload}, **self._parameters()}
+        return [self.read(self.send(self._how.method, parameters))]
+
+    def send(self, method: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Call a method of the client once, and return its response; raises as `ask` does."""
         client = self._client()
         try:
-            response = getattr(client, self._how.method)(
-                Image={"Bytes": payload}, **self._parameters()
-            )
+            response: Mapping[str, Any] = getattr(client, method)(**parameters)
         except (ClientError, BotoCoreError) as error:
             raise mapped(error, self.credentials) from error
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             # botocore's parser met another type than its model promises.
             raise malformed(f"botocore cannot read it: {type(error).__name__}") from error
-        return [self.read(response)]
+        return response
 
     def read(self, response: Mapping[str, Any]) -> Answer:
         """Return the answer that one of the operation's responses holds.

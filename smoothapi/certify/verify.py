@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from smoothapi.certify.sequential import SequentialPredict
+from smoothapi.certify.sequential import Reason, SequentialPredict
 from smoothapi.certify.targets import Top1, parse_target
 from smoothapi.errors import CertificateError, UsageError
 
@@ -64,8 +65,13 @@ def verify_claims(
         or not isinstance(parse_target(certificate.target), Top1)
     ):
         raise CertificateError("The certificate does not add up: a prediction has no radius.")
-    problems = _replay(test, certificate)
     decision = test.result()
+    if certificate.votes:
+        problems = _replay(test, certificate)
+        decision = test.result()
+    else:  # there was nothing to ask about; then nothing is claimed either
+        problems = []
+        decision = replace(decision, reason=Reason.NO_ANSWER)
     claims: dict[str, tuple[object, object]] = {
         "label": (certificate.label, decision.label),
         "claims": (certificate.claims, decision.claims),

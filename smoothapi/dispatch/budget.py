@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
@@ -189,6 +190,13 @@ class Ledger:
         self._open = [
             _Open(b, b.name or (self._own if b.per == "run" else "default")) for b in budgets
         ]
+
+    def priced(self, price: Price) -> Ledger:
+        """Return a ledger of the same accounts, for queries of another price."""
+        twin = copy.copy(self)
+        twin._price = price  # noqa: SLF001  its own class
+        twin._lock, twin._current, twin._retired = threading.Lock(), None, []  # noqa: SLF001
+        return twin
 
     def room(self) -> int | None:
         """Return how many more queries fit now, or None if there is no limit."""

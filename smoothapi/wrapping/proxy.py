@@ -1,0 +1,397 @@
+"""`wrap`: a client that certifies what it labels, and is otherwise the client that it was."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from dataclasses import replace
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast
+
+from smoothapi.certify.arithmetic import ceil_to
+from smoothapi.certify.certificate import Certificate
+from smoothapi.errors import ModelChangedError, ProviderError, SmoothAPIError, UsageError
+from smoothapi.smoother import Smoother
+from smoothapi.wrapping.protocol import Picture, Remote, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.metadata import EntryPoint
+    from pathlib import Path
+
+    from smoothapi.answer import Answer
+    from smoothapi.dispatch import Adapter, Budget, Retry, Totals
+    from smoothapi.smoother import DenoiserSpec, Radius
+    from smoothapi.wrapping.protocol import Wrapper
+
+ClientT = TypeVar("ClientT")
+Uncertified: TypeAlias = Literal["drop", "mark"]
+RemotePictures: TypeAlias = Literal["refuse", "pass"]
+
+GROUP = "smoothapi.wrappers"
+KEY = "Smoothapi"
+ATTRIBUTE = "smoothapi"
+
+_DECIMALS = 6
+
+
+def wrap(
+    client: ClientT,
+    *,
+    budget: Budget | str | Sequence[Budget],
+    uncertified: Uncertified = "drop",
+    remote: RemotePictures = "refuse",
+    sigma: float | None = None,
+    radius: Radius | None = None,
+    alpha: float | None = None,
+    max_queries: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    denoiser: DenoiserSpec | None = None,
+    device: str | None = None,
+    codec: str | None = None,
+    concurrency: int | None = None,
+    retry: Retry | None = None,
+    refresh: bool = False,
+    home: str | Path | None = None,
+) -> ClientT:
+    """Return `client` as one whose labels are certified.
+
+    ::
+
+        rekognition = smoothapi.wrap(boto3.client("rekognition"), budget="$20/day")
+        response = rekognition.detect_labels(Image={"Bytes": photo}, MinConfidence=80)
+        smoothapi.certificate_of(response).radius
+
+    It has the same methods. Those that label pictures return the SDK's own type of response: with
+    the certified labels, the share of votes as their score, and the certificate under
+    `response["Smoothapi"]` (boto3) or `response.smoothapi`. One call then costs hundreds of
+    queries, which is why `budget` has no default; what each answer means and costs stands at the
+    top of `smoothapi.wrapping`. Everything else goes to `client` untouched.
+
+    What can be wrapped, and what is certified:
+
+    - boto3 Rekognition clients: `detect_labels`, `detect_moderation_labels`,
+      `detect_custom_labels`.
+    - google.cloud.vision `ImageAnnotatorClient`: the label annotations of `label_detection`,
+      `annotate_image` and `batch_annotate_images`.
+    - azure.cognitiveservices `ComputerVisionClient` (3.2): the tags of `tag_image_in_stream`, the
+      tags and categories of `analyze_image_in_stream`.
+    - azure.ai.vision `ImageAnalysisClient` (4.0): the tags of `analyze`.
+    - what is registered under the entry-point group `smoothapi.wrappers`.
+
+    Arguments of a call are honoured: what it asks for (features, most labels, model version,
+    language) decides its response, its least confidence is what counts as present. The SDK's
+    retries are off for these calls, in favour of `retry`.
+
+    Args:
+        client: the SDK's client. It is not changed, and stays usable by itself.
+        budget: hard limit, as for `Smoother`; one per run holds for the life of the wrapped
+            client. The caller's own calls count. `Budget()` has no limit.
+        uncertified: "drop" leaves out labels that cannot be certified; "mark" keeps them, marked:
+            `Certified: False` (boto3), a property named "smoothapi" (Google), an attribute or key
+            "certified" (Azure).
+        remote: what becomes of calls whose picture is elsewhere (S3, a URL): "refuse" raises,
+            "pass" makes them as they are, uncertified.
+        sigma: noise level, as for `Smoother`, like all that follow.
+        radius: the L2 radius to certify, or "largest".
+        alpha: chance that any claim of one certificate is wrong.
+        max_queries: most votes for one picture.
+        size: of the working image.
+        denoiser: "default", "none", a file, a module or a callable.
+        device: of the denoiser.
+        codec: "png" or "jpeg".
+        concurrency: most requests in flight; more than the client's connection pool (10 for boto3,
+            unless it was made with more) opens connections anew.
+        retry: when a variant, or the caller's own call, is tried again.
+        refresh: ask again although answers are stored.
+        home: folder of the noise key and of the answers.
+
+    Raises:
+        UsageError: nothing is known of such a client, or an option is out of range.
+
+    The wrapped methods raise the SDK's errors for the caller's own call, and smoothapi's after it:
+
+        BudgetExceededError: the budget does not allow the next query.
+        ProviderError: the service failed for the noisy copies.
+        UsageError: the picture is elsewhere, or the client is closed.
+        ImageError: the service can read the picture and smoothapi cannot.
+
+    Threads may share it. Threads and files that it holds are released by its `close`, at the end of
+    a `with` block, or when it is no longer used.
+    """
+    if type(client) is _Wrapped:
+        raise UsageError("This client is wrapped already.")
+    if uncertified not in ("drop", "mark"):
+        raise UsageError(f'uncertified={uncertified!r}: choose "drop" or "mark".')
+    if remote not in ("refuse", "pass"):
+        raise UsageError(f'remote={remote!r}: choose "refuse" or "pass".')
+    if budget is None:
+        raise UsageError(
+            "A wrapped call costs hundreds of queries, so a budget must be given, such as "
+            'budget="$2" or "$20/day"; Budget() is one without a limit.'
+        )
+    wrapper = _wrapper_of(client)
+    make = functools.partial(
+        Smoother,
+        plain=False,
+        budget=budget,
+        sigma=sigma,
+        radius=radius,
+        alpha=alpha,
+        max_queries=max_queries,
+        size=size,
+        denoiser=denoiser,
+        device=device,
+        codec=codec,
+        concurrency=concurrency,
+        retry=retry,
+        refresh=refresh,
+        home=home,
+    )
+    certifier = _Certifier(client, wrapper, make, mark=uncertified == "mark", remote=remote)
+    return cast("ClientT", _Wrapped(certifier))
+
+
+def certificate_of(response: object, picture: int = 0) -> Certificate:
+    """Return the certificate that a wrapped client put into a response.
+
+    Args:
+        response: what it returned.
+        picture: which, for a response about several pictures.
+
+    Raises:
+        UsageError: there is none: the response is not of a wrapped client, or nothing in the call
+            was to be certified.
+    """
+    found = response.get(KEY) if type(response) is dict else getattr(response, ATTRIBUTE, None)
+    if isinstance(found, tuple) and 0 <= picture < len(found):
+        found = found[picture]
+    elif picture:
+        found = None
+    if not isinstance(found, Certificate):
+        raise UsageError(
+            "This response has no such certificate. Responses of a client from smoothapi.wrap do, "
+            "if the call asked for labels and held the picture."
+        )
+    return found
+
+
+def attach(response: Any, certificates: Certificate | tuple[Certificate | None, ...]) -> None:
+    """Put certificates where `certificate_of` looks: a key of a dict, else an attribute."""
+    if type(response) is dict:
+        response[KEY] = certificates
+    else:
+        # Past the __setattr__ of proto-plus, which takes only fields of the message.
+        object.__setattr__(response, ATTRIBUTE, certificates)
+
+
+class _Certifier:
+    """What stands behind one wrapped client. Shared by threads."""
+
+    def __init__(
+        self,
+        client: Any,
+        wrapper: Wrapper,
+        make: Callable[[Adapter], Smoother],
+        *,
+        mark: bool,
+        remote: RemotePictures,
+    ) -> None:
+        self.client = client
+        self.wrapper = wrapper
+        self._make = make
+        self._mark = mark
+        self._remote = remote
+        self._lock = threading.Lock()
+        self._smoother: Smoother | None = None
+        self._closed = False
+
+    def call(
+        self, operation: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """Make one call of a labelling operation."""
+        self._check_open()
+        call = self.wrapper.read(operation, args, kwargs)
+        if isinstance(call, Remote):
+            if self._remote == "refuse":
+                raise UsageError(
+                    f"{operation} is asked about {call.what}: smoothapi cannot add noise to what "
+                    f"is not here. {call.instead}, or wrap the client with remote='pass' to make "
+                    "such calls uncertified."
+                )
+            call = None
+        if call is None:
+            return method(*args, **kwargs)
+        done = [
+            self._certify(picture) if isinstance(picture, Picture) else (picture(), None)
+            for picture in call.pictures
+        ]
+        certificates = tuple(certificate for _, certificate in done)
+        if call.join is None:
+            [(response, certificate)] = done
+            if certificate is not None:
+                attach(response, certificate)
+            return response
+        response = call.join([part for part, _ in done])
+        attach(response, certificates)
+        return response
+
+    def close(self) -> None:
+        """Release what the Smoother holds; the client is left alone."""
+        with self._lock:
+            self._closed = True
+            smoother, self._smoother = self._smoother, None
+        if smoother is not None:
+            smoother.close()
+
+    def _certify(self, picture: Picture) -> tuple[Any, Certificate]:
+        smoother = self._ready(picture.votes)
+        answer, spent = self._own(smoother, picture)
+        try:
+            certificate = _votes(smoother, picture, answer)
+        except SmoothAPIError as error:
+            error.queries += spent.attempts
+            error.cost += float(spent.dollars)
+            raise
+        certificate = replace(
+            certificate,
+            queries=certificate.queries + spent.queries,
+            attempts=certificate.attempts + spent.attempts,
+            cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
+        )
+        verdict = Verdict(certificate, self._mark)
+        return picture.write(picture.own.response, verdict), certificate
+
+    def _own(self, smoother: Smoother, picture: Picture) -> tuple[Answer, Totals]:
+        """Make the caller's own call; whatever the SDK raised in the end is raised."""
+        try:
+            answer, spent = smoother.through(picture.own).ask(picture.photo)
+        except ProviderError:
+            met = picture.own.error
+            if met is None or isinstance(met, ProviderError):
+                raise
+            raise met from None
+        if answer is None:
+            raise picture.own.error or ProviderError("The call failed.", provider=picture.own.name)
+        return answer, spent
+
+    def _ready(self, adapter: Adapter) -> Smoother:
+        with self._lock:
+            self._check_open()
+            if self._smoother is None:
+                self._smoother = self._make(adapter)
+            return self._smoother
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("This wrapped client is closed. Wrap the client again.")
+
+
+def _votes(smoother: Smoother, picture: Picture, answer: Answer) -> Certificate:
+    """Put the labels of the caller's own answer to the vote, before the model that gave it."""
+    for refresh in (False, True):
+        try:
+            certificate = smoother.through(picture.votes, refresh=refresh).certify_labels(
+                picture.photo, answer, score=picture.score
+            )
+        except ModelChangedError:
+            if refresh:
+                raise
+            continue
+        # Stored votes can be an earlier model's; the caller was answered by the one that serves.
+        if certificate.model_version in ("", answer.model_version):
+            break
+    return certificate
+
+
+class _Wrapped:
+    """A proxy: all of the client's attributes, and its class for `isinstance`."""
+
+    __slots__ = ("__weakref__", "_smoothapi_certifier")
+
+    def __init__(self, certifier: _Certifier) -> None:
+        object.__setattr__(self, "_smoothapi_certifier", certifier)
+        weakref.finalize(self, certifier.close)
+
+    @property  # type: ignore[misc]  # as the mocks of unittest do
+    def __class__(self) -> Any:
+        return type(_behind(self).client)
+
+    def __getattr__(self, name: str) -> Any:
+        certifier = _behind(self)
+        if name == "close":
+            return functools.partial(_close, self)
+        value = getattr(certifier.client, name)
+        if name not in certifier.wrapper.operations:
+            return value
+        this = self  # keeps the certifier open while a method of a dropped client is at work
+
+        @functools.wraps(value)
+        def certified(*args: Any, **kwargs: Any) -> Any:
+            return _behind(this).call(name, value, args, kwargs)
+
+        return certified
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(_behind(self).client, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(_behind(self).client, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(_behind(self).client)
+
+    def __repr__(self) -> str:
+        return f"<{type(_behind(self).client).__name__} wrapped by smoothapi>"
+
+    def __enter__(self) -> Any:
+        enter = getattr(_behind(self).client, "__enter__", None)
+        if enter is not None:
+            enter()
+        return self
+
+    def __exit__(self, *error: object) -> Any:
+        certifier = _behind(self)
+        certifier.close()
+        leave = getattr(certifier.client, "__exit__", None)
+        if leave is not None:
+            return leave(*error)
+        return _close(self)
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise TypeError("A wrapped client cannot be copied or pickled: wrap the copy.")
+
+
+def _behind(wrapped: _Wrapped) -> _Certifier:
+    certifier: _Certifier = object.__getattribute__(wrapped, "_smoothapi_certifier")
+    return certifier
+
+
+def _close(wrapped: _Wrapped) -> None:
+    """Close what smoothapi holds, and then the client as its own `close` does."""
+    certifier = _behind(wrapped)
+    certifier.close()
+    close = getattr(certifier.client, "close", None)
+    if close is not None:
+        close()
+
+
+def _wrapper_of(client: object) -> Wrapper:
+    """Load what is registered for the client's class, or for one that it inherits from."""
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    for kind in type(client).__mro__:
+        place = f"{kind.__module__}.{kind.__qualname__}"
+        fitting = [name for name in points if f"{place}.".startswith(f"{name}.")]
+        if fitting:
+            return _made(points[max(fitting, key=len)], client)
+    raise UsageError(
+        f"A {type(client).__module__}.{type(client).__qualname__} cannot be wrapped. Clients from "
+        f"these can: {', '.join(sorted(points)) or 'none is installed'}. For any other service, "
+        "write an adapter and use Smoother."
+    )
+
+
+def _made(point: EntryPoint, client: object) -> Wrapper:
+    make = cast("Callable[[object], Wrapper]", point.load())
+    return make(client)
