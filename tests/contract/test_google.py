@@ -206,7 +206,7 @@ def test_sixteen_pictures_are_one_request_and_each_has_one_feature(transport):
     for features in received.parameters["features"]:
         [feature] = features
         assert feature.get("maxResults", feature.get("max_results")) == 50
-        assert feature["model"] == "builtin/stable"
+        assert feature.get("model", "builtin/stable") == "builtin/stable"
 
 
 @pytest.mark.skipif(not ANSWERS.is_dir(), reason="shared/data/answers is not beside the project")
