@@ -69,7 +69,7 @@ def main() -> None:
     print(json.dumps(results, indent=2)) if args.json else show(results, len(kept))
 
 
-def peers(folder: Path) -> dict[str, DenoiserRuntime]:
+def peers(folder: Path, *, precision: str = "auto") -> dict[str, DenoiserRuntime]:
     """The denoisers that others trained, for comparison only."""
     spec = importlib.util.spec_from_file_location("peers", folder / "peers.py")
     assert spec is not None
@@ -78,7 +78,7 @@ def peers(folder: Path) -> dict[str, DenoiserRuntime]:
     spec.loader.exec_module(module)
     found = {"FFDNet": "ffdnet_color", "BF-CNN": "bfcnn_color_blind"}
     return {
-        name: load(module.load(str(folder / f"{file}.safetensors")), name=name)
+        name: load(module.load(str(folder / f"{file}.safetensors")), name=name, precision=precision)
         for name, file in found.items()
     }
 

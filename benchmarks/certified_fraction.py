@@ -1,0 +1,290 @@
+"""What counts in the end: how many photos are certified with the right label, and for how much.
+
+    python benchmarks/certified_fraction.py DATA [--photos 40] [--sigmas 0.25] [--json FILE]
+
+DATA holds labelled_photos/, classifiers/ and denoisers_peer/ (see ../shared/data). The photos are
+of the 200 that no training saw, in the order of the SHA-256 of their names, so that any number of
+them is a random sample. Each gets at most 200 votes at radius 0.25, by smoothapi's own sequential
+test at alpha 0.001, on the same noise for every denoiser; a variant is denoised once and shown to
+all classifiers. "Right" is the photo's label, "as clean" what the classifier says of the photo
+itself: a certified fraction alone means nothing, since a classifier that calls all noise by one
+name certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
+
+Votes are kept in --cache after every photo: a run that was ended goes on where it was, and more
+photos, votes or denoisers only cost what is new. 40 photos took about 10 minutes with ours and
+an hour with BF-CNN on one busy core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from denoiser_labels import CLASSIFIERS, DENOISERS, peers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from scipy.special import betaincinv
+
+from smoothapi.certify import SequentialCertify
+from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.denoise import load
+from smoothapi.denoise.data import files, held_out
+from smoothapi.denoise.surrogates import Classifier, load_classifier
+from smoothapi.image import WorkingImage, load_image
+from smoothapi.noise import NoiseKey, noisy_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from smoothapi.certify.sequential import Decision
+    from smoothapi.denoise import DenoiserRuntime
+
+SIZE = 224
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One denoiser before one classifier at one sigma; shares with their 95% intervals."""
+
+    sigma: float
+    denoiser: str
+    classifier: str
+    photos: int
+    clean_right: float
+    right: tuple[float, float, float]
+    as_clean: tuple[float, float, float]
+    wrong: tuple[float, float, float]
+    mean_votes: float
+
+
+class Votes:
+    """Votes by photo, kept in a file: class numbers in order of index."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def __getitem__(self, key: str) -> list[int]:
+        return self._kept.setdefault(key, [])
+
+    def save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(self._kept))
+        draft.replace(self._path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--photos", type=int, default=40, help="of the 200 held out")
+    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25])
+    parser.add_argument("--radius", type=float, default=0.25)
+    parser.add_argument("--alpha", type=float, default=0.001)
+    parser.add_argument("--votes", type=int, default=200, help="most votes a photo")
+    parser.add_argument("--denoisers", nargs="+", default=[*DENOISERS], choices=DENOISERS)
+    parser.add_argument("--classifiers", nargs="+", default=[*CLASSIFIERS])
+    parser.add_argument("--weights", default="default", help="of ours")
+    parser.add_argument("--precision", default="bf16", help="of every denoiser")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
+    parser.add_argument("--cache", type=Path, default=Path("runs/certified_fraction"))
+    parser.add_argument("--json", type=Path, help="also write the rows and each photo's end there")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    labelled = args.data / "labelled_photos"
+    with (labelled / "labels.csv").open(encoding="utf-8") as stream:
+        truth = {row["file"]: int(row["class_index"]) for row in csv.DictReader(stream)}
+    paths = {path.name: path for path in files(labelled)}
+    names = sorted(held_out(paths, 200), key=lambda n: hashlib.sha256(n.encode()).digest())[
+        : args.photos
+    ]
+    folder = args.data / "classifiers"
+    classifiers = {
+        f"{name}:{hashlib.sha256((folder / f'{name}.onnx').read_bytes()).hexdigest()[:8]}": (
+            load_classifier(folder / f"{name}.onnx")
+        )
+        for name in args.classifiers
+    }
+    images = {name: load_image(paths[name], size=SIZE) for name in names}
+    clean = {
+        key: dict(zip(names, (plain(c, images[name]) for name in names), strict=True))
+        for key, c in classifiers.items()
+    }
+    rows: list[Row] = []
+    ends: list[dict] = []
+    with progress() as bar:
+        for sigma in args.sigmas:
+            for denoiser, runtime in chosen(args):
+                task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(names))
+                votes = Votes(args.cache / f"{runtime.fingerprint}.json")
+                decided: dict[str, dict[str, Decision]] = {key: {} for key in classifiers}
+                for name in names:
+                    tests = certify(args, sigma, runtime, classifiers, images[name], votes)
+                    for key, test in tests.items():
+                        decided[key][name] = test
+                    bar.advance(task)
+                for key, decisions in decided.items():
+                    rows.append(summary(sigma, denoiser, key, decisions, clean[key], truth))
+                    ends += [
+                        {
+                            "sigma": sigma,
+                            "denoiser": denoiser,
+                            "classifier": key,
+                            "photo": name,
+                            "label": decision.label,
+                            "reason": str(decision.reason),
+                            "votes": decision.votes,
+                            "clean": clean[key][name],
+                            "truth": truth[name],
+                        }
+                        for name, decision in decisions.items()
+                    ]
+    show(rows, args)
+    if args.json:
+        given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        report = {"arguments": given, "rows": [asdict(row) for row in rows], "photos": ends}
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
+    found = {"none": load("none"), "ours": load(args.weights, precision=args.precision)}
+    if {"FFDNet", "BF-CNN"} & set(args.denoisers):
+        found |= peers(args.data / "denoisers_peer", precision=args.precision)
+    for name in args.denoisers:
+        yield name, found[name]
+
+
+def certify(
+    args: argparse.Namespace,
+    sigma: float,
+    runtime: DenoiserRuntime,
+    classifiers: dict[str, Classifier],
+    image: WorkingImage,
+    votes: Votes,
+) -> dict[str, Decision]:
+    """Feed each classifier's test until all are done; denoise only what is not kept yet."""
+    delta = noise_delta(image.pixels.size, sigma)
+    secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
+    tests = {
+        key: SequentialCertify(
+            sigma=sigma, alpha=args.alpha, max_votes=args.votes, radius=args.radius, delta=delta
+        )
+        for key in classifiers
+    }
+    bought = False
+    for start in range(0, args.votes, BATCH):
+        variants = None
+        for key, test in tests.items():
+            kept = votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"]
+            if not test.done and len(kept) < min(start + BATCH, args.votes):
+                if variants is None:
+                    indices = range(start, min(start + BATCH, args.votes))
+                    variants = runtime.variants(
+                        noisy_variants(image, sigma, indices, secret), sigma
+                    )
+                del kept[start:]
+                kept += labels(classifiers[key], variants)
+                bought = True
+            for vote in kept[start : start + BATCH]:
+                if not test.done:
+                    test.add(str(vote))
+        if all(test.done for test in tests.values()):
+            break
+    if bought:
+        votes.save()
+    return {key: test.result() for key, test in tests.items()}
+
+
+def plain(classifier: Classifier, image: WorkingImage) -> int:
+    return labels(classifier, np.rint(image.pixels * 255).astype(np.uint8)[None])[0]
+
+
+def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
+    with torch.inference_mode():
+        pictures = torch.from_numpy(variants).permute(0, 3, 1, 2).float() / 255
+        return classifier(pictures).argmax(dim=1).tolist()
+
+
+def summary(
+    sigma: float,
+    denoiser: str,
+    classifier: str,
+    decisions: dict[str, Decision],
+    clean: dict[str, int],
+    truth: dict[str, int],
+) -> Row:
+    given = {n: None if d.label is None else int(d.label) for n, d in decisions.items()}
+    count = len(given)
+    return Row(
+        sigma=sigma,
+        denoiser=denoiser,
+        classifier=classifier.partition(":")[0],
+        photos=count,
+        clean_right=sum(clean[n] == truth[n] for n in given) / count,
+        right=share(sum(label == truth[n] for n, label in given.items()), count),
+        as_clean=share(sum(label == clean[n] for n, label in given.items()), count),
+        wrong=share(
+            sum(label is not None and label != truth[n] for n, label in given.items()), count
+        ),
+        mean_votes=sum(d.votes for d in decisions.values()) / count,
+    )
+
+
+def share(successes: int, count: int) -> tuple[float, float, float]:
+    """The share, and the exact 95% interval of its chance."""
+    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
+    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
+    return successes / count, low, high
+
+
+def show(rows: list[Row], args: argparse.Namespace) -> None:
+    title = (
+        f"Certified at radius {args.radius:g} with at most {args.votes} votes, alpha "
+        f"{args.alpha:g}, of {rows[0].photos} photos that no training saw (95% intervals)"
+    )
+    table = Table(title=title)
+    for column in ("sigma", "classifier", "denoiser"):
+        table.add_column(column)
+    for column in ("clean right", "certified right", "certified as clean", "certified wrong"):
+        table.add_column(column, justify="right")
+    table.add_column("votes", justify="right")
+    ordered = sorted(rows, key=lambda r: (r.sigma, r.classifier))
+    for index, row in enumerate(ordered):
+        if index and (row.sigma, row.classifier) != _group(ordered[index - 1]):
+            table.add_section()
+        table.add_row(
+            f"{row.sigma:g}",
+            row.classifier,
+            row.denoiser,
+            f"{row.clean_right:.1%}",
+            *(f"{p:.1%} ({a:.0%}-{b:.0%})" for p, a, b in (row.right, row.as_clean, row.wrong)),
+            f"{row.mean_votes:.0f}",
+        )
+    Console(width=140).print(table)
+
+
+def _group(row: Row) -> tuple[float, str]:
+    return row.sigma, row.classifier
+
+
+def progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, TimeElapsedColumn(), console=console, disable=not sys.stderr.isatty())
+
+
+if __name__ == "__main__":
+    main()
