@@ -48,6 +48,7 @@ _CHUNK = 65_536
 _PERMANENT = frozenset({400, 413, 415, 422})
 _TRANSIENT = frozenset({408, 409, 423, 424, 425})
 _ONLY_FATAL_5XX = frozenset({501, 505, 511})
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _CHARSET = re.compile(r"""charset=["']?([\w.:-]+)""", re.IGNORECASE)
 _WRONG_SETTING = (
     requests.exceptions.InvalidURL,
@@ -74,6 +75,11 @@ class Secrets:
 
     def __repr__(self) -> str:
         return f"Secrets(headers={sorted(self.headers)}, query={[name for name, _ in self.query]})"
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing secret."""
+        return not (self.headers or self.query or self.others)
 
     def mask(self, text: str) -> str:
         """Return `text` without any of the values, and without what an echo could hide them in."""
@@ -253,6 +259,12 @@ def refuse_unsafe(client: requests.Session, url: str) -> None:
             "The session given as client= retries by itself: requests would be sent, and paid for, "
             "that nobody counts. Mount HTTPAdapter(max_retries=0) on it."
         )
+
+
+def is_exposed(url: str) -> bool:
+    """Whether what is sent there can be read on the way: no TLS, to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
 
 def error_of_status(

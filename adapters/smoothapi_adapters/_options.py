@@ -132,6 +132,17 @@ def count(option: str, value: float | str) -> int:
     return int(number)
 
 
+def share(option: str, value: float | str) -> float:
+    """Return a number in [0, 1]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0.0 <= number <= 1.0:
+        raise UsageError(f"{option}={value!r}: give a number from 0 to 1.")
+    return number
+
+
 def read_price(value: float | str | Decimal, as_of: str) -> Price:
     """Return the price of 1,000 pictures in dollars, with the day it was looked up."""
     try:

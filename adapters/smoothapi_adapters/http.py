@@ -19,7 +19,7 @@ import os
 import re
 import threading
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import jmespath
 import urllib3
@@ -33,6 +33,7 @@ from smoothapi_adapters._http import (
     Wire,
     detail_of,
     error_of_status,
+    is_exposed,
     media_type,
     refuse_unsafe,
     said_in,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 BODIES = ("multipart", "base64-json", "raw")
 _METHODS = ("POST", "PUT", "PATCH")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ANY = 1e300  # above all scores; also where an integer is too large for a float
 _MEMBERS = frozenset({"name", "score", "parents", "categories"})
 
@@ -303,22 +303,16 @@ class HttpAdapter:
                 )
                 for name, value in secrets.headers.items():
                     options.check_header(name, value, FatalError)
-                self._refuse_plain_http(secrets)
+                if not (self._plain_http or secrets.empty) and is_exposed(self._url):
+                    raise FatalError(
+                        f"{self._who} would be sent secrets without TLS, for anybody on the way to "
+                        "read. Use https, or, in a network of your own, allow_plain_http = true."
+                    )
                 wire = Wire(
                     self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client
                 )
                 self._wired = wire, secrets
             return self._wired
-
-    def _refuse_plain_http(self, secrets: Secrets) -> None:
-        parts = urlsplit(self._url)
-        if not (secrets.headers or secrets.query or secrets.others) or self._plain_http:
-            return
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise FatalError(
-                f"{self._who} would be sent secrets without TLS, for anybody on the way to read. "
-                "Use https, or, in a network of your own, allow_plain_http = true."
-            )
 
     def _packed(self, payloads: Sequence[bytes]) -> tuple[str, bytes]:
         """Return a request's media type and body."""

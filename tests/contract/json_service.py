@@ -218,5 +218,8 @@ def pictures_in(content_type, body):
         parts = email.message_from_bytes(head + body, policy=email.policy.HTTP).iter_parts()
         return [part.get_payload(decode=True) for part in parts if part.get_filename()]
     data = json.loads(body)
-    texts = [item["b64"] for item in data["instances"]] if "instances" in data else [data["image"]]
+    if "instances" in data:
+        texts = [item["b64"] for item in data["instances"]]
+    else:
+        texts = [data["image"]] if "image" in data else []
     return [base64.b64decode(text.rpartition(",")[2], validate=True) for text in texts]

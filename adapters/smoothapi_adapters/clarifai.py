@@ -1,0 +1,330 @@
+"""Clarifai's pretrained and custom classifiers, over its v2 REST interface.
+
+No SDK: Clarifai's drags in a lot and retries ten times by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from smoothapi.answer import Answer, Label, printable
+from smoothapi.dispatch import Credentials, Limits, retry_after_seconds
+from smoothapi.errors import (
+    FatalError,
+    PermanentError,
+    ProviderError,
+    ThrottledError,
+    TransientError,
+    UsageError,
+)
+from smoothapi_adapters import _options as options
+from smoothapi_adapters._http import (
+    Reply,
+    Secrets,
+    Wire,
+    error_of_status,
+    is_exposed,
+    refuse_unsafe,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    import requests
+
+ENDPOINT = "https://api.clarifai.com"
+VARIABLES = ("CLARIFAI_PAT", "CLARIFAI_API_KEY")
+OK, MIXED, FAILED = 10000, 10010, 10020
+
+_MOST_CONCEPTS = 200
+_HOUR = 3600.0
+
+# Clarifai's published status codes (clarifai/api/status/status_code.proto) by what can be done
+# about them: the first range that holds a code decides.
+_MEANING: tuple[tuple[int, int, type[ProviderError]], ...] = (
+    (10030, 10030, TransientError),  # try again
+    (11003, 11003, ThrottledError),  # limit of the hour
+    (11005, 11006, ThrottledError),  # throttled, above limits
+    (10040, 11999, FatalError),  # account, key, limit of the month, scopes, path, format
+    (21313, 21313, TransientError),  # the prediction failed
+    (21351, 21355, TransientError),  # deploying, queued, not deployed for now, busy, loading
+    (21000, 21999, FatalError),  # no such model, no permission, untrained, wrong arguments
+    (25604, 25608, TransientError),  # a runner needs another try
+    (30001, 30001, TransientError),  # inputs that are pending or in progress
+    (30003, 30003, TransientError),
+    (30000, 31999, PermanentError),  # inputs: format, size, bytes
+    (39996, 39997, TransientError),  # connection failed, maintenance
+    (39999, 39999, PermanentError),  # invalid request for an input
+    (40001, 40001, PermanentError),  # invalid request for a prediction
+    (40016, 40016, ThrottledError),  # too many clients
+    (40030, 40030, ThrottledError),  # queue full
+    (40033, 40033, PermanentError),  # message too large
+    (40036, 40036, FatalError),  # unknown method
+    (40010, 41999, TransientError),  # databases, remote calls, queues
+    (43000, 43999, TransientError),  # clusters
+    (45000, 45999, TransientError),  # caches
+    (46003, 46003, PermanentError),  # file type
+    (47100, 47199, PermanentError),  # decoding and processing of media
+    (47000, 47999, TransientError),
+    (63001, 63001, TransientError),  # maintenance
+    (90400, 90400, PermanentError),
+    (98014, 98014, ThrottledError),  # resources exhausted
+    (90500, 99999, TransientError),  # internal
+)
+
+
+class ClarifaiAdapter:
+    """A Clarifai model that names concepts.
+
+    Credentials are looked for in: `pat`, `api_key`, CLARIFAI_PAT, CLARIFAI_API_KEY.
+
+    Args:
+        model: the model's id.
+        version: id of a version to pin; without one the latest answers, and a certificate ends if
+            it changes.
+        user: whose model it is.
+        app: the app that it is in.
+        max_concepts: most labels of an answer, 1 to 200.
+        min_value: lowest score of a label, in [0, 1].
+        pat: personal access token.
+        api_key: key of an app; used as a token is.
+        batch: most pictures in a request, 1 to 128.
+        per_second: most pictures a second. Clarifai allows 15 requests.
+        price: dollars for 1,000 pictures; an assumption, since prices depend on the plan.
+        price_date: when that was assumed.
+        timeout: seconds for a request.
+        endpoint: where the API is.
+        ca: file or folder of certificates to trust instead of the usual ones.
+        client: a `requests.Session` of yours, whose proxies and certificates are used.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
+
+    name = "clarifai"
+
+    def __init__(
+        self,
+        *,
+        model: str = "general-image-recognition",
+        version: str | None = None,
+        user: str = "clarifai",
+        app: str = "main",
+        max_concepts: int | str = 20,
+        min_value: float | str = 0.0,
+        pat: str | None = None,
+        api_key: str | None = None,
+        batch: int | str = 128,
+        per_second: float | str = 15.0,
+        price: float | str | Decimal = "1.20",
+        price_date: str = "2026-11-22",
+        timeout: float | str = 60.0,
+        endpoint: str = ENDPOINT,
+        ca: str | None = None,
+        client: requests.Session | None = None,
+    ) -> None:
+        self._model, self._version, self._user, self._app = model, version, user, app
+        if not all((model, user, app)):
+            raise UsageError("model, user and app of Clarifai are ids, none of them empty.")
+        self._max_concepts = options.count("max_concepts", max_concepts)
+        self._min_value = options.share("min_value", min_value)
+        if self._max_concepts > _MOST_CONCEPTS:
+            raise UsageError(f"max_concepts={max_concepts}: Clarifai names up to {_MOST_CONCEPTS}.")
+        self._endpoint, query = options.split_url(endpoint)
+        if query or is_exposed(self._endpoint):
+            raise UsageError("endpoint= is an https URL without a query: a key is sent there.")
+        self.limits = Limits(
+            batch=options.count("batch", batch),
+            max_bytes=20 * 2**20,
+            max_request_bytes=96 * 2**20,  # 128 MiB as base64
+            max_side=65_500,
+            per_second=options.above_zero("per_second", per_second),
+        )
+        if self.limits.batch > 128:
+            raise UsageError(f"batch={batch}: Clarifai takes up to 128 pictures in a request.")
+        self.price = options.read_price(price, price_date)
+        self._timeout = options.above_zero("timeout", timeout)
+        self._given = {name: v for name, v in (("pat", pat), ("api_key", api_key)) if v}
+        for name, value in self._given.items():
+            options.check_header(name, value, UsageError)
+        if client is not None:
+            refuse_unsafe(client, self._endpoint)
+        self._ca, self._client = ca, client
+        self._lock = threading.Lock()
+        self._wired: tuple[Wire, Secrets] | None = None
+
+    def __repr__(self) -> str:
+        return f"ClarifaiAdapter(model={self._model!r}, user={self._user!r}, app={self._app!r})"
+
+    @property
+    def identity(self) -> dict[str, str | int | float | bool | None]:
+        """The model, its pinned version, and what is asked of it."""
+        identity: dict[str, str | int | float | bool | None] = {
+            "operation": "concepts",
+            "user": self._user,
+            "app": self._app,
+            "model": self._model,
+            "version": self._version,
+            "max_concepts": self._max_concepts,
+            "min_value": self._min_value,
+        }
+        if options.origin(self._endpoint) != ENDPOINT:
+            identity["endpoint"] = self._endpoint
+        return identity
+
+    def credentials(self) -> Credentials:
+        """Look for a token or a key."""
+        found = self._key()
+        if found is None:
+            return Credentials(False, f"not in {' or '.join(VARIABLES)}, pat= or api_key=")
+        return Credentials(True, found[0])
+
+    def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
+        """Ask for the concepts of up to 128 pictures in one request."""
+        wire, secrets = self._wire()
+        config = {"max_concepts": self._max_concepts, "min_value": self._min_value}
+        inputs = [
+            {"data": {"image": {"base64": base64.b64encode(payload).decode()}}}
+            for payload in payloads
+        ]
+        body = {"inputs": inputs, "model": {"output_info": {"output_config": config}}}
+        reply = wire.send(
+            "POST",
+            self._url,
+            headers={"Accept": "application/json", "Content-Type": "application/json"},
+            body=json.dumps(body).encode(),
+        )
+        return _outcomes(reply, len(payloads), secrets)
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            if self._wired is not None:
+                self._wired[0].close()
+
+    @property
+    def _url(self) -> str:
+        parts = ["users", self._user, "apps", self._app, "models", self._model]
+        parts += ["versions", self._version] if self._version else []
+        path = "/".join(quote(part, safe="") for part in parts)
+        return f"{self._endpoint.rstrip('/')}/v2/{path}/outputs"
+
+    def _key(self) -> tuple[str, str] | None:
+        """Return where a key is and what it is."""
+        for name, value in self._given.items():
+            return f"{name}=", value
+        for name in VARIABLES:
+            if value := os.environ.get(name, "").strip():
+                return name, value
+        return None
+
+    def _wire(self) -> tuple[Wire, Secrets]:
+        with self._lock:
+            if self._wired is None:
+                found = self._key()
+                if found is None:
+                    raise FatalError(
+                        f"Clarifai asks for a personal access token, and there is none: "
+                        f"{self.credentials().where}. Make one at clarifai.com, under Security."
+                    )
+                options.check_header(found[0], found[1], FatalError)
+                secrets = Secrets({"Authorization": f"Key {found[1]}"})
+                wire = Wire(
+                    "Clarifai", secrets, timeout=self._timeout, ca=self._ca, client=self._client
+                )
+                self._wired = wire, secrets
+            return self._wired
+
+
+def _outcomes(reply: Reply, count: int, secrets: Secrets) -> list[Answer | ProviderError]:
+    """Return what is said of each picture; raise what is said of them all."""
+    try:
+        data = reply.json("Clarifai")
+    except TransientError:
+        if (error := error_of_status(reply, "Clarifai")) is not None:
+            raise error from None
+        raise
+    data = data if isinstance(data, dict) else {}
+    status = data.get("status")
+    code, said = _status(status, secrets)
+    request_id = _text(status.get("req_id") if isinstance(status, dict) else None)
+    request_id = request_id or _text(reply.headers.get("x-clarifai-request-id"))
+    outputs = data.get("outputs")
+    if code in (OK, MIXED, FAILED) and isinstance(outputs, list) and len(outputs) == count:
+        return [_outcome(output, request_id, secrets) for output in outputs]
+    if code not in (None, OK, MIXED, FAILED):
+        raise _error(code, said, reply, request_id)
+    if (error := error_of_status(reply, "Clarifai", said, request_id=request_id)) is not None:
+        raise error
+    raise TransientError(
+        f"Clarifai answered {count} pictures with JSON that has not one output for each.",
+        request_id=request_id,
+    )
+
+
+def _outcome(output: Any, request_id: str, secrets: Secrets) -> Answer | ProviderError:
+    """Return the answer in one output, or the error that its status tells."""
+    code, said = _status(output.get("status") if isinstance(output, dict) else None, secrets)
+    if code not in (None, OK):
+        return _error(code, said, None, request_id)
+    labels: tuple[Label, ...] | None
+    try:
+        # A list without elements may be left out of JSON that is made of protocol buffers.
+        labels = tuple(_label(concept) for concept in output["data"].get("concepts", []))
+        version = output.get("model", {}).get("model_version", {}).get("id")
+    except (AttributeError, KeyError, TypeError, UsageError):
+        labels = version = code = None
+    if code is None or labels is None:
+        return TransientError(
+            "Clarifai answered with an output that is malformed: it has no status, or no concepts "
+            "with name and value.",
+            request_id=request_id,
+        )
+    return Answer(labels, _text(version), request_id)
+
+
+def _label(concept: dict[str, Any]) -> Label:
+    value = concept["value"]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    return Label(concept.get("name") or concept["id"], value)
+
+
+def _status(status: Any, secrets: Secrets) -> tuple[int | None, str]:
+    """Return the code and the words of a status."""
+    if not isinstance(status, dict) or type(status.get("code")) is not int:
+        return None, ""
+    words = [_text(status.get(name)) for name in ("description", "details")]
+    return status["code"], secrets.mask(": ".join(filter(None, words)))
+
+
+def _error(code: int | None, said: str, reply: Reply | None, request_id: str) -> ProviderError:
+    """Return what a code of Clarifai means; one that is not published, as the HTTP status says."""
+    text = f"Clarifai answered with code {code}" + (f" ({said})" if said else "")
+    kind = next((kind for first, last, kind in _MEANING if first <= (code or 0) <= last), None)
+    if kind is None:
+        error = error_of_status(reply, "Clarifai", said, request_id=request_id) if reply else None
+        return error or FatalError(f"{text}, which is unknown.", request_id=request_id)
+    wait = retry_after_seconds(reply.headers.get("retry-after")) if reply else None
+    if kind is ThrottledError:
+        if code == 11003 and wait is None:
+            wait = _HOUR
+        return ThrottledError(f"{text}: slow down.", retry_after=wait, request_id=request_id)
+    if kind is TransientError:
+        return TransientError(f"{text}.", retry_after=wait, request_id=request_id)
+    if kind is PermanentError:
+        return PermanentError(f"{text}: it does not take this picture.", request_id=request_id)
+    return FatalError(
+        f"{text}. Check the token, its scopes and plan, and the ids of user, app and model.",
+        request_id=request_id,
+    )
+
+
+def _text(value: Any) -> str:
+    return printable(value)[:200] if isinstance(value, str) else ""
