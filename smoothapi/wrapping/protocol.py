@@ -115,6 +115,8 @@ class OwnCall:
     Attributes:
         response: what the SDK returned last; None before.
         error: what the call met last: the SDK's own error if there is one, else smoothapi's.
+        refusal: for SDKs that return some errors in a response: that response, which is then
+            returned if the call failed for good.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class OwnCall:
         self._price = price
         self.response: Any = None
         self.error: BaseException | None = None
+        self.refusal: Any = None
 
     @property
     def name(self) -> str:
@@ -159,6 +162,9 @@ class OwnCall:
             self.response = self._send()
         except ProviderError as error:
             self.error = error.__cause__ or error
+            raise
+        except Exception as error:
+            self.error = error
             raise
         try:
             return [self._read(self.response)]

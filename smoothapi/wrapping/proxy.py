@@ -245,9 +245,12 @@ class _Certifier:
         if smoother is not None:
             smoother.close()
 
-    def _certify(self, picture: Picture) -> tuple[Any, Certificate]:
+    def _certify(self, picture: Picture) -> tuple[Any, Certificate | None]:
         smoother = self._ready(picture.votes)
-        answer, spent = self._own(smoother, picture)
+        own = self._own(smoother, picture)
+        if own is None:
+            return picture.own.refusal, None
+        answer, spent = own
         try:
             certificate = _votes(smoother, picture, answer)
         except SmoothAPIError as error:
@@ -263,18 +266,25 @@ class _Certifier:
         verdict = Verdict(certificate, self._mark)
         return picture.write(picture.own.response, verdict), certificate
 
-    def _own(self, smoother: Smoother, picture: Picture) -> tuple[Answer, Totals]:
-        """Make the caller's own call; whatever the SDK raised in the end is raised."""
+    def _own(self, smoother: Smoother, picture: Picture) -> tuple[Answer, Totals] | None:
+        """Make the caller's own call; whatever the SDK raised in the end is raised.
+
+        None if the SDK returned its error in a response.
+        """
+        own = picture.own
         try:
-            answer, spent = smoother.through(picture.own).ask(picture.photo)
+            answer, spent = smoother.through(own).ask(picture.photo)
         except ProviderError:
-            met = picture.own.error
-            if met is None or isinstance(met, ProviderError):
+            if own.refusal is not None:
+                return None
+            if own.error is None or isinstance(own.error, ProviderError):
                 raise
-            raise met from None
-        if answer is None:
-            raise picture.own.error or ProviderError("The call failed.", provider=picture.own.name)
-        return answer, spent
+            raise own.error from None
+        if answer is not None:
+            return answer, spent
+        if own.refusal is not None:
+            return None
+        raise own.error or ProviderError("The call failed for good.", provider=own.name)
 
     def _ready(self, adapter: Adapter) -> Smoother:
         with self._lock:

@@ -1,0 +1,91 @@
+"""How Azure's ImageAnalysisClient (4.0) is wrapped (`smoothapi.wrap`)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from smoothapi.answer import Answer, Label
+from smoothapi.errors import TransientError, UsageError
+from smoothapi.wrapping import Call, OwnCall, Picture, Remote
+from smoothapi.wrapping.protocol import ANY_SCORE
+from smoothapi_adapters import azure_common as common
+from smoothapi_adapters.azure4 import Azure4Adapter, labels_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothapi.wrapping import Verdict
+
+
+class ImageAnalysisWrapper:
+    """Certifies the tags of analyze; captions, objects and all else stay as Azure said them."""
+
+    operations = frozenset(("analyze", "analyze_from_url"))
+
+    def __init__(self, client: Any) -> None:
+        if inspect.iscoroutinefunction(client.analyze):
+            raise UsageError(
+                "This is Azure's asynchronous client. Wrap the one of azure.ai.vision."
+                "imageanalysis, and call it in a thread (asyncio.to_thread)."
+            )
+        self._client = client
+
+    def read(
+        self, operation: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> Call | Remote | None:
+        """Say what a call asks; what the SDK or the service will refuse is left to them."""
+        try:
+            method = getattr(self._client, operation)
+            given = inspect.signature(method).bind(*arguments, **keywords).arguments
+            asked = [str(getattr(name, "value", name)) for name in given["visual_features"]]
+        except (TypeError, KeyError):
+            return None
+        if "tags" not in asked or "cls" in keywords:
+            return None
+        if operation == "analyze_from_url":
+            return Remote("a picture at a URL", "Fetch it and call analyze with its bytes")
+        photo = given["image_data"]
+        if not isinstance(photo, bytes) or not photo:
+            return None
+        votes = Azure4Adapter(
+            client=self._client,
+            features=["tags"],
+            model_version=given.get("model_version") or "latest",
+            language=given.get("language") or "en",
+        )
+
+        def send() -> Any:
+            once = {"retry_total": 0, "permit_redirects": False}
+            timeouts = {"connection_timeout": 30.0, "read_timeout": 30.0}
+            try:
+                return self._client.analyze(*arguments, **{**timeouts, **keywords, **once})
+            except Exception as error:  # noqa: BLE001  raised again, mapped if it is the SDK's
+                votes._refuse(error)  # noqa: SLF001
+
+        picture = Picture(
+            photo=photo,
+            own=OwnCall(votes, send, _read, price=common.price(asked)),
+            votes=votes,
+            score=ANY_SCORE,
+            write=_write,
+        )
+        return Call([picture])
+
+
+def _read(result: Any) -> Answer:
+    try:
+        labels = tuple(Label(name, score) for name, score in labels_of(result, "tags"))
+        return Answer(labels, str(result.get("modelVersion") or ""))
+    except (UsageError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise TransientError(f"Azure's answer is malformed ({type(error).__name__}).") from error
+
+
+def _write(result: Any, verdict: Verdict) -> Any:
+    kept = [tag for tag in result["tagsResult"]["values"] if verdict.keeps(tag["name"])]
+    for tag in kept:
+        tag["confidence"] = verdict.share(tag["name"])
+        if verdict.mark:
+            tag["certified"] = verdict.certified(tag["name"])
+    result["tagsResult"]["values"] = kept
+    return result
