@@ -1,1 +1,57 @@
-"""Many photos: what a query budget buys. Holds nothing yet; see the changelog for what exists."""
+"""Many photos: what a query budget buys, before and after paying."""
+
+from __future__ import annotations
+
+from smoothapi.study.collect import Outcome, Rules
+from smoothapi.study.crew import StudyProgress
+from smoothapi.study.figures import (
+    Band,
+    Choice,
+    Figure,
+    Projection,
+    band,
+    choices,
+    figures,
+    highprob,
+    project,
+)
+from smoothapi.study.plans import CellPlan, Expected, StudyPlan, expect
+from smoothapi.study.result import (
+    Cell,
+    DenoiserFacts,
+    Photo,
+    Picture,
+    Problem,
+    ProviderFacts,
+    StudyResult,
+)
+from smoothapi.study.shares import Shares
+from smoothapi.study.study import Study
+
+__all__ = [
+    "Band",
+    "Cell",
+    "CellPlan",
+    "Choice",
+    "DenoiserFacts",
+    "Expected",
+    "Figure",
+    "Outcome",
+    "Photo",
+    "Picture",
+    "Problem",
+    "Projection",
+    "ProviderFacts",
+    "Rules",
+    "Shares",
+    "Study",
+    "StudyPlan",
+    "StudyProgress",
+    "StudyResult",
+    "band",
+    "choices",
+    "expect",
+    "figures",
+    "highprob",
+    "project",
+]

@@ -1,0 +1,302 @@
+"""One photo at one sigma: the votes are bought once, and every test of the study reads them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from smoothapi.certify import Decision, Reason, Top1, fixed_certify
+from smoothapi.denoise import DenoiserRuntime
+from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from smoothapi.answer import Answer
+    from smoothapi.certify import Target, Vote, VoteTest
+
+UNDECIDED = "undecided"
+"""The study ended before the test could decide."""
+
+UNREACHABLE = "unreachable"
+"""The cap is too small for the radius, even if every vote were for one label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is tested on the votes of each photo.
+
+    Attributes:
+        radii: L2 radii wanted, ascending.
+        caps: most votes of a certificate, ascending.
+        alpha: chance that one test certifies wrongly.
+        complete: votes that are bought in any case, so that fixed samples up to it are measured.
+        selection: votes of a fixed sample that only name its candidate; None for a tenth of the
+            cap, at most 100.
+    """
+
+    radii: tuple[float, ...]
+    caps: tuple[int, ...]
+    alpha: float
+    complete: int = 0
+    selection: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.radii or not all(0.0 < radius < 100.0 for radius in self.radii):
+            raise UsageError(f"radii={self.radii}: name at least one L2 radius above 0.")
+        if not self.caps or not all(type(cap) is int and 2 <= cap <= 10**6 for cap in self.caps):
+            raise UsageError(f"caps={self.caps}: caps are whole numbers from 2 to a million.")
+        if self.complete < 0:
+            raise UsageError(f"complete={self.complete}: it is a number of votes.")
+        if self.selection is not None and not 1 <= self.selection < min(self.caps):
+            raise UsageError(
+                f"selection={self.selection}: it takes at least one vote to name a candidate, and "
+                "at least one more, below the smallest cap, to test it."
+            )
+
+    def selection_of(self, cap: int) -> int:
+        """Return how many votes of a fixed sample of `cap` name its candidate."""
+        return max(1, min(100, cap // 10)) if self.selection is None else self.selection
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one test made of a photo's votes.
+
+    Attributes:
+        radius: L2 radius wanted.
+        cap: most votes allowed.
+        method: "sequential", or "fixed" for a sample of `cap` votes (Cohen et al.).
+        label: the label certified, None where it abstains.
+        reason: "certified", or why not.
+        votes: how many votes the test used.
+        agrees: whether the plain answer says the same; None where that cannot be told.
+    """
+
+    radius: float
+    cap: int
+    method: Literal["sequential", "fixed"]
+    label: str | None
+    reason: str
+    votes: int
+    agrees: bool | None = None
+
+    @property
+    def certified(self) -> bool:
+        """Whether a label is certified."""
+        return self.label is not None
+
+
+class Collector:
+    """A test that is made of all tests of a study; it is done when each of them is.
+
+    Args:
+        rules: what is tested.
+        target: what votes say.
+        sigma: noise level.
+        delta: what arithmetic may have moved a share of votes by.
+        stop: set from outside to end early.
+    """
+
+    def __init__(
+        self, rules: Rules, target: Target, *, sigma: float, delta: float, stop: threading.Event
+    ) -> None:
+        self._rules = rules
+        self._target = target
+        self._sigma = sigma
+        self._delta = delta
+        self._stop = stop
+        self.votes: list[Vote] = []
+        self._tests: dict[tuple[float, int], VoteTest | None] = {}
+        for radius in rules.radii:
+            for cap in rules.caps:
+                self._tests[radius, cap] = self._start(radius, cap)
+        self._open = [test for test in self._tests.values() if test is not None]
+
+    def _start(self, radius: float, cap: int) -> VoteTest | None:
+        try:
+            return self._target.start(
+                sigma=self._sigma,
+                alpha=self._rules.alpha,
+                max_votes=cap,
+                radius=radius,
+                delta=self._delta,
+            )
+        except UnreachableRadiusError:
+            return None
+
+    @property
+    def done(self) -> bool:
+        """Whether no further vote is wanted."""
+        return self.needed() == 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether every test has decided and all votes wanted are there."""
+        return not self._open and len(self.votes) >= self._rules.complete
+
+    def add(self, vote: Vote) -> None:
+        """Count the next vote in every test that has not decided."""
+        self.votes.append(vote)
+        for test in self._open:
+            test.add(vote)
+        if any(test.done for test in self._open):
+            self._open = [test for test in self._open if not test.done]
+
+    def needed(self) -> int:
+        """Return how many more votes may be under way without buying one in vain."""
+        if self._stop.is_set():
+            return 0
+        missing = max(0, self._rules.complete - len(self.votes))
+        return max([missing, *(test.needed() for test in self._open)])
+
+    def result(self) -> Decision:
+        """Return the decision of the test with the most votes; it says whether all abstain."""
+        decisions = [test.result() for test in self._tests.values() if test is not None]
+        certified = [decision for decision in decisions if not decision.abstained]
+        if certified:
+            return certified[-1]
+        if decisions:
+            return decisions[-1]
+        return Decision(
+            None, Reason.STOPPED, 0.0, (), 0.0, len(self.votes), {}, None, (0, 0),
+            self._rules.alpha, 0.0,
+        )  # fmt: skip
+
+    def outcomes(self, plain: Answer | None) -> tuple[Outcome, ...]:
+        """Return what each test made of the votes so far."""
+        found = [
+            self._sequential(radius, cap, test, plain)
+            for (radius, cap), test in self._tests.items()
+        ]
+        if isinstance(self._target, Top1):
+            for cap in self._rules.caps:
+                if len(self.votes) >= cap:
+                    found += self._fixed(cap, plain)
+        return tuple(found)
+
+    def _sequential(
+        self, radius: float, cap: int, test: VoteTest | None, plain: Answer | None
+    ) -> Outcome:
+        if test is None:
+            return Outcome(radius, cap, "sequential", None, UNREACHABLE, 0)
+        decision = test.result()
+        reason = str(decision.reason) if test.done else UNDECIDED
+        label = decision.label if test.done else None
+        agrees = self._agrees(plain, decision) if label is not None else None
+        return Outcome(radius, cap, "sequential", label, reason, decision.votes, agrees)
+
+    def _fixed(self, cap: int, plain: Answer | None) -> Iterable[Outcome]:
+        first = self._rules.selection_of(cap)
+        decision = fixed_certify(
+            self.votes[:first],
+            self.votes[first:cap],
+            sigma=self._sigma,
+            alpha=self._rules.alpha,
+            delta=self._delta,
+        )
+        for radius in self._rules.radii:
+            far_enough = decision.radius >= radius
+            label = decision.label if far_enough else None
+            reason = Reason.NO_ANSWER if decision.candidate is None else Reason.CAP
+            yield Outcome(
+                radius,
+                cap,
+                "fixed",
+                label,
+                str(Reason.CERTIFIED if far_enough else reason),
+                cap,
+                self._agrees(plain, decision) if label is not None else None,
+            )
+
+    def _agrees(self, plain: Answer | None, decision: Decision) -> bool | None:
+        return None if plain is None else bool(self._target.agrees(plain, decision))
+
+
+class Gathering(DenoiserRuntime):
+    """A denoiser whose batches are filled from several photos.
+
+    Whoever's turn it is denoises, in one call, all that waits with pictures of the same size and
+    sigma.
+    """
+
+    def __init__(self, inner: DenoiserRuntime) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._turn = threading.Lock()
+        self._waiting: deque[_Lot] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Gathering {self._inner!r}>"
+
+    @cached_property
+    def device(self) -> str:
+        """As of the denoiser itself."""
+        return self._inner.device
+
+    @cached_property
+    def precision(self) -> str:
+        """As of the denoiser itself."""
+        return self._inner.precision
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of the denoiser itself: who else is in a batch is no part of it."""
+        return self._inner.fingerprint
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the network is in memory."""
+        return self._inner.loaded
+
+    def variants(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        """Denoise as the denoiser itself does, together with others that wait."""
+        lot = _Lot(noisy, sigma)
+        self._waiting.append(lot)
+        with self._turn:
+            if not lot.ended:
+                self._denoise_with(lot)
+        if lot.error is not None:
+            raise lot.error
+        assert lot.pictures is not None  # noqa: S101
+        return lot.pictures
+
+    def _denoise_with(self, lot: _Lot) -> None:
+        together: list[_Lot] = []
+        for other in [self._waiting.popleft() for _ in range(len(self._waiting))]:
+            alike = other.noisy.shape[1:] == lot.noisy.shape[1:] and other.sigma == lot.sigma
+            (together if alike else self._waiting).append(other)
+        try:
+            pictures = self._inner.variants(_joined([one.noisy for one in together]), lot.sigma)
+            start = 0
+            for one in together:
+                one.pictures = pictures[start : start + len(one.noisy)]
+                start += len(one.noisy)
+        except Exception as error:  # noqa: BLE001  it is everyone's
+            for one in together:
+                one.error = error
+        finally:
+            for one in together:
+                one.ended = True
+
+
+class _Lot:
+    """Variants of one photo that wait for the denoiser."""
+
+    def __init__(self, noisy: NDArray[np.floating[Any]], sigma: float) -> None:
+        self.noisy = noisy
+        self.sigma = sigma
+        self.pictures: NDArray[np.uint8] | None = None
+        self.error: Exception | None = None
+        self.ended = False
+
+
+def _joined(arrays: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

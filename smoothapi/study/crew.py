@@ -1,0 +1,349 @@
+"""The many hands of a study: many cells under way at once, and what they spend."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from smoothapi import denoise
+from smoothapi.certify import noise_delta, runs_of, top1
+from smoothapi.dispatch import Budget
+from smoothapi.errors import (
+    BudgetExceededError,
+    ImageError,
+    ModelChangedError,
+    ProviderError,
+    SmoothAPIError,
+    TooManyFailuresError,
+    UsageError,
+)
+from smoothapi.image import WorkingImage, load_image
+from smoothapi.study.collect import Collector, Gathering, Rules
+from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from smoothapi import smoother as smoother_module
+    from smoothapi.certify import Target
+    from smoothapi.image import PhotoSource
+    from smoothapi.smoother import Smoother
+
+_LOOK = 0.2  # seconds between reports of progress
+_FEWEST_FAILED = 3
+_MOST_FAILED = 0.2  # share of the cells; then the service, not a photo, is at fault
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a study was asked to do.
+
+    Attributes:
+        providers: {name: adapter or its registered name}.
+        denoisers: {name: as for `Smoother`}.
+        sigmas: noise levels.
+        rules: what is tested on the votes.
+        target: what is certified.
+        size: of the working image.
+        device: where denoisers run.
+        budget: as for `Smoother`.
+        fresh: what sets this run's budget apart from earlier ones', "" if nothing does.
+        at_once: cells under way at the same time.
+        smoother: makes a Smoother of (provider, sigma, denoiser, budget).
+    """
+
+    providers: Mapping[str, Any]
+    denoisers: Mapping[str, Any]
+    sigmas: tuple[float, ...]
+    rules: Rules
+    target: Target
+    size: int | tuple[int, int]
+    device: str
+    budget: Budget | str | Sequence[Budget] | None
+    fresh: str
+    at_once: int
+    smoother: Callable[..., Smoother]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyProgress:
+    """How far a study is.
+
+    Attributes:
+        phase: "reading" photos, or "asking".
+        done: photos read, or cells (photo, sigma, denoiser, provider) that have all their votes.
+        total: of them.
+        votes: counted in this run.
+        queries: variants sent.
+        cached: answers that the store already had.
+        cost: dollars spent.
+        problems: photos that cannot be studied.
+        seconds: since the start.
+    """
+
+    phase: Literal["reading", "asking"]
+    done: int
+    total: int
+    votes: int
+    queries: int
+    cached: int
+    cost: float
+    problems: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A photo that can be studied, and where it is read again from."""
+
+    photo: Photo
+    source: PhotoSource
+
+    def load(self, size: int | tuple[int, int]) -> WorkingImage:
+        """Return the working image; raises ImageError if the photo has gone."""
+        return load_image(self.source, size=size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One cell to be filled."""
+
+    read: Read
+    provider: str
+    denoiser: str
+    sigma: float
+
+
+class Opened:
+    """The Smoothers of a study: one for each provider, and beside it one a sigma and denoiser."""
+
+    def __init__(self, setup: Setup, reads: list[Read]) -> None:
+        self._setup = setup
+        self._stack = ExitStack()
+        self.smoothers: dict[tuple[str, str, float], Smoother] = {}
+        runtimes = {
+            name: Gathering(
+                spec
+                if isinstance(spec, denoise.DenoiserRuntime)
+                else denoise.load(spec, device=setup.device)
+            )
+            for name, spec in setup.denoisers.items()
+        }
+        self.denoisers = tuple(DenoiserFacts(n, r.fingerprint) for n, r in runtimes.items())
+        facts: list[ProviderFacts] = []
+        try:
+            for name, spec in setup.providers.items():
+                first = setup.smoother(
+                    spec,
+                    sigma=setup.sigmas[0],
+                    denoiser=next(iter(runtimes.values())),
+                    budget=self._budgets(reads),
+                )
+                self._stack.callback(first.close)
+                facts.append(ProviderFacts(name, dict(first.adapter.identity), first.price))
+                for kind, runtime in runtimes.items():
+                    for sigma in setup.sigmas:
+                        beside = first.beside(sigma=sigma, denoiser=runtime)
+                        self.smoothers[name, kind, sigma] = beside
+        except BaseException:
+            self._stack.close()
+            raise
+        self.providers = tuple(facts)
+        self.codec = first.settings.codec
+
+    def _budgets(self, reads: list[Read]) -> Sequence[Budget] | None:
+        """Return the budgets; one of a run is the study's, through kills and restarts."""
+        setup = self._setup
+        given = setup.budget
+        if given is None:
+            return None
+        if isinstance(given, str):
+            given = Budget.parse(given)
+        budgets = [given] if isinstance(given, Budget) else list(given)
+        parts = [*sorted(r.photo.digest for r in reads), *setup.providers]
+        parts += [*setup.denoisers, *(str(sigma) for sigma in setup.sigmas)]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+        name = f"study {digest}{setup.fresh}"
+        return [replace(b, name=name) if b.per == "run" and not b.name else b for b in budgets]
+
+    def tasks(self, reads: Iterable[Read]) -> list[Task]:
+        """Return the cells, photo by photo: a study cut short has whole photos to compare."""
+        return [
+            Task(read, provider, denoiser, sigma)
+            for read in reads
+            for provider, denoiser, sigma in self.smoothers
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class Crew:
+    """Works on many cells at once, and knows what was spent."""
+
+    def __init__(self, setup: Setup, open_: Opened, began: float, problems: int) -> None:
+        self._setup = setup
+        self._open = open_
+        self._began = began
+        self._known_problems = problems
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._latest: dict[Task, tuple[int, int, int, float]] = {}
+        self._failed = 0
+        self.cells: list[Cell] = []
+        self.problems: list[Problem] = []
+        self.error: SmoothAPIError | None = None
+
+    def run(self, tasks: list[Task], on_progress: Callable[[StudyProgress], None] | None) -> None:
+        """Fill the cells of `tasks`; after an error that concerns all, no further ones."""
+        done = 0
+        workers = min(self._setup.at_once, len(tasks))
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="smoothapi-study")
+        cells: dict[Task, Cell] = {}
+        try:
+            futures: dict[Future[Cell | None], Task] = {
+                pool.submit(self._fill, task): task for task in tasks
+            }
+            left = set(futures)
+            while left:
+                ended, left = wait(left, timeout=_LOOK, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    cell = future.result()
+                    done += 1
+                    if cell is not None:
+                        cells[futures[future]] = cell
+                if on_progress is not None:
+                    on_progress(self._progress(done, len(tasks)))
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        self.cells = [cells[task] for task in tasks if task in cells]
+
+    def _progress(self, done: int, total: int) -> StudyProgress:
+        with self._lock:
+            latest = list(self._latest.values())
+            problems = self._known_problems + len(self.problems)
+        votes, queries, cached = (sum(row[i] for row in latest) for i in range(3))
+        return StudyProgress(
+            phase="asking",
+            done=done,
+            total=total,
+            votes=int(votes),
+            queries=int(queries),
+            cached=int(cached),
+            cost=sum(row[3] for row in latest),
+            problems=problems,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _fill(self, task: Task) -> Cell | None:
+        """Return the cell; None if it has no votes."""
+        if self._stop.is_set():
+            return None
+        setup = self._setup
+        smoother = self._open.smoothers[task.provider, task.denoiser, task.sigma]
+        collector: Collector | None = None
+        try:
+            image = task.read.load(setup.size)
+            collector = Collector(
+                setup.rules,
+                setup.target,
+                sigma=task.sigma,
+                delta=noise_delta(image.pixels.size, task.sigma),
+                stop=self._stop,
+            )
+            collected = smoother.collect(
+                image,
+                collector,
+                setup.target,
+                on_progress=partial(self._note, task),
+            )
+        except SmoothAPIError as error:
+            return self._failed_cell(task, smoother, collector, error)
+        except BaseException:
+            self._stop.set()
+            raise
+        totals = collected.totals
+        with self._lock:
+            self._latest[task] = (
+                len(collected.votes), totals.queries, totals.cached, float(totals.dollars),
+            )  # fmt: skip
+        if not collected.votes and not collector.decided:
+            return None
+        space = getattr(setup.target, "space", None)
+        return Cell(
+            photo=task.read.photo.name,
+            provider=task.provider,
+            denoiser=task.denoiser,
+            sigma=task.sigma,
+            votes=runs_of(collected.votes),
+            plain=None if collected.plain is None else top1(collected.plain, space),
+            model_version=collected.model_version,
+            queries=totals.queries,
+            attempts=totals.attempts,
+            cached=totals.cached,
+            dollars=float(totals.dollars),
+            seconds=round(collected.seconds, 3),
+            outcomes=collector.outcomes(collected.plain),
+        )
+
+    def _note(self, task: Task, progress: smoother_module.Progress) -> None:
+        with self._lock:
+            self._latest[task] = (
+                progress.votes, progress.queries, progress.cached, progress.cost,
+            )  # fmt: skip
+
+    def _failed_cell(
+        self,
+        task: Task,
+        smoother: Smoother,
+        collector: Collector | None,
+        error: SmoothAPIError,
+    ) -> Cell | None:
+        """Note what went wrong; stop the study if it is wrong for all; keep the votes."""
+        ours = isinstance(error, (UsageError, TooManyFailuresError, ModelChangedError))
+        with self._lock:
+            if ours:
+                why = f"sigma {task.sigma:g}, {task.provider}, {task.denoiser}: {error}"
+                self.problems.append(Problem(task.read.photo.name, why, "failed"))
+                self._failed += not isinstance(error, ImageError)
+                ended = len(self._latest) + 1
+                ours = self._failed < max(_FEWEST_FAILED, _MOST_FAILED * ended)
+            if not ours:
+                self.error = self.error or error
+                self._stop.set()
+        if collector is None or not isinstance(error, (BudgetExceededError, ProviderError)):
+            return None
+        if isinstance(error, (TooManyFailuresError, ModelChangedError)) or not collector.votes:
+            return None
+        _, queries, cached, _ = self._latest.get(task, (0, 0, 0, 0.0))
+        image = task.read.load(self._setup.size)
+        plain = smoother.stored(image, None)
+        answer = None if plain is None or isinstance(plain, Exception) else plain
+        space = getattr(self._setup.target, "space", None)
+        return Cell(
+            photo=task.read.photo.name,
+            provider=task.provider,
+            denoiser=task.denoiser,
+            sigma=task.sigma,
+            votes=runs_of(collector.votes),
+            plain=None if answer is None else top1(answer, space),
+            model_version="" if answer is None else answer.model_version,
+            queries=queries,
+            attempts=error.queries,
+            cached=cached,
+            dollars=error.cost,
+            seconds=0.0,
+            outcomes=collector.outcomes(answer),
+        )

@@ -1,0 +1,431 @@
+"""From what a study found to figures with bands.
+
+*Bands.* Photos are a sample of the photos that one could have taken, so a share of them has an
+exact binomial (Clopper-Pearson) interval. Photos whose test the end of the study cut short count
+as failures for the lower end and as successes for the upper one: they are the expensive ones, and
+leaving them out would flatter.
+
+*HighProb.* Each certificate is wrong with a chance of at most alpha, whatever the photo, and the
+noise of different photos is independent, so the number of wrong ones among m photos is at most a
+Binomial(m, alpha) variable. Its (1 - rho) quantile is taken off: with probability 1 - rho at least
+so many of *these* photos are rightly certified. (Cohen, Rosenfeld and Kolter, ICML 2019, bound the
+same variable by Bernstein's inequality, which takes off more.)
+
+*Sigma* is chosen on one half of the photos and judged on the other: the best of several on the
+same photos looks better than it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import bdtr, bdtrc, betaincinv
+
+from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper, required_p
+from smoothapi.study.collect import UNDECIDED, Outcome
+from smoothapi.study.folder import is_right
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from smoothapi.dispatch import Price
+    from smoothapi.study.result import Cell, Photo, StudyResult
+
+CONFIDENCE = 0.95
+"""Of bands and intervals."""
+
+RHO = 0.001
+"""Chance that a HighProb bound is wrong."""
+
+RESAMPLES = 4000
+_FEWEST_TO_PROJECT = 8
+_FEWEST_CERTIFIED = 0.5  # of an estimate, for queries per certificate to mean anything
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A share with an interval; both ends are None where it is only an estimate."""
+
+    share: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one way to certify makes of the photos.
+
+    Attributes:
+        provider: who was asked.
+        denoiser: what was put in front.
+        sigma: noise level.
+        radius: L2 radius wanted.
+        cap: most votes of a certificate.
+        method: "sequential" or "fixed".
+        estimated: whether it was worked out from photos' shares of votes, not from votes; so are
+            fixed samples that were not bought.
+        photos: how many.
+        certified: share of photos with a certificate.
+        agreeing: share with a certificate of the label that the plain answer has.
+        agreeing_highprob: HighProb lower bound of it.
+        accuracy: of the photos with a known label, share with a certificate of a right one.
+        accuracy_highprob: HighProb lower bound of it.
+        undecided: photos whose test the end of the study cut short.
+        abstained: how many photos by reason.
+        mean_queries: votes used for a photo, on average.
+        median_queries: by half of the photos at most.
+        queries_per_certified: votes of all photos for each certificate; None if there is none.
+        dollars_per_certified: their price.
+        dollars_per_thousand: price of the votes for 1,000 photos.
+    """
+
+    provider: str
+    denoiser: str
+    sigma: float
+    radius: float
+    cap: int
+    method: str
+    estimated: bool
+    photos: int
+    certified: Band
+    agreeing: Band
+    agreeing_highprob: float | None
+    accuracy: Band | None
+    accuracy_highprob: float | None
+    undecided: int
+    abstained: dict[str, int]
+    mean_queries: float
+    median_queries: float
+    queries_per_certified: float | None
+    dollars_per_certified: float | None
+    dollars_per_thousand: float
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the figure as one flat row."""
+        row: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, Band):
+                row |= {name: value.share, f"{name}_low": value.low, f"{name}_high": value.high}
+            elif name == "abstained":
+                row[name] = " ".join(f"{reason}={n}" for reason, n in sorted(value.items()))
+            else:
+                row[name] = value
+        if self.accuracy is None:
+            row |= {"accuracy_low": None, "accuracy_high": None}
+        return row
+
+
+def band(count: int, total: int, *, unknown: int = 0) -> Band:
+    """Return the share of `count` in `total` with its exact binomial interval.
+
+    `unknown` more may belong to them: the upper end counts these, the lower does not.
+    """
+    if total == 0:
+        return Band(0.0, 0.0, 1.0)
+    half = (1.0 - CONFIDENCE) / 2.0
+    return Band(
+        count / total,
+        clopper_pearson_lower(count, total, half),
+        clopper_pearson_upper(count + unknown, total, half),
+    )
+
+
+def highprob(count: int, total: int, alpha: float, rho: float = RHO) -> float:
+    """Return a lower bound of the share that is *rightly* certified, sure to 1 - rho.
+
+    Args:
+        count: certificates that are of the kind asked about.
+        total: photos that were tried.
+        alpha: chance that a photo's certificate is wrong.
+        rho: chance that the bound is wrong.
+    """
+    if total == 0:
+        return 0.0
+    wrong = 0
+    while wrong < count and bdtr(wrong, total, alpha) < 1.0 - rho:
+        wrong += 1
+    return (count - wrong) / total
+
+
+def figures(result: StudyResult, photos: Iterable[Photo] | None = None) -> list[Figure]:
+    """Return a figure for each provider, denoiser, sigma, radius, cap and method.
+
+    Args:
+        result: what a study found.
+        photos: only of these.
+    """
+    chosen = {photo.name: photo for photo in (result.photos if photos is None else photos)}
+    found: list[Figure] = []
+    for provider in result.providers:
+        for denoiser in result.denoisers:
+            for sigma in result.sigmas:
+                cells = [
+                    cell
+                    for cell in result.cells
+                    if (cell.provider, cell.denoiser, cell.sigma)
+                    == (provider.name, denoiser.name, sigma)
+                    and cell.photo in chosen
+                ]
+                if cells:
+                    found += _of_cells(result, cells, chosen, provider.price)
+    return found
+
+
+def _of_cells(
+    result: StudyResult, cells: list[Cell], photos: dict[str, Photo], price: Price
+) -> Iterable[Figure]:
+    indexed = [{(o.radius, o.cap, o.method): o for o in cell.outcomes} for cell in cells]
+    for radius in result.rules.radii:
+        for cap in result.rules.caps:
+            for method in ("sequential", "fixed"):
+                outcomes = [index.get((radius, cap, method)) for index in indexed]
+                complete = [outcome for outcome in outcomes if outcome is not None]
+                if len(complete) == len(cells):
+                    yield _measured(result, cells, complete, photos, price)
+                elif method == "fixed" and result.target.get("target") == "top1":
+                    yield _estimated(result, cells, radius, cap, price)
+
+
+def _measured(
+    result: StudyResult,
+    cells: list[Cell],
+    outcomes: list[Outcome],
+    photos: dict[str, Photo],
+    price: Price,
+) -> Figure:
+    first, total, alpha = cells[0], len(cells), result.rules.alpha
+    certified = [o.certified for o in outcomes]
+    agreeing = sum(o.certified and o.agrees is True for o in outcomes)
+    unknown = [o.reason == UNDECIDED for o in outcomes]
+    abstained: dict[str, int] = {}
+    for outcome in outcomes:
+        if not outcome.certified:
+            abstained[outcome.reason] = abstained.get(outcome.reason, 0) + 1
+    labelled = [
+        (outcome, photos[cell.photo].truth)
+        for cell, outcome in zip(cells, outcomes, strict=True)
+        if photos[cell.photo].truth
+    ]
+    accuracy = accuracy_bound = None
+    if labelled:
+        right = sum(o.label is not None and is_right(o.label, truth) for o, truth in labelled)
+        open_ones = sum(o.reason == UNDECIDED for o, _ in labelled)
+        accuracy = band(right, len(labelled), unknown=open_ones)
+        accuracy_bound = highprob(right, len(labelled), alpha)
+    votes = np.array([o.votes for o in outcomes])
+    return Figure(
+        provider=first.provider,
+        denoiser=first.denoiser,
+        sigma=first.sigma,
+        radius=outcomes[0].radius,
+        cap=outcomes[0].cap,
+        method=outcomes[0].method,
+        estimated=False,
+        photos=total,
+        certified=band(sum(certified), total, unknown=sum(unknown)),
+        agreeing=band(agreeing, total, unknown=sum(unknown)),
+        agreeing_highprob=highprob(agreeing, total, alpha),
+        accuracy=accuracy,
+        accuracy_highprob=accuracy_bound,
+        undecided=sum(unknown),
+        abstained=abstained,
+        mean_queries=float(votes.mean()),
+        median_queries=float(np.median(votes)),
+        **_costs(float(votes.sum()), sum(certified), total, price),
+    )
+
+
+def _costs(votes: float, certified: float, photos: int, price: Price) -> dict[str, Any]:
+    each = float(price.per_thousand) / 1000.0
+    per_certified = votes / certified if certified >= _FEWEST_CERTIFIED else None
+    return {
+        "queries_per_certified": per_certified,
+        "dollars_per_certified": None if per_certified is None else per_certified * each,
+        "dollars_per_thousand": 1000.0 * votes / photos * each,
+    }
+
+
+def _estimated(
+    result: StudyResult, cells: list[Cell], radius: float, cap: int, price: Price
+) -> Figure:
+    """Return what a fixed sample of `cap` would be expected to certify.
+
+    A photo's share of votes p is not known, so the chance is averaged over its Beta(1/2, 1/2)
+    posterior. Votes were bought until a test had decided, which leans p a little to the sure side.
+    """
+    n = cap - result.rules.selection_of(cap)
+    enough = fewest_wins(n, required_p(radius, cells[0].sigma), result.rules.alpha)
+    grid = (np.arange(64) + 0.5) / 64.0
+    certified = agreeing = 0.0
+    for cell in cells:
+        k, votes = cell.share
+        shares = betaincinv(k + 0.5, votes - k + 0.5, grid)
+        chance = float(np.mean(bdtrc(enough - 1, n, shares))) if enough <= n else 0.0
+        certified += chance
+        leader = next((label for label in cell.tally if label is not None), None)
+        agreeing += chance * (leader is not None and leader == cell.plain)
+    total = len(cells)
+    return Figure(
+        provider=cells[0].provider,
+        denoiser=cells[0].denoiser,
+        sigma=cells[0].sigma,
+        radius=radius,
+        cap=cap,
+        method="fixed",
+        estimated=True,
+        photos=total,
+        certified=Band(certified / total, None, None),
+        agreeing=Band(agreeing / total, None, None),
+        agreeing_highprob=None,
+        accuracy=None,
+        accuracy_highprob=None,
+        undecided=0,
+        abstained={},
+        mean_queries=float(cap),
+        median_queries=float(cap),
+        **_costs(float(cap) * total, certified, total, price),
+    )
+
+
+def fewest_wins(n: int, share: float, alpha: float) -> int:
+    """Return the fewest of n votes whose Clopper-Pearson bound exceeds `share`; n + 1 if none."""
+    low, high = 0, n + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if clopper_pearson_lower(middle, n, alpha) > share:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which sigma is cheapest for a radius, and how it does on photos that had no say in it.
+
+    Attributes:
+        chosen: on the calibration half, the figure with the fewest queries per certificate; None
+            if no sigma certified a photo of it.
+        judged: the same sigma on the other half; None where there is none.
+        others: the other sigmas on the calibration half.
+    """
+
+    chosen: Figure | None
+    judged: Figure | None
+    others: tuple[Figure, ...]
+
+
+def choices(result: StudyResult, cap: int) -> dict[tuple[str, str, float], Choice]:
+    """Return the choice of sigma for each provider, denoiser and radius, at a cap."""
+    halves = {
+        side: figures(result, [photo for photo in result.photos if photo.calibration is side])
+        for side in (True, False)
+    }
+    found: dict[tuple[str, str, float], Choice] = {}
+    for provider in result.providers:
+        for denoiser in result.denoisers:
+            for radius in result.rules.radii:
+                key = (provider.name, denoiser.name, radius)
+                sides = {
+                    side: [
+                        f
+                        for f in those
+                        if (f.provider, f.denoiser, f.radius) == key
+                        and (f.cap, f.method) == (cap, "sequential")
+                    ]
+                    for side, those in halves.items()
+                }
+                able = [f for f in sides[True] if f.queries_per_certified is not None]
+                best = min(
+                    able, key=lambda f: (f.queries_per_certified or math.inf, f.sigma), default=None
+                )
+                judged = [f for f in sides[False] if best is not None and f.sigma == best.sigma]
+                found[key] = Choice(
+                    best, judged[0] if judged else None, tuple(f for f in able if f is not best)
+                )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What so many photos will take.
+
+    Attributes:
+        photos: how many.
+        queries: expected votes of all.
+        low: of `CONFIDENCE`: the votes that they will take.
+        high: likewise; None, as `low`, if there are too few photos to tell.
+        at_most: if each took the cap.
+        dollars: price of `queries`, of one month's bill, with free tier and steps.
+        dollars_low: price of `low`.
+        dollars_high: price of `high`.
+        dollars_at_most: price of `at_most`.
+    """
+
+    photos: int
+    queries: float
+    low: float | None
+    high: float | None
+    at_most: int
+    dollars: float
+    dollars_low: float | None
+    dollars_high: float | None
+    dollars_at_most: float
+
+
+def project(
+    votes: Sequence[int], cap: int, photos: int, price: Price, *, overhead: float = 1.0
+) -> Projection:
+    """Project the votes that photos took to a larger number of photos.
+
+    Costs are skewed (most photos take few votes, some take the cap), so the interval is of a
+    studentised bootstrap: of (mean - true mean) / standard error over `RESAMPLES` resamples,
+    seeded. It is widened for the photos to come being a sample, too.
+
+    Args:
+        votes: of each photo of the study.
+        cap: most votes of a photo.
+        photos: how many there will be.
+        price: the price list.
+        overhead: attempts per vote (retries are paid, too).
+    """
+    costs = np.asarray(votes, dtype=float)
+    n, mean = len(costs), float(np.mean(costs))
+    low = high = None
+    spread = float(np.std(costs, ddof=1)) if n > 1 else 0.0
+    if n >= _FEWEST_TO_PROJECT and spread > 0.0:
+        drawn = np.random.default_rng(0).choice(costs, size=(RESAMPLES, n))
+        errors = np.std(drawn, axis=1, ddof=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = (np.mean(drawn, axis=1) - mean) / errors
+        t = np.sort(t[np.isfinite(t)])
+        half = (1.0 - CONFIDENCE) / 2.0
+        below, above = (float(np.quantile(t, q)) for q in (half, 1.0 - half))
+        scale = spread * math.sqrt(1.0 + n / photos)
+        low = photos * min(float(cap), max(0.0, mean - above * scale))
+        high = photos * min(float(cap), max(0.0, mean - below * scale))
+
+    def dollars(queries: float) -> float:
+        return float(price.of(math.ceil(queries * overhead)))
+
+    return Projection(
+        photos=photos,
+        queries=photos * mean,
+        low=low,
+        high=high,
+        at_most=photos * cap,
+        dollars=dollars(photos * mean),
+        dollars_low=None if low is None else dollars(low),
+        dollars_high=None if high is None else dollars(high),
+        dollars_at_most=dollars(float(photos * cap)),
+    )
+
+
+def overhead(cells: Sequence[Cell]) -> float:
+    """Return attempts per query: what retries add to a bill."""
+    queries = sum(cell.queries for cell in cells)
+    return max(1.0, sum(cell.attempts for cell in cells) / queries) if queries else 1.0

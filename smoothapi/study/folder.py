@@ -1,0 +1,151 @@
+"""Which photos a study is about, and what they are said to show."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from smoothapi.certify.labels import label_key
+from smoothapi.errors import UsageError
+
+if TYPE_CHECKING:
+    from smoothapi.image import PhotoSource
+
+Photos: TypeAlias = "str | Path | Iterable[PhotoSource] | Mapping[str, PhotoSource]"
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif"}
+    | {".tiff", ".ppm", ".pgm", ".jp2", ".j2k"}
+)
+"""Files with other suffixes are not taken for photos."""
+
+_FILE_COLUMNS = ("file", "filename", "path", "photo", "image")
+_LABEL_COLUMNS = ("label", "name", "class")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found to study.
+
+    Attributes:
+        photos: (name, source); names are unique, those of a folder are paths below it.
+        passed_over: files of the folders that are no photos by their suffix.
+    """
+
+    photos: tuple[tuple[str, PhotoSource], ...]
+    passed_over: int = 0
+
+
+def find_photos(given: Photos) -> Found:
+    """Return the photos of a folder with all below it, of several, or those given one by one.
+
+    Hidden files and folders are left out, links to folders not followed. The order is by name.
+
+    Args:
+        given: a folder, a file, several of them or of other photos, or {name: photo}.
+
+    Raises:
+        UsageError: a path does not exist, or there is no photo.
+    """
+    if isinstance(given, Mapping):
+        found = [(str(name), source) for name, source in given.items()]
+        passed_over = 0
+    else:
+        items: list[PhotoSource] = [given] if isinstance(given, (str, Path)) else list(given)
+        found, passed_over = _listed(items)
+    if not found:
+        where = f" in {str(given)!r}" if isinstance(given, (str, Path)) else ""
+        raise UsageError(
+            f"There are no photos{where}. Files with these suffixes are taken: "
+            f"{' '.join(sorted(SUFFIXES))}."
+        )
+    taken: dict[str, int] = {}
+    unique: list[tuple[str, PhotoSource]] = []
+    for name, source in found:
+        taken[name] = taken.get(name, 0) + 1
+        unique.append((name if taken[name] == 1 else f"{name} ({taken[name]})", source))
+    return Found(tuple(unique), passed_over)
+
+
+def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], int]:
+    found: list[tuple[str, PhotoSource]] = []
+    passed_over = 0
+    for number, item in enumerate(items):
+        if not isinstance(item, (str, Path)):
+            found.append((f"photo {number + 1}", item))
+            continue
+        path = Path(item)
+        if not path.exists():
+            raise UsageError(f"There is no photo and no folder {str(path)!r}.")
+        if not path.is_dir():
+            found.append((path.name, path))
+            continue
+        below = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
+        photos = [file for file in below if file.suffix.lower() in SUFFIXES]
+        passed_over += len(below) - len(photos)
+        found += [(file.relative_to(path).as_posix(), file) for file in photos]
+    return found, passed_over
+
+
+def _is_visible(file: Path, root: Path) -> bool:
+    return file.is_file() and not any(p.startswith(".") for p in file.relative_to(root).parts)
+
+
+def read_labels(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return {photo's name: labels that are right}.
+
+    A CSV file has a header. One column names the photo: `file`, `filename`, `path`, `photo` or
+    `image`, as a path below the folder or as the bare file name. One says what it shows: `label`,
+    `name` or `class`, the first of these that there is; several right ones are separated by "|".
+    Other columns are ignored.
+
+    Raises:
+        UsageError: the file cannot be read, lacks a column, or labels a photo twice.
+    """
+    if isinstance(given, Mapping):
+        return {str(name): _alternatives(label) for name, label in given.items()}
+    path = Path(given)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, restval="")
+            header = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+            file = next((header[name] for name in _FILE_COLUMNS if name in header), None)
+            label = next((header[name] for name in _LABEL_COLUMNS if name in header), None)
+            if file is None or label is None:
+                raise UsageError(
+                    f"The labels in {str(path)!r} need a header with a column "
+                    f"{' or '.join(_FILE_COLUMNS)} and a column {' or '.join(_LABEL_COLUMNS)}; "
+                    f"this one has: {', '.join(header) or 'none'}."
+                )
+            rows = [(row[file].strip().replace("\\", "/"), row[label]) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"The labels in {str(path)!r} cannot be read: {error}.") from error
+    labels: dict[str, tuple[str, ...]] = {}
+    for name, text in rows:
+        right = _alternatives(text)
+        if not name or not right:
+            continue
+        if labels.setdefault(name, right) != right:
+            raise UsageError(
+                f"{str(path)!r} says of {name!r} that it is {' or '.join(labels[name])}, and "
+                f"again that it is {' or '.join(right)}. Where both are right, write them in one "
+                "row, separated by |."
+            )
+    return labels
+
+
+def label_of(name: str, labels: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the labels that are right for a photo, found by its path or else by its file name."""
+    return labels.get(name) or labels.get(name.rsplit("/", 1)[-1]) or ()
+
+
+def is_right(label: str, truth: tuple[str, ...]) -> bool:
+    """Whether a label is one of those that are right, without regard to case."""
+    return label_key(label) in {label_key(name) for name in truth}
+
+
+def _alternatives(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in str(text).split("|") if part.strip())

@@ -1,0 +1,83 @@
+"""A few photos of a study to look at, small."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from smoothapi.errors import SmoothAPIError
+from smoothapi.study.result import Picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from smoothapi.image import WorkingImage
+    from smoothapi.smoother import Smoother
+    from smoothapi.study.result import Cell, StudyResult
+
+_SIDE = 160  # pixels
+_QUALITY = 60
+
+
+def make_pictures(
+    result: StudyResult,
+    count: int,
+    loaders: Mapping[str, Callable[[], WorkingImage]],
+    smoothers: Mapping[tuple[str, str, float], Smoother],
+) -> tuple[Picture, ...]:
+    """Return up to `count` photos with a noisy and a denoised copy: some of each outcome."""
+    pictures: list[Picture] = []
+    for cell in _worth_showing(result, count):
+        smoother = smoothers[cell.provider, cell.denoiser, cell.sigma]
+        try:
+            image = loaders[cell.photo]()
+            noisy, denoised = smoother.variant(image, 0)
+        except SmoothAPIError:  # a replay has no pictures; a photo may be gone by now
+            continue
+        pictures.append(
+            Picture(
+                photo=cell.photo,
+                provider=cell.provider,
+                denoiser=cell.denoiser,
+                sigma=cell.sigma,
+                original=_small(image.to_uint8()),
+                noisy=_small(noisy),
+                denoised=_small(denoised),
+            )
+        )
+    return tuple(pictures)
+
+
+def _worth_showing(result: StudyResult, count: int) -> list[Cell]:
+    """Return cells at the sigma in the middle: each kind of outcome in turn."""
+    if not result.cells or not count:
+        return []
+    first = result.cells[0]
+    sigma = result.sigmas[len(result.sigmas) // 2]
+    radius = result.rules.radii[len(result.rules.radii) // 2]
+    kinds: dict[tuple[str, bool | None], list[Cell]] = {}
+    for cell in result.cells:
+        same = (cell.provider, cell.denoiser, cell.sigma) == (first.provider, first.denoiser, sigma)
+        outcome = cell.outcome(radius, result.rules.caps[-1])
+        if same and outcome is not None:
+            kinds.setdefault((outcome.reason, outcome.agrees), []).append(cell)
+    chosen: list[Cell] = []
+    while len(chosen) < count and any(kinds.values()):
+        for cells in kinds.values():
+            if cells and len(chosen) < count:
+                chosen.append(cells.pop(0))
+    return chosen
+
+
+def _small(pixels: NDArray[np.uint8]) -> str:
+    image = Image.fromarray(pixels)
+    image.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=_QUALITY)
+    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,361 @@
+"""Many photos: the votes are bought once, every cap, radius and method is computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from smoothapi import config
+from smoothapi._version import __version__
+from smoothapi.certify import LabelSpace, Target, Top1, parse_target
+from smoothapi.errors import ImageError, UsageError
+from smoothapi.image import load_image
+from smoothapi.noise import MAX_SIGMA
+from smoothapi.smoother import Smoother
+from smoothapi.study.collect import Rules
+from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
+from smoothapi.study.folder import Photos, find_photos, label_of, read_labels
+from smoothapi.study.gallery import make_pictures
+from smoothapi.study.plans import StudyPlan, plan_cells
+from smoothapi.study.result import Photo, Problem, StudyResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from smoothapi.dispatch import Adapter, Budget, Retry
+    from smoothapi.image import PhotoSource
+    from smoothapi.smoother import DenoiserSpec
+    from smoothapi.study.shares import Shares
+
+Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"
+Denoisers: TypeAlias = "DenoiserSpec | Sequence[DenoiserSpec] | Mapping[str, DenoiserSpec]"
+
+_READERS = 4
+
+
+class Study:
+    """What a query budget buys, over a folder of photos.
+
+    Each vote is bought once and kept, and every radius, cap and method is computed from the same
+    votes. Killed or stopped, the same study goes on where it ended and pays for what is missing.
+
+    Arguments left out are taken from the settings.
+
+    Args:
+        photos: a folder (with all below it), files, {name: photo}, or any photos.
+        provider: who is asked: a name, an adapter, several, or {name: either}.
+        sigmas: noise levels, in (0, 1.5].
+        radii: L2 radii of interest.
+        caps: most votes of a certificate; the method is compared at each.
+        labels: what the photos show, for certified accuracy: {photo: label}, or a CSV file with
+            the columns file and label (`smoothapi.study.folder.read_labels` says more).
+        classes: your classes as {class: [provider labels]}; by default the provider's own labels.
+        target: what is certified: "top1", or a target such as `Presence("Weapon", 0.8)`.
+        denoisers: what is put in front: as for `Smoother`, several, or {name: one}.
+        alpha: chance of a wrong certificate.
+        budget: hard limit. A budget of a run belongs to the study: it also counts what earlier
+            runs of the same study spent, until `smoothapi budget reset` forgets it.
+        complete: buy at least so many votes of each photo, so that fixed samples up to it are
+            measured and not estimated. True: the largest cap. By default the tests' need alone.
+        selection: votes of a fixed sample that only name its candidate; by default a tenth of the
+            cap, at most 100.
+        size: shorter side of the working image, or its exact (width, height).
+        device: where the denoiser runs.
+        codec: "png" or "jpeg".
+        concurrency: most requests in flight for a provider.
+        photos_at_once: cells under way at the same time, so that neither the denoiser nor the
+            provider waits for one photo's test.
+        gallery: how many photos are kept, small, in the result for the report's gallery.
+        retry: when a variant is tried again.
+        refresh: ask again although answers are stored.
+        home: folder of the noise key and of the answers.
+        name: what the study is called; by default the folder's name.
+        command: what made it, for the report.
+
+    Raises:
+        UsageError: a value cannot work, a folder has no photos, a label file cannot be read.
+    """
+
+    def __init__(
+        self,
+        photos: Photos,
+        *,
+        provider: Providers | None = None,
+        sigmas: Sequence[float] | float | None = None,
+        radii: Sequence[float] | float = (0.1, 0.25, 0.5),
+        caps: Sequence[int] | int = (50, 100, 200, 1000),
+        labels: str | Path | Mapping[str, str] | None = None,
+        classes: Mapping[str, Sequence[str]] | LabelSpace | None = None,
+        target: Target | Literal["top1"] = "top1",
+        denoisers: Denoisers | None = None,
+        alpha: float | None = None,
+        budget: Budget | str | Sequence[Budget] | None = None,
+        complete: bool | int = 0,
+        selection: int | None = None,
+        size: int | tuple[int, int] | None = None,
+        device: str | None = None,
+        codec: str | None = None,
+        concurrency: int | None = None,
+        photos_at_once: int = 20,
+        gallery: int = 8,
+        retry: Retry | None = None,
+        refresh: bool = False,
+        home: str | Path | None = None,
+        name: str | None = None,
+        command: str = "",
+    ) -> None:
+        settings = config.resolve(alpha=alpha, home=home, device=device).settings
+        self._found = find_photos(photos)
+        self._labels = read_labels(labels) if labels is not None else {}
+        levels = _floats(settings.sigma if sigmas is None else sigmas)
+        if not all(0.0 < sigma <= MAX_SIGMA for sigma in levels):
+            raise UsageError(f"sigmas={levels}: noise levels are in (0, {MAX_SIGMA}].")
+        largest = _caps(caps)
+        rules = Rules(
+            radii=_floats(radii),
+            caps=largest,
+            alpha=settings.alpha,
+            complete=largest[-1] if complete is True else int(complete),
+            selection=selection,
+        )
+        space = LabelSpace(classes) if isinstance(classes, Mapping) else classes
+        if space is not None and target != "top1":
+            raise UsageError("classes are for target='top1'; other targets name their labels.")
+        if photos_at_once < 1 or gallery < 0:
+            raise UsageError("photos_at_once is at least 1, and gallery is a number of photos.")
+        self._setup = Setup(
+            providers=_named(settings.provider if provider is None else provider),
+            denoisers=_named(settings.denoiser if denoisers is None else denoisers),
+            sigmas=levels,
+            rules=rules,
+            target=Top1(space) if target == "top1" else parse_target(target),
+            size=settings.size if size is None else size,
+            device=settings.device,
+            budget=settings.budget if budget is None else budget,
+            fresh=f" {time.time_ns()}" if refresh else "",
+            at_once=photos_at_once,
+            smoother=partial(
+                Smoother,
+                alpha=settings.alpha,
+                max_queries=largest[-1],
+                size=size,
+                labels=space,
+                plain=True,
+                device=device,
+                codec=codec,
+                concurrency=concurrency,
+                retry=retry,
+                refresh=refresh,
+                home=home,
+            ),
+        )
+        self._gallery = gallery
+        folder = photos if isinstance(photos, (str, Path)) else None
+        self.name = name or (Path(folder).resolve().name if folder else "photos")
+        self._command = command
+
+    def plan(
+        self,
+        *,
+        pilot: int | None = None,
+        shares: Shares | None = None,
+        on_progress: Callable[[StudyProgress], None] | None = None,
+    ) -> StudyPlan:
+        """Say what `run` would send and cost, without sending anything.
+
+        Answers that the store holds count as they are: after a pilot the plan rests on them.
+
+        Args:
+            pilot: of so many photos only.
+            shares: the distribution of the top label's share of votes that is assumed where
+                nothing was measured; by default the one that ships.
+            on_progress: called while photos are read.
+        """
+        reads, _ = self._read(on_progress)
+        with Opened(self._setup, reads) as open_:
+            tasks = open_.tasks(reads[:pilot])
+            return plan_cells(
+                [
+                    (
+                        task.provider,
+                        task.denoiser,
+                        task.sigma,
+                        partial(task.read.load, self._setup.size),
+                    )
+                    for task in tasks
+                ],
+                open_.smoothers,
+                self._setup.rules,
+                self._setup.target,
+                shares=shares,
+            )
+
+    def run(
+        self,
+        on_progress: Callable[[StudyProgress], None] | None = None,
+        *,
+        pilot: int | None = None,
+    ) -> StudyResult:
+        """Collect the votes, and return what the tests make of them.
+
+        A photo that cannot be read, or that the provider fails on, is a `Problem` and ends
+        nothing. The budget's end, and a provider that is down or refuses all, end the study: what
+        there is is returned, with `stopped` saying why.
+
+        Args:
+            on_progress: called some times a second.
+            pilot: study only so many photos, drawn at random once and for all: the full study
+                begins with the same ones and finds their answers.
+
+        Raises:
+            ProviderError: the provider failed before there was a single vote.
+            BudgetExceededError: the budget does not even allow a first photo.
+            StoreError: answers cannot be kept.
+        """
+        began = time.monotonic()
+        reads, problems = self._read(on_progress)
+        if not reads:
+            raise ImageError(
+                f"None of the {len(self._found.photos)} photos can be used. The first: "
+                f"{problems[0].photo}: {problems[0].why}"
+            )
+        studied = reads[:pilot]
+        with Opened(self._setup, reads) as open_:
+            crew = Crew(self._setup, open_, began, len(problems))
+            crew.run(open_.tasks(studied), on_progress)
+            problems += crew.problems
+            if crew.error is not None and not crew.cells:
+                raise crew.error
+            done = {cell.photo for cell in crew.cells}
+            result = StudyResult(
+                name=self.name,
+                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                command=self._command,
+                versions=_versions(),
+                rules=self._setup.rules,
+                sigmas=self._setup.sigmas,
+                target=self._setup.target.description,
+                size=self._setup.size,
+                codec=open_.codec,
+                photos_found=len(self._found.photos),
+                passed_over=self._found.passed_over,
+                photos=_halved([read.photo for read in studied if read.photo.name in done]),
+                problems=tuple(sorted(problems, key=lambda problem: problem.photo)),
+                providers=open_.providers,
+                denoisers=open_.denoisers,
+                cells=tuple(crew.cells),
+                stopped="" if crew.error is None else str(crew.error),
+                seconds=round(time.monotonic() - began, 3),
+            )
+            loaders = {r.photo.name: partial(r.load, self._setup.size) for r in studied}
+            pictures = make_pictures(result, self._gallery, loaders, open_.smoothers)
+        return replace(result, pictures=pictures)
+
+    def _read(
+        self, on_progress: Callable[[StudyProgress], None] | None
+    ) -> tuple[list[Read], list[Problem]]:
+        """Return the photos in the order of study, each picture once, and what is wrong."""
+        began = time.monotonic()
+        reads: list[Read] = []
+        problems: list[Problem] = []
+        seen: dict[str, str] = {}
+
+        def look(item: tuple[str, PhotoSource]) -> Photo | Problem:
+            name, source = item
+            try:
+                image = load_image(source, size=self._setup.size)
+            except ImageError as error:
+                return Problem(name, str(error), "unreadable")
+            return Photo(
+                name=name,
+                digest=image.digest,
+                size=image.size,
+                native_size=image.native_size,
+                gain=image.gain,
+                truth=label_of(name, self._labels),
+            )
+
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="smoothapi-read") as pool:
+            looked = pool.map(look, self._found.photos)
+            for number, (found, item) in enumerate(zip(looked, self._found.photos, strict=True)):
+                if isinstance(found, Problem):
+                    problems.append(found)
+                elif found.digest in seen:
+                    why = f"the same picture as {seen[found.digest]}, which is counted once"
+                    problems.append(Problem(found.name, why, "duplicate"))
+                else:
+                    seen[found.digest] = found.name
+                    reads.append(Read(found, item[1]))
+                if on_progress is not None:
+                    seconds = time.monotonic() - began
+                    on_progress(
+                        StudyProgress(
+                            "reading", number + 1, len(self._found.photos), 0, 0, 0, 0.0,
+                            len(problems), seconds,
+                        )
+                    )  # fmt: skip
+        # An order that has nothing to do with names or contents: any beginning is a fair sample.
+        reads.sort(key=lambda read: _shuffled("order", read.photo.digest))
+        return reads, problems
+
+
+def _floats(values: Sequence[float] | float) -> tuple[float, ...]:
+    listed = values if isinstance(values, Sequence) else (values,)
+    try:
+        numbers = {float(value) for value in listed}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{values!r}: give numbers, such as (0.12, 0.25, 0.5).") from error
+    return tuple(sorted(numbers))
+
+
+def _caps(values: Sequence[int] | int) -> tuple[int, ...]:
+    listed = values if isinstance(values, Sequence) else (values,)
+    if not listed or not all(type(value) is int for value in listed):
+        raise UsageError(f"caps={values!r}: give whole numbers, such as (50, 100, 200, 1000).")
+    return tuple(sorted(set(listed)))
+
+
+def _named(given: Any) -> dict[str, Any]:
+    """Return {unique name: provider or denoiser}."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    items = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not items:
+        raise UsageError("Name at least one provider and one denoiser ('none' for none).")
+    named: dict[str, Any] = {}
+    for item in items:
+        if isinstance(item, Path) or (isinstance(item, str) and item.endswith(".safetensors")):
+            name = Path(item).stem
+        else:
+            name = (
+                item if isinstance(item, str) else str(getattr(item, "name", type(item).__name__))
+            )
+        count = sum(known == name or known.startswith(f"{name} #") for known in named)
+        named[name if not count else f"{name} #{count + 1}"] = item
+    return named
+
+
+def _shuffled(purpose: str, digest: str) -> bytes:
+    return hashlib.sha256(f"{purpose} {digest}".encode()).digest()
+
+
+def _halved(photos: list[Photo]) -> tuple[Photo, ...]:
+    """Return the photos, half of them marked for calibration, whatever their order."""
+    ranked = sorted(photos, key=lambda photo: _shuffled("calibration", photo.digest))
+    chosen = {photo.name for photo in ranked[: (len(ranked) + 1) // 2]}
+    return tuple(replace(photo, calibration=photo.name in chosen) for photo in photos)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"smoothapi": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "scipy", "pillow"):
+        versions[package] = importlib.metadata.version(package)
+    return versions
