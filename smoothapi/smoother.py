@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 
 from smoothapi import config, denoise
 from smoothapi._version import __version__
-from smoothapi.answer import Answer
+from smoothapi.answer import Answer, printable
 from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import LabelSpace, label_key, top1
@@ -65,7 +67,6 @@ from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import torch
     from numpy.typing import NDArray
@@ -78,7 +79,10 @@ DenoiserSpec: TypeAlias = (
 Asked: TypeAlias = "Callable[[int], Mapping[str, object]]"
 Radius: TypeAlias = 'float | Literal["largest"]'
 
+_log = logging.getLogger("smoothapi")
+
 _DECIMALS = 6
+_MOST_NAMED = 8
 _LONGEST_NATIVE = 10**6
 
 
@@ -163,7 +167,8 @@ class Smoother:
         budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
             once.
         size: shorter side of the working image, or its exact (width, height).
-        labels: the caller's classes as {class: [provider labels]}; by default the provider's own.
+        labels: the caller's classes as {class: [provider labels]}, a `LabelSpace`, or a TOML or
+            JSON file of one; by default the provider's own labels.
         plain: ask once for the label of the working image itself, to compare.
         denoiser: "default", "none", a .safetensors file, a torch module, a callable,
             or what `smoothapi.denoise.load` returned (to share one that is loaded).
@@ -192,7 +197,7 @@ class Smoother:
         max_queries: int | None = None,
         budget: Budget | str | Sequence[Budget] | None = None,
         size: int | tuple[int, int] | None = None,
-        labels: Mapping[str, Sequence[str]] | LabelSpace | None = None,
+        labels: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         plain: bool | None = None,
         denoiser: DenoiserSpec | None = None,
         device: str | None = None,
@@ -210,6 +215,7 @@ class Smoother:
             alpha=alpha,
             max_queries=max_queries,
             size=size if isinstance(size, int) else None,
+            labels=labels if isinstance(labels, (str, Path)) else None,
             plain=plain,
             denoiser=denoiser if isinstance(denoiser, str) else None,
             device=device,
@@ -220,7 +226,7 @@ class Smoother:
         ).settings
         self.settings = settings
         self._size = settings.size if size is None else size
-        self._space = LabelSpace(labels) if isinstance(labels, Mapping) else labels
+        self._space = _space(labels, settings.labels)
         self._refresh = refresh
         self._closed = False
         self._replay: Replay | None = None
@@ -500,6 +506,7 @@ class Smoother:
         asked = self._asked(image)
         self._refuse_early(image, test, asked)
         plain, plain_totals = self._ask_plainly(image, refresh=self._refresh)
+        self._say_what_is_unmapped(image, target, plain)
         job = Job(
             asked=asked,
             prepare=partial(self._prepare, image),
@@ -601,7 +608,7 @@ class Smoother:
         )
 
     def _prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
-        key, denoiser, codec = self._key, self._denoiser, self._codec
+        key, denoiser, codec = self._key, self._denoiser, self._codec_for(image)
         if isinstance(key, Named) or isinstance(denoiser, Named) or isinstance(codec, Named):
             raise self._missing(self._asked(image)(indices[0]), image)
         noisy = noisy_variants(image, self.settings.sigma, indices, key)
@@ -609,9 +616,10 @@ class Smoother:
         return [partial(codec.encode, picture) for picture in pictures]
 
     def _prepare_plainly(self, image: WorkingImage, _: Sequence[int]) -> list[Encode]:
-        if isinstance(self._codec, Named):
+        codec = self._codec_for(image)
+        if isinstance(codec, Named):
             raise self._missing(self._asked_plainly(image), image)
-        return [partial(self._codec.encode, image.to_uint8())]
+        return [partial(codec.encode, image.to_uint8())]
 
     def _missing(self, asked: Mapping[str, object], image: WorkingImage) -> UsageError:
         assert self._replay is not None  # noqa: S101
@@ -636,7 +644,7 @@ class Smoother:
             "identity": dict(self.adapter.identity),
             "image": image.digest,
             "size": list(image.size),
-            "codec": self._codec.version,
+            "codec": self._codec_for(image).version,
         }
 
     def _answer(self, asked: Mapping[str, object]) -> Answer | PermanentError | None:
@@ -690,6 +698,21 @@ class Smoother:
                 left[0] = 0
         # Such a query that failed is no failed vote.
         return answer, replace(run.totals, failed=0)
+
+    def _say_what_is_unmapped(
+        self, image: WorkingImage, target: Target, plain: Answer | None
+    ) -> None:
+        space = getattr(target, "space", None)
+        if space is None or plain is None or not plain.labels or top1(plain, space) is not None:
+            return
+        names = ", ".join(printable(name) for name in space.unmapped(plain)[:_MOST_NAMED])
+        _log.warning(
+            "No label of %s belongs to a class, so the photo itself gets no answer from %s. Its "
+            "labels: %s. If one of them is meant, list it with its class.",
+            printable(image.name),
+            self.adapter.name,
+            names,
+        )
 
     def _same_model(self, version: str | None, delivery: Delivery) -> str | None:
         """Return the version of the votes so far; refuse votes of two versions."""
@@ -764,7 +787,7 @@ class Smoother:
             ),
             denoiser=self._denoiser.name,
             denoiser_fingerprint=self._denoiser.fingerprint,
-            codec=self._codec.version,
+            codec=self._codec_for(image).version,
             target=target.description,
             claims=decision.claims,
             noise_key=self._key.id,
@@ -785,7 +808,14 @@ class Smoother:
                 f"{self.adapter.name} does not take {name}; choose codec="
                 f"{' or '.join(limits.formats)}."
             )
-        return Codec(name, min_side=limits.min_side)
+        return Codec(
+            name,
+            min_side=limits.min_side,
+            jpeg_above=limits.max_bytes if "jpeg" in limits.formats else None,
+        )
+
+    def _codec_for(self, image: WorkingImage) -> Codec | Named:
+        return self._codec.for_size(image.size) if isinstance(self._codec, Codec) else self._codec
 
 
 def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[str]:
@@ -834,6 +864,17 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
             )
         checks.append("the photo's size and digest")
     return checks
+
+
+def _space(
+    given: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None, file: Path | None
+) -> LabelSpace | None:
+    """Return the label space that was given, else the one of the settings' file."""
+    if isinstance(given, LabelSpace):
+        return given
+    if isinstance(given, Mapping):
+        return LabelSpace(given)
+    return None if file is None else LabelSpace.from_file(file)
 
 
 def native_radius(radius: float, gain: float, rounding: float) -> float:

@@ -71,7 +71,7 @@ class Top1:
     @property
     def description(self) -> dict[str, Any]:
         """A JSON-ready dict that `parse_target` makes the same target of."""
-        return {"target": "top1", "space": _classes(self.space)}
+        return {"target": "top1", "space": _described(self.space)}
 
     def vote(self, answer: Answer | None) -> Vote:
         """Return `top1` of the answer."""
@@ -141,11 +141,11 @@ class Presence:
         }
 
     def vote(self, answer: Answer | None) -> Vote:
-        """Return a JSON list of those labels that are present."""
+        """Return JSON: those labels that are present, and the score that makes them so."""
         if answer is None:
             return None
         present = {label_key(name) for name in _present(answer, self.score)}
-        return json.dumps([name for name in self.labels if label_key(name) in present])
+        return json.dumps([[n for n in self.labels if label_key(n) in present], self.score])
 
     def agrees(self, plain: Answer, decision: Decision) -> bool | None:
         """Whether every claim holds of the plain answer."""
@@ -164,6 +164,7 @@ class Presence:
         return PresenceTest(
             self.labels,
             self.wanted,
+            self.score,
             sigma=sigma,
             alpha=alpha,
             max_votes=max_votes,
@@ -196,16 +197,16 @@ class MostSpecific:
         return {"target": "most-specific", "score": self.score}
 
     def vote(self, answer: Answer | None) -> Vote:
-        """Return JSON: the top label with its parents, and what else is present."""
+        """Return JSON: the top label with its parents, what else is present, and the score."""
         if answer is None:
             return None
         present = _present(answer, self.score)
         name = top1(answer)
         if name is None or name not in present:
-            return json.dumps([[], sorted(present)])
+            return json.dumps([[], sorted(present), self.score])
         parents = next(label.parents for label in answer.labels if label.name == name)
         chain = list(dict.fromkeys((name, *parents)))
-        return json.dumps([chain, sorted(present.difference(chain))])
+        return json.dumps([chain, sorted(present.difference(chain)), self.score])
 
     def agrees(self, plain: Answer, decision: Decision) -> bool | None:
         """Whether every claim holds of the plain answer."""
@@ -222,7 +223,12 @@ class MostSpecific:
     ) -> MostSpecificTest:
         """Return a `MostSpecificTest`; it takes one wanted radius."""
         return MostSpecificTest(
-            sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
+            self.score,
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+            radius=radius,
+            delta=delta,
         )
 
 
@@ -245,7 +251,7 @@ class TopK:
     @property
     def description(self) -> dict[str, Any]:
         """A JSON-ready dict that `parse_target` makes the same target of."""
-        return {"target": "top-k", "k": self.k, "space": _classes(self.space)}
+        return {"target": "top-k", "k": self.k, "space": _described(self.space)}
 
     def vote(self, answer: Answer | None) -> Vote:
         """Return `top1` of the answer: shares are of first places."""
@@ -294,7 +300,7 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
     }
     try:
         if fields.get("space") is not None:
-            fields["space"] = LabelSpace(fields["space"])
+            fields["space"] = LabelSpace.parse(fields["space"])
         return makers[kind](**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
@@ -303,8 +309,8 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
         ) from error
 
 
-def _classes(space: LabelSpace | None) -> dict[str, list[str]] | None:
-    return None if space is None else {name: list(labels) for name, labels in space.classes.items()}
+def _described(space: LabelSpace | None) -> dict[str, Any] | None:
+    return None if space is None else space.description
 
 
 def _present(answer: Answer, score: float) -> set[str]:

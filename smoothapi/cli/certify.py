@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,7 +46,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             click.option(
                 "--labels",
                 type=click.Path(dir_okay=False, path_type=Path),
-                help="JSON or TOML file {class: [provider labels]}.",
+                help="TOML or JSON file of your classes: {class: [provider labels]}.",
             ),
             click.option("--plain/--no-plain", default=None, help="Ask for the plain label too."),
             click.option("--denoiser", help="default, none, or a .safetensors file."),
@@ -113,8 +112,7 @@ def _with_smoother(options: dict[str, Any], as_json: bool, ask: Callable[[Smooth
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
     try:
-        labels = options.pop("labels")
-        with Smoother(labels=_label_table(labels) if labels else None, **options) as smoother:
+        with Smoother(**options) as smoother:
             return ask(smoother)
     except SmoothAPIError as error:
         if not as_json:
@@ -145,20 +143,6 @@ def _target(text: str) -> Target | Literal["top1"]:
         f"--target {text!r} is none of top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE "
         "and most-specific:SCORE; for example present:Weapon:0.8."
     )
-
-
-def _label_table(path: Path) -> dict[str, list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The label file {str(path)!r} cannot be read: {error}.") from error
-    if not isinstance(table, dict) or not all(
-        isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-        for labels in table.values()
-    ):
-        raise UsageError(f"The label file {str(path)!r} must map classes to lists of labels.")
-    return table
 
 
 def _each(
