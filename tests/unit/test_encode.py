@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smoothapi.encode import Codec
+from smoothapi.encode import Codec, _largest_png
 from smoothapi.errors import UsageError
 
 
@@ -56,6 +56,52 @@ def test_small_pictures_are_enlarged_to_what_the_provider_takes(size, expected):
 def test_the_version_tells_apart_what_changes_the_pixels():
     versions = {Codec().version, Codec("jpeg").version, Codec(min_side=80).version}
     assert len(versions) == 3
+
+
+@pytest.mark.parametrize(("above", "kind"), [(10**6, "PNG"), (0, "JPEG")])
+def test_what_is_too_large_as_png_is_sent_as_jpeg(above, kind):
+    sent = picture(60, 40)
+    got, received = decoded(Codec(jpeg_above=above).encode(sent))
+    assert got == kind
+    if kind == "JPEG":
+        assert Codec(jpeg_above=above).encode(sent) == Codec("jpeg").encode(sent)
+    else:
+        assert np.array_equal(sent, received)
+
+
+def test_each_picture_is_judged_by_its_own_bytes():
+    """The same pixels are always sent the same way, whatever was sent before."""
+    plain, noisy = np.zeros((40, 60, 3), np.uint8), picture(60, 40)
+    codec = Codec(jpeg_above=len(Codec().encode(noisy)) - 1)
+    kinds = [decoded(codec.encode(each))[0] for each in (plain, noisy, plain, noisy)]
+    assert kinds == ["PNG", "JPEG", "PNG", "JPEG"]
+    exactly = Codec(jpeg_above=len(Codec().encode(noisy)))
+    assert decoded(exactly.encode(noisy))[0] == "PNG"
+
+
+def test_the_rule_is_in_the_version_only_where_it_can_apply():
+    codec = Codec(jpeg_above=4_000_000, min_side=80)
+    assert codec.for_size((224, 224)).version == Codec(min_side=80).version
+    assert codec.for_size((1000, 1000)).version == Codec(min_side=80).version
+    assert codec.for_size((1200, 1200)) is codec
+    assert "jpeg-above-4000000" in codec.version
+    assert "libjpeg" in codec.version
+    assert "zlib" in codec.version
+    assert Codec(jpeg_above=1).version != Codec(jpeg_above=2).version
+    assert Codec("jpeg", jpeg_above=1).version == Codec("jpeg").version
+    small = Codec(jpeg_above=20_000, min_side=80)  # judged by the size that is sent
+    assert small.for_size((10, 10)) is small
+    assert Codec(jpeg_above=20_000).for_size((10, 10)) == Codec()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1))
+def test_no_png_is_larger_than_the_bound(width, height, seed):
+    assert len(Codec().encode(picture(width, height, seed))) <= _largest_png((width, height))
+
+
+def test_no_large_png_is_larger_than_the_bound():
+    assert len(Codec().encode(picture(1500, 900))) <= _largest_png((1500, 900))
 
 
 def test_unknown_codecs_are_refused():

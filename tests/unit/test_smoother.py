@@ -620,6 +620,7 @@ def test_a_forged_claim_is_refused():
         replace(certificate, claims=(claim,)),
         replace(certificate, claims=()),
         replace(certificate, target=other),
+        replace(certificate, target={**certificate.target, "score": 0.7}),
         replace(certificate, target={"target": "nonsense"}),
         replace(certificate, votes=(("not json", certificate.total_votes),)),
     ):
@@ -644,3 +645,43 @@ def test_a_plan_refuses_nothing_that_can_be_done():
         plan = s.plan(PHOTO, 0.5, target=TopK(3))
         assert plan.expected == ()
         assert s.certify(PHOTO, 0.5, target=TopK(3)).label
+
+
+def test_variants_too_large_as_png_are_sent_as_jpeg_and_the_certificate_says_so():
+    """Each variant by its own bytes; the votes are those of one function, stored under its name."""
+    seen = []
+
+    class Watched(MockAdapter):
+        def ask(self, payloads):
+            seen.extend((payload[:4], len(payload)) for payload in payloads)
+            return super().ask(payloads)
+
+    def labeller(pixels):
+        return "bright" if pixels.mean() > 127 else "dark"
+
+    photo = np.full((64, 64, 3), 128, dtype=np.uint8)
+
+    def run(max_bytes):
+        seen.clear()
+        limits = Limits(batch=1, max_bytes=max_bytes)
+        adapter = Watched(labeller, labeller_id="brightness", limits=limits)
+        options = {"sigma": 0.05, "radius": "largest", "max_queries": 40, "plain": False}
+        with smoother(adapter, size=(64, 64), **options) as one:
+            return one.certify(photo)
+
+    png = run(10**6)
+    sizes = sorted(size for _, size in seen)
+    assert png.codec == "png/1"
+    middle = sizes[len(sizes) // 2]
+    mixed = run(middle)
+    kinds = {kind for kind, _ in seen}
+    assert len(kinds) == 2
+    assert max(size for _, size in seen) <= middle
+    assert mixed.codec.startswith(f"png/1+jpeg-above-{middle}+")
+    assert mixed.queries == mixed.attempts > 0  # nothing of the other function's was used
+    verify(mixed, photo)
+    again = run(middle)
+    assert again.queries == 0
+    assert again.votes == mixed.votes
+    with pytest.raises(UsageError, match="smaller working size"):
+        run(50)
