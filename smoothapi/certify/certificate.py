@@ -65,7 +65,8 @@ class Certificate:
             rounded down; 0 where nothing is certified.
         radius_requested: the radius asked for; None where the largest was asked for.
         radius_native: certified radius around the photo before the resize, rounded down.
-        p_lower: lower confidence bound of the label's share of votes, rounded down.
+        p_lower: lower confidence bound of the label's share of votes, rounded down; 0 where
+            nothing is certified.
         sigma: noise level.
         alpha: chance that the certificate is wrong.
         max_votes: most votes that were allowed.

@@ -64,7 +64,7 @@ def fixed_certify(
         reason=Reason.CERTIFIED if certified else failed,
         radius=radius,
         radii=(),
-        p_lower=p_low,
+        p_lower=p_low if certified else 0.0,
         votes=len(selection) + n,
         tally=dict(tally.most_common()),
         candidate=candidate,

@@ -2,6 +2,8 @@
 
 Votes are the text that `Presence.vote` and `MostSpecific.vote` make of an answer, so that they can
 be kept and replayed like labels; None is a variant that failed for good, and counts against all.
+Each vote names the least score at which a label counted as present, so that a certificate which
+claims another score does not follow from its votes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from smoothapi.certify.sequential import (
     check_max_votes,
     check_vote,
     needed_share,
+    one_radius,
 )
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -47,8 +50,9 @@ class PresenceTest:
     `SequentialCertify` covers both with one level.
 
     Args:
-        labels: the labels asked for; votes are JSON lists of those that are present.
+        labels: the labels asked for; votes are JSON, [those that are present, score].
         wanted: which outcome is worth a certificate; the other one then ends the run early.
+        score: the least score of a label that counts as present; of a vote it must be the same.
         sigma, alpha, max_votes, radius, delta: as for `SequentialCertify`.
     """
 
@@ -56,6 +60,7 @@ class PresenceTest:
         self,
         labels: Sequence[str],
         wanted: Wanted,
+        score: float,
         *,
         sigma: float,
         alpha: float,
@@ -66,6 +71,7 @@ class PresenceTest:
         check_alpha(alpha)
         self._labels = tuple(labels)
         self._wanted = wanted
+        self._score = score
         self._alpha = alpha
         self._tests = {
             label: SequentialCertify(
@@ -85,13 +91,13 @@ class PresenceTest:
         return all(test.done for test in self._tests.values())
 
     def add(self, vote: Vote) -> None:
-        """Count the next vote in order of index: a JSON list of the labels present, or None.
+        """Count the next vote in order of index: what `Presence.vote` made of the answer.
 
         Raises:
             UsageError: the test is done, or the vote is none of these.
         """
         check_vote(vote, done=self.done)
-        present = None if vote is None else frozenset(_names(vote))
+        present = None if vote is None else frozenset(_parts(vote, self._score, 1)[0])
         self._tally[vote] += 1
         for label, test in self._tests.items():
             if not test.done:
@@ -122,7 +128,7 @@ class PresenceTest:
             label=", ".join(f"{c.label} {c.relation}" for c in claims) or None,
             reason=Reason.CERTIFIED if claims else first.reason,
             radius=min((c.radius for c in claims), default=0.0),
-            p_lower=min((c.p_lower for c in claims), default=first.p_lower),
+            p_lower=min((c.p_lower for c in claims), default=0.0),
             votes=self._tally.total(),
             tally=dict(self._tally.most_common()),
             alpha=self._alpha,
@@ -169,8 +175,10 @@ class MostSpecificTest:
     whenever the run is stopped.
 
     Args:
+        score: the least score of a label that counts as present; of a vote it must be the same.
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
-        radius: the L2 radius wanted.
+        radius: the L2 radius wanted. Only one: at the largest of several, or of all, which label
+            is the most specific would depend on the radius.
         unlikely: a label is given up, and its parent tried for, as in `SequentialCertify`.
 
     Raises:
@@ -180,6 +188,7 @@ class MostSpecificTest:
 
     def __init__(
         self,
+        score: float,
         *,
         sigma: float,
         alpha: float,
@@ -190,10 +199,15 @@ class MostSpecificTest:
     ) -> None:
         check_alpha(alpha)
         check_max_votes(max_votes)
-        if not isinstance(radius, (int, float)):
-            raise UsageError("The most specific label is certified at one wanted radius: name it.")
+        radius = one_radius(radius, "The most specific label")
+        if radius is None:
+            raise UsageError(
+                "Which label is the most specific depends on the radius, so there is no largest: "
+                "name a radius, such as 0.25."
+            )
+        self._score = score
         self._alpha = alpha
-        self._radius = float(radius)
+        self._radius = radius
         self._share = needed_share(radius, sigma, delta)
         self._unlikely = unlikely
         self._ballot = Ballot(max_votes)
@@ -221,7 +235,7 @@ class MostSpecificTest:
             UsageError: the test is done, or the vote is none of these.
         """
         check_vote(vote, done=self.done)
-        chain, others = ((), ()) if vote is None else _chain(vote)
+        chain, others = ((), ()) if vote is None else _parts(vote, self._score, 2)
         self._raw[vote] += 1
         names = frozenset((*chain, *others))
         for known in self._chains.values():
@@ -326,21 +340,30 @@ class MostSpecificTest:
         return best
 
 
-def _names(vote: str) -> list[str]:
+def _parts(vote: str, score: float, lists: int) -> list[tuple[str, ...]]:
+    """Return the lists of labels of a vote, which ends with the score.
+
+    Raises:
+        UsageError: it has another form, or another score.
+    """
     try:
-        names = json.loads(vote)
+        found = json.loads(vote)
     except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{vote!r} is no vote of this target: expected a JSON list of labels.")
-    return names
-
-
-def _chain(vote: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    try:
-        chain, others = json.loads(vote)
-        return tuple(_names(json.dumps(chain))), tuple(_names(json.dumps(others)))
-    except (TypeError, ValueError) as error:
+        found = None
+    if (
+        not isinstance(found, list)
+        or len(found) != lists + 1
+        or not all(isinstance(part, list) for part in found[:-1])
+        or not all(isinstance(name, str) for part in found[:-1] for name in part)
+    ):
+        form = "labels present" if lists == 1 else "a label with its parents, and others"
         raise UsageError(
-            f"{vote!r} is no vote of this target: expected a label with its parents, and others."
-        ) from error
+            f"{vote!r} is no vote of this target: expected JSON, {form}, and the least score."
+        )
+    *parts, given = found
+    if isinstance(given, bool) or given != score:
+        raise UsageError(
+            f"{vote!r} is no vote of this target: labels counted as present from a score of "
+            f"{given!r}, and here from {score!r}."
+        )
+    return [tuple(part) for part in parts]

@@ -143,8 +143,9 @@ class Decision:
         radius: L2 radius that is certified; 0.0 where none is. A radius asked for is returned
             unchanged; one found is rounded down.
         radii: the radii asked for, ascending; empty for the largest and for a prediction.
-        p_lower: lower bound of the candidate's share of votes, rounded down and before `delta` is
-            taken off; 0.0 where not even 1/2 is exceeded, and for a prediction.
+        p_lower: lower bound of the label's share of votes, rounded down and before `delta` is
+            taken off; 0.0 where nothing is certified (the levels hold for shares that certify, not
+            for smaller ones), and for a prediction.
         votes: how many were counted.
         tally: votes by label, most first; the key None stands for "no answer".
         candidate: the label certified, else the leader, None if no vote was for a label.
@@ -320,10 +321,8 @@ class SequentialCertify:
         votes = self._ballot.votes
         k = 0 if candidate is None else self._ballot.tally[candidate]
         p_low = self._p_lower
-        if self._radii and k:
-            p_low = p_lower(k, votes, self._level)
-            if self._reached:
-                p_low = max(p_low, self._shares[self._reached - 1])
+        if self._radii and self._reached:
+            p_low = max(p_lower(k, votes, self._level), self._shares[self._reached - 1])
         p_low = floor_to(p_low, SHARE_DECIMALS)
         radius = 0.0
         if self._reached:
@@ -658,6 +657,23 @@ def _ascending(radius: float | Sequence[float] | None) -> tuple[float, ...]:
     if not radii:
         raise UsageError("radius=(): name at least one radius, or None for the largest.")
     return radii
+
+
+def one_radius(radius: float | Sequence[float] | None, what: str) -> float | None:
+    """Return the radius wanted, None for the largest.
+
+    Raises:
+        UsageError: it is several; `what` begins the sentence.
+    """
+    if radius is None:
+        return None
+    if isinstance(radius, (int, float)):
+        check_radius(radius)
+        return float(radius)
+    raise UsageError(
+        f"{what} is certified at one radius in a run, not at several: run once for each. The "
+        "answers are the same, so the further runs cost next to nothing."
+    )
 
 
 def _too_few(what: str, sigma: float, alpha: float, least: int, max_votes: int) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.bounds import check_alpha, check_counts, check_radius, check_sigma
+from smoothapi.certify.bounds import check_alpha, check_counts, check_sigma
 from smoothapi.certify.evalue import log_evalue, rounded_down
 from smoothapi.certify.sequential import (
     RADIUS_DECIMALS,
@@ -44,6 +44,7 @@ from smoothapi.certify.sequential import (
     check_delta,
     check_max_votes,
     check_vote,
+    one_radius,
 )
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -160,19 +161,16 @@ class TopKTest:
         check_delta(delta)
         if k < 1:
             raise UsageError(f"k={k}: the best are at least one label.")
-        if radius is not None and not isinstance(radius, (int, float)):
-            raise UsageError("The k best are certified at one wanted radius, or None.")
+        radius = one_radius(radius, "That a label is among the k best")
         self._k = k
         self._sigma = sigma
         self._alpha = alpha
         self._delta = delta
         self._unlikely = unlikely
-        self._radius = None if radius is None else float(radius)
+        self._radius = radius
         self._ballot = Ballot(max_votes)
         self._since: dict[str, tuple[int, int, float]] = {}
         self._ended: Reason | None = None
-        if self._radius is not None:
-            check_radius(self._radius)
         self._best_case = self._fewest_more()
         if self._best_case is None:
             raise UnreachableRadiusError(
@@ -248,7 +246,7 @@ class TopKTest:
             reason=reason,
             radius=radius,
             radii=() if self._radius is None else (self._radius,),
-            p_lower=p_low,
+            p_lower=p_low if certified else 0.0,
             votes=ballot.votes,
             tally=ballot.sorted_tally(),
             candidate=leader,

@@ -25,10 +25,11 @@ def test_claims_of_presence_are_rarely_wrong() -> None:
     wrong = 0
     for run in rng.random((runs, CAP, 3)) < q:
         test = PresenceTest(
-            ("a", "b", "c"), "either", sigma=1.0, alpha=ALPHA, max_votes=CAP, radius=0.3
+            ("a", "b", "c"), "either", 0.5, sigma=1.0, alpha=ALPHA, max_votes=CAP, radius=0.3
         )
         for a, b, no_c in run:
-            test.add(json.dumps([x for x, here in (("a", a), ("b", b), ("c", not no_c)) if here]))
+            present = [x for x, here in (("a", a), ("b", b), ("c", not no_c)) if here]
+            test.add(json.dumps([present, 0.5]))
             if test.done:
                 break
         wrong += bool(test.result().claims)
@@ -39,7 +40,11 @@ def test_claims_of_presence_are_rarely_wrong() -> None:
 def chains(shares: tuple[float, float], runs: int, seed: int) -> list[str]:
     """Return votes: the leaf with its parent, the parent through another leaf, or neither."""
     leaf, parent = shares
-    kinds = ('[["leaf", "parent"], []]', '[["twin", "parent"], []]', '[["rock"], []]')
+    kinds = (
+        '[["leaf", "parent"], [], 0.5]',
+        '[["twin", "parent"], [], 0.5]',
+        '[["rock"], [], 0.5]',
+    )
     rng = np.random.default_rng(seed)
     drawn = rng.choice(3, size=(runs, CAP), p=[leaf, parent - leaf, 1.0 - parent])
     return [[kinds[i] for i in run] for run in drawn]  # type: ignore[misc]
@@ -52,7 +57,9 @@ def test_the_most_specific_claim_is_rarely_wrong(shares: str) -> None:
     runs = 400
     wrong = 0
     for run in chains(given, runs, 72):
-        test = MostSpecificTest(sigma=1.0, alpha=ALPHA, max_votes=CAP, radius=0.3, unlikely=0.0)
+        test = MostSpecificTest(
+            0.5, sigma=1.0, alpha=ALPHA, max_votes=CAP, radius=0.3, unlikely=0.0
+        )
         for vote in run:
             test.add(vote)
             if test.done:
@@ -163,10 +170,12 @@ def test_top_k_claims_are_rarely_wrong() -> None:
 def test_a_label_with_two_parents_lends_neither_the_presence_of_the_other() -> None:
     """X is under P1 and under P2. Each is present in 7 of 10 answers, below the share asked for."""
     rng = np.random.default_rng(5)
-    votes = [json.dumps(v) for v in ([["X", "P1", "P2"], []], [["P1"], []], [["P2"], []])]
+    votes = [
+        json.dumps(v) for v in ([["X", "P1", "P2"], [], 0.5], [["P1"], [], 0.5], [["P2"], [], 0.5])
+    ]
     wrong = 0
     for _ in range(200):
-        test = MostSpecificTest(sigma=0.25, alpha=ALPHA, max_votes=150, radius=0.25)
+        test = MostSpecificTest(0.5, sigma=0.25, alpha=ALPHA, max_votes=150, radius=0.25)
         for index in rng.choice(3, size=150, p=[0.4, 0.3, 0.3]):
             test.add(votes[index])
             if test.done:

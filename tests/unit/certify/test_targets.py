@@ -81,12 +81,32 @@ def test_an_unbroken_run_needs_what_it_said(target: Target) -> None:
 
 
 def test_presence_looks_at_scores_and_parents() -> None:
-    assert json.loads(Presence("bird", 0.5).vote(ROBIN) or "") == ["bird"]
-    assert json.loads(Presence("Rock", 0.5).vote(BIRD) or "") == []
-    assert json.loads(Presence("Rock", 0.3).vote(BIRD) or "") == ["Rock"]
-    assert json.loads(Presence(["Gun", "Animal"], 0.5).vote(ROBIN) or "") == ["Animal"]
-    assert json.loads(Presence("Bird", 0.5).vote(NOTHING) or "") == []
+    assert json.loads(Presence("bird", 0.5).vote(ROBIN) or "") == [["bird"], 0.5]
+    assert json.loads(Presence("Rock", 0.5).vote(BIRD) or "") == [[], 0.5]
+    assert json.loads(Presence("Rock", 0.3).vote(BIRD) or "") == [["Rock"], 0.3]
+    assert json.loads(Presence(["Gun", "Animal"], 0.5).vote(ROBIN) or "") == [["Animal"], 0.5]
+    assert json.loads(Presence("Bird", 0.5).vote(NOTHING) or "") == [[], 0.5]
     assert Presence("Bird", 0.5).vote(None) is None
+
+
+@pytest.mark.parametrize("kind", [lambda s: Presence("Bird", s), MostSpecific])
+@pytest.mark.parametrize("answer", [BIRD, NOTHING])
+def test_votes_of_another_score_are_refused(kind: Any, answer: Answer) -> None:
+    vote = kind(0.5).vote(answer)
+    kind(0.5).start(**SETTINGS).add(vote)
+    with pytest.raises(UsageError, match=r"from a score of 0\.5, and here from 0\.6"):
+        kind(0.6).start(**SETTINGS).add(vote)
+
+
+@pytest.mark.parametrize("target", [MostSpecific(0.5), TopK(2)])
+def test_several_radii_are_refused_by_name_where_they_make_no_sense(target: Target) -> None:
+    with pytest.raises(UsageError, match="run once for each"):
+        target.start(**SETTINGS | {"radius": (0.1, 0.2)})
+
+
+def test_there_is_no_largest_radius_of_the_most_specific_label() -> None:
+    with pytest.raises(UsageError, match="name a radius"):
+        MostSpecific(0.5).start(**SETTINGS | {"radius": None})
 
 
 def test_presence_certifies_either_way() -> None:
