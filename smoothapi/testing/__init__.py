@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smoothapi.testing.assertions import assert_abstained, assert_certified
     from smoothapi.testing.colours import by_colour
     from smoothapi.testing.contract import AdapterContract, unused_port
     from smoothapi.testing.faults import Fault, Faults
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from smoothapi.testing.latency import Latency
 
 _HOMES = {
+    "smoothapi.testing.assertions": ("assert_abstained", "assert_certified"),
     "smoothapi.testing.colours": ("by_colour",),
     "smoothapi.testing.contract": ("AdapterContract", "unused_port"),
     "smoothapi.testing.faults": ("Fault", "Faults"),
@@ -33,6 +35,8 @@ __all__ = [
     "Probabilities",
     "Recorded",
     "Table",
+    "assert_abstained",
+    "assert_certified",
     "by_colour",
     "picture_digest",
     "unused_port",
