@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/photos/school_bus.jpg
 
-.PHONY: demo test lint types wheel bench clean
+.PHONY: demo test lint types wheel docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -28,6 +28,10 @@ types: $(VENV)/.ready-dev
 wheel: $(VENV)/.ready-dev
 	PYTHON=$(BIN)/python tests/wheel.sh
 
+# Any warning is an error: a reference that leads nowhere, a page in no table of contents.
+docs: $(VENV)/.ready-dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/overhead.py
 
@@ -45,4 +49,4 @@ $(VENV)/.ready-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@ $(VENV)/.ready
 
 clean:
-	rm -rf $(VENV) .cache build dist
+	rm -rf $(VENV) .cache build dist docs/_build

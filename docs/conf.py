@@ -1,0 +1,32 @@
+"""How the documentation is built: `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from smoothapi import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "smoothapi"
+author = "The smoothapi maintainers"
+project_copyright = "the smoothapi maintainers, Apache-2.0"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "facts"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+nitpicky = False
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"smoothapi {__version__}"
+html_show_sourcelink = False
+html_copy_source = False
