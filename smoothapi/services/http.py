@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _THREADS = 256  # the largest concurrency of a Smoother
 _DROPS = 16
+_PATIENCE = 4  # times the largest body are read before the line is cut
 _GRACE = 3.0  # seconds that requests under way have when the service is closed
 _TRANSPORT = "smoothapi.transport"
 _WORDED = {
@@ -182,9 +183,10 @@ class _Endpoint:
     async def answer(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Read one request, and answer it or fail as planned."""
         began = time.monotonic()
-        body = await self._body(receive)
-        if body is None:
+        taken = await self._body(receive)
+        if taken is None:
             return
+        body, endless = taken
         call = _call(route, scope, body)
         received, question, refusal = await self._run(
             partial(
@@ -199,6 +201,8 @@ class _Endpoint:
         line = _Line(scope, receive, send, self.stopping)
         try:
             status = await self._carry(line, received, question, refusal, began)
+            if endless:
+                await line.close()
         finally:
             self._service.done(received, status, began)
 
@@ -273,8 +277,11 @@ class _Endpoint:
             return (("retry-after", formatdate(time.time() + seconds, usegmt=True)),)
         return ()
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """Return the body; one byte over the limit if it is longer; None if the caller left."""
+    async def _body(self, receive: Receive) -> tuple[bytes, bool] | None:
+        """Return the body, and whether its caller still sends; None if the caller left.
+
+        Of a body over the limit there is one byte more than that.
+        """
         most = self._wire.max_body + 1
         chunks: list[bytes] = []
         kept = seen = 0
@@ -288,8 +295,8 @@ class _Endpoint:
                 chunks.append(chunk[: most - kept])
                 kept += len(chunks[-1])
             # Callers read no answer while they send, so a little more than is taken is read.
-            if not message.get("more_body") or seen > 4 * most:
-                return b"".join(chunks)
+            if not message.get("more_body") or seen > _PATIENCE * most:
+                return b"".join(chunks), bool(message.get("more_body"))
 
     async def _run(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -355,6 +362,11 @@ class _Line:
 
     async def _body(self, part: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def close(self) -> None:
+        """End the connection after what was sent: the caller may send on, nobody listens."""
+        self._transport.close()
+        await asyncio.sleep(0)
 
     async def cut(self, *, reset: bool = False) -> None:
         """End the connection with nothing said; with `reset`, the caller sees ECONNRESET."""

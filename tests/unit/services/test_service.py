@@ -1,0 +1,546 @@
+"""What all local services do alike, seen through the real SDKs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from smoothapi.answer import Answer, Label
+from smoothapi.errors import (
+    FatalError,
+    MissingExtraError,
+    PermanentError,
+    ThrottledError,
+    TransientError,
+    UsageError,
+)
+from smoothapi.services import PROVIDERS, serve
+from smoothapi.testing import by_colour
+from smoothapi.testing.faults import Fault
+from tests.unit.services.conftest import picture
+
+ON_HTTP = [name for name in PROVIDERS if name != "google-grpc"]
+RED = [("red", 0.75), ("bright", 0.2876)]
+
+
+def shown(call):
+    """Return the error that a call ends with, by class and what identifies it; None if none."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  whatever the SDK raises is what is looked at
+        response = getattr(error, "response", None)
+        code = response["Error"]["Code"] if isinstance(response, dict) else None
+        status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+        return type(error).__name__, code or status or error.args[0], str(error)
+    return None
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_picture_is_labelled_counted_and_billed(provider, calling):
+    data = picture()
+    with serve(provider, by_colour) as service:
+        assert calling(service).ask(data) == [
+            (name, pytest.approx(score, abs=1e-6)) for name, score in RED
+        ]
+        [received] = service.received
+        assert (received.number, received.pictures, service.billed) == (0, 1, 1)
+        assert (received.sizes, received.bytes) == (((120, 100),), (len(data),))
+        assert received.digests == (hashlib.sha256(data).hexdigest(),)
+        assert (received.refused, received.fault) == ("", None)
+        assert received.body >= len(data)
+        assert received.operation
+        assert "user-agent" in received.headers_seen
+        assert "emulated" not in repr(received)  # no key
+
+
+@pytest.mark.parametrize(
+    ("provider", "error"),
+    [
+        ("aws", "InvalidImageFormatException"),
+        ("google", "3 Bad image data."),
+        ("google-grpc", "3 Bad image data."),
+        ("azure", 400),
+        ("azure4", 400),
+        ("clarifai", 400),
+    ],
+)
+def test_what_is_no_picture_is_refused_and_not_billed(provider, error, calling):
+    cut = picture(kind="JPEG")[:300]
+    with serve(provider, by_colour) as service:
+        caller = calling(service)
+        for data in (b"no picture", cut, b"\x89PNG\r\n\x1a\n" + bytes(100)):
+            assert shown(lambda data=data: caller.ask(data))[1] == error
+        assert service.billed == 0
+        assert len(service.received) == 3
+        assert [received.pictures for received in service.received] == [0, 0, 0]
+
+
+SHOWN = {
+    # fault: what each SDK makes of it, by class and code
+    "aws": {
+        "429": ("ThrottlingException", "ThrottlingException"),
+        "429-wait": (
+            "ProvisionedThroughputExceededException",
+            "ProvisionedThroughputExceededException",
+        ),
+        "429-date": (
+            "ProvisionedThroughputExceededException",
+            "ProvisionedThroughputExceededException",
+        ),
+        "500": ("InternalServerError", "InternalServerError"),
+        "503": ("ClientError", "ServiceUnavailableException"),
+        "403": ("AccessDeniedException", "AccessDeniedException"),
+        "quota": ("LimitExceededException", "LimitExceededException"),
+        "reset": ("ConnectionClosedError", None),
+        "timeout": ("ReadTimeoutError", None),
+        "late": ("ReadTimeoutError", None),
+        # botocore makes an answer without any labels of what is cut off or no JSON at all.
+        "half": ("KeyError", "Labels"),
+        "garbage": ("KeyError", "Labels"),
+        "inside": ("KeyError", "Labels"),
+    },
+    "google": {
+        "429": ("TooManyRequests", None),
+        "429-wait": ("TooManyRequests", None),
+        "429-date": ("TooManyRequests", None),
+        "500": ("InternalServerError", None),
+        "503": ("ServiceUnavailable", None),
+        "403": ("Forbidden", None),
+        "quota": ("TooManyRequests", None),
+        "reset": ("ConnectionError", None),
+        "timeout": ("ReadTimeout", None),
+        "late": ("ReadTimeout", None),
+        "half": ("ChunkedEncodingError", None),
+        "garbage": ("ParseError", None),
+        "inside": ("RuntimeError", "13 Internal server error. Unexpected feature response."),
+    },
+    "google-grpc": {
+        "429": ("ResourceExhausted", None),
+        "429-wait": ("ResourceExhausted", None),
+        "429-date": ("ResourceExhausted", None),
+        "500": ("InternalServerError", None),
+        "503": ("ServiceUnavailable", None),
+        "403": ("PermissionDenied", None),
+        "quota": ("ResourceExhausted", None),
+        "reset": ("ServiceUnavailable", None),
+        "timeout": ("DeadlineExceeded", None),
+        "late": ("DeadlineExceeded", None),
+        "half": ("InternalServerError", None),
+        "garbage": ("InternalServerError", None),
+        "inside": ("RuntimeError", "13 Internal server error. Unexpected feature response."),
+    },
+    "azure": {
+        "429": ("ComputerVisionErrorResponseException", 429),
+        "429-wait": ("ComputerVisionErrorResponseException", 429),
+        "429-date": ("ComputerVisionErrorResponseException", 429),
+        "500": ("ComputerVisionErrorResponseException", 500),
+        "503": ("ComputerVisionErrorResponseException", 503),
+        "403": ("ComputerVisionErrorResponseException", 403),
+        "quota": ("ComputerVisionErrorResponseException", 403),
+        "reset": ("ClientRequestError", None),
+        "timeout": ("ClientRequestError", None),
+        "late": ("ClientRequestError", None),
+        "half": ("ClientRequestError", None),
+        "garbage": ("DeserializationError", None),
+        "inside": None,  # tags that are None
+    },
+    "azure4": {
+        "429": ("HttpResponseError", 429),
+        "429-wait": ("HttpResponseError", 429),
+        "429-date": ("HttpResponseError", 429),
+        "500": ("HttpResponseError", 500),
+        "503": ("HttpResponseError", 503),
+        "403": ("HttpResponseError", 403),
+        "quota": ("HttpResponseError", 403),
+        "reset": ("ServiceResponseError", None),
+        "timeout": ("ServiceResponseTimeoutError", None),
+        "late": ("ServiceResponseTimeoutError", None),
+        "half": ("IncompleteReadError", None),
+        "garbage": ("JSONDecodeError", None),
+        "inside": None,
+    },
+    "clarifai": {
+        "429": ("ClarifaiError", 429),
+        "429-wait": ("ClarifaiError", 429),
+        "429-date": ("ClarifaiError", 429),
+        "500": ("ClarifaiError", 500),
+        "503": ("ClarifaiError", 503),
+        "403": ("ClarifaiError", 403),
+        "quota": ("ClarifaiError", 429),
+        "reset": ("ConnectionError", None),
+        "timeout": ("ReadTimeout", None),
+        "late": ("ReadTimeout", None),
+        "half": ("ChunkedEncodingError", None),
+        "garbage": ("JSONDecodeError", None),
+        "inside": ("ClarifaiError", 200),
+    },
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_each_fault_as_the_sdk_shows_it_and_only_late_is_billed(provider, calling):
+    assert set(SHOWN[provider]) == set(Fault) - {"slow"}
+    data = picture()
+    plan = ", ".join(f"1x{fault}" for fault in SHOWN[provider])
+    with serve(provider, by_colour, faults=plan, late=5.0) as service:
+        caller = calling(service, timeout=0.4)
+        for fault, expected in SHOWN[provider].items():
+            billed = service.billed
+            error = shown(lambda: caller.ask(data))
+            if expected is None:
+                assert error is None, fault
+            else:
+                name, code = expected
+                assert error[0] == name, (fault, error)
+                assert code in (None, error[1]), (fault, error)
+            assert service.billed - billed == (fault == "late"), fault
+        assert caller.ask(data)[0][0] == "red"  # and then all is well again
+        assert [str(r.fault) for r in service.received] == [*SHOWN[provider], "None"]
+        assert all(r.pictures == 1 and not r.refused for r in service.received)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_slow_answer_is_a_true_one(provider, calling):
+    with serve(provider, by_colour, faults="1xslow", drip=0.2) as service:
+        began = time.monotonic()
+        assert calling(service).ask(picture())[0][0] == "red"
+        assert time.monotonic() - began > 0.15
+        assert service.billed == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "pattern"),
+    [
+        ("429", None),
+        ("429-wait", r"7"),
+        ("429-date", r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"),
+    ],
+)
+@pytest.mark.parametrize("provider", ON_HTTP)
+def test_retry_after_as_seconds_as_date_or_not_at_all(provider, fault, pattern):
+    import re
+
+    import requests
+
+    with serve(provider, by_colour, faults=f"@1- {fault}", retry_after=7) as service:
+        response = requests.post(service.url + service.wire.paths[0], timeout=5)
+        told = response.headers.get("Retry-After")
+        assert told is None if pattern is None else re.fullmatch(pattern, told)
+
+
+def test_retry_after_over_grpc_is_a_detail(calling):
+    from google.api_core.exceptions import ResourceExhausted
+
+    with serve("google-grpc", by_colour, faults="1x429-wait", retry_after=2.5) as service:
+        with pytest.raises(ResourceExhausted) as caught:
+            calling(service).ask(picture())
+        [delay] = [d.retry_delay for d in caught.value.details if hasattr(d, "retry_delay")]
+        assert (delay.seconds, delay.nanos) == (2, 500_000_000)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_32_callers_are_labelled_at_the_same_time(provider, calling):
+    together = threading.Barrier(32)
+
+    def backend(pixels):
+        together.wait(20)  # each waits for the other 31
+        return by_colour(pixels)
+
+    colours = [(8 * i, 255 - 8 * i, 40) for i in range(32)]
+    with serve(provider, backend) as service:
+        caller = calling(service, timeout=25)
+        with ThreadPoolExecutor(32) as pool:
+            answers = list(pool.map(lambda colour: caller.ask(picture(colour)), colours))
+        assert service.billed == 32
+        assert sorted(r.number for r in service.received) == list(range(32))
+    assert len({r.digests for r in service.received}) == 32
+    for (red, green, blue), answer in zip(colours, answers, strict=True):
+        assert dict(answer)["bright"] == pytest.approx((red + green + blue) / 765, abs=1e-3)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_closing_ends_what_hangs_and_leaves_no_thread(provider, calling):
+    before = set(threading.enumerate())
+    service = serve(provider, by_colour, faults="@1 timeout, @2 late", late=60)
+    caller = calling(service, timeout=30)
+    with ThreadPoolExecutor(2) as pool:
+        hanging = [pool.submit(shown, lambda: caller.ask(picture())) for _ in range(2)]
+        while len(service.received) < 2 or service.billed < 1:
+            time.sleep(0.005)
+        began = time.monotonic()
+        service.close()
+        assert time.monotonic() - began < 2
+        assert len([hung for hung in hanging if hung.result(5) is not None]) >= 1
+    service.close()  # twice does no harm
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", service.port), timeout=1).close()
+    deadline = time.monotonic() + 3
+    while any(
+        thread.name.startswith("smoothapi-") or "_serve" in thread.name
+        for thread in set(threading.enumerate()) - before
+    ):
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("provider", ON_HTTP)
+def test_a_body_over_the_limit_is_refused_in_the_providers_words(provider):
+    import requests
+
+    with serve(provider, by_colour) as service:
+        most = min(service.wire.max_body, 2**21)
+        service.wire.max_body = most  # the limit itself is asserted in each provider's test
+        url = service.url + service.wire.paths[0]
+        for body in (b"x" * (most + 1), iter([b"x" * 2**16] * (most // 2**16 + 1))):
+            response = requests.post(url, data=body, timeout=10)
+            assert 400 <= response.status_code < 500
+            response.json()
+        assert [r.refused != "" for r in service.received] == [True, True]
+        assert service.received[0].body == most + 1  # not a byte more is kept
+        # Far too much is not even read to its end.
+        with socket.create_connection((service.host, service.port), timeout=10) as line:
+            line.sendall(
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 64
+            )
+            line.settimeout(10)
+            with pytest.raises(OSError):
+                while True:
+                    line.sendall(b"x" * 2**20)
+        response = requests.post(url, data=b"", timeout=5)
+        assert response.status_code >= 400
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ThrottledError("slow down"), "ThrottlingException"),
+        (TransientError("later"), "ServiceUnavailableException"),
+        (FatalError("never"), "AccessDeniedException"),
+        (PermanentError("nothing recorded"), "InvalidParameterException"),
+        (RuntimeError("SECRET"), "InternalServerError"),
+    ],
+)
+def test_a_backends_errors_become_the_providers(error, code, calling, caplog):
+    def backend(_):
+        raise error
+
+    with caplog.at_level(logging.WARNING), serve("aws", backend) as service:
+        name, shown_code, text = shown(lambda: calling(service).ask(picture()))
+        assert shown_code == code, name
+        assert "SECRET" not in text
+        assert service.billed == 0
+    assert ("RuntimeError" in caplog.text) == isinstance(error, RuntimeError)
+    assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    "labels", [[], None, "bus", [Label("a", 0.5)], Answer((Label("b", 0.25),))]
+)
+def test_whatever_a_labeller_may_return(provider, labels, calling):
+    with serve(provider, lambda _: labels) as service:
+        answer = calling(service).ask(picture())
+        expected = {"bus": [("bus", 1.0)]}.get(labels) if isinstance(labels, str) else None
+        if expected is None:
+            found = labels.labels if isinstance(labels, Answer) else labels or []
+            expected = [(label.name, label.score) for label in found]
+        assert answer == expected
+        assert service.billed == 1
+
+
+HOSTILE = [
+    "two\r\nX-Injected: yes",
+    "日本語 🚌",
+    "\x00\x1b[31m",
+    "<script>alert(1)</script>",
+    "q" * 5000,
+]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_labels_arrive_as_they_are_and_break_nothing(provider, calling):
+    labels = [(name, 0.5) for name in HOSTILE]
+    with serve(
+        provider, lambda _: Answer(tuple(Label(*pair) for pair in labels), "v\r\n1: 2")
+    ) as service:
+        assert calling(service).ask(picture()) == labels
+
+
+@pytest.mark.parametrize("provider", ON_HTTP)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b"[" * 200_000,
+        b'{"a":' * 50_000,
+        b'{"Image":{"Bytes":"AAAA"},"MinConfidence":1e999,"requests":1e999,"inputs":1e999}',
+        b'{"Image":{"Bytes":NaN},"requests":NaN,"inputs":NaN}',
+        b'{"Image":{"Bytes":"%%%"},"requests":[{"image":{"content":"%%%"}}],"inputs":[{"data":{"image":{"base64":"%%%"}}}]}',
+        b'{"Image":7,"requests":[7],"inputs":[7]}',
+        b'{"Image":{"Bytes":7},"requests":[{"image":7}],"inputs":[{"data":7}]}',
+        b'{"Image":{"Bytes":"AAAA"},"MaxLabels":' + b"9" * 5000 + b',"requests":[{"features":[{"maxResults":' + b"9" * 5000 + b'}]}],"inputs":[{}]}',
+        b'{"Image":{"Bytes":"AAAA"},"MaxLabels":99999999999,"requests":[{"features":[{"maxResults":99999999999}]}],"inputs":[{}]}',
+        b'{"Image":{"Bytes":"' + "é".encode() + b'"},"requests":[{"image":{"content":"' + "é".encode() + b'"}}],"inputs":[{"data":{"image":{"base64":"' + "é".encode() + b'"}}}]}',
+        b'{"Image":{"Bytes":"\\ud800"},"requests":[{"\\ud800":1}],"inputs":[{"data":{"image":{"base64":"\\ud800"}}}]}',
+    ],
+)  # fmt: skip
+def test_hostile_bodies_are_refused_and_nothing_breaks(provider, body, caplog):
+    import requests
+
+    headers = {
+        "aws": {
+            "X-Amz-Target": "RekognitionService.DetectLabels",
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Date": "20261122T000000Z",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=k/20261122/us-east-1/rekognition/"
+            "aws4_request, SignedHeaders=host, Signature=00",
+        },
+        "google": {"Content-Type": "application/json"},
+        "azure": {"Ocp-Apim-Subscription-Key": "k", "Content-Type": "application/octet-stream"},
+        "azure4": {"Ocp-Apim-Subscription-Key": "k", "Content-Type": "application/octet-stream"},
+        "clarifai": {"Authorization": "Key k", "Content-Type": "application/json"},
+    }[provider]
+    paths = {"clarifai": "/v2/users/u/apps/a/models/m/outputs"}
+    query = "?api-version=2023-10-01&features=tags" if provider == "azure4" else ""
+    with caplog.at_level(logging.DEBUG, "smoothapi"), serve(provider, by_colour) as service:
+        path = paths.get(provider, service.wire.paths[0])
+        response = requests.post(service.url + path + query, data=body, headers=headers, timeout=10)
+        text = response.text
+        assert response.status_code == (200 if "responses" in text else 400), text
+        assert "error" in text or "Code" in text or '"code":' in text
+        assert service.billed == 0
+        assert len(service.received) == 1
+    assert not caplog.records  # nothing that the service did not foresee
+
+
+@pytest.mark.parametrize("provider", ON_HTTP)
+def test_other_paths_and_methods_are_not_found(provider):
+    import requests
+
+    with serve(provider, by_colour) as service:
+        session = requests.Session()
+        for method, path in [
+            ("GET", service.wire.paths[0]),
+            ("DELETE", service.wire.paths[0]),
+            ("POST", "/elsewhere"),
+            ("POST", "/..%2f..%2fetc/passwd"),
+            ("POST", "//" + service.wire.paths[0].strip("/")),
+            ("POST", "/%0d%0aX-Injected:%20yes"),
+        ]:
+            response = session.request(
+                method,
+                service.url + path,
+                timeout=5,
+                headers={"Ocp-Apim-Subscription-Key": "k", "Authorization": "Key k"},
+            )
+            assert 400 <= response.status_code < 500, (method, path, response.text)
+            assert "X-Injected" not in response.headers
+            response.json()
+        session.close()
+        assert [r.operation for r in service.received][2:] == ["", "", "", ""]
+        assert all(r.refused for r in service.received)
+
+
+def test_garbage_that_is_no_http_leaves_the_service_alive(calling, caplog):
+    with serve("aws", by_colour) as service:
+        for noise in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9\r\n\r\n", b"\r\n" * 50):
+            with socket.create_connection((service.host, service.port), timeout=5) as line:
+                line.sendall(noise)
+        with socket.create_connection((service.host, service.port), timeout=5) as line:
+            line.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        assert calling(service).ask(picture())[0][0] == "red"
+        assert len(service.received) == 1  # a request that never was complete is none
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_only_the_key_is_let_in(provider, calling):
+    refused = {
+        "aws": "UnrecognizedClientException",
+        "google": "400 POST",
+        "google-grpc": "403 Method doesn't allow unregistered callers",
+        "azure": 401,
+        "azure4": 401,
+        "clarifai": 401,
+    }
+    with serve(provider, by_colour, key="right") as service:
+        error = shown(lambda: calling(service, key="wrong").ask(picture()))
+        assert str(error[1]) in str(refused[provider]) or str(refused[provider]) in error[2], error
+        assert service.billed == 0
+        if provider != "google-grpc":
+            assert calling(service, key="right").ask(picture())[0][0] == "red"
+        assert all("right" not in repr(r) and "wrong" not in repr(r) for r in service.received)
+
+
+def test_latency_is_what_each_answer_takes_at_least(calling):
+    done = []
+    with serve(
+        "aws", by_colour, latency="empirical 0.15 0.2", on_done=lambda *it: done.append(it)
+    ) as service:
+        caller = calling(service)
+        for _ in range(3):
+            caller.ask(picture())
+        time.sleep(0.05)
+    assert [status for _, status, _ in done] == ["200"] * 3
+    assert all(0.149 < seconds < 2 for _, _, seconds in done)
+
+
+def test_who_looks_on_cannot_break_an_answer(calling, caplog):
+    def on_done(*_):
+        raise RuntimeError("no")
+
+    with serve("aws", by_colour, on_done=on_done) as service:
+        assert calling(service).ask(picture())
+    assert "on_done" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"retry_after": -1}, {"late": float("nan")}, {"drip": 1e9}])
+def test_times_must_be_times(options):
+    with pytest.raises(UsageError, match="seconds"):
+        serve("aws", by_colour, **options)
+
+
+def test_a_port_that_is_taken_and_a_provider_that_is_none():
+    with serve("aws", by_colour) as service:
+        for provider in ("aws", "google-grpc"):
+            with pytest.raises(UsageError, match="port"):
+                serve(provider, by_colour, port=service.port)
+    with pytest.raises(UsageError, match="clarifai"):
+        serve("amazon", by_colour)
+
+
+@pytest.mark.parametrize(
+    ("provider", "missing", "extra"),
+    [("aws", "uvicorn", "emulate"), ("google-grpc", "grpc", "google")],
+)
+def test_a_missing_package_is_named_with_its_extra(provider, missing, extra, monkeypatch):
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("smoothapi.services.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    from smoothapi.services.service import serve as fresh
+
+    with pytest.raises(MissingExtraError, match=rf"\[{extra}\]"):
+        fresh(provider, by_colour)
+
+
+def test_importing_services_loads_no_server_no_sdk_and_no_torch():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, smoothapi.services as s; s.PROVIDERS; from smoothapi.services import serve\n"
+        "print([m for m in ('torch','boto3','google.cloud','grpc','azure','requests','uvicorn','starlette') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
