@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -24,7 +23,7 @@ from smoothapi.answer import Answer, printable
 from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import LabelSpace, label_key, top1
-from smoothapi.certify.planning import expected_queries
+from smoothapi.certify.planning import target_queries
 from smoothapi.certify.sequential import Decision, Reason, SequentialPredict, VoteTest
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
 from smoothapi.certify.verify import verify_claims
@@ -116,8 +115,9 @@ class Plan:
         stored: answers that the store already holds, of those that could be needed.
         at_least: queries to send if every further vote is for one label.
         at_most: queries to send if the cap is reached.
-        expected: votes by p, the label's true share of them: (p, mean); for the top label at a
-            wanted radius only.
+        expected: votes by p, the label's true share of them: (p, mean), at a wanted radius; what
+            is assumed of the other labels is said by `certify.target_queries`, which cannot tell
+            for `TopK`.
         dollars: price of 1,000 queries.
         price_date: date of the price list.
     """
@@ -410,30 +410,23 @@ class Smoother:
             votes += 1
         ahead = [self._answer(asked(index)) is not None for index in range(votes, most)]
         plain = self.settings.plain and self._answer(self._asked_plainly(image)) is None
-        expected: tuple[tuple[float, float], ...] = ()
-        if wanted != "largest" and isinstance(meant, Top1):
-            delta = noise_delta(image.pixels.size, self.settings.sigma)
-            expected = tuple(
-                (
-                    p,
-                    expected_queries(
-                        wanted,
-                        self.settings.sigma,
-                        self.settings.alpha,
-                        p,
-                        max_votes=most,
-                        delta=delta,
-                    ),
+        expected: list[tuple[float, float]] = []
+        if wanted != "largest":
+            settings = self.settings
+            delta = noise_delta(image.pixels.size, settings.sigma)
+            for p in (0.999, 0.99, 0.95, 0.9):
+                needed = target_queries(
+                    meant, wanted, settings.sigma, settings.alpha, p, max_votes=most, delta=delta
                 )
-                for p in (0.999, 0.99, 0.95, 0.9)
-            )
+                if needed is not None:
+                    expected.append((p, needed.mean))
         price = self._dispatcher.price
         return Plan(
             photo=image.name,
             stored=votes + sum(ahead),
             at_least=test.needed() - sum(ahead[: test.needed()]) + plain,
             at_most=(0 if test.done else ahead.count(False)) + plain,
-            expected=expected,
+            expected=tuple(expected),
             dollars=float(price.per_thousand),
             price_date=price.as_of,
         )
@@ -901,18 +894,4 @@ def _budgets(budget: Budget | str | Sequence[Budget] | None) -> Sequence[Budget]
 
 def _price(adapter: Adapter, override: Mapping[str, Any] | None) -> Price:
     """Return the adapter's price list, or the one that the settings give instead."""
-    if override is None:
-        return adapter.price
-    try:
-        return Price(
-            per_thousand=Decimal(str(override["per_thousand"])),
-            as_of=str(override.get("as_of", "")),
-            free_per_month=int(override.get("free_per_month", 0)),
-            steps=tuple((int(n), Decimal(str(p))) for n, p in override.get("steps", ())),
-        )
-    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
-        raise UsageError(
-            f"The price of {adapter.name} in the settings cannot be read ({error!r}). Write "
-            f"[prices.{adapter.name}] per_thousand = 1.0, and if need be as_of, free_per_month and "
-            "steps = [[1000000, 0.8]]."
-        ) from error
+    return adapter.price if override is None else Price.parse(override, adapter.name)

@@ -27,7 +27,7 @@ _COMMANDS = {
     "certify": ("smoothapi.cli.certify", "certify", "Certify the label of photos."),
     "predict": ("smoothapi.cli.certify", "predict", "Give the majority label, with no radius."),
     "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
-    "providers": ("smoothapi.cli.providers", "providers", "List the providers installed here."),
+    "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
     "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),

@@ -1,57 +1,344 @@
-"""`smoothapi providers`."""
+"""`smoothapi providers`: what there is, what it takes and costs; `check` asks one once."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import printable
+from smoothapi.answer import Answer, printable
+from smoothapi.errors import FatalError, ProviderError, SmoothAPIError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from smoothapi.config import Settings
+    from smoothapi.dispatch import Adapter, Credentials, Price, ProviderInfo
+
+_MOST_LABELS = 10
+_DECLINED = 1
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
-def providers(as_json: bool) -> int:
-    """List the providers that are installed, what they take and what they cost."""
-    from smoothapi import dispatch  # noqa: PLC0415
+@click.pass_context
+def providers(ctx: click.Context, as_json: bool) -> int:
+    """List the providers: installed or not, credentials, prices, limits. Sends nothing.
 
-    found = dispatch.providers()
-    if as_json:
-        rows = [
-            {
-                "name": info.name,
-                "package": info.distribution,
-                "usable": info.adapter is not None,
-                "problem": info.problem,
-                "per_thousand": float(info.adapter.price.per_thousand) if info.adapter else None,
-                "price_as_of": info.adapter.price.as_of if info.adapter else None,
-                "batch": info.adapter.limits.batch if info.adapter else None,
-                "max_bytes": info.adapter.limits.max_bytes if info.adapter else None,
-                "min_side": info.adapter.limits.min_side if info.adapter else None,
-                "formats": list(info.adapter.limits.formats) if info.adapter else None,
-            }
-            for info in found
-        ]
-        click.echo(json.dumps(rows))
+    Options of adapters are taken from the settings, as for every other command.
+    """
+    if ctx.invoked_subcommand is not None:
         return 0
+    from smoothapi import config, dispatch  # noqa: PLC0415
+
+    settings = config.resolve().settings
+    rows = [_row(info, settings) for info in dispatch.providers(settings.providers)]
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _show(rows)
+    return 0
+
+
+@providers.command()
+@click.argument("name")
+@click.option("--photo", type=click.Path(), help="A photo to send instead of a test picture.")
+@click.option("--yes", is_flag=True, help="Do not ask before a query that costs money.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
+    """Send one picture to the provider NAME, once, and say what came back and what it cost.
+
+    It is sent with no retry, outside of all budgets, and the answer is not kept.
+    """
+    from smoothapi import config, dispatch  # noqa: PLC0415
+
+    try:
+        settings = config.resolve().settings
+        adapter = dispatch.make_adapter(name, **settings.providers.get(name, {}))
+        try:
+            return _check(adapter, settings, photo, sure=yes, as_json=as_json)
+        finally:
+            adapter.close()
+    except SmoothAPIError as error:
+        if not as_json:
+            raise
+        _report(error)
+        return error.exit_code
+
+
+def _check(
+    adapter: Adapter, settings: Settings, photo: str | None, *, sure: bool, as_json: bool
+) -> int:
+    price = _price_of(adapter, settings)
+    cost = price.per_thousand / 1000
+    payload = _payload(adapter, settings, photo)
+    found = _credentials(adapter)
+    if cost and not sure and not _confirmed(adapter.name, price):
+        click.echo("Nothing was sent.", err=True)
+        return _DECLINED
+    began = time.monotonic()
+    try:
+        answer = _ask(adapter, payload)
+    except ProviderError as error:
+        error.provider = error.provider or adapter.name
+        if found is None or found.found:  # else there was nothing to sign in with
+            error.queries, error.cost = 1, float(cost)
+        raise
+    seconds = time.monotonic() - began
+    result = {
+        "schema": "smoothapi.check/1",
+        "provider": adapter.name,
+        "identity": dict(adapter.identity),
+        "labels": [{"name": label.name, "score": label.score} for label in answer.labels],
+        "model_version": answer.model_version,
+        "request_id": answer.request_id,
+        "bytes": len(payload),
+        "seconds": round(seconds, 3),
+        "cost": float(cost),
+        "price_as_of": price.as_of,
+        "credentials": found.where if found else None,
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        _show_check(answer, result, price)
+    return 0
+
+
+def _ask(adapter: Adapter, payload: bytes) -> Answer:
+    """Ask once.
+
+    Raises:
+        ProviderError: whatever the provider, or the adapter itself, did wrong.
+    """
+    try:
+        outcomes = list(adapter.ask([payload]))
+    except ProviderError:
+        raise
+    except Exception as error:
+        raise FatalError(
+            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
+            "smoothapi's provider errors: this is a defect of the adapter.",
+        ) from error
+    outcome = outcomes[0] if len(outcomes) == 1 else None
+    if isinstance(outcome, ProviderError):
+        raise outcome
+    if not isinstance(outcome, Answer):
+        raise FatalError(
+            f"The adapter {adapter.name!r} must return one Answer or ProviderError for one "
+            "picture: this is a defect of the adapter."
+        )
+    return outcome
+
+
+def _payload(adapter: Adapter, settings: Settings, photo: str | None) -> bytes:
+    """Return a picture as the provider takes it.
+
+    Raises:
+        UsageError: the photo cannot be used, or not with this provider.
+    """
+    from smoothapi.encode import Codec  # noqa: PLC0415
+    from smoothapi.image import load_image  # noqa: PLC0415
+
+    limits = adapter.limits
+    image = load_image(trial_picture() if photo is None else photo, size=settings.size)
+    name = settings.codec if settings.codec in limits.formats else limits.formats[0]
+    codec = Codec(
+        name,
+        min_side=limits.min_side,
+        jpeg_above=limits.max_bytes if name == "png" and "jpeg" in limits.formats else None,
+    )
+    longest = max(codec.size_of(image.size))
+    payload = codec.encode(image.to_uint8()) if longest <= limits.max_side else b""
+    if not payload or len(payload) > limits.max_bytes:
+        raise UsageError(
+            f"The picture would be sent with {longest:,} pixels and {len(payload):,} bytes; "
+            f"{adapter.name} takes up to {limits.max_side:,} and {limits.max_bytes:,}. Set a "
+            "smaller size."
+        )
+    return payload
+
+
+def trial_picture() -> NDArray[np.uint8]:
+    """Return a picture to try a provider with: a bright disc over a field, (224, 224, 3) uint8."""
+    import numpy as np  # noqa: PLC0415
+
+    rows, columns = np.mgrid[0:224, 0:224]
+    sky = np.stack([90 + rows // 4, 140 + rows // 4, 230 - rows // 8], axis=-1)
+    field = np.stack([60 + columns // 8, 130 - columns // 8, 50 + 0 * rows], axis=-1)
+    picture = np.where((rows > 150)[..., None], field, sky)
+    disc = (rows - 70) ** 2 + (columns - 150) ** 2 < 40**2
+    picture[disc] = (250, 220, 80)
+    return picture.astype(np.uint8)
+
+
+def _confirmed(name: str, price: Price) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"This sends one picture to {name}, which costs {_dollars(price)}, and there is nobody "
+            "to ask. Give --yes to send it. Nothing was sent."
+        )
+    return click.confirm(
+        f"This sends one picture to {name}, which costs {_dollars(price)}. Go on?", err=True
+    )
+
+
+def _dollars(price: Price) -> str:
+    date = f" by the price list of {price.as_of}" if price.as_of else ""
+    free = f" (the first {price.free_per_month:,} a month free)" if price.free_per_month else ""
+    return f"${price.per_thousand / 1000:.4f}{date}{free}"
+
+
+def _price_of(adapter: Adapter, settings: Settings) -> Price:
+    from smoothapi.dispatch import Price  # noqa: PLC0415
+
+    given = settings.prices.get(adapter.name)
+    return adapter.price if given is None else Price.parse(given, adapter.name)
+
+
+def _credentials(adapter: Adapter) -> Credentials | None:
+    """Return what the adapter found to sign in with; None if it needs nothing."""
+    from smoothapi.dispatch import NeedsCredentials  # noqa: PLC0415
+
+    return adapter.credentials() if isinstance(adapter, NeedsCredentials) else None
+
+
+def _row(info: ProviderInfo, settings: Settings) -> dict[str, Any]:
+    """Return what is known of a provider, ready for JSON."""
+    row: dict[str, Any] = {
+        "name": info.name,
+        "package": info.distribution,
+        "installed": info.installed,
+        "usable": info.adapter is not None,
+        "problem": info.problem,
+        **dict.fromkeys(
+            (
+                *("credentials", "where", "per_thousand", "price_as_of", "free_per_month"),
+                *("steps", "batch", "max_bytes", "max_request_bytes", "min_side", "max_side"),
+                *("formats", "per_second", "retires"),
+            )
+        ),
+    }
+    adapter = info.adapter
+    if adapter is None:
+        return row
+    try:  # a stranger's broken adapter must not hide the rest
+        price, limits, found = _price_of(adapter, settings), adapter.limits, _credentials(adapter)
+        row |= {
+            "credentials": found.found if found else None,
+            "where": found.where if found else None,
+            "per_thousand": float(price.per_thousand),
+            "price_as_of": price.as_of,
+            "free_per_month": price.free_per_month,
+            "steps": [[above, float(dollars)] for above, dollars in price.steps],
+            "batch": limits.batch,
+            "max_bytes": limits.max_bytes,
+            "max_request_bytes": limits.max_request_bytes,
+            "min_side": limits.min_side,
+            "max_side": limits.max_side,
+            "formats": list(limits.formats),
+            "per_second": limits.per_second,
+            "retires": getattr(adapter, "retires", None),
+        }
+    except UsageError:  # a price in the settings that cannot be read is the caller's
+        raise
+    except Exception as error:  # noqa: BLE001
+        row |= {"usable": False, "problem": f"{type(error).__name__}: {error}"}
+    with suppress(Exception):  # nor may one that cannot even be closed
+        adapter.close()
+    return row
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table()
-    for name in ("provider", "from", "per 1,000", "a request", "takes", "here"):
-        table.add_column(name)
-    for info in found:
-        if info.adapter is None:
-            row = ("", "", "", info.problem)
-        else:
-            price, limits = info.adapter.price, info.adapter.limits
-            row = (
-                f"${price.per_thousand}" + (f" ({price.as_of})" if price.as_of else ""),
-                str(limits.batch),
-                f"{', '.join(limits.formats)} up to {limits.max_bytes / 2**20:.1f} MiB",
-                "ready",
-            )
-        table.add_row(*(Text(printable(cell)) for cell in (info.name, info.distribution, *row)))
+    for column in ("provider", "here", "per 1,000", "a request", "a picture"):
+        table.add_column(column)
+    for row in rows:
+        cells = (row["name"], _here(row), *(_priced(row) if row["usable"] else ("", "", "")))
+        table.add_row(*(Text(_printable_lines(cell)) for cell in cells))
     Console().print(table)
-    return 0
+
+
+def _here(row: dict[str, Any]) -> str:
+    if not row["usable"]:
+        return f"{'not usable' if row['installed'] else 'not installed'}: {row['problem']}"
+    lines = {
+        None: "ready; needs no credentials",
+        True: f"credentials found: {row['where']}",
+        False: f"no credentials: {row['where']}",
+    }
+    ending = f"\nends on {row['retires']}" if row["retires"] else ""
+    return lines[row["credentials"]] + ending
+
+
+def _priced(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return price, limits of a request and limits of a picture, as lines."""
+    date = f" ({row['price_as_of']})" if row["price_as_of"] else ""
+    price = [f"${row['per_thousand']:.2f}{date}"]
+    if row["free_per_month"]:
+        price.append(f"first {row['free_per_month']:,} a month free")
+    price += [f"from {above:,}: ${dollars:.2f}" for above, dollars in row["steps"]]
+    request = [f"{row['batch']:,} picture{'s' * (row['batch'] > 1)}"]
+    if row["max_request_bytes"]:
+        request.append(f"{row['max_request_bytes'] / 1e6:.1f} MB")
+    if row["per_second"]:
+        request.append(f"{row['per_second']:g} a second")
+    picture = [
+        f"{', '.join(row['formats'])} up to {row['max_bytes'] / 1e6:.1f} MB",
+        f"sides {row['min_side']:,} to {row['max_side']:,}",
+    ]
+    return "\n".join(price), "\n".join(request), "\n".join(picture)
+
+
+def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    best = sorted(answer.labels, key=lambda label: (-label.score, label.name))[:_MOST_LABELS]
+    labels = [f"{label.name} {label.score:.3f}" for label in best] or ["none: a valid answer"]
+    if len(answer.labels) > len(best):
+        labels.append(f"and {len(answer.labels) - len(best)} more")
+    facts = [
+        ("labels", "\n".join(printable(label) for label in labels)),
+        ("model", answer.model_version or "the provider names none"),
+        ("request id", answer.request_id or "the provider gave none"),
+        ("sent", f"{result['bytes']:,} bytes, one request"),
+        ("time", f"{result['seconds']:.2f} s"),
+        ("cost", _dollars(price)),
+    ]
+    if result["credentials"]:
+        facts.append(("credentials", result["credentials"]))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in facts:
+        table.add_row(Text(name), Text(_printable_lines(value)))
+    console = Console()
+    console.print(Text(f"{printable(result['provider'])} answers", style="bold"))
+    console.print(table)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
+def _report(error: SmoothAPIError) -> None:
+    data = {
+        "schema": "smoothapi.error/1",
+        "error": type(error).__name__,
+        "message": str(error),
+        "queries": error.queries,
+        "cost": error.cost,
+    }
+    click.echo(json.dumps(data, ensure_ascii=False))
+    click.echo(f"smoothapi: {printable(str(error))}", err=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,27 @@ class Price:
             raise UsageError(
                 f"The steps of a price list ascend, above the free pictures; these are {starts}."
             )
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], name: str) -> Price:
+        """Return the price list that the settings give for the provider `name`.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        try:
+            return cls(
+                per_thousand=Decimal(str(given["per_thousand"])),
+                as_of=str(given.get("as_of", "")),
+                free_per_month=int(given.get("free_per_month", 0)),
+                steps=tuple((int(n), Decimal(str(p))) for n, p in given.get("steps", ())),
+            )
+        except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+            raise UsageError(
+                f"The price of {name} in the settings cannot be read ({error!r}). Write "
+                f"[prices.{name}] per_thousand = 1.0, and if need be as_of, free_per_month and "
+                "steps = [[1000000, 0.8]]."
+            ) from error
 
     def of(self, pictures: int, already: int = 0) -> Decimal:
         """Return the dollars for `pictures` more, after `already` in the same month."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
     from smoothapi.dispatch.contract import Adapter
@@ -26,12 +27,14 @@ class ProviderInfo:
         distribution: the installed package that brings it.
         adapter: the adapter, or None if it cannot be made here.
         problem: why it cannot, in words; "" if it can.
+        installed: whether the packages that it needs are.
     """
 
     name: str
     distribution: str
     adapter: Adapter | None
     problem: str = ""
+    installed: bool = True
 
 
 def provider_names() -> list[str]:
@@ -68,14 +71,21 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         ) from error
 
 
-def providers() -> list[ProviderInfo]:
-    """Return every registered provider with what can be known of it here."""
+def providers(options: Mapping[str, Mapping[str, Any]] | None = None) -> list[ProviderInfo]:
+    """Return every registered provider with what can be known of it here.
+
+    Args:
+        options: of adapters, by name.
+    """
     found: list[ProviderInfo] = []
     for name in provider_names():
         point = _find(name)
         distribution = point.dist.name if point.dist else ""
         try:
-            found.append(ProviderInfo(name, distribution, make_adapter(name)))
+            adapter = make_adapter(name, **(options or {}).get(name, {}))
+            found.append(ProviderInfo(name, distribution, adapter))
+        except MissingExtraError as error:
+            found.append(ProviderInfo(name, distribution, None, str(error), installed=False))
         except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
             found.append(ProviderInfo(name, distribution, None, str(error)))
     return found
