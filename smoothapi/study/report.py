@@ -1,0 +1,385 @@
+"""The report of a study: one HTML file that needs nothing else, and its figures beside it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+try:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+except ImportError as error:
+    from smoothapi.errors import MissingExtraError
+
+    raise MissingExtraError(
+        "The report needs jinja2: pip install 'smoothapi-vision[report]'."
+    ) from error
+
+from smoothapi.answer import printable
+from smoothapi.certify.certificate import confidence, rounded_down
+from smoothapi.certify.sequential import Reason
+from smoothapi.errors import UsageError
+from smoothapi.study import plots
+from smoothapi.study.collect import UNDECIDED, UNREACHABLE
+from smoothapi.study.figures import (
+    CONFIDENCE,
+    RHO,
+    Choice,
+    Figure,
+    Projection,
+    choices,
+    figures,
+    overhead,
+    project,
+)
+from smoothapi.study.folder import is_right
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from smoothapi.study.result import Cell, Picture, StudyResult
+
+PROJECTED = (1_000, 10_000, 100_000)
+"""Numbers of photos that costs are projected to."""
+
+_WANTED_RADIUS = 0.25
+_MOST_BARS = 5
+_NONE = "\N{EN DASH}"
+_TEXTS = {str(reason): reason.text for reason in Reason} | {
+    UNDECIDED: "the study ended before the test could decide",
+    UNREACHABLE: "the cap is too small for this radius at this sigma, whatever the votes",
+}
+
+
+def write_report(result: StudyResult, folder: Path) -> Path:
+    """Write report.html, result.json, figures.csv and figures.json; return the first one's path.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    rows = [figure.to_row() for figure in figures(result)]
+    page = render(result)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
+        (folder / "figures.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        with (folder / "figures.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]) if rows else ["provider"])
+            writer.writeheader()
+            writer.writerows(rows)
+        path = folder / "report.html"
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"The report cannot be written to {str(folder)!r}: {error}.") from error
+    return path
+
+
+def render(result: StudyResult) -> str:
+    """Return the report as HTML; all text from outside is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "count": lambda value: _NONE if value is None else f"{value:,.0f}",
+        "dollars": _dollars,
+        "text": lambda value: printable(str(value)),
+        "radius": rounded_down,
+        "reason": lambda value: _TEXTS.get(value, value),
+    }
+    files = resources.files("smoothapi.study") / "templates"
+    script = (files / "report.js").read_text(encoding="utf-8")
+    template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return template.render(
+        style=Markup((files / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own
+        script=Markup(script),  # noqa: S704  our own
+        script_hash=digest,
+        **_View(result).context(),
+    )
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return _NONE if value is None else f"{100.0 * value:.{digits}f}%"
+
+
+def _dollars(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.4f}"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One provider and denoiser, the two things that a report compares."""
+
+    provider: str
+    denoiser: str
+
+
+class _View:
+    """What the page shows of a result."""
+
+    def __init__(self, result: StudyResult) -> None:
+        self._result = result
+        self._figures = figures(result)
+        self._cap = result.rules.caps[-1]
+        radii = result.rules.radii
+        self._radius = min(radii, key=lambda radius: abs(radius - _WANTED_RADIUS))
+        self._choices = choices(result, self._cap)
+        self._ways = [_Way(p.name, d.name) for p in result.providers for d in result.denoisers]
+        self._first = self._ways[0]
+
+    def context(self) -> dict[str, Any]:
+        """Return what the template is given."""
+        result = self._result
+        return {
+            "result": result,
+            "headline": self._headline(),
+            "radius": self._radius,
+            "cap": self._cap,
+            "confidence": confidence(result.rules.alpha),
+            "band_percent": f"{CONFIDENCE:.0%}",
+            "rho_percent": confidence(RHO),
+            "first": self._first,
+            "several_ways": len(self._ways) > 1,
+            "plots": {name: Markup(svg) for name, svg in self._plots()},  # noqa: S704  escaped
+            "choices": self._choice_rows(),
+            "side_by_side": self._side_by_side(),
+            "reasons": self._reasons(),
+            "projections": self._projections(),
+            "comparison": self._comparison(),
+            "plain": self._plain_calls(),
+            "figures": self._figures,
+            "gallery": [self._card(picture) for picture in result.pictures],
+            "problems": result.problems,
+            "calibration": sum(photo.calibration for photo in result.photos),
+            "spent": {"queries": result.queries, "dollars": result.dollars},
+            "cached": sum(cell.cached for cell in result.cells),
+            "target": _target_text(result),
+            "command_text": result.command or "made from Python: smoothapi.Study(...)",
+        }
+
+    def _of(self, way: _Way, **wanted: Any) -> list[Figure]:
+        return [
+            figure
+            for figure in self._figures
+            if (figure.provider, figure.denoiser) == (way.provider, way.denoiser)
+            and all(getattr(figure, name) == value for name, value in wanted.items())
+        ]
+
+    def _choice(self) -> Choice:
+        return self._choices[self._first.provider, self._first.denoiser, self._radius]
+
+    def _best_sigma(self) -> float:
+        chosen = self._choice().chosen
+        if chosen is not None:
+            return chosen.sigma
+        return self._result.sigmas[len(self._result.sigmas) // 2]
+
+    def _headline(self) -> Figure | None:
+        """Return the figure of the chosen sigma on photos that had no say in choosing it."""
+        return self._choice().judged
+
+    def _by_sigma(self, **wanted: Any) -> list[tuple[str, list[Figure]]]:
+        return [
+            (f"sigma {sigma:g}", self._of(self._first, sigma=sigma, **wanted))
+            for sigma in self._result.sigmas
+        ]
+
+    def _plots(self) -> Iterator[tuple[str, str]]:
+        radius, cap = self._radius, self._cap
+        yield (
+            "budget",
+            plots.budget_plot(
+                self._by_sigma(radius=radius),
+                f"Share of photos certified at radius {radius:g} with the plain answer's label, "
+                "against queries per photo, one line for each sigma and a point for each cap; "
+                "fixed samples dashed. The same figures are in the table below it.",
+            ),
+        )
+        at_cap = self._by_sigma(cap=cap, method="sequential")
+        if len(self._result.rules.radii) > 1:
+            described = f"by radius, cap {cap}, with 95% bands, one line for each sigma."
+            yield (
+                "radius",
+                plots.radius_plot(
+                    at_cap, accuracy=False, described=f"Certified and agreeing {described}"
+                ),
+            )
+            if self._result.labelled:
+                yield (
+                    "accuracy",
+                    plots.radius_plot(
+                        at_cap, accuracy=True, described=f"Certified accuracy {described}"
+                    ),
+                )
+        spread = [
+            (f"sigma {sigma:g}", self._votes(self._first, sigma, radius))
+            for sigma in self._result.sigmas
+        ]
+        yield (
+            "spread",
+            plots.spread_plot(
+                spread,
+                cap,
+                f"Share of photos decided within so many queries at radius {radius:g}, cap {cap}.",
+            ),
+        )
+        rows = [
+            (f"sigma {row['sigma']:g}", [(kind, n / row["photos"]) for kind, n in row["parts"]])
+            for row in self._reasons()
+        ]
+        yield (
+            "reasons",
+            plots.reasons_plot(rows, "What became of the photos, one bar for each sigma."),
+        )
+        if len(self._ways) > 1:
+            yield (
+                "comparison",
+                plots.comparison_plot(
+                    [(f"{f.provider} · {f.denoiser} · {f.sigma:g}", f) for f in self._comparison()],
+                    "Certified and agreeing for each provider, denoiser and sigma.",
+                ),
+            )
+
+    def _cells(self, way: _Way, sigma: float) -> list[Cell]:
+        key = (way.provider, way.denoiser, sigma)
+        return [c for c in self._result.cells if (c.provider, c.denoiser, c.sigma) == key]
+
+    def _votes(self, way: _Way, sigma: float, radius: float) -> list[int]:
+        outcomes = [cell.outcome(radius, self._cap) for cell in self._cells(way, sigma)]
+        return [outcome.votes for outcome in outcomes if outcome is not None]
+
+    def _choice_rows(self) -> list[dict[str, Any]]:
+        return [
+            {"provider": provider, "denoiser": denoiser, "radius": radius, "choice": choice}
+            for (provider, denoiser, radius), choice in self._choices.items()
+        ]
+
+    def _side_by_side(self) -> list[dict[str, Any]]:
+        """Return, by sigma and cap, the sequential and the fixed figure at the chosen radius."""
+        rows: list[dict[str, Any]] = []
+        for sigma in self._result.sigmas:
+            for cap in self._result.rules.caps:
+                found = self._of(self._first, sigma=sigma, radius=self._radius, cap=cap)
+                row: dict[str, Any] = {"sigma": sigma, "cap": cap}
+                row |= {"sequential": None, "fixed": None} | {f.method: f for f in found}
+                rows.append(row)
+        return rows
+
+    def _reasons(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for figure in self._of(
+            self._first, radius=self._radius, cap=self._cap, method="sequential"
+        ):
+            agreeing = round(figure.agreeing.share * figure.photos)
+            certified = round(figure.certified.share * figure.photos)
+            parts = [("certified, as the plain call", agreeing)]
+            parts.append(("certified, another label", certified - agreeing))
+            parts += sorted(figure.abstained.items(), key=lambda item: -item[1])
+            rows.append({"sigma": figure.sigma, "photos": figure.photos, "parts": parts})
+        kinds = dict.fromkeys(kind for row in rows for kind, _ in row["parts"])
+        used = [k for k in kinds if any(dict(row["parts"]).get(k) for row in rows)]
+        for row in rows:
+            counts = dict(row["parts"])
+            row["parts"] = [(kind, counts.get(kind, 0)) for kind in used]
+        return rows
+
+    def _projections(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for facts in self._result.providers:
+            for denoiser in self._result.denoisers:
+                way = _Way(facts.name, denoiser.name)
+                sigma = self._best_sigma()
+                votes = self._votes(way, sigma, self._radius)
+                if not votes or not any(votes):
+                    continue
+                more = overhead(self._cells(way, sigma))
+                projected: list[Projection] = [
+                    project(votes, self._cap, n, facts.price, overhead=more) for n in PROJECTED
+                ]
+                rows.append({"way": way, "sigma": sigma, "price": facts.price, "rows": projected})
+        return rows
+
+    def _comparison(self) -> list[Figure]:
+        return [
+            figure
+            for way in self._ways
+            for figure in self._of(way, radius=self._radius, cap=self._cap, method="sequential")
+        ]
+
+    def _plain_calls(self) -> list[dict[str, Any]]:
+        """Return, for each way and sigma, how often most votes are for the plain label."""
+        truths = {photo.name: photo.truth for photo in self._result.photos}
+        rows: list[dict[str, Any]] = []
+        for way in self._ways:
+            for sigma in self._result.sigmas:
+                cells = [cell for cell in self._cells(way, sigma) if cell.votes]
+                leaders = [
+                    next((label for label in cell.tally if label is not None), None)
+                    for cell in cells
+                ]
+                same = sum(
+                    leader is not None and leader == cell.plain
+                    for leader, cell in zip(leaders, cells, strict=True)
+                )
+                known = [cell for cell in cells if truths[cell.photo]]
+                right = sum(
+                    cell.plain is not None and is_right(cell.plain, truths[cell.photo])
+                    for cell in known
+                )
+                if cells:
+                    rows.append(
+                        {
+                            "way": way,
+                            "sigma": sigma,
+                            "photos": len(cells),
+                            "same": same / len(cells),
+                            "plain_accuracy": right / len(known) if known else None,
+                        }
+                    )
+        return rows
+
+    def _card(self, picture: Picture) -> dict[str, Any]:
+        cell = next(
+            cell
+            for cell in self._result.cells
+            if (cell.photo, cell.provider, cell.denoiser, cell.sigma)
+            == (picture.photo, picture.provider, picture.denoiser, picture.sigma)
+        )
+        tally = list(cell.tally.items())
+        bars = tally[:_MOST_BARS]
+        rest = sum(count for _, count in tally[_MOST_BARS:])
+        certified = [
+            outcome
+            for outcome in cell.outcomes
+            if outcome.method == "sequential" and outcome.cap == self._cap
+        ]
+        return {
+            "picture": picture,
+            "cell": cell,
+            "bars": [("no answer" if label is None else label, n) for label, n in bars]
+            + ([(f"{len(tally) - _MOST_BARS} others", rest)] if rest else []),
+            "outcomes": certified,
+            "truth": self._result.photo(picture.photo).truth,
+        }
+
+
+def _target_text(result: StudyResult) -> str:
+    target = dict(result.target)
+    kind = target.get("target")
+    if kind == "top1":
+        return "the top label" + (" in the given classes" if target.get("space") else "")
+    if kind == "presence":
+        names: Sequence[str] = target.get("labels", ())
+        return f"presence of {', '.join(names)} at a score of at least {target.get('score')}"
+    if kind == "most-specific":
+        return f"the most specific label with a score of at least {target.get('score')}"
+    return f"a label among the best {target.get('k')}"
