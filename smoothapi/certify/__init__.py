@@ -21,9 +21,12 @@ from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.planning import (
     QueryCount,
     expected_queries,
+    most_specific_queries,
     power_curve,
+    presence_queries,
     queries_needed,
     radius_reachable,
+    target_queries,
 )
 from smoothapi.certify.sequential import (
     Claim,
@@ -77,10 +80,12 @@ __all__ = [
     "floor_to",
     "label_level",
     "log_evalue",
+    "most_specific_queries",
     "noise_delta",
     "p_lower",
     "parse_target",
     "power_curve",
+    "presence_queries",
     "queries_needed",
     "radius_from_p",
     "radius_reachable",
@@ -88,6 +93,7 @@ __all__ = [
     "required_p",
     "rounding_radius",
     "runs_of",
+    "target_queries",
     "top1",
     "verify_claims",
 ]

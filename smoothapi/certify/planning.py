@@ -19,10 +19,12 @@ from smoothapi.certify.bounds import check_alpha, check_sigma
 from smoothapi.certify.evalue import PRIOR, boundary
 from smoothapi.certify.sequential import (
     UNLIKELY,
+    candidate_weight,
     fewest_votes,
     label_level,
     needed_share,
 )
+from smoothapi.certify.targets import MostSpecific, Presence, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -84,23 +86,103 @@ def queries_needed(
         UsageError: a value is out of range.
     """
     check_alpha(alpha)
-    if not (0.0 <= p <= 1.0):
-        raise UsageError(f"p={p}: a share of votes is in [0, 1].")
     share = needed_share(radius, sigma, delta)
-    least = boundary(share, label_level(share, alpha))[0]
-    if least > max_votes:
-        raise UnreachableRadiusError(
-            f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least {least:,} "
-            f"votes, and {max_votes:,} are allowed. Allow more, or ask for a smaller radius."
+    level = label_level(share, alpha)
+    return _count(_Walk(share, level, p, max_votes, unlikely), alpha, radius, sigma)
+
+
+def presence_queries(
+    radius: float,
+    sigma: float,
+    alpha: float,
+    p: float,
+    *,
+    labels: int = 1,
+    max_votes: int = 10_000,
+    delta: float = 0.0,
+    unlikely: float = UNLIKELY,
+) -> QueryCount:
+    """Return how many queries `Presence` of some labels takes.
+
+    Exact for labels that vary independently of each other, and each is what it mostly is (present
+    or absent) in a share `p` of the answers. The run ends with the slowest label; `certified` is
+    the chance that all of them are.
+
+    Takes what `queries_needed` takes, and `labels`: how many share alpha, at least 1.
+
+    Raises:
+        UnreachableRadiusError: no run within `max_votes` reaches the radius.
+        UsageError: a value is out of range.
+    """
+    check_alpha(alpha)
+    if labels < 1:
+        raise UsageError(f"labels={labels}: presence is that of at least one label.")
+    share = needed_share(radius, sigma, delta)
+    level = label_level(share, alpha / labels)
+    walk = _Walk(share, level, p, max_votes, unlikely)
+    return _count(walk, alpha, radius, sigma, together=labels)
+
+
+def most_specific_queries(
+    radius: float,
+    sigma: float,
+    alpha: float,
+    p: float,
+    *,
+    chain: int = 1,
+    max_votes: int = 10_000,
+    delta: float = 0.0,
+    unlikely: float = UNLIKELY,
+) -> QueryCount:
+    """Return how many queries `MostSpecific` takes.
+
+    Exact for a label that is the first answer's most specific, leads throughout, and comes in a
+    share `p` of the answers with all its parents. Where its parents come more often than it does,
+    a run goes on for them: it takes more, and certifies more often.
+
+    Takes what `queries_needed` takes, and `chain`: the label and its parents, counted; they share
+    its part of alpha.
+
+    Raises:
+        UnreachableRadiusError: no run within `max_votes` reaches the radius.
+        UsageError: a value is out of range.
+    """
+    check_alpha(alpha)
+    if chain < 1:
+        raise UsageError(f"chain={chain}: a label and its parents are at least one.")
+    share = needed_share(radius, sigma, delta)
+    level = alpha * candidate_weight(0)
+    # The first vote names the label, and is not counted for it.
+    walk = _Walk(share, level / chain, p, max_votes, unlikely, hope_level=level, before=1)
+    return _count(walk, alpha, radius, sigma)
+
+
+def target_queries(
+    target: Target,
+    radius: float,
+    sigma: float,
+    alpha: float,
+    p: float,
+    *,
+    max_votes: int = 10_000,
+    delta: float = 0.0,
+) -> QueryCount | None:
+    """Return how many queries a target takes, as its own function above says.
+
+    `MostSpecific` is planned for a label without parents: how many it has, only answers tell.
+    None for `TopK`, where it depends on how the other votes are spread, and for a target of one's
+    own. Arguments and errors as for `queries_needed`.
+    """
+    if isinstance(target, Top1):
+        return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
+    if isinstance(target, Presence):
+        labels = len(target.labels)
+        return presence_queries(
+            radius, sigma, alpha, p, labels=labels, max_votes=max_votes, delta=delta
         )
-    ended, certified = _walk(share, alpha, p, max_votes, unlikely)
-    return QueryCount(
-        at_least=least,
-        mean=float(np.arange(len(ended)) @ ended),
-        p90=int(np.searchsorted(np.cumsum(ended), 0.9 * ended.sum())),
-        certified=certified,
-        floor=-math.log(alpha) / _divergence(p, share) if p > share else math.inf,
-    )
+    if isinstance(target, MostSpecific):
+        return most_specific_queries(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
+    return None
 
 
 def expected_queries(
@@ -169,20 +251,69 @@ def power_curve(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What decides the walk of one label.
+
+    Attributes:
+        share: q, what its share of votes must exceed.
+        level: of its test.
+        p: its share of votes.
+        max_votes: most votes of the run.
+        unlikely: when it is given up.
+        hope_level: of the test that says which share the cap can certify; its own by default.
+        before: votes before those that its test counts.
+    """
+
+    share: float
+    level: float
+    p: float
+    max_votes: int
+    unlikely: float
+    hope_level: float | None = None
+    before: int = 0
+
+
+def _count(
+    walk: _Walk, alpha: float, radius: float, sigma: float, *, together: int = 1
+) -> QueryCount:
+    p, share = walk.p, walk.share
+    if not (0.0 <= p <= 1.0):
+        raise UsageError(f"p={p}: a share of votes is in [0, 1].")
+    least = walk.before + boundary(share, walk.level)[0]
+    if least > walk.max_votes:
+        raise UnreachableRadiusError(
+            f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least {least:,} "
+            f"votes, and {walk.max_votes:,} are allowed. Allow more, or ask for a smaller radius."
+        )
+    ended, certified = _ends(walk)
+    # Of several such labels, the last one ends the run.
+    by = np.cumsum(ended) ** together
+    return QueryCount(
+        at_least=least,
+        mean=float(np.arange(len(by)) @ np.diff(by, prepend=0.0)),
+        p90=int(np.searchsorted(by, 0.9 * by[-1])),
+        certified=certified**together,
+        floor=-math.log(alpha) / _divergence(p, share) if p > share else math.inf,
+    )
+
+
 @lru_cache(maxsize=256)
-def _walk(
-    share: float, alpha: float, p: float, max_votes: int, unlikely: float
-) -> tuple[NDArray[np.float64], float]:
+def _ends(walk: _Walk) -> tuple[NDArray[np.float64], float]:
     """Return P(run ends at vote n) for n = 0..max_votes, and P(it certifies)."""
-    enough = boundary(share, label_level(share, alpha)).upto(max_votes)
-    hopeful = _hopeful_from(enough, share, max_votes, unlikely)
+    p, cap = walk.p, walk.max_votes - walk.before
+    enough = boundary(walk.share, walk.level).upto(cap)
+    most = boundary(walk.share, walk.hope_level or walk.level).most_losses(walk.max_votes)
+    hope = max(walk.share, 1.0 - most / walk.max_votes)
+    hopeful = _hopeful_from(len(enough), hope, cap, walk.unlikely)
     alive = np.zeros(len(enough))
     alive[0] = 1.0
-    ended = np.zeros(max_votes + 1)
+    ended = np.zeros(walk.max_votes + 1)
+    counted = ended[walk.before :]
     certified = 0.0
     # Losses from `first` to `last` are alive: fewer have been certified, more given up.
     first = last = 0
-    for n in range(1, max_votes + 1):
+    for n in range(1, cap + 1):
         last = min(last + 1, len(enough) - 1)
         window = alive[first : last + 1]
         lost = window[-1] * (1.0 - p) if last == len(enough) - 1 else 0.0
@@ -190,26 +321,23 @@ def _walk(
         window[0] *= p
         while first < len(enough) and enough[first] <= n:
             certified += float(alive[first])
-            ended[n] += alive[first]
+            counted[n] += alive[first]
             alive[first] = 0.0
             first += 1
         while last >= first and hopeful[last] > n:
-            ended[n] += alive[last]
+            counted[n] += alive[last]
             alive[last] = 0.0
             last -= 1
-        ended[n] += lost
+        counted[n] += lost
         if first > last:
             break
-    ended[max_votes] += alive.sum()
+    counted[cap] += alive.sum()
     return ended, certified
 
 
-def _hopeful_from(
-    enough: NDArray[np.int64], share: float, max_votes: int, unlikely: float
-) -> NDArray[np.int64]:
+def _hopeful_from(size: int, hope: float, max_votes: int, unlikely: float) -> NDArray[np.int64]:
     """Return, for each number of losses, the fewest votes at which a run is not given up."""
-    losses = np.arange(len(enough))
-    hope = max(share, 1.0 - (len(enough) - 1) / max_votes)
+    losses = np.arange(size)
     low, high = losses.copy(), np.full_like(losses, max_votes)
     while np.any(high > low):
         middle = (low + high) // 2

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from smoothapi.answer import Answer, Label
 from smoothapi.certify import (
+    MostSpecific,
+    Presence,
+    QueryCount,
     SequentialCertify,
+    Target,
+    Top1,
+    TopK,
     expected_queries,
     fewest_votes,
+    most_specific_queries,
     power_curve,
+    presence_queries,
     queries_needed,
     radius_reachable,
+    target_queries,
 )
 from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(("p", "delta"), [(0.99, 0.0), (0.93, 0.0), (0.9, 0.01), (0.7, 0.0)])
@@ -82,3 +96,94 @@ def test_impossible_shares_are_refused(p: float) -> None:
 def test_unreachable_plans_are_refused() -> None:
     with pytest.raises(UnreachableRadiusError):
         queries_needed(0.5, 0.25, 0.001, 0.99, max_votes=100)
+
+
+def ran(target: Target, answers: Iterator[Answer], cap: int) -> tuple[int, bool]:
+    test = target.start(sigma=0.25, alpha=0.01, max_votes=cap, radius=0.2)
+    while not test.done:
+        test.add(target.vote(next(answers)))
+    return test.result().votes, not test.result().abstained
+
+
+PARENTED = Label("Vulture", 0.9, ("Bird",))
+
+
+@pytest.mark.parametrize(
+    ("target", "names", "plan"),
+    [
+        (Presence("a", 0.5), "a", presence_queries(0.2, 0.25, 0.01, 0.95, max_votes=200)),
+        (
+            Presence(["a", "b", "c"], 0.5),
+            "abc",
+            presence_queries(0.2, 0.25, 0.01, 0.95, labels=3, max_votes=200),
+        ),
+        (MostSpecific(0.5), "v", most_specific_queries(0.2, 0.25, 0.01, 0.95, max_votes=200)),
+        (
+            MostSpecific(0.5),
+            "V",
+            most_specific_queries(0.2, 0.25, 0.01, 0.95, chain=2, max_votes=200),
+        ),
+        (
+            Presence(["a", "b"], 0.5, wanted="present"),
+            "ab",
+            presence_queries(0.2, 0.25, 0.01, 0.95, labels=2, max_votes=200),
+        ),
+    ],
+)
+def test_plans_of_other_targets_are_what_runs_need(
+    target: Target, names: str, plan: QueryCount
+) -> None:
+    rng = np.random.default_rng(52)
+
+    def answers() -> Iterator[Answer]:
+        # Where the label that comes first is what the plan says, the first answer names it.
+        yield Answer(tuple(PARENTED if n == "V" else Label(n, 0.9) for n in names))
+        while True:
+            here = rng.random(len(names)) < 0.95
+            yield Answer(
+                tuple(
+                    PARENTED if n == "V" else Label(n, 0.9)
+                    for n, is_here in zip(names, here, strict=True)
+                    if is_here
+                )
+            )
+
+    def fresh() -> Iterator[Answer]:
+        given = answers()
+        if isinstance(target, Presence):
+            next(given)
+        return given
+
+    runs = [ran(target, fresh(), 200) for _ in range(150)]
+    used = np.array([votes for votes, _ in runs])
+    assert used.mean() == pytest.approx(plan.mean, abs=4 * used.std() / math.sqrt(len(runs)) + 0.5)
+    assert min(votes for votes, ok in runs if ok) >= plan.at_least
+    assert np.mean(used <= plan.p90) >= 0.85
+    if len(names) == 1:
+        assert np.mean([ok for _, ok in runs]) == pytest.approx(plan.certified, abs=0.05)
+
+
+def test_the_slowest_of_several_labels_ends_a_run() -> None:
+    one, three = (presence_queries(0.2, 0.25, 0.01, 0.95, labels=n) for n in (1, 3))
+    assert one == queries_needed(0.2, 0.25, 0.01, 0.95)
+    assert three.mean > one.mean
+    assert three.at_least > one.at_least
+    lone, parented = (most_specific_queries(0.2, 0.25, 0.01, 0.95, chain=n) for n in (1, 3))
+    assert parented.mean > lone.mean > one.mean
+
+
+def test_a_target_is_planned_as_its_own_function_says() -> None:
+    asked = (0.2, 0.25, 0.01, 0.95)
+    assert target_queries(Top1(), *asked) == queries_needed(*asked)
+    assert target_queries(Presence(["a", "b"], 0.5), *asked) == presence_queries(*asked, labels=2)
+    assert target_queries(MostSpecific(0.5), *asked) == most_specific_queries(*asked)
+    assert target_queries(TopK(2), *asked) is None
+
+
+def test_plans_refuse_what_is_no_number_of_labels() -> None:
+    with pytest.raises(UsageError, match="at least one label"):
+        presence_queries(0.2, 0.25, 0.01, 0.95, labels=0)
+    with pytest.raises(UsageError, match="at least one"):
+        most_specific_queries(0.2, 0.25, 0.01, 0.95, chain=0)
+    with pytest.raises(UnreachableRadiusError):
+        most_specific_queries(0.5, 0.25, 0.001, 0.99, max_votes=100)
