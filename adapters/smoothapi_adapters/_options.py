@@ -106,6 +106,13 @@ def read_json(option: str, value: Any) -> Any:
         raise UsageError(f"{option} is a table; given as text it must be JSON.") from None
 
 
+def short_name(value: str) -> str:
+    """Return a provider's name, as it is typed on a command line."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", value):
+        raise UsageError(f"name={value!r}: use small letters, digits, - and _.")
+    return value
+
+
 def one_of(option: str, value: str, known: Sequence[str]) -> str:
     """Return a value that is among the known ones."""
     if value not in known:

@@ -16,7 +16,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -141,9 +140,7 @@ class HttpAdapter:
                 'labels="predictions[*].{name: label, score: score}". Write both in '
                 "[providers.http] of smoothapi.toml."
             )
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-            raise UsageError(f"name={name!r}: use small letters, digits, - and _.")
-        self.name = name
+        self.name = options.short_name(name)
         self._url, in_url = options.split_url(url)
         self._method = options.one_of("method", method.upper(), _METHODS)
         self._body = options.one_of("body", body, BODIES)

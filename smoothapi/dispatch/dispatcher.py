@@ -432,7 +432,8 @@ class Run:
             self._stop.set()
             raise UsageError(
                 f"An encoded variant has {largest:,} bytes, and {adapter.name} takes up to "
-                f"{adapter.limits.max_bytes:,}. Use codec='jpeg', or a smaller working size."
+                f"{adapter.limits.max_bytes:,}. Give a smaller working size (size=), "
+                "or codec='jpeg' if that is not what was sent."
             )
 
     def _attempt(

@@ -219,6 +219,7 @@ def test_netrc_is_not_asked(served, tmp_path, monkeypatch):
     assert service.received[1].headers["Authorization"] == SECRET
 
 
+@pytest.mark.smoothapi_network
 def test_proxies_of_the_environment_are_used(served, monkeypatch):
     service, url = served
     for name in ("no_proxy", "NO_PROXY"):
@@ -235,6 +236,7 @@ def test_proxies_of_the_environment_are_used(served, monkeypatch):
         HttpAdapter("http://vision.invalid/label", **options).ask([PNG])
 
 
+@pytest.mark.smoothapi_network  # a host that does not exist
 def test_secrets_do_not_leave_the_machine_without_tls():
     adapter = HttpAdapter("http://vision.invalid/", labels="x", headers={"X-Token": SECRET})
     with pytest.raises(FatalError, match="without TLS") as refused:
