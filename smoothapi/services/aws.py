@@ -108,7 +108,8 @@ class Aws:
     def read(self, call: Call) -> Question:
         """Read a signed request."""
         operation = self.operation(call)
-        if not operation or not call.headers.get("content-type", "").startswith(_JSON):
+        kind = call.headers.get("content-type", "")
+        if call.method != "POST" or not operation or not kind.startswith(_JSON):
             raise Refusal(400 if call.method == "POST" else 404, "UnknownOperationException", "")
         self._check_signature(call)
         data = read_json(call.body, _malformed)

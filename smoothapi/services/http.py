@@ -177,8 +177,10 @@ class _Endpoint:
 
     def app(self) -> Starlette:
         """Return the application: the wire's paths, and what says that there are no others."""
-        routes = [Route(path, _Path(self, path), methods=["POST"]) for path in self._wire.paths]
-        return Starlette(routes=[*routes, Route("/{path:path}", _Path(self, ""))])
+        app = Starlette(routes=[Route(path, _Path(self, path)) for path in self._wire.paths])
+        app.router.redirect_slashes = False
+        app.router.default = _Path(self, "")  # a pattern would miss paths with a line break
+        return app
 
     async def answer(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Read one request, and answer it or fail as planned."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,12 +20,17 @@ def picture(colour=(200, 10, 10), size=(120, 100), kind="PNG"):
     return stream.getvalue()
 
 
+@cache
+def _session(boto3):
+    return boto3.Session()  # reads the service's description once
+
+
 class AwsCaller:
     def __init__(self, service, *, timeout=TIMEOUT, key="emulated"):
         import boto3
         from botocore.config import Config
 
-        self.client = boto3.Session().client(
+        self.client = _session(boto3).client(
             "rekognition",
             endpoint_url=service.url,
             region_name="us-east-1",
