@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from smoothapi.image import WorkingImage, load_image
     from smoothapi.smoother import Plan, Progress, Smoother, verify
+    from smoothapi.study import Study, StudyResult
     from smoothapi.wrapping import certificate_of, wrap
 
 _HOMES = {
@@ -72,6 +73,7 @@ _HOMES = {
         "UsageError",
     ),
     "smoothapi.image": ("WorkingImage", "load_image"),
+    "smoothapi.study": ("Study", "StudyResult"),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother", "verify"),
     "smoothapi.wrapping": ("certificate_of", "wrap"),
 }
@@ -104,6 +106,8 @@ __all__ = [
     "SmoothAPIError",
     "Smoother",
     "StoreError",
+    "Study",
+    "StudyResult",
     "ThrottledError",
     "TooManyFailuresError",
     "TopK",

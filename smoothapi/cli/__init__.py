@@ -26,6 +26,8 @@ BROKEN = 70
 _COMMANDS = {
     "certify": ("smoothapi.cli.certify", "certify", "Certify the label of photos."),
     "predict": ("smoothapi.cli.certify", "predict", "Give the majority label, with no radius."),
+    "plan": ("smoothapi.cli.plan", "plan", "Say what many photos would send and cost."),
+    "study": ("smoothapi.cli.study", "study", "Study what a budget buys, over many photos."),
     "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),

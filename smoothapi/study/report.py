@@ -148,6 +148,10 @@ class _View:
             "band_percent": f"{CONFIDENCE:.0%}",
             "rho_percent": confidence(RHO),
             "first": self._first,
+            "pilot": len(
+                {photo.name for photo in result.photos} | {p.photo for p in result.problems}
+            )
+            < result.photos_found,
             "several_ways": len(self._ways) > 1,
             "plots": {name: Markup(svg) for name, svg in self._plots()},  # noqa: S704  escaped
             "choices": self._choice_rows(),

@@ -57,7 +57,8 @@ class Study:
         caps: most votes of a certificate; the method is compared at each.
         labels: what the photos show, for certified accuracy: {photo: label}, or a CSV file with
             the columns file and label (`smoothapi.study.folder.read_labels` says more).
-        classes: your classes as {class: [provider labels]}; by default the provider's own labels.
+        classes: your classes as {class: [provider labels]}, or a TOML or JSON file of them; by
+            default the provider's own labels.
         target: what is certified: "top1", or a target such as `Presence("Weapon", 0.8)`.
         denoisers: what is put in front: as for `Smoother`, several, or {name: one}.
         alpha: chance of a wrong certificate.
@@ -93,7 +94,7 @@ class Study:
         radii: Sequence[float] | float = (0.1, 0.25, 0.5),
         caps: Sequence[int] | int = (50, 100, 200, 1000),
         labels: str | Path | Mapping[str, str] | None = None,
-        classes: Mapping[str, Sequence[str]] | LabelSpace | None = None,
+        classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         target: Target | Literal["top1"] = "top1",
         denoisers: Denoisers | None = None,
         alpha: float | None = None,
@@ -126,7 +127,7 @@ class Study:
             complete=largest[-1] if complete is True else int(complete),
             selection=selection,
         )
-        space = LabelSpace(classes) if isinstance(classes, Mapping) else classes
+        space = _space(classes)
         if space is not None and target != "top1":
             raise UsageError("classes are for target='top1'; other targets name their labels.")
         if photos_at_once < 1 or gallery < 0:
@@ -305,6 +306,14 @@ class Study:
         # An order that has nothing to do with names or contents: any beginning is a fair sample.
         reads.sort(key=lambda read: _shuffled("order", read.photo.digest))
         return reads, problems
+
+
+def _space(
+    classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None,
+) -> LabelSpace | None:
+    if isinstance(classes, (str, Path)):
+        return LabelSpace.from_file(classes)
+    return LabelSpace(classes) if isinstance(classes, Mapping) else classes
 
 
 def _floats(values: Sequence[float] | float) -> tuple[float, ...]:

@@ -1,0 +1,165 @@
+"""`smoothapi plan`: queries and dollars, without any call and without any photo."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smoothapi.answer import printable
+from smoothapi.cli.study import numbers
+from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from smoothapi.dispatch import Price
+    from smoothapi.study import Expected, Shares
+
+_WIDTH = 30  # of a bar
+_PARTS = " ▏▎▍▌▋▊▉█"
+
+
+@click.command()
+@click.option("--radius", type=float, help="L2 radius to certify.")
+@click.option(
+    "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
+)
+@click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--provider", help="Whose price list.")
+@click.option("--max-queries", type=int, help="Most votes for one photo.")
+@click.option("--alpha", type=float, help="Chance of a wrong certificate.")
+@click.option("--size", type=int, help="Shorter side of the working image.")
+@click.option(
+    "--distribution",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="How sure the labeller is: the result.json of a study. Default: measured, of our own.",
+)
+@click.option("--p", "share", type=float, help="Assume this share of votes for every photo.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+def plan(
+    radius: float | None,
+    *,
+    sigmas: tuple[float, ...] | None,
+    photos: int,
+    provider: str | None,
+    max_queries: int | None,
+    alpha: float | None,
+    size: int | None,
+    distribution: Path | None,
+    share: float | None,
+    as_json: bool,
+) -> int:
+    """Work out queries and dollars for many photos; nothing is sent.
+
+    What is not given is taken from the settings. The expectation is exact for each photo's share
+    of votes p; how p is distributed is assumed, and said.
+    """
+    from smoothapi import config  # noqa: PLC0415
+    from smoothapi.smoother import Smoother  # noqa: PLC0415
+    from smoothapi.study import Shares, expect  # noqa: PLC0415
+
+    settings = config.resolve(
+        provider=provider, radius=radius, max_queries=max_queries, alpha=alpha, size=size
+    ).settings
+    if settings.radius == "largest":
+        raise UsageError("--radius: plan for one radius; the settings say 'largest'.")
+    if distribution is not None and share is not None:
+        raise UsageError("Give --distribution or --p, not both.")
+    if share is not None:
+        shares = Shares.of(share)
+    else:
+        shares = Shares.load(distribution) if distribution is not None else Shares.shipped()
+    with Smoother(settings.provider, denoiser="none") as smoother:
+        price = smoother.price
+    found: list[Expected] = []
+    unreachable: list[str] = []
+    for sigma in sigmas or (settings.sigma,):
+        try:
+            found.append(
+                expect(
+                    settings.radius,
+                    sigma,
+                    alpha=settings.alpha,
+                    cap=settings.max_queries,
+                    photos=photos,
+                    price=price,
+                    shares=shares,
+                    pixels=3 * settings.size**2,
+                )
+            )
+        except UnreachableRadiusError as error:
+            unreachable.append(str(error))
+    if not found:
+        raise UnreachableRadiusError(" ".join(unreachable))
+    if as_json:
+        _as_json(found, unreachable, shares, price, settings.provider)
+    else:
+        _show(found, unreachable, shares, price, settings.provider)
+    return 0
+
+
+def _as_json(
+    found: list[Expected], unreachable: list[str], shares: Shares, price: Price, provider: str
+) -> None:
+    rows: list[dict[str, Any]] = [asdict(one) | {"per_photo": one.per_photo} for one in found]
+    data = {
+        "schema": "smoothapi.expected/1",
+        "provider": provider,
+        "price_per_thousand": float(price.per_thousand),
+        "price_date": price.as_of,
+        "free_per_month": price.free_per_month,
+        "distribution": shares.source,
+        "unreachable": unreachable,
+        "rows": rows,
+    }
+    click.echo(json.dumps(data))
+
+
+def _show(
+    found: list[Expected], unreachable: list[str], shares: Shares, price: Price, provider: str
+) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    first = found[0]
+    table = Table(
+        title=f"{first.photos:,} photos at radius {first.radius:g}, at most {first.cap:,} queries "
+        "each. Nothing was sent.",
+        title_justify="left",
+    )
+    for name in ("sigma", "certified", "queries a photo", "queries", "dollars", "from", "at most"):
+        table.add_column(name, justify="right")
+    for one in found:
+        table.add_row(
+            f"{one.sigma:g}",
+            f"{one.certified:.0%}",
+            f"{one.per_photo:,.1f}",
+            f"{one.queries:,}",
+            f"${one.dollars:,.2f}",
+            f"${one.dollars_at_least:,.2f}",
+            f"${one.dollars_at_most:,.2f}",
+        )
+    console = Console()
+    console.print(table)
+    for one in found:
+        console.print(Text(f"Photos decided within so many queries, sigma {one.sigma:g}"))
+        for n, decided in one.decided:
+            console.print(Text(f"  {n:>7,} {_bar(decided)} {decided:4.0%}"))
+    free = f", the first {price.free_per_month:,} of a month free" if price.free_per_month else ""
+    dated = f" as of {price.as_of}" if price.as_of else ""
+    console.print(
+        Text(f"Price: {provider}, ${price.per_thousand} per 1,000{free}{dated}; one month's bill."),
+        style="dim",
+    )
+    console.print(Text(f"p: {printable(shares.source)}."), style="dim")
+    for line in unreachable:
+        console.print(Text(printable(line)), style="yellow")
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _WIDTH * 8)
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (_PARTS[part] if part else "")).ljust(_WIDTH)

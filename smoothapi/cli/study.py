@@ -1,0 +1,358 @@
+"""`smoothapi study`: what a query budget buys, over a folder of photos."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smoothapi.answer import printable
+from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.table import Table
+
+    from smoothapi.study import StudyPlan, StudyProgress, StudyResult
+
+_SAVE_EVERY = 1.0  # seconds between lines of progress where there is no terminal
+
+
+class _StudyGroup(click.Group):
+    """`study PHOTOS...` runs a study; `study report FILE` draws its report again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args.insert(0, "run")
+        return super().parse_args(ctx, args)
+
+
+def numbers(kind: type[int | float]) -> Callable[..., Any]:
+    """Return a click callback that reads "0.12,0.25,0.5"."""
+
+    def read(
+        ctx: click.Context, param: click.Parameter, value: str | None
+    ) -> tuple[float, ...] | None:
+        del ctx, param
+        if value is None:
+            return None
+        try:
+            return tuple(kind(part) for part in value.split(","))
+        except ValueError as error:
+            what = "whole numbers" if kind is int else "numbers"
+            raise click.BadParameter(f"{value!r}: write {what} with commas between.") from error
+
+    return read
+
+
+@click.group(cls=_StudyGroup)
+def study() -> None:
+    """Say what a query budget buys, over a folder of photos."""
+
+
+@study.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
+@click.option("--provider", "providers", multiple=True, help="Adapter to ask; may be repeated.")
+@click.option(
+    "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
+)
+@click.option(
+    "--radius",
+    "radii",
+    callback=numbers(float),
+    default="0.1,0.25,0.5",
+    show_default=True,
+    metavar="LIST",
+    help="L2 radii of interest.",
+)
+@click.option(
+    "--caps",
+    callback=numbers(int),
+    default="50,100,200,1000",
+    show_default=True,
+    metavar="LIST",
+    help="Most votes of a certificate.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV file with the columns file and label: what is right.",
+)
+@click.option(
+    "--classes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON or TOML file {class: [provider labels]}.",
+)
+@click.option("--denoiser", "denoisers", multiple=True, help="default, none, a file; repeatable.")
+@click.option("--alpha", type=float, help="Chance of a wrong certificate.")
+@click.option(
+    "--budget", help="Hard limit of this study, restarts included: 5000, $20 or '5000,$20'."
+)
+@click.option("--pilot", type=click.IntRange(min=1), help="Study so many photos only, at random.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
+@click.option(
+    "--complete",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Buy N votes of each photo, so that fixed samples up to N are measured.",
+)
+@click.option("--selection", type=int, help="Votes of a fixed sample that name its candidate.")
+@click.option("--photos-at-once", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--gallery", type=click.IntRange(0, 100), default=8, show_default=True)
+@click.option("--size", type=int, help="Shorter side of the working image.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding.")
+@click.option("--concurrency", type=int, help="Most requests in flight.")
+@click.option("--home", type=click.Path(file_okay=False), help="Key and answers.")
+@click.option("--refresh", is_flag=True, help="Ask again although stored.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report."
+)
+@click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
+def run(
+    photos: tuple[str, ...],
+    *,
+    providers: tuple[str, ...],
+    denoisers: tuple[str, ...],
+    classes: Path | None,
+    complete: int | None,
+    pilot: int | None,
+    dry_run: bool,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Study the photos in PHOTOS (folders or files) and write a report.
+
+    Every answer is bought once and kept: stopped or killed, the same command continues and pays
+    for what is missing. `smoothapi study report RESULT.json --out FOLDER` draws the report again.
+
+    Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
+    """
+    from smoothapi.study import Study  # noqa: PLC0415  keeps --help light
+
+    if out is not None and not dry_run:
+        _check_report(out)
+    subject = Study(
+        photos[0] if len(photos) == 1 else photos,
+        provider=providers or None,
+        denoisers=denoisers or None,
+        classes=classes,
+        complete=complete or 0,
+        command=shlex.join(["smoothapi", *sys.argv[1:]]),
+        **options,
+    )
+    with _progress() as advance:
+        if dry_run:
+            plan = subject.plan(pilot=pilot, on_progress=advance)
+        else:
+            result = subject.run(advance, pilot=pilot)
+    if dry_run:
+        _show_plan(plan, as_json)
+        return 0
+    if as_json:
+        click.echo(result.to_json())
+    if out is not None:
+        click.echo(f"Report: {result.report(out)}", err=as_json)
+    if not as_json:
+        _show(result)
+    if result.stopped:
+        click.echo(f"smoothapi: the study is partial: {printable(result.stopped)}", err=True)
+        return (
+            BudgetExceededError.exit_code
+            if result.stopped.startswith(("The budget", "This needs at least"))
+            else ProviderError.exit_code
+        )
+    return 0
+
+
+@study.command()
+@click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Its folder."
+)
+def report(result: Path, out: Path) -> int:
+    """Draw the report of RESULT.json again, here or elsewhere: nothing else is needed."""
+    from smoothapi.study import StudyResult  # noqa: PLC0415
+
+    click.echo(f"Report: {StudyResult.load(result).report(out)}")
+    return 0
+
+
+def _check_report(out: Path) -> None:
+    """Fail before anything is paid for, not after."""
+    import smoothapi.study.report  # noqa: F401, PLC0415  raises MissingExtraError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The report cannot be written to {str(out)!r}: {error}.") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[StudyProgress], None]]:
+    """Show a bar on stderr; without a terminal a line now and then."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[spent]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("reading photos", total=None, spent="")
+        said = [time.monotonic()]
+
+        def advance(state: StudyProgress) -> None:
+            spent = ""
+            if state.phase == "asking":
+                rate = state.votes / state.seconds if state.seconds > 0 else 0.0
+                spent = (
+                    f"{state.votes:,} votes, {state.queries:,} sent, ${state.cost:.2f} spent, "
+                    f"{rate:.0f}/s"
+                )
+                if state.problems:
+                    spent += f", {state.problems} left out"
+            what = {"reading": "reading photos", "asking": "photo x sigma"}[state.phase]
+            bar.update(task, description=what, completed=state.done, total=state.total, spent=spent)
+            if not console.is_terminal and time.monotonic() - said[0] > 30 * _SAVE_EVERY:
+                said[0] = time.monotonic()
+                click.echo(f"{what} {state.done} of {state.total}: {spent}", err=True)
+
+        yield advance
+
+
+def _show_plan(plan: StudyPlan, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict  # noqa: PLC0415
+
+        totals = {
+            "expected": plan.expected,
+            "at_most": plan.at_most,
+            "dollars": plan.dollars,
+            "dollars_at_most": plan.dollars_at_most,
+        }
+        data = {"schema": "smoothapi.study-plan/1", **totals}
+        click.echo(json.dumps({**data, "rows": [asdict(row) for row in plan.rows]}))
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(title="Nothing was sent. The study would still send:", title_justify="left")
+    for name in ("provider", "denoiser"):
+        table.add_column(name)
+    for name in ("sigma", "photos", "stored", "expected", "at most", "dollars", "at most $"):
+        table.add_column(name, justify="right")
+    for row in plan.rows:
+        table.add_row(
+            Text(printable(row.provider)),
+            Text(printable(row.denoiser)),
+            f"{row.sigma:g}",
+            f"{row.photos:,}",
+            f"{row.stored:,}",
+            "?" if row.expected is None else f"{row.expected:,}",
+            f"{row.at_most:,}",
+            "?" if row.dollars is None else f"${row.dollars:,.2f}",
+            f"${row.dollars_at_most:,.2f}",
+        )
+    console = Console()
+    console.print(table)
+    expected = "?" if plan.expected is None else f"{plan.expected:,}"
+    dollars = "?" if plan.dollars is None else f"${plan.dollars:,.2f}"
+    console.print(
+        f"In all {expected} queries expected ({dollars}), at most {plan.at_most:,} "
+        f"(${plan.dollars_at_most:,.2f})."
+    )
+    for basis in dict.fromkeys(row.basis for row in plan.rows):
+        console.print(Text(f"Expected: {printable(basis)}"), style="dim")
+
+
+def _show(result: StudyResult) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    console.print(_table(result))
+    for line in _advice(result):
+        console.print(Text(printable(line)))
+    sent = f"Sent now: {result.queries:,} queries (${result.dollars:.2f})."
+    console.print(sent + (f" {len(result.problems)} left out:" if result.problems else ""))
+    for problem in result.problems[:10]:
+        console.print(Text(f"  {printable(problem.photo)}: {printable(problem.why)}"), style="dim")
+    if len(result.problems) > 10:
+        console.print(f"  and {len(result.problems) - 10} more", style="dim")
+
+
+def _several(result: StudyResult) -> bool:
+    return len(result.providers) * len(result.denoisers) > 1
+
+
+def _table(result: StudyResult) -> Table:
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.study import figures  # noqa: PLC0415
+
+    cap = result.rules.caps[-1]
+    table = Table(
+        title=f"{len(result.photos):,} photos, at most {cap:,} votes each, sequential",
+        title_justify="left",
+    )
+    for name in ("provider", "denoiser") if _several(result) else ():
+        table.add_column(name)
+    for name in ("sigma", "radius", "certified, agreeing", "95%", "queries", "per certificate"):
+        table.add_column(name, justify="right")
+    if result.labelled:
+        table.add_column("accuracy", justify="right")
+    for figure in figures(result):
+        if figure.cap != cap or figure.method != "sequential":
+            continue
+        names = (figure.provider, figure.denoiser) if _several(result) else ()
+        band, per = figure.agreeing, figure.queries_per_certified
+        cells = [
+            f"{figure.sigma:g}",
+            f"{figure.radius:g}",
+            f"{band.share:.0%}",
+            f"{band.low or 0.0:.0%} to {band.high or 0.0:.0%}",
+            f"{figure.mean_queries:,.0f}",
+            "none" if per is None else f"{per:,.0f}",
+        ]
+        if result.labelled:
+            cells.append("" if figure.accuracy is None else f"{figure.accuracy.share:.0%}")
+        table.add_row(*(Text(printable(name)) for name in names), *cells)
+    return table
+
+
+def _advice(result: StudyResult) -> Iterator[str]:
+    from smoothapi.study import choices  # noqa: PLC0415
+
+    found = choices(result, result.rules.caps[-1])
+    for (provider, denoiser, radius), choice in found.items():
+        judged = choice.judged
+        if choice.chosen is not None and judged is not None:
+            where = f" ({provider}, {denoiser})" if _several(result) else ""
+            yield (
+                f"Radius {radius:g}{where}: sigma {judged.sigma:g} is cheapest on one half of the "
+                f"photos; on the other it certifies {judged.agreeing.share:.0%} for "
+                f"{judged.mean_queries:,.0f} queries each."
+            )
