@@ -39,7 +39,7 @@ class AzureAdapter:
     """Azure Computer Vision 3.2. One picture a request; each feature is charged for.
 
     Azure retires this API on 25 September 2028. What becomes a label: each tag; each category, with
-    its group ("trans_bus" has the parent "trans_"); each caption of the description, as its
+    its group (`trans_bus` has the parent `trans_`); each caption of the description, as its
     sentence (its tags carry no score); adult, racy and gory with their scores, which are for
     `Presence` and `Absence`: which one comes first says little. With several features each label
     has the feature it is from as its category.
