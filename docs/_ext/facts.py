@@ -64,7 +64,7 @@ class ProvidersTable(Directive):
                 [
                     info.name,
                     f"{limits.batch}",
-                    f"{limits.max_bytes / 1e6:g} MB",
+                    f"{limits.max_bytes / 2**20:.3g} MiB",
                     f"{limits.min_side} to {limits.max_side:,} px",
                     "not stated" if limits.per_second is None else f"{limits.per_second:g}/s",
                     f"${price.per_thousand}" + (f" ({price.as_of})" if price.as_of else ""),
