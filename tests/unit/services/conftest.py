@@ -41,6 +41,7 @@ class AwsCaller:
                 read_timeout=timeout,
                 connect_timeout=timeout,
                 max_pool_connections=64,
+                parameter_validation=False,  # the service's checks are what is looked at
             ),
         )
 

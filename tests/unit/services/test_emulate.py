@@ -1,0 +1,214 @@
+"""`smoothapi emulate`: what it says works as it stands, and it ends when it is told to."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from smoothapi.cli import emulate as command
+from smoothapi.cli import run
+from smoothapi.services import PROVIDERS
+from tests.unit.services.conftest import picture
+
+COLOURS = ["--port", "0", "--backend", "smoothapi.testing:by_colour"]
+
+
+def blocks(text):
+    """Return the indented blocks of what was said, by the title before each."""
+    return {
+        title: textwrap.dedent(block)
+        for title, block in re.findall(r"^(\w[^\n]*):\n((?:    [^\n]*\n)+)", text, re.MULTILINE)
+    }
+
+
+ASK = {
+    "aws": "result = client.detect_labels(Image={'Bytes': data})['Labels'][0]['Name']; client.close()",
+    "google": "result = client.label_detection(image=vision.Image(content=data)).label_annotations[0].description\nclient.transport.close()",
+    "google-grpc": "result = client.label_detection(image=vision.Image(content=data)).label_annotations[0].description\nchannel.close()",
+    "azure": "import io\nresult = client.tag_image_in_stream(io.BytesIO(data)).tags[0].name; client.close()",
+    "azure4": "result = client.analyze(data, visual_features=['TAGS']).tags.list[0].name; client.close()",
+    "clarifai": "result = response.json()['outputs'][0]['data']['concepts'][0]['name']",
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_lines_it_prints_work_as_they_stand(provider, monkeypatch, capsys, tmp_path):
+    data = picture(kind="JPEG")
+    (tmp_path / "photo.jpg").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+
+    def use():
+        out = capsys.readouterr().out
+        assert out.splitlines()[-1].startswith(f"Ready: {provider} at http://127.0.0.1:")
+        seen.update(blocks(out))
+        names = {"data": data}
+        exec(seen["Python"] + ASK[provider], names)
+        seen["result"] = names["result"]
+
+    monkeypatch.setattr(command, "_wait", use)
+    assert run(["emulate", provider, *COLOURS]) == 0
+    assert seen["result"] == "red"
+    err = capsys.readouterr().err
+    assert re.search(r"#1  \S+  120 x 100 \([\d,]+ bytes\)  (200|OK)  0\.\d{3} s", err)
+    assert "Ended: 1 requests, 1 pictures labelled." in err
+
+
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "google-grpc"])
+def test_the_curl_line_it_prints_works_as_it_stands(provider, monkeypatch, capsys, tmp_path):
+    import shutil
+
+    if not shutil.which("curl"):
+        pytest.skip("no curl here")
+    (tmp_path / "photo.jpg").write_bytes(picture(kind="JPEG"))
+    monkeypatch.chdir(tmp_path)
+
+    def use():
+        shell = blocks(capsys.readouterr().out)["Shell"]
+        told = subprocess.run(
+            ["sh", "-c", shell], capture_output=True, text=True, timeout=20, check=True
+        )
+        assert '"red"' in told.stdout, told
+
+    monkeypatch.setattr(command, "_wait", use)
+    assert run(["emulate", provider, *COLOURS]) == 0
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", "from smoothapi.cli import main; main()", "emulate", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "default::ResourceWarning"},
+    )
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_supervisor_end_it_cleanly_even_while_callers_hang(sign):
+    import socket
+
+    process = start("clarifai", *COLOURS, "--json", "--faults", "1xtimeout")
+    try:
+        ready = json.loads(process.stdout.readline())
+        assert ready["ready"] is True
+        host, port = ready["address"].split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as hanging:
+            hanging.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            with socket.create_connection((host, int(port)), timeout=10) as second:
+                second.sendall(b"GET /y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert b" 401 " in second.recv(100)  # by now the first is under way
+            process.send_signal(sign)
+            out, err = process.communicate(timeout=20)
+            assert hanging.recv(1) == b""
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, err
+    assert err == ""
+    assert sorted(str(json.loads(line)["fault"]) for line in out.splitlines()) == [
+        "None",
+        "timeout",
+    ]
+
+
+def test_a_key_faults_latency_and_seed_are_obeyed(monkeypatch, capsys):
+    import requests
+
+    def use():
+        ready = json.loads(capsys.readouterr().out)
+        url = ready["url"] + "/vision/v3.2/tag"
+        sent = {"Ocp-Apim-Subscription-Key": "sesame", "Content-Type": "image/png"}
+        began = time.monotonic()
+        codes = [requests.post(url, picture(), headers=sent, timeout=5).status_code for _ in "123"]
+        assert codes == [429, 503, 200]
+        assert time.monotonic() - began > 0.3
+        wrong = {**sent, "Ocp-Apim-Subscription-Key": "simsim"}
+        assert requests.post(url, picture(), headers=wrong, timeout=5).status_code == 401
+
+    monkeypatch.setattr(command, "_wait", use)
+    options = ["--key", "sesame", "--faults", "1x429, 1x503", "--latency", "0.1", "--json"]
+    assert run(["emulate", "azure", *COLOURS, *options]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["status"] for line in lines] == ["429", "503", "200", "401"]
+    assert "simsim" not in json.dumps(lines)
+
+
+def test_another_host_than_loopback_is_warned_of(monkeypatch, capsys):
+    from smoothapi import services
+
+    real = services.serve
+    monkeypatch.setattr(command, "_wait", lambda: None)
+    monkeypatch.setattr(services, "serve", lambda *a, **k: real(*a, **{**k, "host": "127.0.0.1"}))
+    assert run(["emulate", "aws", *COLOURS, "--host", "192.0.2.1"]) == 0
+    assert "can be reached from elsewhere" in capsys.readouterr().err
+    assert run(["emulate", "aws", *COLOURS]) == 0
+    assert "elsewhere" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["amazon"], "amazon"),
+        (["aws", "--port", "99999"], "65535"),
+        (["aws", *COLOURS, "--faults", "3x42"], "42"),
+        (["aws", *COLOURS, "--latency", "soon"], "soon"),
+        (["aws", "--port", "0", "--backend", "nothing"], "module:function"),
+        (["aws", "--port", "0", "--backend", "replay:none.jsonl"], "none.jsonl"),
+        (["aws", *COLOURS, "--host", "no.such.host.invalid"], "no.such.host.invalid"),
+    ],
+)
+def test_what_cannot_work_is_said_and_nothing_starts(arguments, words, capsys):
+    assert run(["emulate", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_backend_beside_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_labels.py").write_text("def label(picture):\n    return 'mine'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(command, "_wait", lambda: None)
+    assert run(["emulate", "aws", "--port", "0", "--backend", "my_labels:label"]) == 0
+    assert str(tmp_path) not in sys.path
+
+
+def test_labels_of_outsiders_cannot_forge_a_line(monkeypatch, capsys):
+    import requests
+
+    def use():
+        url = capsys.readouterr().out.rpartition(" at ")[2].split()[0]
+        headers = {"X-Amz-Target": "RekognitionService.DetectLabels\x1b[31m"}
+        requests.post(url, b"{}", headers=headers, timeout=5)
+        requests.post(url + "/%0aReady:%20forged%1b[31m", b"{}", timeout=5)
+
+    monkeypatch.setattr(command, "_wait", use)
+    assert run(["emulate", "aws", *COLOURS]) == 0
+    err = capsys.readouterr().err
+    assert "forged" not in err
+    assert "\x1b" not in err
+
+
+def test_the_help_names_every_option(capsys):
+    run(["emulate", "--help"])
+    out = capsys.readouterr().out
+    for option in (
+        "--port",
+        "--host",
+        "--backend",
+        "--faults",
+        "--seed",
+        "--latency",
+        "--key",
+        "--json",
+    ):
+        assert option in out
+    assert io.StringIO(out).readline().startswith("Usage: smoothapi emulate")
