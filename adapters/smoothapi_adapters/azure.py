@@ -199,15 +199,18 @@ class AzureAdapter:
         else:
             theirs = self._given.config
             client = make(theirs.endpoint, theirs.credentials)
-            client.config.connection.verify = theirs.connection.verify
-            client.config.connection.cert = theirs.connection.cert
-            client.config.proxies = theirs.proxies
-            client.config.hooks = theirs.hooks
-            client.config.headers = theirs.headers
-            client.config.base_url = theirs.base_url
-        self._connections = connections = BoundedHTTPAdapter(self._timeout)
+            for name in ("connection", "proxies", "hooks", "headers", "base_url"):
+                setattr(client.config, name, getattr(theirs, name))
         client.config.retry_policy.policy.total = 0
-        client.config.connection.data_block_size = _BLOCK
+        if self._given is not None:
+            setup = self._given.config.session_configuration_callback
+            if setup is not client.config.session_configuration_callback:
+                # Its owner sets up sessions, for certificates of one's own, say.
+                client.config.session_configuration_callback = setup
+                return client
+        self._connections = connections = BoundedHTTPAdapter(self._timeout)
+        if self._given is None:
+            client.config.connection.data_block_size = _BLOCK
 
         def mount(session: Any, *_: object, **more: Any) -> dict[str, Any]:
             """Give a thread's new session the connections that all threads share."""

@@ -19,6 +19,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi_adapters.secrets import checked_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 ENDPOINT_VARIABLES = ("VISION_ENDPOINT", "COMPUTER_VISION_ENDPOINT")
 KEY_VARIABLES = ("VISION_KEY", "COMPUTER_VISION_SUBSCRIPTION_KEY", "COMPUTER_VISION_KEY")
 """Where Azure's own quickstarts, the present and the older ones, have their readers put them."""
+
+_LONGEST = 900  # characters of an error
 
 RETIRES = "2028-09-25"
 """The day on which Azure ends both versions of its Image Analysis."""
@@ -137,18 +140,20 @@ class Account:
 
     def clean(self, text: object) -> str:
         """Return a message in one line without the key, in case the provider repeats it."""
-        line = " ".join(str(text).split())[:500]
-        return line.replace(self.key, "********") if self.key else line
+        line = " ".join(str(text).split())
+        return (line.replace(self.key, "********") if self.key else line)[:_LONGEST]
 
 
 def account(endpoint: str | None, key: str | None) -> Account:
     """Return endpoint and key: what was given, else from the environment.
 
     Raises:
-        UsageError: the endpoint is no URL, or would send the key unencrypted.
+        UsageError: the endpoint is no URL, or would send the key unencrypted; or the key cannot
+            be one.
     """
     url, url_from = _first(endpoint, "endpoint", ENDPOINT_VARIABLES)
     secret, secret_from = _first(key, "key", KEY_VARIABLES)
+    secret = checked_secret("key", secret)
     return Account(_checked(url), secret, f"endpoint {url_from}; key {secret_from}")
 
 

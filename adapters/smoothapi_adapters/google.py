@@ -21,11 +21,14 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi_adapters.google_errors import ADVICE, mapped_error, of_picture
+from smoothapi_adapters.secrets import checked_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from google.cloud import vision
+
+    from smoothapi_adapters.sessions import BoundedHTTPAdapter
 
 OPERATIONS = ("labels", "safe_search")
 TRANSPORTS = ("grpc", "rest")
@@ -43,6 +46,7 @@ CATEGORIES = ("adult", "spoof", "medical", "violence", "racy")
 
 _HOST = "vision.googleapis.com"
 _BATCH = 16
+_LONGEST = 900  # characters of an error
 _REQUEST_BYTES = 10_000_000  # of a whole request; around the pictures there is little else
 _FRAME_BYTES = 50_000
 _PIXELS_SIDE = 8_660  # 75 million pixels, as a square
@@ -57,6 +61,7 @@ class GoogleAdapter:
 
     A safe search gives the labels adult, spoof, medical, violence and racy, with the scores of
     `LIKELIHOOD`: certify them with `Presence` and `Absence`; which one comes first says little.
+    A category whose likelihood is UNKNOWN has no label, so for these targets it is absent.
     Google names no version of its model: `model` is what can be pinned.
 
     Args:
@@ -107,7 +112,7 @@ class GoogleAdapter:
         self._transport = transport
         self._max_results = int(max_results)
         self._model = model
-        self._api_key = api_key or None
+        self._api_key = checked_secret("api_key", api_key) or None
         self._credentials = credentials
         self._quota_project = quota_project or None
         self._endpoint = _checked(endpoint)
@@ -118,6 +123,7 @@ class GoogleAdapter:
             raise UsageError(f"timeout={timeout}: seconds above 0, up to 3,600.")
         self._client = client
         self._own = client is None
+        self._connections: BoundedHTTPAdapter | None = None
         self._lock = threading.Lock()
         room = _REQUEST_BYTES - _FRAME_BYTES
         if transport == "rest":  # base64 makes four bytes of three
@@ -179,14 +185,12 @@ class GoogleAdapter:
                 for p in payloads
             ]
         )
+        client = self._ready()
         try:
-            client = self._ready()
             # retry=None: by default UNAVAILABLE is sent again for ten minutes, timeout or not.
             answered = client.batch_annotate_images(
                 request=request, retry=None, timeout=self._timeout
             )
-        except ProviderError:
-            raise
         except Exception as error:  # noqa: BLE001  raised again, as ours where it is the SDK's
             self._refuse(error)
         if len(answered.responses) != len(payloads):
@@ -219,7 +223,15 @@ class GoogleAdapter:
     def _ready(self) -> vision.ImageAnnotatorClient:
         with self._lock:
             if self._client is None:
-                self._client = self._connect()
+                try:
+                    self._client = self._connect()
+                except ProviderError:
+                    raise
+                except ValueError as error:  # of the SDK's own checking of options
+                    said = self._clean(str(error))
+                    raise FatalError(f"No client for Google can be made: {said}") from error
+                except Exception as error:  # noqa: BLE001
+                    self._refuse(error)
             return self._client
 
     def _connect(self) -> vision.ImageAnnotatorClient:
@@ -257,11 +269,13 @@ class GoogleAdapter:
         session._max_refresh_attempts = 0  # noqa: SLF001
         session.max_redirects = 0
         if not session.is_mtls:
+            self._connections = BoundedHTTPAdapter(self._timeout)
             for scheme in ("https://", "http://"):
-                session.mount(scheme, BoundedHTTPAdapter(self._timeout))
+                session.mount(scheme, self._connections)
 
     def _refuse(self, error: Exception) -> NoReturn:
-        mapped = mapped_error(error)
+        seen = self._connections.last() if self._connections else None
+        mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error
         mapped.args = (self._clean(str(mapped)),)
@@ -269,7 +283,8 @@ class GoogleAdapter:
 
     def _clean(self, text: str) -> str:
         """Return a message of the provider's without the key, in case it repeats it."""
-        return text.replace(self._api_key, "********") if self._api_key else text
+        hidden = text.replace(self._api_key, "********") if self._api_key else text
+        return hidden[:_LONGEST]
 
 
 def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
@@ -289,9 +304,11 @@ def _sign_in(quota_project: str | None) -> Any:
     try:
         found, _ = google.auth.default(quota_project_id=quota_project)
     except exceptions.DefaultCredentialsError as error:
-        raise FatalError(
-            f"There are no credentials for Google: {_application_default().where}. {ADVICE}"
-        ) from error
+        looked = _application_default()
+        said = (
+            f"what is in {looked.where} cannot be used ({error})" if looked.found else looked.where
+        )
+        raise FatalError(f"There are no credentials for Google: {said}. {ADVICE}") from error
     return found
 
 
@@ -328,6 +345,8 @@ def _on_google() -> bool:
 
 _ONCE = (
     ("grpc.enable_retries", 0),
+    # After an outage a channel would stay away for up to two minutes.
+    ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
 )

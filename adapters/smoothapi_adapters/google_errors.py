@@ -55,8 +55,13 @@ _FATAL_REASONS = (
 )
 
 
-def mapped_error(error: Exception) -> ProviderError | None:
-    """Return the error of ours that one of the SDK's stands for; None if it is not the SDK's."""
+def mapped_error(error: Exception, status: int | None = None) -> ProviderError | None:
+    """Return the error of ours that one of the SDK's stands for; None if it is not the SDK's.
+
+    Args:
+        error: what was raised.
+        status: of the answer over REST, if that is known, for what fails while it is read.
+    """
     import requests  # noqa: PLC0415
     from google.api_core import exceptions as api  # noqa: PLC0415
     from google.auth import exceptions as auth  # noqa: PLC0415
@@ -79,7 +84,10 @@ def mapped_error(error: Exception) -> ProviderError | None:
     elif isinstance(error, (ValueError, AttributeError, TypeError, KeyError)) or (
         type(error).__module__.startswith("google.protobuf")
     ):
-        mapped = TransientError(f"Google's answer is malformed ({type(error).__name__}).")
+        kind = TransientError if status in (None, 200) else _of_status(status)
+        mapped = kind(
+            f"Google's answer is malformed ({type(error).__name__}), with status {status or '?'}."
+        )
     return mapped
 
 
@@ -165,4 +173,4 @@ def _code_name(code: int) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:500]
+    return " ".join(str(text).split())

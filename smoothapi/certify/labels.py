@@ -170,6 +170,7 @@ def top1(answer: Answer, space: LabelSpace | None = None) -> str | None:
 
     Several labels can share the highest score to the last digit. Then the most specific is meant:
     a label that another of them names among its parents loses; of those left, the first by name.
+    A label with score 0 is no vote: the provider says that it is not there.
 
     Args:
         answer: the provider's labels, in any order.
@@ -183,7 +184,7 @@ def top1(answer: Answer, space: LabelSpace | None = None) -> str | None:
     if space is not None:
         labels = [label for label in labels if space.class_of(label) is not None]
     best = max((label.score for label in labels), default=None)
-    if best is None:
+    if not best:
         return None
     tied = [label for label in labels if label.score == best]
     parents = {parent for label in tied for parent in label.parents if parent != label.name}

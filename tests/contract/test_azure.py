@@ -133,6 +133,25 @@ def test_a_given_client_is_asked_once_and_stays_as_it_was(fault):
         client.close()
 
 
+def test_the_sessions_of_a_given_client_are_set_up_as_its_owner_does():
+    seen = []
+
+    def setup(session, *_, **more):
+        seen.append(session)
+        return more
+
+    with serve("azure", by_colour, faults="1x503") as service:
+        client = ComputerVisionClient(service.url, CognitiveServicesCredentials(KEY))
+        client.config.session_configuration_callback = setup
+        adapter = AzureAdapter(client=client, timeout=5)
+        with pytest.raises(TransientError):
+            adapter.ask([PNG])
+        adapter.ask([PNG])
+        adapter.close()
+        client.close()
+        assert len(service.received) == len(seen) == 2
+
+
 def test_what_the_server_receives():
     with serve("azure", by_colour) as service:
         for features in ("tags", "tags,adult", "categories,description"):

@@ -15,12 +15,19 @@ from google.cloud.vision_v1.services.image_annotator.transports import ImageAnno
 
 from smoothapi.certify.labels import top1
 from smoothapi.encode import Codec
-from smoothapi.errors import FatalError, ProviderError, ThrottledError, TransientError
+from smoothapi.errors import (
+    FatalError,
+    PermanentError,
+    ProviderError,
+    ThrottledError,
+    TransientError,
+)
 from smoothapi.services import serve
 from smoothapi.testing import AdapterContract, by_colour
 from smoothapi.testing.contract import unused_port
 from smoothapi.testing.faults import Fault
 from smoothapi_adapters.google import GoogleAdapter
+from tests.contract.test_azure import answering
 
 KEY = "AIzaSyExampleKeyThatIsNone0123456789abc"
 PNG = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
@@ -176,6 +183,35 @@ def test_an_expired_token_is_not_renewed_behind_our_back():
             adapter.ask([PNG])
         assert len(service.received) == 1
         adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "content"),
+    [
+        (200, b"<html>", TransientError, "text/html"),
+        (200, b"", TransientError, "application/json"),
+        (200, b"[]", TransientError, "application/json"),
+        (200, b"null", TransientError, "application/json"),
+        (200, b"{}", TransientError, "application/json"),
+        (307, b"", FatalError, "text/html"),
+        (302, b"", FatalError, "text/html"),
+        (401, b"<html>", FatalError, "text/html"),
+        (403, b'"text"', FatalError, "application/json"),
+        (403, b'{"error": "text"}', FatalError, "application/json"),
+        (503, b"[]", TransientError, "application/json"),
+        (503, b'{"error": {"details": [3]}}', TransientError, "application/json"),
+        (413, b"too large", PermanentError, "text/plain"),
+    ],
+)
+def test_what_a_proxy_says_is_judged_by_its_status(status, body, kind, content):
+    elsewhere = f"http://127.0.0.1:{unused_port()}/"
+    url, stop = answering(status, body, {"content-type": content, "location": elsewhere})
+    adapter = GoogleAdapter(transport="rest", endpoint=url, api_key=KEY, timeout=3)
+    with pytest.raises(ProviderError) as caught:
+        adapter.ask([b"x"])
+    adapter.close()
+    assert stop() == 1
+    assert type(caught.value) is kind
 
 
 @both

@@ -156,17 +156,17 @@ FATAL = {401, 402, 403, 404, 405, 407, 410, 501, 505}
 TRANSIENT = {408, 409, 423, 425, 499}
 
 
-@pytest.mark.parametrize("status", range(300, 600))
-def test_every_http_status_is_mapped(status):
-    mapped = mapped_error(from_http_status(status, "it broke"))
-    if status == 429:
-        assert type(mapped) is ThrottledError
-    elif status in FATAL or status < 400:
-        assert type(mapped) is FatalError
-    elif status in TRANSIENT or status >= 500:
-        assert type(mapped) is TransientError
-    else:
-        assert type(mapped) is PermanentError
+def test_every_http_status_is_mapped():
+    for status in range(300, 600):
+        mapped = mapped_error(from_http_status(status, "it broke"))
+        if status == 429:
+            assert type(mapped) is ThrottledError, status
+        elif status in FATAL or status < 400:
+            assert type(mapped) is FatalError, status
+        elif status in TRANSIENT or status >= 500:
+            assert type(mapped) is TransientError, status
+        else:
+            assert type(mapped) is PermanentError, status
 
 
 def response(status, body, **headers):
@@ -454,6 +454,9 @@ def test_what_decides_an_answer_is_in_its_identity():
         {"timeout": 0},
         {"timeout": float("nan")},
         {"api_key": "k", "credentials": object()},
+        {"api_key": "two words"},
+        {"api_key": "two\nlines"},
+        {"api_key": "\u2026"},
         {"endpoint": "http://vision.example"},
         {"endpoint": "ftp://vision.example"},
         {"endpoint": "https://user:pw@vision.example"},
@@ -492,6 +495,23 @@ def test_without_credentials_the_first_call_says_where_they_were_looked_for(nowh
     assert "gcloud auth" in str(caught.value)
 
 
+def test_a_damaged_login_is_told_from_none(nowhere):
+    (nowhere / "application_default_credentials.json").write_text("{}")
+    with pytest.raises(FatalError, match="cannot be used"):
+        GoogleAdapter().ask([b"x"])
+
+
+def test_what_the_client_refuses_is_no_malformed_answer(monkeypatch):
+    monkeypatch.setattr(GoogleAdapter, "_connect", lambda self: int("no number s3cret"))
+    with pytest.raises(FatalError, match="No client for Google") as caught:
+        GoogleAdapter(api_key="s3cret").ask([b"x"])
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_key_from_a_file_may_end_with_a_line_break():
+    assert GoogleAdapter(api_key=" s3cret\n")._api_key == "s3cret"
+
+
 def test_where_credentials_are_found(nowhere, monkeypatch):
     assert "api_key" in GoogleAdapter(api_key="s3cret").credentials().where
     assert GoogleAdapter(client=Client(None)).credentials().found
@@ -519,3 +539,11 @@ def test_a_key_that_the_provider_repeats_is_not_shown():
         adapter.ask([b"x"])
     assert "s3cret" not in str(caught.value)
     assert "s3cret" not in repr(adapter)
+    # Nor its beginning, where a long message is cut.
+    for length in range(850, 900):
+        adapter = GoogleAdapter(
+            client=Client(api.InvalidArgument("x" * length + "s3cret")), api_key="s3cret"
+        )
+        with pytest.raises(PermanentError) as caught:
+            adapter.ask([b"x"])
+        assert "s3" not in str(caught.value)

@@ -43,6 +43,12 @@ def test_ties_go_to_the_most_specific_then_to_the_first_name() -> None:
     assert top1(answer(("Animal", 0.99), ("Bird", 0.9, ("Animal",)))) == "Animal"
 
 
+def test_a_label_with_score_0_is_no_vote() -> None:
+    assert top1(answer(("adult", 0.0), ("racy", 0.0))) is None
+    assert top1(answer(("adult", 0.0), ("racy", 0.25))) == "racy"
+    assert top1(answer(("Adult", 0.0)), LabelSpace({"adult": ["adult"]})) is None
+
+
 def test_a_label_space_maps_and_ignores_the_rest() -> None:
     space = LabelSpace({"bird": ["Bird", " vulture "], "dog": ["Dog"]})
     assert top1(answer(("Tree", 0.99), ("VULTURE", 0.5), ("Dog", 0.4)), space) == "bird"
