@@ -146,7 +146,15 @@ def emulate(  # noqa: PLR0917  click passes options by name
         _warm_up(labeller)
     done = _json_line if as_json else _line
     with serve(
-        provider, labeller, faults=plan, latency=times, host=host, port=port, key=key, on_done=done
+        provider,
+        labeller,
+        faults=plan,
+        latency=times,
+        host=host,
+        port=port,
+        key=key,
+        on_done=done,
+        keep=0,
     ) as service:
         if not _is_loopback(host):
             click.echo(
@@ -156,9 +164,9 @@ def emulate(  # noqa: PLR0917  click passes options by name
             )
         _introduce(service, key=key or _KEY, plan=str(plan), as_json=as_json)
         _wait()
-        received, billed = len(service.received), service.billed
+        requests, billed = service.requests, service.billed
     if not as_json:
-        click.echo(f"\nEnded: {received:,} requests, {billed:,} pictures labelled.", err=True)
+        click.echo(f"\nEnded: {requests:,} requests, {billed:,} pictures labelled.", err=True)
     return 0
 
 

@@ -37,6 +37,7 @@ _IMAGES = 16
 _MAX_BYTES = 20 * 2**20
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "ICO")
 _MAX_SIDE = 65_500
+_MAX_PIXELS = 75_000_000
 _MOST_LABELS = 10  # without maxResults
 
 # Status, as canonical name -> (HTTP status, canonical number).
@@ -283,7 +284,8 @@ def _wanted(request: Any, where: str) -> _Wanted:
 
 
 def _feature(kind: object, where: str) -> str:
-    name = _FEATURES.get(kind) if isinstance(kind, int) else kind
+    number = isinstance(kind, int) and not isinstance(kind, bool)
+    name = _FEATURES.get(kind) if number else kind  # type: ignore[call-overload]
     if not isinstance(name, str) or name not in _FEATURES.values():
         raise refusal(
             "INVALID_ARGUMENT",
@@ -316,7 +318,7 @@ def _picture(request: dict[str, Any]) -> Picture | Refusal:
     if len(data) > _MAX_BYTES:
         return refusal("INVALID_ARGUMENT", "Image size exceeds the limit of 20 MB.")
     try:
-        return read_picture(data, _FORMATS, max_side=_MAX_SIDE)
+        return read_picture(data, _FORMATS, max_side=_MAX_SIDE, max_pixels=_MAX_PIXELS)
     except UnreadableError:
         return refusal("INVALID_ARGUMENT", "Bad image data.")
     except TooManyPixelsError:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -79,14 +80,24 @@ class HttpTransport:
             timeout_keep_alive=75,
         )
         self._server = _Server(config, endpoint)
+        self._failures: list[BaseException] = []
         self._thread = threading.Thread(
-            target=self._server.run,
-            kwargs={"sockets": [listener]},
-            name=f"smoothapi-{service.name}",
-            daemon=True,
+            target=self._run, args=(listener,), name=f"smoothapi-{service.name}", daemon=True
         )
         self._thread.start()
         self._server.ready.wait()
+        for failure in self._failures:
+            self.stop()
+            raise OSError(f"the web server did not start: {failure!r}") from failure
+
+    def _run(self, listener: socket.socket) -> None:
+        try:
+            self._server.run(sockets=[listener])
+        except BaseException as error:  # noqa: BLE001  whoever waits for it must hear of it
+            self._failures.append(error)
+        finally:
+            listener.close()
+            self._server.ready.set()
 
     def stop(self) -> None:
         """Stop the server and join its threads."""
@@ -276,7 +287,7 @@ class _Endpoint:
         if fault is Fault.throttled_wait:
             return (("retry-after", f"{seconds:g}"),)
         if fault is Fault.throttled_date:
-            return (("retry-after", formatdate(time.time() + seconds, usegmt=True)),)
+            return (("retry-after", formatdate(ceil(time.time() + seconds), usegmt=True)),)
         return ()
 
     async def _body(self, receive: Receive) -> tuple[bytes, bool] | None:

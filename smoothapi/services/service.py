@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -137,6 +138,7 @@ class Service:
         host: str,
         timing: Timing,
         on_done: Callable[[Received, str, float], None] | None,
+        keep: int | None,
     ) -> None:
         self.name = name
         self.host = host
@@ -149,7 +151,7 @@ class Service:
         self._on_done = on_done
         self._lock = threading.Lock()
         self._requests = 0
-        self._received: list[Received] = []
+        self._received: deque[Received] = deque(maxlen=keep)
         self._billed = 0
         self._transport: Transport | None = None
 
@@ -166,9 +168,15 @@ class Service:
 
     @property
     def received(self) -> tuple[Received, ...]:
-        """Every request so far, in order, those that were refused included."""
+        """The requests so far, in order, those that were refused included."""
         with self._lock:
             return tuple(sorted(self._received, key=lambda received: received.number))
+
+    @property
+    def requests(self) -> int:
+        """How many requests there were so far."""
+        with self._lock:
+            return self._requests
 
     @property
     def billed(self) -> int:
@@ -302,6 +310,7 @@ def serve(
     late: float = 30.0,
     drip: float = 1.0,
     on_done: Callable[[Received, str, float], None] | None = None,
+    keep: int | None = None,
 ) -> Service:
     """Start a local service that speaks a provider's wire protocol.
 
@@ -328,6 +337,7 @@ def serve(
         late: seconds after which a late answer is sent, if the caller still waits.
         drip: seconds in which a slow answer comes in.
         on_done: called with each request that has ended, its status and its seconds.
+        keep: how many of the latest requests `received` tells of; None for all of them.
 
     Raises:
         UsageError: no such provider, or the address cannot be listened on.
@@ -348,6 +358,7 @@ def serve(
         host=host,
         timing=Timing(Latency.parse(latency), retry_after, late, drip),
         on_done=on_done,
+        keep=keep,
     )
     carrier = "google_grpc" if provider == "google-grpc" else "http"
     try:

@@ -204,13 +204,16 @@ class TooManyPixelsError(Exception):
     """The picture is not decoded: its sides are too long, or it is a decompression bomb."""
 
 
-def read_picture(data: bytes, formats: Sequence[str], *, max_side: int) -> Picture:
+def read_picture(
+    data: bytes, formats: Sequence[str], *, max_side: int, max_pixels: int = MAX_PIXELS
+) -> Picture:
     """Decode a picture completely.
 
     Args:
         data: its file.
         formats: Pillow's names of what is taken.
         max_side: longest side that is decoded.
+        max_pixels: most pixels that are decoded.
 
     Raises:
         UnreadableError: it is none of these, or damaged.
@@ -222,7 +225,7 @@ def read_picture(data: bytes, formats: Sequence[str], *, max_side: int) -> Pictu
         raise TooManyPixelsError("of a decompression bomb") from error
     except Exception as error:  # a damaged file can raise almost anything in a decoder
         raise UnreadableError(type(error).__name__) from error
-    if max(image.size) > max_side or image.width * image.height > MAX_PIXELS:
+    if max(image.size) > max_side or image.width * image.height > max_pixels:
         raise TooManyPixelsError(f"{image.width} x {image.height}")
     try:
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from smoothapi.answer import Answer, Label
 from smoothapi.services import serve
@@ -226,6 +227,20 @@ class TestGoogle:
         ]
 
 
+def test_google_takes_no_more_than_75_megapixels():
+    huge = io.BytesIO()
+    Image.new("1", (9000, 8400)).save(huge, "PNG")
+    body = {"requests": [{"image": {"content": base64.b64encode(huge.getvalue()).decode()}}]}
+    import requests
+
+    with serve("google", by_colour) as service:
+        url = f"{service.url}/v1/images:annotate"
+        [told] = requests.post(url, json=body, timeout=20).json()["responses"]
+    assert told == {
+        "error": {"code": 3, "message": "Image too large. Please limit to 75 megapixels."}
+    }
+
+
 def test_google_refuses_fields_that_it_does_not_know():
     import requests
 
@@ -235,6 +250,7 @@ def test_google_refuses_fields_that_it_does_not_know():
             ({"requsts": []}, 'Unknown name "requsts"'),
             ({"requests": []}, "at least one"),
             ({"requests": [{"features": [{"type": "CATS"}]}]}, "CATS"),
+            ({"requests": [{"features": [{"type": True}]}]}, "True"),
         ]:
             error = requests.post(
                 f"{service.url}/v1/projects/p/images:annotate", json=body, timeout=5

@@ -495,6 +495,26 @@ def test_latency_is_what_each_answer_takes_at_least(calling):
     assert all(0.149 < seconds < 2 for _, _, seconds in done)
 
 
+def test_only_the_latest_requests_are_kept_if_so_wished(calling):
+    with serve("aws", by_colour, keep=2) as service:
+        caller = calling(service)
+        for _ in range(5):
+            caller.ask(picture())
+        assert [received.number for received in service.received] == [3, 4]
+        assert (service.requests, service.billed) == (5, 5)
+
+
+def test_a_server_that_cannot_start_says_so_and_does_not_hang(monkeypatch):
+    from smoothapi.services import http
+
+    async def startup(self, sockets=None):
+        raise RuntimeError("no loop today")
+
+    monkeypatch.setattr(http._Server, "startup", startup)
+    with pytest.raises(UsageError, match="no loop today"):
+        serve("aws", by_colour)
+
+
 def test_who_looks_on_cannot_break_an_answer(calling, caplog):
     def on_done(*_):
         raise RuntimeError("no")
