@@ -8,17 +8,64 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+MOST_LINES = 60
+
+# What each must say; the rest of its text may change.
+SAYS = {
+    "01": ["monarch: certified at L2 radius 0.25", "same: True"],
+    "02": ["Balloon: 9", "Aircraft: 9", "certified at L2 radius", "requests arrived"],
+    "03": ["school_bus.jpg: 'Weapon' is present", "balloon.jpg: 'Weapon' is absent", "than 0.25"],
+    "04": ["names: abstained", "own: bus: certified at L2 radius 0.25"],
+    "05": ["At least ", "(0 requests)", "certified at", "second time: 0 queries"],
+    "06": ["Killed after 15 votes.", "monarch: certified", "answers were there"],
+    "07": ["Recorded: balloon: certified", "Replayed: balloon: certified", "A miss: "],
+    "08": ["certified at L2 radius"],
+    "09": ["monarch: certified at L2 radius 0.05", "Cleaned by blur-1"],
+    "10": ["plain label flips", "smoothed label stays"],
+}
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
-def test_example(script):
+def run(script, cwd):
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True, text=True, check=False, cwd=cwd, timeout=240,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "certified at L2 radius" in done.stdout
+    return done.stdout
 
 
-def test_there_are_examples():
-    assert EXAMPLES
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem[:2] == "10" else [])
+        for path in EXAMPLES
+    ],
+)
+def test_example(script, tmp_path):
+    said = run(script, tmp_path)
+    for text in SAYS[script.stem[:2]]:
+        assert text in said
+    if script.stem.startswith("06"):
+        now, before = numbers(said)
+        assert before >= 15
+        assert now > 0
+
+
+def numbers(said):
+    last = said.strip().splitlines()[-1].split()
+    return int(last[0]), int(last[last.index("answers") - 1])
+
+
+def test_there_are_at_most_ten_and_each_is_short():
+    assert [path.stem[:2] for path in EXAMPLES] == sorted(SAYS)
+    assert all(len(path.read_text().splitlines()) <= MOST_LINES for path in EXAMPLES)
+
+
+def test_examples_write_nothing_beside_themselves(tmp_path):
+    before = set(FOLDER.rglob("*"))
+    run(FOLDER / "07_record_and_replay.py", tmp_path)
+    assert set(FOLDER.rglob("*")) - before <= {
+        p for p in FOLDER.rglob("*") if "__pycache__" in p.parts
+    }
