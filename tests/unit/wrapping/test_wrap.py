@@ -27,7 +27,7 @@ def outcome(call, *args):
     """Return what a call returned, or the error that it raised; none of ours may be it."""
     try:
         return call(*args)
-    except Exception as error:  # noqa: BLE001  each SDK has its own
+    except Exception as error:
         if isinstance(error, smoothapi.SmoothAPIError):
             raise
         return error
