@@ -497,7 +497,6 @@ class Smoother:
         began = time.monotonic()
         self._refuse_what_is_not_taken(image)
         asked = self._asked(image)
-        self._refuse_early(image, test, asked)
         plain, plain_totals = self._ask_plainly(image, refresh=self._refresh)
         self._say_what_is_unmapped(image, target, plain)
         job = Job(
@@ -525,8 +524,7 @@ class Smoother:
                 plain, again = self._ask_plainly(image, refresh=True)
                 plain_totals += again
         except SmoothAPIError as error:
-            both = run.totals + plain_totals
-            error.queries, error.cost = both.attempts, float(both.dollars)
+            (run.totals + plain_totals).tell(error)
             raise
         return Collection(
             votes=tuple(votes),
@@ -572,6 +570,8 @@ class Smoother:
         on_progress: Callable[[Progress], None] | None,
     ) -> Certificate:
         """The method: votes in order of index, until the test has enough."""
+        if not self._closed:
+            self._refuse_early(image, test, self._asked(image))
         collected = self.collect(image, test, target, on_progress=on_progress)
         return self._certificate(
             kind,

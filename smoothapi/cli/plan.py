@@ -130,7 +130,7 @@ def _show(
         "each. Nothing was sent.",
         title_justify="left",
     )
-    for name in ("sigma", "certified", "queries a photo", "queries", "dollars", "from", "at most"):
+    for name in ("sigma", "certified", "queries a photo", "queries", "dollars", "at most"):
         table.add_column(name, justify="right")
     for one in found:
         table.add_row(
@@ -139,13 +139,14 @@ def _show(
             f"{one.per_photo:,.1f}",
             f"{one.queries:,}",
             f"${one.dollars:,.2f}",
-            f"${one.dollars_at_least:,.2f}",
             f"${one.dollars_at_most:,.2f}",
         )
     console = Console()
     console.print(table)
     for one in found:
-        console.print(Text(f"Photos decided within so many queries, sigma {one.sigma:g}"))
+        console.print(
+            Text(f"Photos that take at most so many queries on average, sigma {one.sigma:g}")
+        )
         for n, decided in one.decided:
             console.print(Text(f"  {n:>7,} {_bar(decided)} {decided:4.0%}"))
     free = f", the first {price.free_per_month:,} of a month free" if price.free_per_month else ""

@@ -259,14 +259,15 @@ def _show_plan(plan: StudyPlan, as_json: bool) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(title="Nothing was sent. The study would still send:", title_justify="left")
-    for name in ("provider", "denoiser"):
+    several = len({(row.provider, row.denoiser) for row in plan.rows}) > 1
+    for name in ("provider", "denoiser") if several else ():
         table.add_column(name)
     for name in ("sigma", "photos", "stored", "expected", "at most", "dollars", "at most $"):
         table.add_column(name, justify="right")
     for row in plan.rows:
+        names = (row.provider, row.denoiser) if several else ()
         table.add_row(
-            Text(printable(row.provider)),
-            Text(printable(row.denoiser)),
+            *(Text(printable(name)) for name in names),
             f"{row.sigma:g}",
             f"{row.photos:,}",
             f"{row.stored:,}",

@@ -322,7 +322,9 @@ class Crew:
                 ours = self._failed < max(_FEWEST_FAILED, _MOST_FAILED * ended)
             if not ours:
                 self.error = self.error or error
-                self._stop.set()
+                # Without money others still have what is stored.
+                if not isinstance(error, BudgetExceededError):
+                    self._stop.set()
         if collector is None or not isinstance(error, (BudgetExceededError, ProviderError)):
             return None
         if isinstance(error, (TooManyFailuresError, ModelChangedError)) or not collector.votes:

@@ -38,13 +38,13 @@ class Expected:
         cap: most votes of a photo.
         photos: how many.
         certified: share of photos that get a certificate.
-        at_least: queries if every photo's votes were unanimous.
+        at_least: queries if every photo's votes were unanimous; hopeless photos take fewer.
         queries: queries expected.
         at_most: queries if each photo took the cap.
         dollars_at_least: price of `at_least`, on one month's bill.
         dollars: price of `queries`.
         dollars_at_most: price of `at_most`.
-        decided: (n, share of photos decided within n queries).
+        decided: (n, share of photos that take at most n queries on average).
     """
 
     radius: float
