@@ -27,7 +27,19 @@ from smoothapi.errors import UsageError
 
 FILE = "smoothapi.toml"
 # Options of adapters are shown only where they can be no secret.
-_HARMLESS = {"region", "region_name", "profile", "profile_name", "operation", "model", "as_of"}
+_HARMLESS = {
+    "region",
+    "region_name",
+    "profile",
+    "profile_name",
+    "operation",
+    "model",
+    "as_of",
+    "transport",
+    "features",
+    "language",
+    "model_version",
+}
 _log = logging.getLogger("smoothapi")
 
 

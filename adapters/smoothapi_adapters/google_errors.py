@@ -95,6 +95,8 @@ def of_picture(code: int, message: str) -> ProviderError:
     """Return the error of one picture in an answer that is otherwise fine (a google.rpc.Code)."""
     name = _code_name(code)
     kind = _OF_ONE_PICTURE.get(name) or _CODES.get(name, TransientError)
+    if kind is ThrottledError and _LONG.search(message):
+        kind = FatalError
     return kind(f"Google answered {name} for a picture: {message or 'no reason given'}.")
 
 
@@ -109,6 +111,8 @@ def _of_call(error: Any) -> ProviderError:
         network = ("Timeout", "timed out", "Max retries", "onnection")
         return _of_sign_in(text, for_now=any(word in text for word in network))
     kind = _CODES.get(name) or _of_status(http)
+    if kind is ThrottledError and "larger than max" in text:  # gRPC's word for too many bytes
+        kind = PermanentError
     if reason in _FATAL_REASONS or (kind is ThrottledError and _spent_for_long(error)):
         kind = FatalError
     said = ", ".join(part for part in (name or f"HTTP {http}", reason) if part)

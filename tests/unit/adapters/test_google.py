@@ -148,6 +148,16 @@ def test_every_code_of_one_picture_is_mapped(name, number):
     assert name in str(mapped)
 
 
+def test_too_many_bytes_are_no_reason_to_slow_down():
+    error = api.ResourceExhausted("Received message larger than max (20 vs. 10)")
+    assert type(mapped_error(error)) is PermanentError
+
+
+def test_a_quota_of_a_month_is_gone_for_one_picture_as_for_all():
+    assert type(of_picture(8, "Requests per month")) is FatalError
+    assert type(of_picture(8, "Requests per minute")) is ThrottledError
+
+
 def test_a_code_from_the_future_is_worth_another_try():
     assert type(of_picture(99, "")) is TransientError
 
