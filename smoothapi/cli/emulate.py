@@ -82,8 +82,46 @@ curl -sS -H 'Ocp-Apim-Subscription-Key: {key}' -H 'Content-Type: application/oct
   curl -sS -H 'Authorization: Key {key}' -H 'Content-Type: application/json' --data-binary @- \\
     {url}/v2/users/clarifai/apps/main/models/general-image-recognition/outputs""",
 }
+_TOML = {
+    "aws": """\
+[providers.aws]  # and AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={key} in the environment
+endpoint = "{url}"
+region = "us-east-1\"""",
+    "google": """\
+[providers.google]
+endpoint = "{url}"
+transport = "rest"
+api_key = "{key}\"""",
+    "google-grpc": """\
+[providers.google]
+endpoint = "{url}"
+transport = "grpc"
+api_key = "{key}\"""",
+    "azure": """\
+[providers.azure]
+endpoint = "{url}"
+key = "{key}\"""",
+    "azure4": """\
+[providers.azure4]
+endpoint = "{url}"
+key = "{key}\"""",
+    "clarifai": """\
+[providers.clarifai]
+endpoint = "{url}"
+pat = "{key}\"""",
+}
 _OTHERS = {
-    "aws": "Any SDK of AWS, with no change of code: AWS_ENDPOINT_URL_REKOGNITION={url}",
+    "aws": """\
+# any SDK of AWS takes these from the environment, with no change of code
+AWS_ENDPOINT_URL_REKOGNITION={url}
+AWS_ACCESS_KEY_ID={key}
+AWS_SECRET_ACCESS_KEY={key}""",
+}
+_TITLES = {
+    "python": "Python",
+    "shell": "Shell",
+    "environment": "Environment",
+    "toml": "smoothapi.toml",
 }
 
 
@@ -171,9 +209,12 @@ def emulate(  # noqa: PLR0917  click passes options by name
 
 
 def instructions(provider: str, url: str, address: str, key: str = _KEY) -> dict[str, str]:
-    """Return how to point callers at a service: "python" and, where curl can, "shell"."""
+    """Return how to point callers at a service, by where the lines go.
+
+    "python", "toml" (smoothapi's own settings), "shell" where curl can, "environment" for AWS.
+    """
     values = {"url": url, "address": address, "key": key}
-    texts = {"python": _PYTHON, "shell": _SHELL, "otherwise": _OTHERS}
+    texts = {"python": _PYTHON, "shell": _SHELL, "environment": _OTHERS, "toml": _TOML}
     return {
         kind: by_provider[provider].format(**values)
         for kind, by_provider in texts.items()
@@ -191,17 +232,9 @@ def _introduce(service: Service, *, key: str, plan: str, as_json: bool) -> None:
         ready = {"ready": True, "provider": service.name, "url": url, "address": address}
         click.echo(json.dumps(ready | told))
         return
-    for kind, title in (("python", "Python"), ("shell", "Shell"), ("otherwise", "")):
-        if kind in told:
-            text = "\n".join(f"    {line}" for line in told[kind].splitlines())
-            click.echo(f"{title}:\n{text}\n" if title else f"{told[kind]}\n")
-    click.echo(
-        f"smoothapi itself, in smoothapi.toml:\n    [providers.{service.name}]\n"
-        f'    endpoint = "{url}"\n'
-        if service.name != "google-grpc"
-        else "",
-        nl=False,
-    )
+    for kind, text in told.items():
+        lines = "".join(f"    {line}\n" for line in text.splitlines())
+        click.echo(f"{_TITLES[kind]}:\n{lines}")
     if plan:
         click.echo(f"Faults: {plan}")
     click.echo(f"Ready: {service.name} at {url} (Ctrl-C ends it)")

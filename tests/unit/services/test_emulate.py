@@ -54,13 +54,47 @@ def test_the_lines_it_prints_work_as_they_stand(provider, monkeypatch, capsys, t
         names = {"data": data}
         exec(seen["Python"] + ASK[provider], names)
         seen["result"] = names["result"]
+        if provider == "aws":  # and with nothing but the environment
+            import boto3
+
+            for line in seen["Environment"].splitlines()[1:]:
+                monkeypatch.setenv(*line.split("="))
+            client = boto3.Session().client("rekognition", region_name="eu-west-1")
+            client.detect_labels(Image={"Bytes": data})
+            client.close()
 
     monkeypatch.setattr(command, "_wait", use)
     assert run(["emulate", provider, *COLOURS]) == 0
     assert seen["result"] == "red"
     err = capsys.readouterr().err
     assert re.search(r"#1  \S+  120 x 100 \([\d,]+ bytes\)  (200|OK)  0\.\d{3} s", err)
-    assert "Ended: 1 requests, 1 pictures labelled." in err
+    asked = 1 + (provider == "aws")
+    assert f"Ended: {asked} requests, {asked} pictures labelled." in err
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_settings_it_prints_work_as_they_stand(provider, monkeypatch, capsys):
+    import tomllib
+
+    from smoothapi.dispatch import make_adapter
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    seen = []
+
+    def use():
+        told = blocks(capsys.readouterr().out)
+        for line in told.get("Environment", "").splitlines()[2:]:  # the keys; not the address
+            monkeypatch.setenv(*line.split("="))
+        [(name, options)] = tomllib.loads(told["smoothapi.toml"])["providers"].items()
+        adapter = make_adapter(name, **options)
+        seen.extend(adapter.ask([picture()]))
+        adapter.close()
+
+    monkeypatch.setattr(command, "_wait", use)
+    assert run(["emulate", provider, *COLOURS]) == 0
+    assert seen[0].labels[0].name == "red"
 
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "google-grpc"])
