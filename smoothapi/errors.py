@@ -34,11 +34,15 @@ class SmoothAPIError(Exception):
         exit_code: what the command line exits with.
         queries: attempts that had been sent when the error ended the run.
         cost: dollars that those attempts cost by the price list.
+        retries: of the attempts, those that repeated an earlier one.
+        waited: seconds spent waiting between attempts, summed over threads.
     """
 
     exit_code = 2
     queries: int = 0
     cost: float = 0.0
+    retries: int = 0
+    waited: float = 0.0
 
 
 class UsageError(SmoothAPIError, ValueError):

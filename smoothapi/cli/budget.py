@@ -12,6 +12,7 @@ from smoothapi.answer import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from decimal import Decimal
 
     from smoothapi.dispatch import Account, SharedState
 
@@ -35,8 +36,13 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
 
 
 @budget.command()
+@click.option(
+    "--everywhere",
+    is_flag=True,
+    help="Also of other hosts and containers, where nobody can look: only if nothing runs.",
+)
 @click.pass_obj
-def release(home: str | None) -> int:
+def release(home: str | None, *, everywhere: bool) -> int:
     """Give back what killed processes had reserved.
 
     Such queries may have been sent and billed: do this when you know that they were not.
@@ -44,7 +50,8 @@ def release(home: str | None) -> int:
     from smoothapi.dispatch import release_abandoned  # noqa: PLC0415
 
     with _state(home) as state:
-        click.echo(f"Released {release_abandoned(state):,} queries of processes that are gone.")
+        count = release_abandoned(state, everywhere=everywhere)
+    click.echo(f"Released {count:,} queries of processes that are gone.")
     return 0
 
 
@@ -83,9 +90,9 @@ def _show(found: list[Account], as_json: bool) -> None:
                 "dollars": float(account.dollars),
                 "reserved": account.reserved,
                 "query_limit": account.query_limit,
-                "dollar_limit": None
-                if account.dollar_limit is None
-                else float(account.dollar_limit),
+                "queries_left": account.queries_left,
+                "dollar_limit": _number(account.dollar_limit),
+                "dollars_left": _number(account.dollars_left),
             }
             for account in found
         ]
@@ -105,10 +112,10 @@ def _show(found: list[Account], as_json: bool) -> None:
         table.add_column(name, justify="right")
     for account in found:
         queries_left = dollars_left = "no limit"
-        if account.query_limit is not None:
-            queries_left = f"{max(0, account.query_limit - account.queries):,}"
-        if account.dollar_limit is not None:
-            dollars_left = f"${max(0, account.dollar_limit - account.dollars):.4f}"
+        if account.queries_left is not None:
+            queries_left = f"{account.queries_left:,}"
+        if account.dollars_left is not None:
+            dollars_left = f"${account.dollars_left:.4f}"
         table.add_row(
             Text(printable(account.name)),
             account.period,
@@ -119,3 +126,7 @@ def _show(found: list[Account], as_json: bool) -> None:
             dollars_left,
         )
     Console().print(table)
+
+
+def _number(dollars: Decimal | None) -> float | None:
+    return None if dollars is None else float(dollars)

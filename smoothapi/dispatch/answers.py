@@ -16,6 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,10 +26,14 @@ from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-_SCHEMA = 1
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
+"""Step n leads a row from schema n + 1 to n + 2. Rows are brought up to date when they are read, so
+that recordings and exports of any age can be read too. Steps are added, never changed."""
+
+_PATIENCE = 300.0  # seconds to wait for another process that writes
 _log = logging.getLogger("smoothapi")
 
 
@@ -114,7 +119,7 @@ class AnswerStore:
             StoreError: the folder cannot be used.
         """
         self.directory = directory
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
         self._pending: deque[_Write] = deque()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -128,7 +133,7 @@ class AnswerStore:
         try:
             self._cache = _open(directory)
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if not _is_damage(error):
                 raise StoreError(f"The answer store cannot be opened: {error}.") from error
             self._cache = _open_afresh(directory)
 
@@ -138,16 +143,37 @@ class AnswerStore:
         Raises:
             StoreError: the row cannot be read, or was not written by smoothapi.
         """
-        try:
-            text = self._cache.get(key)
-        except sqlite3.Error as error:
-            raise StoreError(f"The answer store cannot be read: {error}.") from error
+        row = self._row(key)
+        return None if row is None else _outcome(row)
+
+    def _row(self, key: str) -> Any:
+        text = self._read(lambda cache: cache.get(key))
         if text is None:
             return None
         try:
-            return outcome_of(json.loads(text))
-        except (ValueError, KeyError, TypeError, UsageError) as error:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"A stored answer is damaged: {error!r}.") from error
+
+    def _read(self, read: Callable[[Any], Any]) -> Any:
+        """Read from the database; set it aside and read from a new one if it proves damaged."""
+        cache = self._cache
+        try:
+            return read(cache)
+        except (sqlite3.Error, diskcache.Timeout) as error:
+            if not _is_damage(error):
+                raise StoreError(f"The answer store cannot be read: {error!r}.") from error
+        try:
+            self._replace(cache)
+            return read(self._cache)
+        except (sqlite3.Error, diskcache.Timeout) as error:
+            raise StoreError(f"The answer store cannot be read: {error!r}.") from error
+
+    def _replace(self, damaged: Any) -> None:
+        with self._writing:
+            if self._cache is damaged:  # else another thread was here first
+                damaged.close()
+                self._cache = _open_afresh(self.directory)
 
     def put(
         self,
@@ -185,13 +211,38 @@ class AnswerStore:
         writes = [self._pending.popleft() for _ in range(len(self._pending))]
         error: BaseException | None = None
         try:
-            with self._cache.transact(retry=True):
-                for write in writes:
-                    self._cache.set(write.key, write.text, retry=True)
-        except BaseException as caught:  # noqa: BLE001  whatever it was, nobody's answer is stored
+            try:
+                self._store(writes)
+            except sqlite3.DatabaseError as caught:
+                if not _is_damage(caught):
+                    raise
+                self._replace(self._cache)
+                self._store(writes)
+        except BaseException as caught:  # whatever it was, nobody's answer is stored
             error = caught
-        for write in writes:
-            write.ended, write.error = True, error
+            if not isinstance(caught, Exception):
+                raise
+        finally:
+            for write in writes:
+                write.ended, write.error = True, error
+
+    def _store(self, writes: list[_Write]) -> None:
+        """Write all in one transaction."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self._cache.transact():
+                    for write in writes:
+                        self._cache.set(write.key, write.text)
+            except diskcache.Timeout as timeout:
+                # It calls every error so; asked to retry, it would do so for ever.
+                error = timeout.__context__
+                if not isinstance(error, sqlite3.Error):
+                    raise
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise error from None
+            else:
+                return
 
     def all_keys(self) -> Iterator[str]:
         """Yield the keys of all answers, in the order of storing."""
@@ -203,8 +254,11 @@ class AnswerStore:
         Raises:
             StoreError: the row is damaged, or was not written by smoothapi.
         """
-        self.get(key)
-        row: dict[str, Any] = json.loads(self._cache[key])
+        found = self._row(key)
+        if found is None:
+            raise StoreError("A stored answer is there no more: another process deleted it.")
+        _outcome(found)
+        row = up_to_date(found)
         if answer_key(row.get("asked", {})) != key:
             raise StoreError("A stored answer is not the answer to what it says was asked.")
         return row
@@ -233,18 +287,18 @@ class AnswerStore:
 
     def bytes(self) -> int:
         """Return the size on disk."""
-        return int(self._cache.volume())
+        return int(self._read(lambda cache: cache.volume()))
 
     def clear(self) -> int:
         """Delete all answers; return how many there were."""
-        return int(self._cache.clear())
+        return int(self._read(lambda cache: cache.clear()))
 
     def close(self) -> None:
         """Close the database."""
         self._cache.close()
 
     def __len__(self) -> int:
-        return len(self._cache)
+        return int(self._read(len))
 
 
 def answer_row(
@@ -255,7 +309,7 @@ def answer_row(
     gave_up: bool = False,
 ) -> dict[str, Any]:
     """Return what is kept of an answer, ready for JSON."""
-    row: dict[str, Any] = {"schema": _SCHEMA, "stored": int(time.time()), "asked": dict(asked)}
+    row: dict[str, Any] = {"schema": _schema(), "stored": int(time.time()), "asked": dict(asked)}
     if isinstance(outcome, Answer):
         row["answer"] = outcome.to_dict()
     else:
@@ -266,16 +320,46 @@ def answer_row(
 
 
 def outcome_of(row: Any) -> Answer | PermanentError:
-    """Return the answer, or the failure, that a row holds."""
-    if row["schema"] != _SCHEMA:
-        raise StoreError(
-            f"A stored answer has schema {row['schema']!r}, this version reads {_SCHEMA}. Use the "
-            "version of smoothapi that wrote it, or another SMOOTHAPI_HOME."
-        )
+    """Return the answer, or the failure, that a row holds; of this schema or an earlier one.
+
+    Raises:
+        StoreError: a later smoothapi wrote it.
+    """
+    row = up_to_date(row)
     for failure in ("failed", "gave_up"):
         if failure in row:
             return PermanentError(str(row[failure]))
     return Answer.from_dict(row["answer"])
+
+
+def _outcome(row: Any) -> Answer | PermanentError:
+    try:
+        return outcome_of(row)
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        raise StoreError(f"A stored answer is damaged: {error!r}.") from error
+
+
+def up_to_date(row: Any) -> dict[str, Any]:
+    """Return a row in the schema of this version.
+
+    Raises:
+        StoreError: it has none that is known.
+    """
+    schema = row["schema"]
+    if type(schema) is not int or schema < 1:
+        raise StoreError(f"A stored answer has schema {schema!r}, which never was: it is damaged.")
+    if schema > _schema():
+        raise StoreError(
+            f"A stored answer was written by a later smoothapi (schema {schema}; this version "
+            f"knows up to {_schema()}). Update smoothapi, or use another SMOOTHAPI_HOME."
+        )
+    for step in _STEPS[schema - 1 :]:
+        row = step(dict(row))
+    return {**row, "schema": _schema()}
+
+
+def _schema() -> int:
+    return 1 + len(_STEPS)
 
 
 def answer_key(parts: Mapping[str, object]) -> str:
@@ -292,18 +376,71 @@ def _open(directory: Path) -> Any:
         size_limit=2**62,
         cull_limit=0,
         statistics=0,
+        sqlite_synchronous=2,
         timeout=60,
     )
 
 
+def _is_damage(error: Exception) -> bool:
+    """Whether it says that the file is no sound database, not that it is locked, full or gone."""
+    return type(error) is sqlite3.DatabaseError
+
+
 def _open_afresh(directory: Path) -> Any:
-    """Set a damaged database aside under another name and begin a new one."""
-    aside = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    for file in sorted(directory.glob("cache.db*")):
-        file.rename(directory / file.name.replace("cache.db", f"{aside}.db", 1))
+    """Set a damaged database aside under another name, and begin a new one with what it still says.
+
+    Raises:
+        StoreError: it cannot be set aside.
+    """
+    with _alone(directory):
+        with suppress(sqlite3.DatabaseError):
+            cache = _open(directory)
+            if cache._sql("PRAGMA quick_check").fetchone() == ("ok",):  # noqa: SLF001
+                return cache  # another process has set it aside meanwhile
+            cache.close()
+        aside = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        try:
+            for file in sorted(directory.glob("cache.db*")):
+                file.rename(directory / file.name.replace("cache.db", f"{aside}.db", 1))
+            cache = _open(directory)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"The answer store in {str(directory)!r} is damaged, and could not be set aside "
+                f"({error}). Move its folder away, or set SMOOTHAPI_HOME to another."
+            ) from error
+        saved = _save_rows(directory / f"{aside}.db", cache)
     _log.warning(
-        "The answer store in %s is damaged; it was set aside as %s.db and a new one begun.",
+        "The answer store in %s is damaged; it was set aside as %s.db and a new one begun, with "
+        "the %d answers that could still be read.",
         directory,
         aside,
+        saved,
     )
-    return _open(directory)
+    return cache
+
+
+def _save_rows(damaged: Path, cache: Any) -> int:
+    """Copy what can be read of a damaged database, checked; return how many answers."""
+    saved = 0
+    with closing(sqlite3.connect(damaged)) as database, cache.transact(), suppress(sqlite3.Error):
+        for key, text in database.execute("SELECT key, value FROM Cache WHERE mode = 1"):
+            with suppress(ValueError, KeyError, TypeError, RecursionError, StoreError):
+                row = json.loads(_text(text))
+                outcome_of(row)
+                if answer_key(row["asked"]) == key:
+                    cache.set(key, text)
+                    saved += 1
+    return saved
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold a lock on the store's folder against other processes, where the system has such."""
+    try:
+        import fcntl  # noqa: PLC0415  not everywhere
+    except ImportError:
+        yield
+        return
+    with (directory / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

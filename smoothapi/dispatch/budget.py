@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from smoothapi.dispatch.events import emit
 from smoothapi.dispatch.state import owner, owner_is_dead
 from smoothapi.errors import BudgetExceededError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from smoothapi.dispatch.price import Price
     from smoothapi.dispatch.state import SharedState
@@ -26,7 +27,8 @@ Period: TypeAlias = Literal["run", "day", "month"]
 
 _NANO = 10**9
 _BLOCK = 16  # most queries reserved at once
-_MOST = 10**9  # more queries than anyone sends, for the search of what fits
+_MOST = 10**9  # more queries, and more dollars, than anyone spends
+_OWN = re.compile(r"run [0-9a-f]{32}(?: (.*))?")  # accounts of budgets that have no name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,14 @@ class Budget:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.queries is not None and (not isinstance(self.queries, int) or self.queries < 0):
-            raise UsageError(f"A budget of {self.queries!r} queries makes no sense: give an int.")
+        if self.queries is not None and (
+            not isinstance(self.queries, int)
+            or isinstance(self.queries, bool)
+            or not 0 <= self.queries <= _MOST
+        ):
+            raise UsageError(
+                f"A budget of {self.queries!r} queries makes no sense: give an int up to {_MOST:,}."
+            )
         if self.per not in ("run", "day", "month"):
             raise UsageError(f"per={self.per!r}: a budget is per run, day or month.")
         if self.dollars is not None:
@@ -71,7 +79,7 @@ class Budget:
         for part in (part.strip() for part in amount.split(",")):
             if part.startswith("$") and dollars is None:
                 dollars = _dollars(part[1:])
-            elif re.fullmatch(r"\d[\d_]*", part) and queries is None:
+            elif re.fullmatch(r"[0-9]+(_[0-9]+)*", part) and queries is None:
                 queries = int(part)
             else:
                 raise UsageError(
@@ -83,7 +91,7 @@ class Budget:
     def __str__(self) -> str:
         parts = [] if self.queries is None else [f"{self.queries:,} queries"]
         if self.dollars is not None:
-            parts.append(f"${self.dollars}")
+            parts.append(f"${self.dollars:f}")
         amount = " and ".join(parts) or "unlimited"
         return f"{amount} a {self.per}" + (f", {self.name!r}" if self.name else "")
 
@@ -118,6 +126,18 @@ class Account:
     query_limit: int | None
     dollar_limit: Decimal | None
 
+    @property
+    def queries_left(self) -> int | None:
+        """Queries that may still be sent, None for no limit."""
+        return None if self.query_limit is None else max(0, self.query_limit - self.queries)
+
+    @property
+    def dollars_left(self) -> Decimal | None:
+        """Dollars that may still be spent, None for no limit."""
+        return (
+            None if self.dollar_limit is None else max(Decimal(0), self.dollar_limit - self.dollars)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Open:
@@ -148,6 +168,7 @@ class Reservation:
 
     number: int
     accounts: list[tuple[str, str]]
+    month: str
     already: int
     size: int
     taken: int = 0
@@ -186,7 +207,7 @@ class Ledger:
         self._current: Reservation | None = None
         self._retired: list[Reservation] = []
         # A budget without a name per run belongs to this object alone.
-        self._own = f"run {uuid.uuid4().hex}"
+        self._own = f"run {uuid.uuid4().hex} {owner()}"
         self._open = [
             _Open(b, b.name or (self._own if b.per == "run" else "default")) for b in budgets
         ]
@@ -212,14 +233,16 @@ class Ledger:
             StoreError: the ledger cannot be written.
         """
         with self._lock:
+            now = self._clock()
             current = self._current
             if (
                 current is None
                 or current.size - current.taken < queries
                 # What is sent in a new day or month is not to be paid from the last one's budget.
-                or current.accounts != self._accounts(self._clock())
+                or current.accounts != self._accounts(now)
+                or current.month != _month(now)
             ):
-                current = self._renew(queries)
+                current = self._renew(queries, now)
             current.taken += queries
             return current
 
@@ -242,59 +265,87 @@ class Ledger:
                 return
             with self._state.transaction() as database:
                 self._retire(database)
+            self._retired_all()
 
-    def _renew(self, queries: int) -> Reservation:
-        now = self._clock()
-        # Apart from what follows: a refusal must not undo it.
-        with self._state.transaction() as database:
+    def _renew(self, queries: int, now: float) -> Reservation:
+        refusal = ""
+        number = size = 0
+        keys, month = self._accounts(now), _month(now)
+        with self._state.transaction(durable=True) as database:
             self._retire(database)
-        with self._state.transaction() as database:
             already = self._already(database)
             room = self._room(database, already)
             if room is not None and queries > room:
-                raise BudgetExceededError(self._refusal(database, already, queries))
-            # Far from the limit many at once; near it one by one, so that none lie idle.
-            size = max(queries, _BLOCK if room is None else min(_BLOCK, room // 64))
-            nano = _nano(self._price.of(size, already))
-            keys = self._accounts(now)
-            for key, entry in zip(keys, self._open, strict=True):
-                database.execute(
-                    "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                    "queries = queries + excluded.queries, nano = nano + excluded.nano, "
-                    "query_limit = excluded.query_limit, nano_limit = excluded.nano_limit",
-                    (*key, size, nano, entry.budget.queries, entry.nano_limit),
-                )
-            month = _month(now)
-            database.execute(
-                "INSERT INTO usage VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET queries = queries + excluded.queries",
-                (self._provider, month, size),
-            )
-            cursor = database.execute(
-                "INSERT INTO reservations (owner, at, provider, month, accounts, queries, nano) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (owner(), now, self._provider, month, json.dumps(keys), size, nano),
-            )
-        self._current = Reservation(int(cursor.lastrowid or 0), keys, already, size)
+                refusal = self._refusal(database, already, queries)
+            else:
+                # Far from the limit many at once; near it one by one, so that none lie idle.
+                size = max(queries, _BLOCK if room is None else min(_BLOCK, room // 64))
+                number = self._write(database, now, size, already)
+        self._retired_all()
+        if refusal:
+            raise BudgetExceededError(refusal)
+        emit("reserved", provider=self._provider, queries=size)
+        self._current = Reservation(number, keys, month, already, size)
         return self._current
 
+    def _write(self, database: sqlite3.Connection, now: float, size: int, already: int) -> int:
+        """Set a block aside; return its number."""
+        keys, month = self._accounts(now), _month(now)
+        nano = _nano(self._price.of(size, already))
+        for key in keys:
+            of = [entry for entry in self._open if (entry.name, entry.period(now)) == key]
+            database.execute(
+                "INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "queries = queries + excluded.queries, nano = nano + excluded.nano, "
+                "query_limit = excluded.query_limit, nano_limit = excluded.nano_limit",
+                (
+                    *key,
+                    size,
+                    nano,
+                    _least(entry.budget.queries for entry in of),
+                    _least(entry.nano_limit for entry in of),
+                ),
+            )
+        database.execute(
+            "INSERT INTO usage VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET queries = queries + excluded.queries",
+            (self._provider, month, size),
+        )
+        cursor = database.execute(
+            "INSERT INTO reservations (owner, at, provider, month, accounts, queries, nano) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (owner(), now, self._provider, month, json.dumps(keys), size, nano),
+        )
+        return int(cursor.lastrowid or 0)
+
     def _accounts(self, now: float) -> list[tuple[str, str]]:
-        return [(entry.name, entry.period(now)) for entry in self._open]
+        """Return the accounts in force, each once: two limits may be on one of them."""
+        return list(dict.fromkeys((entry.name, entry.period(now)) for entry in self._open))
 
     def _retire(self, database: sqlite3.Connection) -> None:
-        """Give back what is unused, and strike off what is settled."""
-        if self._current is not None:
-            self._retired.append(self._current)
-            self._current = None
-        for reservation in self._retired:
-            if reservation.taken < reservation.size:
-                unused = reservation.size - reservation.taken
+        """Give back what is unused, and strike off what is settled.
+
+        `_retired_all` notes that here, once the transaction is made and not before.
+        """
+        for reservation in self._blocks():
+            unused = reservation.size - reservation.taken
+            if unused:
                 price = self._price.of(unused, reservation.already + reservation.taken)
                 _give_back(database, reservation.number, unused, int(price * _NANO))
-                reservation.size = reservation.taken
             if reservation.settled == reservation.taken:
                 database.execute("DELETE FROM reservations WHERE id = ?", (reservation.number,))
-        self._retired = [r for r in self._retired if r.settled < r.taken]
+
+    def _retired_all(self) -> None:
+        blocks = self._blocks()
+        for reservation in blocks:
+            reservation.size = reservation.taken
+            if reservation.settled == reservation.taken:
+                emit("settled", provider=self._provider, queries=reservation.settled)
+        self._retired = [block for block in blocks if block.settled < block.taken]
+        self._current = None
+
+    def _blocks(self) -> list[Reservation]:
+        return [*self._retired, *([self._current] if self._current else [])]
 
     def _room(self, database: sqlite3.Connection, already: int) -> int | None:
         rooms = [self._room_of(database, entry, already) for entry in self._open]
@@ -369,35 +420,55 @@ def accounts(state: SharedState) -> list[Account]:
             dollar_limit=None if nano_limit is None else Decimal(nano_limit) / _NANO,
         )
         for name, period, queries, nano, query_limit, nano_limit in rows
-        if reserved.get((name, period)) or not name.startswith("run ")
+        if reserved.get((name, period)) or not _OWN.fullmatch(name)
     ]
 
 
-def release_abandoned(state: SharedState) -> int:
-    """Give back what processes reserved that are gone from this host; return how many queries.
+def release_abandoned(state: SharedState, *, everywhere: bool = False) -> int:
+    """Give back what processes reserved that are gone; return how many queries.
 
-    Do this only when you know that those queries were not billed.
+    Do this only when you know that those queries were not billed: some of them were sent, since
+    up to 16 are reserved at once.
+
+    Args:
+        state: the ledger.
+        everywhere: whatever is reserved, also by processes that cannot be looked at from here (of
+            another host or container). Only when none is running.
     """
     with state.transaction() as database:
         rows = database.execute("SELECT id, owner, queries, nano FROM reservations").fetchall()
-        abandoned = [row for row in rows if owner_is_dead(row[1])]
+        abandoned = [row for row in rows if everywhere or owner_is_dead(row[1])]
         for number, _, queries, nano in abandoned:
             _give_back(database, number, queries, nano)
             database.execute("DELETE FROM reservations WHERE id = ?", (number,))
+        # What budgets without a name left behind when their process was killed.
+        for (name,) in database.execute("SELECT DISTINCT name FROM accounts").fetchall():
+            own = _OWN.fullmatch(name)
+            if own and owner_is_dead(own[1] or ""):
+                database.execute("DELETE FROM accounts WHERE name = ?", (name,))
     return sum(row[2] for row in abandoned)
 
 
 def reset(state: SharedState, name: str) -> int:
     """Forget what was spent under a budget's name, in all periods; return how many accounts."""
     with state.transaction() as database:
+        # What is reserved now belongs to what is forgotten, and must not be given back to the new.
+        for number, text in database.execute("SELECT id, accounts FROM reservations").fetchall():
+            kept = [key for key in json.loads(text) if key[0] != name]
+            database.execute(
+                "UPDATE reservations SET accounts = ? WHERE id = ?", (json.dumps(kept), number)
+            )
         return database.execute("DELETE FROM accounts WHERE name = ?", (name,)).rowcount
 
 
 def _give_back(database: sqlite3.Connection, number: int, queries: int, nano: int) -> None:
     """Take queries that were not sent off a reservation, its accounts and its provider's month."""
-    provider, month, text = database.execute(
+    row = database.execute(
         "SELECT provider, month, accounts FROM reservations WHERE id = ?", (number,)
     ).fetchone()
+    if row is None:  # somebody released it as abandoned, and with it these
+        return
+    provider, month, text = row
     for name, period in json.loads(text):
         database.execute(
             "UPDATE accounts SET queries = queries - ?, nano = nano - ? "
@@ -412,6 +483,10 @@ def _give_back(database: sqlite3.Connection, number: int, queries: int, nano: in
         "UPDATE reservations SET queries = queries - ?, nano = nano - ? WHERE id = ?",
         (queries, nano, number),
     )
+
+
+def _least(limits: Iterable[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _month(now: float) -> str:
@@ -438,6 +513,8 @@ def _dollars(value: Decimal | float | str) -> Decimal:
         raise UsageError(
             f"{value!r} is no amount of dollars; write for example 2 or 0.50."
         ) from error
-    if not amount.is_finite() or amount < 0:
-        raise UsageError(f"A budget of {value!r} dollars makes no sense: give 0 or more.")
+    if not amount.is_finite() or not 0 <= amount <= _MOST:
+        raise UsageError(
+            f"A budget of {value!r} dollars makes no sense: give 0 or more, up to {_MOST:,}."
+        )
     return amount

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from smoothapi.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -31,6 +33,9 @@ class Limits:
         max_side: longest side in pixels.
         formats: codecs it takes, preferred first.
         per_second: most pictures a second that the provider allows, None if it does not say.
+
+    Raises:
+        UsageError: one of them cannot be.
     """
 
     batch: int = 1
@@ -40,6 +45,13 @@ class Limits:
     max_side: int = 10_000
     formats: tuple[str, ...] = ("png", "jpeg")
     per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = (self.batch, self.max_bytes, self.min_side, self.max_side)
+        if min(counts) < 1 or (self.max_request_bytes or 1) < 1 or not self.formats:
+            raise UsageError(f"Limits are counts from 1 up, with a format or more: {self}.")
+        if self.per_second is not None and not self.per_second > 0.0:
+            raise UsageError(f"per_second={self.per_second!r}: a pace is above 0, or None.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,18 @@ dispatcher knows nothing of statistics.
 from __future__ import annotations
 
 import copy
+import logging
+import os
+import queue
 import threading
 import time
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from weakref import WeakSet
 
 from smoothapi.answer import Answer
 from smoothapi.dispatch.answers import answer_key
@@ -24,12 +28,13 @@ from smoothapi.dispatch.budget import Budget, Ledger
 from smoothapi.dispatch.events import attempt_span, emit
 from smoothapi.dispatch.pace import Breaker, Pace
 from smoothapi.dispatch.retry import Retry
-from smoothapi.dispatch.state import Leases
+from smoothapi.dispatch.state import FORKED, Leases
 from smoothapi.errors import (
     FatalError,
     PermanentError,
     ProviderError,
     SmoothAPIError,
+    StoreError,
     ThrottledError,
     TooManyFailuresError,
     TransientError,
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.contract import Adapter
     from smoothapi.dispatch.price import Price
     from smoothapi.dispatch.state import SharedState
+
+_log = logging.getLogger("smoothapi")
 
 Encode: TypeAlias = "Callable[[], bytes]"
 """Makes a payload when it is about to be sent, in the thread that sends it."""
@@ -90,6 +97,16 @@ class Totals:
         return Totals(
             *(getattr(self, item.name) + getattr(other, item.name) for item in fields(self))
         )
+
+    @property
+    def retries(self) -> int:
+        """Pictures sent again."""
+        return self.attempts - self.queries
+
+    def tell(self, error: SmoothAPIError) -> None:
+        """Note on an error what had been sent when it ended the run."""
+        error.queries, error.cost = self.attempts, float(self.dollars)
+        error.retries, error.waited = self.retries, self.waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +168,20 @@ class Dispatcher:
         self.concurrency = concurrency
         self.retry = retry or Retry()
         # Open by the time that a variant would have used up its attempts with no success between.
-        self.breaker = Breaker(max(3, min(5, self.retry.attempts)), self.retry.deadline)
+        self.breaker = Breaker(
+            max(3, min(5, self.retry.attempts)), self.retry.deadline, provider=adapter.name
+        )
         self.max_failed = max_failed
-        self.senders = ThreadPoolExecutor(concurrency, thread_name_prefix="smoothapi-send")
+        # More threads than requests: while some wait for the service, others encode and store.
+        self.slots = threading.BoundedSemaphore(concurrency)
+        self.threads = concurrency + max(1, concurrency // _SPARE)
+        self.senders = ThreadPoolExecutor(self.threads, thread_name_prefix="smoothapi-send")
         # A run prepares one lot at a time. With several runs, noise is drawn for some while the
         # denoiser, where they take turns, is busy with another.
         self.preparer = ThreadPoolExecutor(_PREPARERS, thread_name_prefix="smoothapi-prepare")
+        self.closed = threading.Event()
+        self._process = os.getpid()
+        self._runs: WeakSet[Run] = WeakSet()
 
     def through(self, adapter: Adapter, price: Price | None = None) -> Dispatcher:
         """Return a dispatcher for another adapter of the provider, to be closed with this one.
@@ -171,17 +196,36 @@ class Dispatcher:
         return twin
 
     def run(self, job: Job) -> Run:
-        """Return a run of `job`; iterate over it, and close it if you stop early."""
-        return Run(self, job)
+        """Return a run of `job`; iterate over it, and close it if you stop early.
+
+        Raises:
+            UsageError: the dispatcher is closed, or was made before the process was forked.
+        """
+        if self.closed.is_set():
+            raise UsageError(_CLOSED)
+        if os.getpid() != self._process:
+            raise UsageError(FORKED)
+        run = Run(self, job)
+        self._runs.add(run)
+        return run
 
     def close(self) -> None:
-        """Wait for what is running, then end the threads."""
+        """Stop all runs, wait for what is under way, then end the threads."""
+        self.closed.set()
+        for run in list(self._runs):
+            run.stop()
         self.senders.shutdown()
         self.preparer.shutdown()
         self.ledger.close()
 
 
+_CLOSED = (
+    "This Smoother was closed. What was under way was awaited and its answers are kept: the same "
+    "call with another Smoother continues where this one ended."
+)
+
 _PREPARERS = 4
+_SPARE = 2  # one thread more for so many requests
 
 # A share says nothing about a handful of votes.
 _FEWEST_TO_JUDGE = 10
@@ -206,13 +250,16 @@ class Run:
         self._totals = Totals()
         self._stop = threading.Event()
         # Room for what is sent, what is prepared, and what waits for its turn.
-        self._window = 4 * (job.batch + dispatcher.concurrency * dispatcher.adapter.limits.batch)
+        self._window = 4 * (job.batch + dispatcher.threads * dispatcher.adapter.limits.batch)
+        # Fewer than the limit once more of these pictures proved too large for one request.
+        self._batch = dispatcher.adapter.limits.batch
         # Where each variant is: looked up to _ahead; missing, preparing, ready, sending, ended.
         self._ahead = 0
         self._misses: deque[int] = deque()
         self._preparing: dict[Future[Sequence[Encode]], list[int]] = {}
         self._ready: deque[tuple[int, Encode]] = deque()
         self._sending: set[Future[list[Delivery]]] = set()
+        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()  # of those under way
         self._ended: dict[int, Delivery] = {}
         self._delivered = 0
         self._last_error = ""
@@ -230,6 +277,10 @@ class Run:
         """What this run has sent and received so far."""
         with self._lock:
             return self._totals
+
+    def stop(self) -> None:
+        """Send nothing more; what is under way is awaited by whoever iterates."""
+        self._stop.set()
 
     def __iter__(self) -> Iterator[Delivery]:
         return self._deliveries
@@ -250,6 +301,8 @@ class Run:
         turn = 0
         try:
             while (needed := self._job.needed()) > 0:
+                if self._dispatcher.closed.is_set():
+                    raise UsageError(_CLOSED)
                 self._look_up(min(turn + needed, turn + self._window))
                 if turn not in self._ended:
                     self._start_work()
@@ -260,13 +313,19 @@ class Run:
                 turn += 1
                 self._judge(delivery, turn)
                 yield delivery
-        except SmoothAPIError as error:
+        except (SmoothAPIError, RuntimeError) as error:
             self._halt()  # what is under way still counts
-            error.queries = self.totals.attempts
-            error.cost = float(self.totals.dollars)
+            ended = error
+            if self._dispatcher.closed.is_set():  # by another thread, at whatever line
+                ended = UsageError(_CLOSED)
+            if isinstance(ended, SmoothAPIError):
+                self.totals.tell(ended)
+            if ended is not error:
+                raise ended from error
             raise
         finally:
             self._halt()
+            self._say_how_it_ended()
 
     def _look_up(self, end: int) -> None:
         """Look for the answers of all variants up to `end` in the store."""
@@ -283,22 +342,27 @@ class Run:
         if self._misses and not self._preparing and len(self._ready) < job.batch:
             lot = self._lease_lot()
             if lot:
-                self._preparing[dispatcher.preparer.submit(job.prepare, lot)] = lot
-        while self._ready and len(self._sending) < dispatcher.concurrency:
-            size = min(len(self._ready), dispatcher.adapter.limits.batch)
-            group = [self._ready.popleft() for _ in range(size)]
-            self._sending.add(dispatcher.senders.submit(self._send, group))
+                preparing = dispatcher.preparer.submit(job.prepare, lot)
+                self._preparing[preparing] = lot
+                preparing.add_done_callback(self._done.put)
+        while self._ready and len(self._sending) < dispatcher.threads:
+            group = [self._ready.popleft() for _ in range(min(len(self._ready), self._batch))]
+            sending = dispatcher.senders.submit(self._send, group)
+            self._sending.add(sending)
+            sending.add_done_callback(self._done.put)
 
     def _await_work(self) -> None:
         """Wait until something is done, or there is reason to look again."""
-        under_way: list[Future[Any]] = [*self._preparing, *self._sending]
-        if not under_way:  # all that is missing is being asked for by another process
+        if not (self._preparing or self._sending):
+            # All that is missing is being asked for by another process.
             self._stop.wait(_LOOK_AGAIN)
             return
         contested = self._misses and not self._preparing
-        done = wait(
-            under_way, _LOOK_AGAIN if contested else _RENEW, return_when=FIRST_COMPLETED
-        ).done
+        done: list[Future[Any]] = []
+        with suppress(queue.Empty):
+            done.append(self._done.get(timeout=_LOOK_AGAIN if contested else _RENEW))
+            while True:
+                done.append(self._done.get_nowait())
         for future in done:
             if future in self._preparing:
                 lot = self._preparing.pop(future)
@@ -380,7 +444,7 @@ class Run:
                 "(--refresh) if it refused the pictures themselves.",
                 provider=self._dispatcher.adapter.name,
             )
-            error.queries, error.cost = self.totals.attempts, float(self.totals.dollars)
+            self.totals.tell(error)
             raise error
 
     def _halt(self) -> None:
@@ -391,27 +455,77 @@ class Run:
             future.cancel()
         wait(under_way)
         leases = [*self._held.values(), *self._finished]
-        if leases:
+        try:
             self._leases.drop(leases)
-            self._held.clear()
-            self._finished.clear()
-        self._dispatcher.ledger.rest()
+            self._dispatcher.ledger.rest()
+        except (StoreError, UsageError) as error:
+            # Leases end by themselves, and what is reserved counts as spent: on the safe side.
+            _log.warning("The end of the run could not be written down: %s", error)
+        self._held.clear()
+        self._finished.clear()
+
+    def _say_how_it_ended(self) -> None:
+        totals = self.totals
+        emit(
+            "ended",
+            provider=self._dispatcher.adapter.name,
+            delivered=self._delivered,
+            queries=totals.queries,
+            attempts=totals.attempts,
+            retries=totals.retries,
+            cached=totals.cached,
+            failed=totals.failed,
+            waited=round(totals.waited, 3),
+            dollars=float(totals.dollars),
+        )
 
     def _send(self, group: list[tuple[int, Encode]]) -> list[Delivery]:
-        """Send one request until each of its variants has ended. Runs in a sender thread."""
-        if self._stop.is_set():
-            return []
-        payloads = [encode() for _, encode in group]
-        self._check_sizes(payloads)
+        """Send variants until each has ended. Runs in a sender thread."""
+        deliveries: list[Delivery] = []
+        try:
+            if self._stop.is_set():
+                return []
+            payloads = [encode() for _, encode in group]
+            self._check_sizes(payloads)
+            for part in self._parts(payloads):
+                if not self._stop.is_set():
+                    deliveries += self._send_request(group[part], payloads[part])
+        except BaseException:
+            self._stop.set()  # at once: no thread may start another attempt
+            raise
+        return deliveries
+
+    def _parts(self, payloads: list[bytes]) -> list[slice]:
+        """Return what goes into one request each: as many as its limit of bytes allows."""
+        limit = self._dispatcher.adapter.limits.max_request_bytes
+        parts: list[slice] = []
+        begin = size = 0
+        for end, payload in enumerate(payloads):
+            if limit is not None and end > begin and size + len(payload) > limit:
+                parts.append(slice(begin, end))
+                begin, size = end, 0
+            size += len(payload)
+        parts.append(slice(begin, len(payloads)))
+        if len(parts) > 1:
+            name = self._dispatcher.adapter.name
+            emit("split", provider=name, pictures=len(payloads), requests=len(parts))
+            self._batch = max(1, min(self._batch, parts[0].stop))
+        return parts
+
+    def _send_request(
+        self, group: list[tuple[int, Encode]], payloads: list[bytes]
+    ) -> list[Delivery]:
+        """Send one request until each of its variants has ended."""
         outcomes: dict[int, Answer | PermanentError] = {}
-        loop = self._dispatcher.retry.loop(self._stop)
+        loop = self._dispatcher.retry.loop(self._stop, self._dispatcher.adapter.name)
         gave_up = ""
         try:
             loop(self._attempt, group, payloads, outcomes)
         except TransientError as error:
             gave_up = f"{error} (tried {loop.statistics['attempt_number']} times)"
         finally:
-            self._count(waited=loop.statistics.get("idle_for", 0.0))
+            if waited := loop.statistics.get("idle_for", 0.0):
+                self._count(waited=waited)
         deliveries: list[Delivery] = []
         for index, _ in group:
             outcome = outcomes.get(index)
@@ -427,12 +541,13 @@ class Run:
     def _check_sizes(self, payloads: list[bytes]) -> None:
         """Refuse what the provider would refuse, before it is paid for."""
         adapter = self._dispatcher.adapter
+        limits = adapter.limits
+        most = min(limits.max_bytes, limits.max_request_bytes or limits.max_bytes)
         largest = max(len(payload) for payload in payloads)
-        if largest > adapter.limits.max_bytes:
-            self._stop.set()
+        if largest > most:
             raise UsageError(
                 f"An encoded variant has {largest:,} bytes, and {adapter.name} takes up to "
-                f"{adapter.limits.max_bytes:,}. Give a smaller working size (size=), "
+                f"{most:,}. Give a smaller working size (size=), "
                 "or codec='jpeg' if that is not what was sent."
             )
 
@@ -449,9 +564,13 @@ class Run:
         """
         breaker = self._dispatcher.breaker
         while True:
-            probing = breaker.enter(self._stop)
+            probing = False
+            if breaker.open:
+                began = time.monotonic()
+                probing = breaker.enter(self._stop)
+                self._count(waited=time.monotonic() - began)
             try:
-                self._ask_once(group, payloads, outcomes)
+                self._ask_once(group, payloads, outcomes, probing=probing)
             except ThrottledError:
                 raise
             except TransientError:
@@ -470,25 +589,33 @@ class Run:
         group: list[tuple[int, Encode]],
         payloads: list[bytes],
         outcomes: dict[int, Answer | PermanentError],
+        *,
+        probing: bool,
     ) -> None:
         rows = [row for row, (index, _) in enumerate(group) if index not in outcomes]
         self._wait_for_pace(len(rows))
-        answers = self._request([group[row][0] for row in rows], [payloads[row] for row in rows])
-        again: TransientError | None = None
+        answers = self._request(
+            [group[row][0] for row in rows], [payloads[row] for row in rows], probing=probing
+        )
+        again: list[TransientError] = []
+        fatal: ProviderError | None = None
         for row, answer in zip(rows, answers, strict=True):
             index = group[row][0]
             if isinstance(answer, (Answer, PermanentError)):
                 self._dispatcher.store.put(self._job.asked(index), answer, payloads[row])
                 outcomes[index] = answer
             elif isinstance(answer, TransientError):
-                again = answer
+                again.append(answer)
             else:
                 self._stop.set()
-                raise answer
-        if isinstance(again, ThrottledError):
-            self._dispatcher.pace.throttled(again.retry_after)
-        if again is not None:
-            raise again
+                fatal = fatal or answer
+        if fatal is not None:  # now that the other answers, which were paid for, are stored
+            raise fatal
+        if again:
+            worst = max(again, key=_patience)
+            if isinstance(worst, ThrottledError):
+                self._dispatcher.pace.throttled(worst.retry_after)
+            raise worst
 
     def _wait_for_pace(self, pictures: int) -> None:
         if self._stop.is_set():
@@ -510,52 +637,67 @@ class Run:
                 raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
 
     def _request(
-        self, indices: list[int], payloads: list[bytes]
+        self, indices: list[int], payloads: list[bytes], *, probing: bool
     ) -> Sequence[Answer | ProviderError]:
         """Make one request: reserved before, settled after, counted whatever comes of it."""
         dispatcher = self._dispatcher
         name = dispatcher.adapter.name
         reservation = dispatcher.ledger.reserve(len(payloads))
-        if self._stop.is_set():  # a fatal error came while the ledger was written
-            dispatcher.ledger.release(reservation, len(payloads))
-            raise TransientError("the run was stopped", provider=name)
-        began = time.monotonic()
-        outcome = "answered"
-        try:
-            with attempt_span(name, len(payloads)):
-                answers = _ask(dispatcher.adapter, payloads)
-            dispatcher.breaker.succeeded()
-        except PermanentError as error:
-            dispatcher.breaker.succeeded()
-            outcome = "refused"
-            return [error] * len(payloads)
-        except ThrottledError as error:
-            dispatcher.breaker.succeeded()  # it is up, and says so
-            dispatcher.pace.throttled(error.retry_after)
-            outcome = "throttled"
-            raise
-        except TransientError as error:
-            dispatcher.breaker.failed(error)
-            outcome = "failed"
-            raise
-        except ProviderError:
-            self._stop.set()  # at once: no thread may start another attempt
+        with dispatcher.slots:
+            if self._stop.is_set():  # a fatal error came while it waited
+                dispatcher.ledger.release(reservation, len(payloads))
+                raise TransientError("the run was stopped", provider=name)
+            began = time.monotonic()
             outcome = "fatal"
-            raise
-        finally:
-            price = dispatcher.ledger.settle(reservation, len(payloads))
-            with self._lock:
-                first = set(indices) - self._sent
-                self._sent |= first
-            self._count(queries=len(first), attempts=len(payloads), dollars=price.dollars)
-            emit(
-                "attempt",
-                provider=name,
-                outcome=outcome,
-                pictures=len(payloads),
-                seconds=round(time.monotonic() - began, 3),
-            )
+            try:
+                with attempt_span(name, len(payloads)):
+                    answers = _ask(dispatcher.adapter, payloads)
+                dispatcher.breaker.succeeded()
+                outcome = "answered"
+            except PermanentError as error:
+                dispatcher.breaker.succeeded()
+                outcome = "refused"
+                return [error] * len(payloads)
+            except ThrottledError as error:
+                dispatcher.breaker.succeeded()  # it is up, and says so
+                dispatcher.pace.throttled(error.retry_after)
+                outcome = "throttled"
+                raise
+            except TransientError as error:
+                dispatcher.breaker.failed(error, probe=probing)
+                outcome = "failed"
+                raise
+            except ProviderError:
+                self._stop.set()  # at once: no thread may start another attempt
+                raise
+            finally:
+                price = dispatcher.ledger.settle(reservation, len(payloads))
+                self._count_attempt(indices, price.dollars)
+                emit(
+                    "attempt",
+                    provider=name,
+                    outcome=outcome,
+                    pictures=len(payloads),
+                    dollars=float(price.dollars),
+                    seconds=round(time.monotonic() - began, 3),
+                )
         return answers
+
+    def _count_attempt(self, indices: list[int], dollars: Decimal) -> None:
+        with self._lock:
+            first = len(set(indices) - self._sent)
+            self._sent.update(indices)
+            totals = self._totals
+            self._totals = replace(
+                totals,
+                queries=totals.queries + first,
+                attempts=totals.attempts + len(indices),
+                dollars=totals.dollars + dollars,
+            )
+
+
+def _patience(error: TransientError) -> tuple[bool, float]:
+    return isinstance(error, ThrottledError), error.retry_after or 0.0
 
 
 def _ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | ProviderError]:
@@ -565,7 +707,7 @@ def _ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | Provi
     except ProviderError as error:
         error.provider = error.provider or adapter.name
         raise
-    except Exception as error:
+    except BaseException as error:  # a sender thread gets no Ctrl-C: whatever it is, it raised it
         raise FatalError(
             f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
             "smoothapi's provider errors: this is a defect of the adapter.",
@@ -575,6 +717,9 @@ def _ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | Provi
         if len(answers) == len(payloads) and all(
             isinstance(answer, (Answer, ProviderError)) for answer in answers
         ):
+            for answer in answers:
+                if isinstance(answer, ProviderError):
+                    answer.provider = answer.provider or adapter.name
             return answers
     raise FatalError(
         f"The adapter {adapter.name!r} must return one Answer or ProviderError for each of the "

@@ -2,8 +2,10 @@
 
 Each event goes to the logger `smoothapi` at DEBUG as text, with its fields in the record's
 attribute `smoothapi`. SMOOTHAPI_DEBUG=1 shows them on the command line. Where OpenTelemetry's API
-is installed, attempts are spans and all events are counted. No event carries a payload, a key or
-an answer.
+is installed, attempts are spans, and events, pictures and dollars are counted. No event carries a
+payload, a key or an answer.
+
+Events: stored, paced, reserved, attempt, settled, retry, throttled, breaker, split, ended.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,9 +26,16 @@ def emit(event: str, **fields: str | float | bool) -> None:
     if log.isEnabledFor(logging.DEBUG):
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         log.debug("%s %s", event, text, extra={"smoothapi": {"event": event, **fields}})
-    counter = _counter()
-    if counter is not None:
-        counter.add(1, {"event": event, "provider": str(fields.get("provider", ""))})
+    counters = _counters()
+    if counters is None:
+        return
+    events, pictures, dollars = counters
+    of = {"provider": str(fields.get("provider", ""))}
+    events.add(1, {"event": event, **of})
+    if event == "attempt":
+        of["outcome"] = str(fields.get("outcome", ""))
+        pictures.add(int(fields.get("pictures", 0)), of)
+        dollars.add(float(fields.get("dollars", 0.0)), of)
 
 
 @contextmanager
@@ -47,19 +55,27 @@ def attempt_span(provider: str, pictures: int) -> Iterator[None]:
 
 @cache
 def _tracer() -> Any:
-    if find_spec("opentelemetry") is None:
+    try:  # a name space package of that name may lie around without the API in it
+        from opentelemetry import trace  # noqa: PLC0415
+    except ImportError:
         return None
-    from opentelemetry import trace  # noqa: PLC0415
-
     return trace.get_tracer("smoothapi")
 
 
 @cache
-def _counter() -> Any:
-    if find_spec("opentelemetry") is None:
+def _counters() -> Any:
+    """Return the counters of events, of pictures sent and of dollars."""
+    try:
+        from opentelemetry import metrics  # noqa: PLC0415
+    except ImportError:
         return None
-    from opentelemetry import metrics  # noqa: PLC0415
-
-    return metrics.get_meter("smoothapi").create_counter(
-        "smoothapi.events", description="what the dispatcher did, by event and provider"
+    meter = metrics.get_meter("smoothapi")
+    return (
+        meter.create_counter(
+            "smoothapi.events", description="what the dispatcher did, by event and provider"
+        ),
+        meter.create_counter(
+            "smoothapi.pictures", description="pictures sent, retries included, by outcome"
+        ),
+        meter.create_counter("smoothapi.dollars", unit="USD", description="their price"),
     )

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from smoothapi.errors import ProviderError
+from smoothapi.dispatch.events import emit
+from smoothapi.errors import ProviderError, UsageError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,6 +42,8 @@ class Pace:
     """
 
     def __init__(self, state: SharedState, provider: str, per_second: float | None) -> None:
+        if per_second is not None and not per_second > 0.0:
+            raise UsageError(f"per_second={per_second!r}: a pace is above 0, or None for no limit.")
         self._state = state
         self._provider = provider
         self._full = per_second
@@ -58,7 +61,7 @@ class Pace:
                 return 0.0
             self._looked = now
         with self._state.transaction() as database:
-            row = self._row(database)
+            row = self._row(database, now)
             if row is None and self._full is None:
                 return 0.0
             due, rate, lowered = row or (0.0, None, 0.0)
@@ -72,20 +75,32 @@ class Pace:
         """Slow down, for all; with `retry_after`, pause for so many seconds first."""
         now = time.time()
         with self._state.transaction() as database:
-            due, rate, lowered = self._row(database) or (0.0, None, 0.0)
+            due, rate, lowered = self._row(database, now) or (0.0, None, 0.0)
             full, current = self._rates(rate, lowered, now)
             if rate is None or now - lowered >= 1.0:
                 current = max(current * _DECREASE, full * 0.01)
-                _log.info("throttled: %s is asked %.3g times a second", self._provider, current)
             due = max(due, now + (retry_after or 0.0))
             self._write(database, due, current, now)
         self._limited = True
+        emit(
+            "throttled",
+            provider=self._provider,
+            per_second=round(current, 3),
+            pause=round(max(0.0, due - now), 3),
+        )
 
-    def _row(self, database: sqlite3.Connection) -> tuple[float, float | None, float] | None:
+    def _row(
+        self, database: sqlite3.Connection, now: float
+    ) -> tuple[float, float | None, float] | None:
         row = database.execute(
             "SELECT next, rate, lowered FROM paces WHERE provider = ?", (self._provider,)
         ).fetchone()
-        return None if row is None else (float(row[0]), row[1], float(row[2]))
+        if row is None:
+            return None
+        due, rate, written = float(row[0]), row[1], float(row[2])
+        if written > now:  # the clock was set back since
+            due, written = due - (written - now), now
+        return due, rate, written
 
     def _rates(self, rate: float | None, changed: float, now: float) -> tuple[float, float]:
         """Return the full rate and the current one, as far as it has recovered by now."""
@@ -120,20 +135,28 @@ class Breaker:
     Args:
         failures: how many in a row open it.
         deadline: seconds after which it gives up.
+        provider: whose service it is, for events.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, failures: int, deadline: float, *, clock: Callable[[], float] = time.monotonic
+        self,
+        failures: int,
+        deadline: float,
+        *,
+        provider: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._failures = failures
         self._deadline = deadline
+        self._provider = provider
         self._clock = clock
         self._changed = threading.Condition()
         self._in_a_row = 0
         self._opened: float | None = None
         self._probing = False
         self._wait = 0.0
+        self._given_up = 0  # how often
 
     @property
     def open(self) -> bool:
@@ -144,45 +167,47 @@ class Breaker:
         """Wait until a call may be made; return whether it is the probe of an open breaker.
 
         Raises:
-            ProviderError: the service did not come back before the deadline.
+            ProviderError: the service did not come back before the deadline. All that wait get
+                it; who comes later finds the breaker closed and may try for as long again.
         """
+        if self._opened is None:  # the usual case waits for no lock
+            return False
         with self._changed:
-            while self._opened is not None and not stop.is_set():
-                if not self._probing:
-                    self._probing = True
-                    break
+            given_up = self._given_up
+            while self._opened is not None and self._probing and not stop.is_set():
                 self._changed.wait(0.05)
+            if self._given_up != given_up:
+                raise self._gone(self._deadline)
             if self._opened is None or stop.is_set():
                 return False
-            wait, opened = self._wait, self._opened
+            lasted = self._clock() - self._opened
+            if lasted + self._wait > self._deadline:
+                self._given_up += 1
+                self._close()
+                raise self._gone(lasted)
+            self._probing = True
+            wait = self._wait
         # Only the probe gets here: it alone waits, then tries.
-        if self._clock() + wait - opened > self._deadline:
-            self.leave()
-            raise ProviderError(
-                f"The service has not answered for {self._clock() - opened:.0f} s (deadline "
-                f"{self._deadline:g} s). All answers so far are kept: run the same call again "
-                "when it is well."
-            )
         stop.wait(wait)
         return True
 
     def succeeded(self) -> None:
         """Note an answer, of any kind: the service is up."""
+        if self._opened is None and not self._in_a_row:
+            return
         with self._changed:
             if self._opened is not None:
                 _log.warning("The service answers again; going on.")
-            self._in_a_row = 0
-            self._opened = None
-            self._probing = False
-            self._changed.notify_all()
+                emit("breaker", provider=self._provider, state="closed")
+            self._close()
 
-    def failed(self, error: Exception) -> None:
-        """Note a call that was not answered."""
+    def failed(self, error: Exception, *, probe: bool = False) -> None:
+        """Note a call that was not answered: the probe, or one that began before it opened."""
         with self._changed:
             self._in_a_row += 1
-            self._probing = False
             if self._opened is not None:
-                self._wait = min(30.0, 2.0 * self._wait)
+                if probe:
+                    self._wait = min(30.0, 2.0 * self._wait)
             elif self._in_a_row >= self._failures:
                 self._opened = self._clock()
                 self._wait = 0.05
@@ -191,10 +216,23 @@ class Breaker:
                     self._in_a_row,
                     error,
                 )
-            self._changed.notify_all()
+                emit("breaker", provider=self._provider, state="open")
 
     def leave(self) -> None:
-        """End a probe that neither succeeded nor failed: another may try in its place."""
+        """End a probe, whatever came of it: another may try in its place."""
         with self._changed:
             self._probing = False
             self._changed.notify_all()
+
+    def _close(self) -> None:
+        self._in_a_row = 0
+        self._opened = None
+        self._probing = False
+        self._changed.notify_all()
+
+    def _gone(self, seconds: float) -> ProviderError:
+        return ProviderError(
+            f"The service has not answered for {seconds:.0f} s (deadline {self._deadline:g} s). "
+            "All answers so far are kept: run the same call again when it is well.",
+            provider=self._provider,
+        )

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
+from smoothapi.dispatch.events import emit
 from smoothapi.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
     import threading
+
+
+_MOST_DOUBLINGS = 64  # beyond any cap; floats would overflow at 1,024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,11 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise UsageError(f"attempts={self.attempts}: a variant is sent at least once.")
+        for name in ("base", "cap", "deadline"):
+            if not getattr(self, name) >= 0.0:
+                raise UsageError(f"{name}={getattr(self, name)!r}: seconds are 0 or more.")
 
-    def loop(self, stop: threading.Event) -> tenacity.Retrying:
+    def loop(self, stop: threading.Event, provider: str = "") -> tenacity.Retrying:
         """Return the loop for one request; `stop` ends its waits and its attempts."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
@@ -47,11 +54,17 @@ class Retry:
             ),
             wait=self._wait,
             sleep=tenacity.sleep_using_event(stop),
+            before_sleep=lambda state: emit(
+                "retry",
+                provider=provider,
+                attempt=state.attempt_number + 1,
+                wait=round(state.upcoming_sleep, 3),
+            ),
             reraise=True,
         )
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        ceiling = min(self.cap, self.base * 2.0 ** (state.attempt_number - 1))
+        ceiling = min(self.cap, self.base * 2.0 ** min(state.attempt_number - 1, _MOST_DOUBLINGS))
         jitter = random.uniform(0.0, ceiling)  # noqa: S311  spreads load, guards no secret
         return max(jitter, _retry_after(state))
 

@@ -1,27 +1,34 @@
 """What threads and processes share besides answers: a small SQLite database beside the store.
 
 It keeps the ledger of budgets, the pace of each provider and the leases on variants. Every change
-is one transaction that is on disk when it returns, so that a process killed at any moment leaves
-a state that counts it at its worst: what it had reserved stays spent.
+is one transaction, so that a process killed at any moment leaves a state that counts it at its
+worst: what it had reserved stays spent.
+
+What survives what: when a transaction returns, it survives the death of the process (kill -9, a
+crash, the end of a container). A loss of power may undo those of the last moments, unless they
+are made `durable`: reservations of queries are, so that a budget holds through that too. A lost
+lease or pace costs nothing; a lost answer (see `smoothapi.dispatch.answers`) is asked again.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-from smoothapi.errors import StoreError
+from smoothapi.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
-    from pathlib import Path
 
-_SCHEMA = 1
+_Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
+
 _TABLES = """
 CREATE TABLE accounts (
     name TEXT, period TEXT, queries INTEGER NOT NULL DEFAULT 0, nano INTEGER NOT NULL DEFAULT 0,
@@ -39,6 +46,11 @@ CREATE TABLE paces (
 );
 CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
 """
+_FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
+
+_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES)
+"""Step n leads from schema n to n + 1; a new file has schema 0. Steps are added, never changed. All
+that are missing are made in one transaction."""
 
 
 class SharedState:
@@ -52,6 +64,8 @@ class SharedState:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._durable = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -59,51 +73,72 @@ class SharedState:
             self._connection = sqlite3.connect(
                 path, timeout=60.0, isolation_level=None, check_same_thread=False
             )
-            # NORMAL in WAL: a commit survives the death of the process, not a loss of power.
-            _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(self._unusable(error)) from error
+        try:
+            _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._migrate()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise StoreError(self._unusable(error)) from error
+        except BaseException:
+            self._connection.close()
+            raise
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Run a block as one transaction that no other process can come between.
+
+        Args:
+            durable: wait until it would also survive a loss of power.
 
         Raises:
             StoreError: the database cannot be written (the disk is full, say).
+            UsageError: the process was forked off the one that opened the database.
         """
+        if os.getpid() != self._process:
+            raise UsageError(FORKED)
         with self._lock:
+            database = self._connection
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-                self._connection.execute("COMMIT")
+                if durable != self._durable:
+                    database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                    self._durable = durable
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
                 raise StoreError(self._unusable(error)) from error
+            finally:
+                # Also where Ctrl-C came between two lines: others wait for this lock.
+                with suppress(sqlite3.Error):
+                    if database.in_transaction:
+                        database.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._connection.close()
 
-    def _prepare(self) -> None:
+    def _migrate(self) -> None:
+        """Bring the database to the schema of this version."""
         with self.transaction() as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _TABLES.split(";"):
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version = {_SCHEMA}")
-            elif version != _SCHEMA:
+            if version > len(_STEPS):
                 raise StoreError(
-                    f"The ledger {str(self.path)!r} has schema {version}, this version reads "
-                    f"{_SCHEMA}: use the version of smoothapi that wrote it, or another home."
+                    f"The ledger {str(self.path)!r} was written by a later smoothapi (schema "
+                    f"{version}; this version knows up to {len(_STEPS)}). Nothing was changed: "
+                    "update smoothapi, or use another home."
                 )
+            for step in _STEPS[version:]:
+                if callable(step):
+                    step(database)
+                else:
+                    for statement in step.split(";"):
+                        database.execute(statement)
+            if version < len(_STEPS):
+                database.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
     def _unusable(self, error: Exception) -> str:
         return (
@@ -127,23 +162,52 @@ def _patiently(step: Callable[[], object], seconds: float = 30.0) -> None:
             return
 
 
+FORKED = (
+    "This Smoother was made before the process was forked: its threads and its connections stayed "
+    "behind. Make one in each process (they share answers, pace and named budgets by the home), "
+    "or start processes by spawn."
+)
+
+
 def owner() -> str:
-    """Return who reserves: host and process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Return who reserves: host, and process as number, name space and birth.
+
+    Numbers of processes are given again to others, and mean nothing in another container.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}@{_birth(os.getpid())}"
 
 
 def owner_is_dead(name: str) -> bool:
     """Whether the owner was a process of this host that is gone; False where that is unknown."""
-    host, _, number = name.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
+    host, _, process = name.rpartition(":")
+    number, _, birth = process.partition("@")
+    if host != socket.gethostname() or not re.fullmatch("[0-9]{1,9}", number):
+        return False
+    if os.name != "posix":  # elsewhere signal 0 is one that kills
+        return False
+    space, now = birth.partition("/")[0], _birth(os.getpid())
+    if birth and now and space != now.partition("/")[0]:
         return False
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
     except OSError:
-        return False
-    return False
+        pass  # it is another user's
+    found = _birth(int(number))
+    return bool(birth and now and found) and found != birth
+
+
+def _birth(process: int) -> str:
+    """Return name space and start of a process, "" where they cannot be read; a zombie has none."""
+    try:
+        # Its second field is the program's name in brackets, and may hold anything.
+        text = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2]
+        space = Path("/proc/self/ns/pid").stat().st_ino
+        state, start = text.split()[0], text.split()[19]
+    except (OSError, IndexError):
+        return ""
+    return "ended" if state in "ZX" else f"{space}/{start}"
 
 
 class Leases:
@@ -163,11 +227,14 @@ class Leases:
         now = time.time()
         taken: set[str] = set()
         with self._state.transaction() as database:
+            # Those that nobody renewed; or they were taken before the clock was set back.
+            database.execute(
+                "DELETE FROM leases WHERE until <= ? OR until > ?",
+                (now, now + 2.0 * self._seconds),
+            )
             for key in keys:
-                row = database.execute(
-                    "SELECT owner, until FROM leases WHERE key = ?", (key,)
-                ).fetchone()
-                held = row is not None and row[0] != self._owner and row[1] > now
+                row = database.execute("SELECT owner FROM leases WHERE key = ?", (key,)).fetchone()
+                held = row is not None and row[0] != self._owner
                 if not held or owner_is_dead(row[0].rpartition(":")[0]):
                     taken.add(key)
             database.executemany(
@@ -178,6 +245,8 @@ class Leases:
 
     def renew(self, keys: Collection[str]) -> None:
         """Hold `keys` for another full term."""
+        if not keys:
+            return
         with self._state.transaction() as database:
             database.executemany(
                 "UPDATE leases SET until = ? WHERE key = ? AND owner = ?",
@@ -186,6 +255,8 @@ class Leases:
 
     def drop(self, keys: Collection[str]) -> None:
         """Give `keys` back."""
+        if not keys:
+            return
         with self._state.transaction() as database:
             database.executemany(
                 "DELETE FROM leases WHERE key = ? AND owner = ?",
