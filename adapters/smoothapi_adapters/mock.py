@@ -216,9 +216,12 @@ class MockAdapter:
             labels = self._labeller.label_payload(payload)
         else:
             labels = self._labeller(picture)
-        return to_answer(
-            labels, model_version=self._version(number), request_id=_request_id(number)
-        )
+        try:
+            return to_answer(
+                labels, model_version=self._version(number), request_id=_request_id(number)
+            )
+        except UsageError as error:
+            raise FatalError(str(error)) from error
 
     def _version(self, number: int) -> str:
         version = self._model_version

@@ -83,7 +83,7 @@ class Replay:
         identities: dict[object, object] = {}
         for row, said in mine or rows:
             asked = row["asked"]
-            width, height = asked["size"]
+            width, height = asked.get("size", (0, 0))  # a wrapped client's own call has none
             keys = [(self._sent, row["payload"])] if "payload" in row else []
             if asked.get("plain"):
                 keys.append((self._photos, (asked["image"], (width, height))))

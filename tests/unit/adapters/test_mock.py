@@ -182,6 +182,13 @@ def test_every_option_can_be_text_from_settings_or_environment(monkeypatch):
         assert (adapter.requests, adapter.billed) == (6, 3)
 
 
+@pytest.mark.parametrize("returned", [3, [3], [("bus", 2.0)], [("", 0.5)], object()])
+def test_a_labeller_that_returns_nonsense_ends_the_run_and_says_so(returned):
+    with Smoother(MockAdapter(lambda _: returned), denoiser="none", size=8) as smoother:
+        with pytest.raises(FatalError, match=r"[Ll]abel"):
+            smoother.certify(PICTURE)
+
+
 MEANT = {
     Fault.throttled: (ThrottledError, None), Fault.throttled_wait: (ThrottledError, 1.5),
     Fault.throttled_date: (ThrottledError, 2.0), Fault.denied: (FatalError, None),
