@@ -326,7 +326,8 @@ def serve(
         backend: what sees the pictures: (H, W, 3) uint8 RGB -> an Answer, labels with scores, one
             name, or None. Called from many threads at once. A `ProviderError` that it raises
             becomes the provider's own.
-        faults: what goes wrong on purpose, or its text, such as "3x429, 2% timeout".
+        faults: what goes wrong on purpose, or its text, such as "3x429, 2% timeout". A fault with
+            words of its own comes before any check of the request.
         replies: recorded answers: a picture's bytes -> the provider's own JSON, served as it is,
             or None, for the backend to answer.
         host: address to listen on; anything but loopback lets others in.

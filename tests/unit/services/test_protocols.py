@@ -227,6 +227,18 @@ class TestGoogle:
         ]
 
 
+@pytest.mark.parametrize("provider", ["google", "google-grpc"])
+def test_google_takes_no_request_over_10_mb(provider, calling):
+    with serve(provider, by_colour) as service:
+        caller = calling(service)
+        data = picture(kind="JPEG")
+        fits = data + bytes(7 * 2**20)
+        assert caller.ask(fits)[0][0] == "red"
+        error = shown(lambda: caller.ask(data + bytes(11 * 2**20)))
+        assert "exceeds the limit" in error[2] or "larger than max" in error[2], error
+        assert service.billed == 1
+
+
 def test_google_takes_no_more_than_75_megapixels():
     huge = io.BytesIO()
     Image.new("1", (9000, 8400)).save(huge, "PNG")

@@ -524,6 +524,18 @@ def test_who_looks_on_cannot_break_an_answer(calling, caplog):
     assert "on_done" in caplog.text
 
 
+@pytest.mark.parametrize("provider", ["aws", "google-grpc"])
+def test_an_ipv6_loopback_will_do(provider, calling):
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with serve(provider, by_colour, host="::1") as service:
+        assert service.address.startswith("[::1]:")
+        assert calling(service).ask(picture())[0][0] == "red"
+
+
 @pytest.mark.parametrize("options", [{"retry_after": -1}, {"late": float("nan")}, {"drip": 1e9}])
 def test_times_must_be_times(options):
     with pytest.raises(UsageError, match="seconds"):
