@@ -128,18 +128,28 @@ def noisy_variants(
     Returns:
         (len(indices), height, width, 3) float32, unclipped, exact multiples of 2**-20.
     """
-    if not (0.0 < sigma <= MAX_SIGMA):
-        raise UsageError(f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}].")
     units = image.pixels * _GRID
     out = np.empty((len(indices), *units.shape), dtype=np.float32)
-    for row, index in enumerate(indices):
-        noise = _standard_normal(_seed(key, image.digest, sigma, index), units.size)
+    for row, seed in enumerate(variant_seeds(image, sigma, indices, key)):
+        noise = _standard_normal(seed, units.size)
         noise *= sigma * _GRID
         np.rint(noise, out=noise)
         total = noise.reshape(units.shape)
         total += units
         np.multiply(total, 1.0 / _GRID, out=out[row], casting="same_kind")
     return out
+
+
+def variant_seeds(
+    image: WorkingImage, sigma: float, indices: Sequence[int], key: NoiseKey
+) -> list[int]:
+    """Return the 128 bits that each variant's noise is drawn from; as secret as the key.
+
+    Takes what `noisy_variants` takes, for whoever draws the noise elsewhere by the same rule.
+    """
+    if not (0.0 < sigma <= MAX_SIGMA):
+        raise UsageError(f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}].")
+    return [_seed(key, image.digest, sigma, index) for index in indices]
 
 
 def _seed(key: NoiseKey, digest: str, sigma: float, index: int) -> int:

@@ -62,7 +62,7 @@ from smoothapi.image import (
     load_image,
     resize_norm,
 )
-from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants
+from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants, variant_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -604,8 +604,12 @@ class Smoother:
         key, denoiser, codec = self._key, self._denoiser, self._codec_for(image)
         if isinstance(key, Named) or isinstance(denoiser, Named) or isinstance(codec, Named):
             raise self._missing(self._asked(image)(indices[0]), image)
-        noisy = noisy_variants(image, self.settings.sigma, indices, key)
-        pictures = denoiser.variants(noisy, self.settings.sigma)
+        sigma = self.settings.sigma
+        if denoiser.draws_noise:
+            seeds = variant_seeds(image, sigma, indices, key)
+            pictures = denoiser.variants_of(image.pixels, sigma, seeds)
+        else:
+            pictures = denoiser.variants(noisy_variants(image, sigma, indices, key), sigma)
         return [partial(codec.encode, picture) for picture in pictures]
 
     def _prepare_plainly(self, image: WorkingImage, _: Sequence[int]) -> list[Encode]:

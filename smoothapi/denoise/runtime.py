@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.metadata
 import inspect
-import json
 import logging
-import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,11 +21,12 @@ from smoothapi.denoise.device import (
     choose_device,
     choose_precision,
 )
-from smoothapi.denoise.storage import Header, load_network, read_card, read_header
+from smoothapi.denoise.sources import File, Function, Module, Source
+from smoothapi.denoise.storage import read_header
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -37,6 +35,9 @@ _logger = logging.getLogger("smoothapi")
 
 _PIXELS_A_BATCH = {"cpu": 8 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
 """Bounds the memory of a batch; beyond these sizes nothing gets faster."""
+
+NOISE_GENERATOR = "torch-philox/1"
+"""Of `smoothapi.denoise.noise`, which imports torch: a change of any bit needs another name."""
 
 _WORKERS = 8
 """Most pictures that a CPU works on side by side."""
@@ -59,19 +60,6 @@ class Denoiser(Protocol):
         ...
 
 
-class _Source(Protocol):
-    """Where a denoiser comes from: named at once, opened when it is first needed."""
-
-    name: str
-    identity: str
-    wants_half: bool
-    """Whether `auto` may choose a 16-bit precision."""
-    reentrant: bool
-    """Whether several threads may call it at once."""
-
-    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]: ...
-
-
 class DenoiserRuntime:
     """A denoiser with its device, precision and batches chosen. Made by `load`.
 
@@ -82,7 +70,7 @@ class DenoiserRuntime:
         name: for reports and certificates.
     """
 
-    def __init__(self, source: _Source | None, *, device: str, precision: str) -> None:
+    def __init__(self, source: Source | None, *, device: str, precision: str) -> None:
         check_device(device)
         check_precision(precision)
         self.name = "none" if source is None else source.name
@@ -125,7 +113,14 @@ class DenoiserRuntime:
             kind = self.device.partition(":")[0]
             torch_version = importlib.metadata.version("torch").partition("+")[0]
             identity = f"{self._source.identity}|{kind}|{self.precision}|{torch_version}"
+            if self.draws_noise:
+                identity += f"|{NOISE_GENERATOR}"
         return hashlib.sha256(f"smoothapi-denoiser|{identity}".encode()).hexdigest()[:16]
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether noise is best drawn by `variants_of`: on CUDA, else one core draws and copies."""
+        return self._source is not None and self.device.startswith("cuda")
 
     @property
     def loaded(self) -> bool:
@@ -157,19 +152,57 @@ class DenoiserRuntime:
         if noisy.size == 0 or self._source is None:
             return _to_8bit(noisy)
         with self._lock:
-            return self._denoise(noisy, sigma)
+            return self._denoise(
+                noisy.shape, lambda start, stop: self._one_batch(noisy[start:stop], sigma)
+            )
 
-    def _denoise(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
-        clean = np.empty(noisy.shape, np.uint8)
+    def variants_of(
+        self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
+    ) -> NDArray[np.uint8]:
+        """Draw the noise of some variants on the device, and denoise them as `variants` does.
+
+        Args:
+            pixels: the working image, (height, width, 3), multiples of 2**-20.
+            sigma: standard deviation, in (0, 1.5].
+            seeds: one a variant, from `smoothapi.noise.variant_seeds`.
+
+        Returns:
+            uint8 (len(seeds), height, width, 3).
+
+        Raises:
+            UsageError: there is no denoiser, so no device.
+            DenoiserError: as for `variants`.
+        """
+        if self._source is None:
+            raise UsageError("Without a denoiser there is no device to draw noise on.")
+        import torch  # noqa: PLC0415
+
+        from smoothapi.denoise.noise import noisy_pictures  # noqa: PLC0415
+
+        def one_batch(start: int, stop: int) -> NDArray[np.uint8]:
+            with torch.inference_mode():
+                clean = torch.from_numpy(np.array(pixels, dtype=np.float64)).to(self.device)
+                noisy = noisy_pictures(clean, sigma, seeds[start:stop])
+                return self._cleaned(noisy.permute(0, 3, 1, 2), sigma)
+
+        with self._lock:
+            if self._call is None:
+                self._open()
+            return self._denoise((len(seeds), *pixels.shape), one_batch)
+
+    def _denoise(
+        self, shape: tuple[int, ...], one_batch: Callable[[int, int], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        clean = np.empty(shape, np.uint8)
         done = 0
-        while done < len(noisy):
-            batch = self._batch(noisy.shape)
+        while done < len(clean):
+            batch = self._batch(shape)
             try:
-                clean[done : done + batch] = self._one_batch(noisy[done : done + batch], sigma)
+                clean[done : done + batch] = one_batch(done, min(done + batch, len(clean)))
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                self._halve(batch, noisy.shape, error)
+                self._halve(batch, shape, error)
                 continue
             done += batch
         return clean
@@ -227,15 +260,19 @@ class DenoiserRuntime:
     def _pictures(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
         import torch  # noqa: PLC0415
 
-        assert self._call is not None  # noqa: S101 - `_one_batch` has seen to it
         # A plain copy: contiguous, writable and float32, whatever came in.
         pixels = torch.from_numpy(np.array(noisy, dtype=np.float32)).to(self.device)
-        pixels = pixels.permute(0, 3, 1, 2)
         with torch.inference_mode():
-            denoised = self._call(pixels, float(sigma))
-            self._check(denoised, pixels, sigma)
-            rounded = (denoised.float().clamp(0, 1) * 255).round().to(torch.uint8)
-            return cast("NDArray[np.uint8]", rounded.permute(0, 2, 3, 1).cpu().numpy())
+            return self._cleaned(pixels.permute(0, 3, 1, 2), sigma)
+
+    def _cleaned(self, pixels: torch.Tensor, sigma: float) -> NDArray[np.uint8]:
+        import torch  # noqa: PLC0415
+
+        assert self._call is not None  # noqa: S101 - callers have seen to it
+        denoised = self._call(pixels, float(sigma))
+        self._check(denoised, pixels, sigma)
+        rounded = (denoised.float().clamp(0, 1) * 255).round().to(torch.uint8)
+        return cast("NDArray[np.uint8]", rounded.permute(0, 2, 3, 1).cpu().numpy())
 
     def _check(self, denoised: object, noisy: torch.Tensor, sigma: float) -> None:
         import torch  # noqa: PLC0415
@@ -301,100 +338,21 @@ def load(
         DenoiserError: the file, device or precision cannot be used.
         UsageError: a callable without a name, or something that is no denoiser at all.
     """
-    source: _Source | None
+    source: Source | None
     if spec is None or spec == "none":
         source = None
     elif isinstance(spec, (str, Path)):
-        source = _File.shipped(name) if spec == "default" else _File(read_header(Path(spec)), name)
+        source = File.shipped(name) if spec == "default" else File(read_header(Path(spec)), name)
     elif _is_module(spec):
-        source = _Module(cast("torch.nn.Module", spec), name)
+        source = Module(cast("torch.nn.Module", spec), name)
     elif callable(spec):
-        source = _Function(spec, name)
+        source = Function(spec, name)
     else:
         raise UsageError(
             f"A {type(spec).__name__} is no denoiser. Give 'default', 'none', a path of a "
             ".safetensors file, a torch module, or a function of (noisy, sigma)."
         )
     return DenoiserRuntime(source, device=device, precision=precision)
-
-
-class _File:
-    """Weights on disk."""
-
-    wants_half = True
-    reentrant = True
-
-    def __init__(self, header: Header, name: str | None) -> None:
-        self._header = header
-        self.name = name or f"{header.path.stem}@{header.sha256[:8]}"
-        self.identity = "|".join(
-            (header.architecture, json.dumps(header.config, sort_keys=True), header.sha256)
-        )
-
-    @classmethod
-    def shipped(cls, name: str | None) -> _File:
-        card = read_card()
-        header = read_header(card.path)
-        if header.sha256 != card.sha256:
-            raise DenoiserError(
-                f"The shipped weights {card.path.name} have the SHA-256 {header.sha256[:16]}..., "
-                f"but their model card says {card.sha256[:16]}...: the installation is damaged. "
-                "Install smoothapi-vision again."
-            )
-        return cls(header, name or card.name)
-
-    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
-        return load_network(self._header)
-
-
-class _Module:
-    """A torch module of the user's, copied: the original keeps its mode, device and gradients."""
-
-    wants_half = False
-    reentrant = False
-
-    def __init__(self, module: torch.nn.Module, name: str | None) -> None:
-        self._module: torch.nn.Module = copy.deepcopy(module)
-        kind = type(module)
-        self.name = name or kind.__name__
-        digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}|{name}|{module!r}".encode())
-        for key, value in self._module.state_dict().items():
-            digest.update(f"{key}|{value.dtype}|{tuple(value.shape)}".encode())
-            # As bytes, since numpy has no bfloat16.
-            flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(_uint8()).numpy().tobytes())
-        own = getattr(module, "fingerprint", None)
-        if not name and not (isinstance(own, str) and own):
-            # What a module does also depends on its code and its plain attributes, which nothing
-            # here sees. So without a name its answers serve this object alone, not later runs.
-            own = secrets.token_hex(8)
-        self.identity = f"module|{own or ''}|{digest.hexdigest()}"
-
-    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
-        return self._module
-
-
-class _Function:
-    """Any other callable: it cannot be hashed, so the caller says what it is."""
-
-    wants_half = False
-    reentrant = False
-
-    def __init__(self, function: Callable[..., torch.Tensor], name: str | None) -> None:
-        own = getattr(function, "fingerprint", None)
-        if not name and not (isinstance(own, str) and own):
-            raise UsageError(
-                "A function as denoiser needs a name: answers are cached under it, and with no "
-                "name the answers of another function would be taken for its own. Give "
-                "name='my-denoiser-2', changed whenever the function changes, or set an attribute "
-                "`fingerprint`."
-            )
-        self._function = function
-        self.name = name or str(getattr(function, "__name__", type(function).__name__))
-        self.identity = f"function|{name or ''}|{own or ''}"
-
-    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
-        return self._function
 
 
 class _Prepared:
@@ -441,12 +399,6 @@ def _is_module(spec: object) -> bool:
 
     torch_module = sys.modules.get("torch")
     return torch_module is not None and isinstance(spec, torch_module.nn.Module)
-
-
-def _uint8() -> torch.dtype:
-    import torch  # noqa: PLC0415
-
-    return torch.uint8
 
 
 def _is_out_of_memory(error: Exception) -> bool:
