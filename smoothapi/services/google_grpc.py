@@ -143,10 +143,11 @@ class _Annotator:
         if fault is Fault.half:
             return _message([{"error": {"code": 13, "message": "x" * 100}}])[:60]
         try:
-            outcomes = self._service.label(question)
+            answer = _message(self._wire.responses(question, self._service.label(question)))
         except Refusal as refused:
             self._refuse(context, refused)
-        answer = _message(self._wire.responses(question, outcomes))
+        except Exception as error:  # noqa: BLE001  replies that are none, say
+            self._refuse(context, self._service.broken(error))
         pause = {Fault.late: timing.late, Fault.slow: timing.drip}.get(fault or Fault.error, 0.0)
         least = timing.latency.seconds(received.number)
         self._wait(context, max(pause, least - (time.monotonic() - began)))

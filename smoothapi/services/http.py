@@ -260,6 +260,7 @@ class _Endpoint:
                 await line.send(reply, whole=False)
                 return "half an answer"
             case Fault.late if await line.wait(timing.late):
+                await line.cut()
                 return "too late"
             case Fault.slow:
                 await line.send(reply, seconds=timing.drip)
@@ -277,6 +278,8 @@ class _Endpoint:
             return self._wire.answer(question, self._service.label(question))
         except Refusal as refusal:
             return self._refuse(refusal)
+        except Exception as error:  # noqa: BLE001  replies that are none, say
+            return self._refuse(self._service.broken(error))
 
     def _refuse(self, refusal: Refusal, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
         reply = self._wire.refuse(refusal)
@@ -363,13 +366,14 @@ class _Line:
             self._transport.close()
             await self.wait(_GRACE)
             return
-        if seconds:
+        if seconds and reply.body:
             size = max(1, -(-len(reply.body) // _DROPS))
             drops = [reply.body[at : at + size] for at in range(0, len(reply.body), size)]
             for drop in drops[:-1]:
                 await self._body(drop, more=True)
                 if await self.wait(seconds / len(drops)):
-                    break
+                    await self.cut()
+                    return
             reply = Reply(reply.status, drops[-1])
         await self._body(reply.body, more=False)
 

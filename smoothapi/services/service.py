@@ -257,6 +257,16 @@ class Service:
             self._billed += sum(not isinstance(outcome, Refusal) for outcome in outcomes)
         return outcomes
 
+    def broken(self, error: Exception) -> Refusal:
+        """Return the provider's internal error for an answer that could not be put in words."""
+        _log.warning(
+            "The local %s service could not put an answer into words (%s): its caller gets an "
+            "internal error. Recorded replies must be the provider's own JSON.",
+            self.name,
+            type(error).__name__,
+        )
+        return self.wire.fault(Fault.error)
+
     def done(self, received: Received, status: str, began: float) -> None:
         """Tell who looks on that a request has ended; `began` is on the monotonic clock."""
         if self._on_done is None:

@@ -289,6 +289,33 @@ def test_closing_ends_what_hangs_and_leaves_no_thread(provider, calling):
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("fault", ["timeout", "late", "slow"])
+def test_closing_in_the_midst_of_a_fault_is_no_error_of_ours(provider, fault, calling, caplog):
+    with serve(provider, by_colour, faults=f"1x{fault}", late=60, drip=60) as service:
+        caller = calling(service, timeout=30)
+        with ThreadPoolExecutor(1) as pool:
+            hanging = pool.submit(shown, lambda: caller.ask(picture()))
+            while service.requests < 1 or service.billed < (fault != "timeout"):
+                time.sleep(0.005)
+            time.sleep(0.02)
+            service.close()
+            hung = hanging.result(5)
+    assert provider == "google-grpc" or hung is not None
+    assert not [r for r in caplog.records if r.name.startswith(("uvicorn", "asyncio", "smooth"))]
+
+
+@pytest.mark.parametrize("provider", ["google", "google-grpc", "clarifai"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", {"responses": [], "outputs": []}, {"responses": 7, "outputs": 7}]
+)
+def test_replies_that_are_none_are_an_internal_error_and_told(provider, raw, calling, caplog):
+    with serve(provider, replies=lambda _: raw) as service:
+        error = shown(lambda: calling(service).ask(picture()))
+        assert "nternal" in error[0] + error[2] or "98009" in error[2]
+    assert "provider's own JSON" in caplog.text
+
+
 @pytest.mark.parametrize("provider", ON_HTTP)
 def test_a_body_over_the_limit_is_refused_in_the_providers_words(provider):
     import requests
