@@ -25,6 +25,9 @@ _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _WORD = 2**64
 _LOW = 2**32 - 1
 
+_VALUES_AT_ONCE = 2**23
+"""Enough to fill a GPU; the integers of so many values take about 1 GB."""
+
 
 def noisy_pictures(pixels: Tensor, sigma: float, seeds: Sequence[int]) -> Tensor:
     """Return a working image under the noise of each seed.
@@ -37,43 +40,47 @@ def noisy_pictures(pixels: Tensor, sigma: float, seeds: Sequence[int]) -> Tensor
     Returns:
         float32 (len(seeds), height, width, 3), unclipped, exact multiples of 2**-20.
     """
-    # float32 holds the sum exactly, so the picture may be cast at once.
     out = torch.empty((len(seeds), *pixels.shape), dtype=torch.float32, device=pixels.device)
     units = pixels * _GRID
-    for row, seed in enumerate(seeds):
-        noise = standard_normal(seed, pixels.numel(), pixels.device).mul_(sigma * _GRID).round_()
-        out[row] = noise.reshape(pixels.shape).add_(units).mul_(1.0 / _GRID)
+    few = max(1, _VALUES_AT_ONCE // max(1, pixels.numel()))
+    for start in range(0, len(seeds), few):
+        lot = seeds[start : start + few]
+        noise = standard_normal(lot, pixels.numel(), pixels.device).mul_(sigma * _GRID).round_()
+        noisy = noise.reshape(len(lot), *pixels.shape).add_(units).mul_(1.0 / _GRID)
+        out[start : start + few] = noisy  # float32 holds the sum exactly
     return out
 
 
-def standard_normal(seed: int, count: int, device: torch.device) -> Tensor:
-    """Return Phi^-1(u), u = (53 random bits + 1/2) / 2**53, as float64 (count,)."""
-    bits = _shifted(random_words(seed, count, device), 11)
+def standard_normal(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:
+    """Return Phi^-1(u), u = (53 random bits + 1/2) / 2**53, as float64 (len(seeds), count)."""
+    bits = _shifted(random_words(seeds, count, device), 11)
     uniform = bits.double().add_(0.5).mul_(2.0**-53).clamp_(max=1.0 - 2.0**-53)
     normal: Tensor = torch.special.ndtri(uniform)
     return normal
 
 
-def random_words(seed: int, count: int, device: torch.device) -> Tensor:
-    """Return what `numpy.random.Philox(key=seed).random_raw(count)` does: 64 bits in each int64."""
+def random_words(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:
+    """Return what `numpy.random.Philox(key=seed).random_raw(count)` does, for each seed.
+
+    Returns:
+        int64 (len(seeds), count), whose bits are those of the unsigned words.
+    """
+    low, high = (
+        torch.tensor([[_signed(word)] for word in words], dtype=torch.int64, device=device)
+        for words in ([seed % _WORD for seed in seeds], [seed // _WORD for seed in seeds])
+    )
     blocks = -(-count // 4)
-    counter = torch.arange(1, blocks + 1, dtype=torch.int64, device=device)
+    counter = torch.arange(1, blocks + 1, dtype=torch.int64, device=device).expand(len(seeds), -1)
     zero = torch.zeros_like(counter)
     words = (counter, zero, zero, zero)
-    keys = (seed % _WORD, seed // _WORD)
     for _ in range(_ROUNDS):
         (high0, low0), (high1, low1) = (
             _product(words[place], factor)
             for place, factor in zip((0, 2), _MULTIPLIERS, strict=True)
         )
-        words = (
-            high1 ^ words[1] ^ _signed(keys[0]),
-            low1,
-            high0 ^ words[3] ^ _signed(keys[1]),
-            low0,
-        )
-        keys = ((keys[0] + _WEYL[0]) % _WORD, (keys[1] + _WEYL[1]) % _WORD)
-    return torch.stack(words, dim=1).flatten()[:count]
+        words = (high1 ^ words[1] ^ low, low1, high0 ^ words[3] ^ high, low0)
+        low, high = low + _signed(_WEYL[0]), high + _signed(_WEYL[1])
+    return torch.stack(words, dim=2).flatten(1)[:, :count]
 
 
 def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -34,21 +34,23 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
     "seed", [0, 1, 2**63, 2**64 - 1, 2**64, 2**128 - 1, 0x0123456789ABCDEF_FEDCBA9876543210]
 )
 def test_random_bits_are_numpys(device: str, seed: int) -> None:
-    words = random_words(seed, 1003, torch.device(device)).cpu().numpy().view(np.uint64)
-    assert np.array_equal(words, np.random.Philox(key=seed).random_raw(1003))
+    seeds = [seed, 12345]
+    words = random_words(seeds, 1003, torch.device(device)).cpu().numpy().view(np.uint64)
+    for row, each in zip(words, seeds, strict=True):
+        assert np.array_equal(row, np.random.Philox(key=each).random_raw(1003))
 
 
 @given(seed=st.integers(0, 2**128 - 1), count=st.integers(1, 40))
 @settings(max_examples=60, deadline=None)
 def test_random_bits_are_numpys_for_any_seed(seed: int, count: int) -> None:
-    words = random_words(seed, count, CPU).numpy().view(np.uint64)
-    assert np.array_equal(words, np.random.Philox(key=seed).random_raw(count))
+    words = random_words([seed], count, CPU).numpy().view(np.uint64)
+    assert np.array_equal(words[0], np.random.Philox(key=seed).random_raw(count))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_normal_values_are_numpys_but_for_the_last_places(device: str) -> None:
     seed = secrets.randbits(128)
-    ours = standard_normal(seed, 200_000, torch.device(device)).cpu().numpy()
+    ours = standard_normal([seed], 200_000, torch.device(device)).cpu().numpy()[0]
     theirs = _standard_normal(seed, 200_000)
     assert ours.dtype == np.float64
     np.testing.assert_allclose(ours, theirs, rtol=2 * _NDTRI_ERROR, atol=0)
@@ -70,8 +72,12 @@ def test_the_error_is_what_certificates_pay_for(device: str) -> None:
             assert abs(value - exact) <= _NDTRI_ERROR * abs(exact)
 
 
+@pytest.mark.parametrize("at_once", [1, 4000, 2**23])
 @pytest.mark.parametrize("sigma", [0.05, 0.25, 1.5])
-def test_pictures_are_on_the_grid_and_numpys(sigma: float) -> None:
+def test_pictures_are_on_the_grid_and_numpys(
+    sigma: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smoothapi.denoise.noise._VALUES_AT_ONCE", at_once)
     seeds = variant_seeds(IMAGE, sigma, [3, 0, 11], KEY)
     drawn = noisy_pictures(torch.from_numpy(np.array(IMAGE.pixels)), sigma, seeds)
     units = drawn.double().numpy() * 2.0**20
