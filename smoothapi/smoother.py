@@ -360,6 +360,21 @@ class Smoother:
             seconds=0.0,
         )
 
+    def check_labels(
+        self, photo: PhotoSource, radius: Radius | None = None, *, score: float
+    ) -> None:
+        """Refuse what `certify_labels` could not do with any answer, before one is paid for.
+
+        Raises:
+            BudgetExceededError: the budget cannot pay for an answer and the votes of one label.
+            ImageError, UnreachableRadiusError, UsageError: as `certify` does.
+        """
+        image = load_image(photo, size=self._size)
+        target = Presence("any", score, wanted="present")
+        test = self._test(image, self.settings.radius if radius is None else radius, target)
+        self._refuse_what_is_not_taken(image)
+        self._refuse_early(image, test, self._asked(image), more=1)
+
     def ask(self, payload: bytes) -> tuple[Answer | None, Totals]:
         """Send an encoded picture as it is: one query, in budget and pace, retried like any other.
 
@@ -648,12 +663,15 @@ class Smoother:
         """Return what the store holds, as far as it will be used."""
         return None if self._refresh else self._store.get(answer_key(asked))
 
-    def _refuse_early(self, image: WorkingImage, test: VoteTest, asked: Asked) -> None:
+    def _refuse_early(
+        self, image: WorkingImage, test: VoteTest, asked: Asked, *, more: int = 0
+    ) -> None:
         """Refuse before the first query what the budget cannot pay for even at best."""
         room = self._dispatcher.ledger.room()
         if room is None:
             return
-        missing = sum(self._answer(asked(index)) is None for index in range(test.needed()))
+        missing = more
+        missing += sum(self._answer(asked(index)) is None for index in range(test.needed()))
         if self.settings.plain:
             missing += self._answer(self._asked_plainly(image)) is None
         if missing > room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import UsageError
@@ -50,6 +51,8 @@ class RekognitionWrapper:
         confidence = keywords.get("MinConfidence", confidence)
         if arguments or not isinstance(image, dict) or not _can_be(confidence):
             return None
+        if isinstance(confidence, Decimal):  # as boto3 takes it
+            confidence = float(confidence)
         if "S3Object" in image and "Bytes" not in image:
             return Remote("an object in S3", 'Fetch it and call with Image={"Bytes": ...}')
         if set(image) != {"Bytes"} or "GENERAL_LABELS" not in keywords.get(
@@ -94,7 +97,7 @@ def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, A
 def _can_be(confidence: object) -> bool:
     if confidence == MODEL_THRESHOLD:
         return True
-    number = isinstance(confidence, (int, float)) and not isinstance(confidence, bool)
+    number = isinstance(confidence, (int, float, Decimal)) and not isinstance(confidence, bool)
     return number and 0 <= confidence <= 100  # type: ignore[operator]
 
 

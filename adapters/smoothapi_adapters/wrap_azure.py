@@ -38,7 +38,11 @@ class ComputerVisionWrapper:
     def read(
         self, operation: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
     ) -> Call | Remote | None:
-        """Say what a call asks; what the SDK or the service will refuse is left to them."""
+        """Say what a call asks; what the SDK or the service will refuse is left to them.
+
+        Raises:
+            UsageError: the model version is none that can be pinned.
+        """
         method = getattr(self._client, operation)
         try:
             bound = inspect.signature(method).bind(*arguments, **keywords)
@@ -54,15 +58,12 @@ class ComputerVisionWrapper:
             return Remote(
                 "a picture at a URL", f"Fetch it and call {operation}_in_stream with its bytes"
             )
-        try:
-            votes = AzureAdapter(
-                client=self._client,
-                features=features,
-                model_version=given["model_version"] or "latest",
-                language=given["language"] or "en",
-            )
-        except UsageError:
-            return None
+        votes = AzureAdapter(
+            client=self._client,
+            features=features,
+            model_version=given["model_version"] or "latest",
+            language=given["language"] or "en",
+        )
         photo = _bytes(given["image"])
         if not photo:
             return None

@@ -34,20 +34,27 @@ class ImageAnalysisWrapper:
     def read(
         self, operation: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
     ) -> Call | Remote | None:
-        """Say what a call asks; what the SDK or the service will refuse is left to them."""
+        """Say what a call asks; what the SDK or the service will refuse is left to them.
+
+        Raises:
+            UsageError: the model version is none that can be pinned, or `cls` is given.
+        """
         try:
             method = getattr(self._client, operation)
-            given = inspect.signature(method).bind(*arguments, **keywords).arguments
+            bound = inspect.signature(method).bind(*arguments, **keywords)
+            given = bound.arguments
             asked = [str(getattr(name, "value", name)) for name in given["visual_features"]]
         except (TypeError, KeyError):
             return None
-        if "tags" not in asked or "cls" in keywords:
+        if "tags" not in asked:
             return None
         if operation == "analyze_from_url":
             return Remote("a picture at a URL", "Fetch it and call analyze with its bytes")
-        photo = given["image_data"]
-        if not isinstance(photo, bytes) or not photo:
-            return None
+        if "cls" in keywords:
+            raise UsageError(
+                "analyze(cls=...) returns something else than an analysis, into which no "
+                "certificate can be put: use the client that was wrapped, or leave cls out."
+            )
         votes = Azure4Adapter(
             client=self._client,
             features=["tags"],
@@ -55,11 +62,17 @@ class ImageAnalysisWrapper:
             language=given.get("language") or "en",
         )
 
+        image = given["image_data"]
+        photo = image.read() if hasattr(image, "read") else image
+        if not isinstance(photo, bytes) or not photo:
+            return None
+        given["image_data"] = photo
+
         def send() -> Any:
             once = {"retry_total": 0, "permit_redirects": False}
             timeouts = {"connection_timeout": 30.0, "read_timeout": 30.0}
             try:
-                return self._client.analyze(*arguments, **{**timeouts, **keywords, **once})
+                return self._client.analyze(*bound.args, **{**timeouts, **bound.kwargs, **once})
             except Exception as error:  # noqa: BLE001  raised again, mapped if it is the SDK's
                 votes._refuse(error)  # noqa: SLF001
 

@@ -57,13 +57,14 @@ class ImageAnnotatorWrapper:
             whole, requests = _asked(operation, dict(bound.arguments))
         except (TypeError, ValueError, OSError):
             return None
-        remote = [r for r in requests if _label_feature(r) and not r.image.content]
-        if any(r.image.source.image_uri or r.image.source.gcs_image_uri for r in remote):
+        asking = [request for request in requests if _label_feature(request)]
+        sources = [r.image.source for r in asking if not r.image.content]
+        if any(source.image_uri or source.gcs_image_uri for source in sources):
             return Remote(
                 "a picture at a URI",
                 "Fetch it and give its bytes as image=vision.Image(content=...)",
             )
-        if remote or not any(_label_feature(request) for request in requests):
+        if not any(request.image.content for request in asking):
             return None
         way = _Way(self._client, whole, bound.arguments)
         parts = [self._part(request, way) for request in requests]
@@ -73,7 +74,7 @@ class ImageAnnotatorWrapper:
 
     def _part(self, request: vision.AnnotateImageRequest, way: _Way) -> Picture | Callable[[], Any]:
         feature = _label_feature(request)
-        if feature is None:
+        if feature is None or not request.image.content:
             return lambda: way.send(request)
         votes = GoogleAdapter(
             operation="labels",

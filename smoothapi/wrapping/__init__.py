@@ -20,7 +20,8 @@ What it costs
     One query for the call itself, and up to `max_queries` more, 1,000 by default: at $1.00 per
     1,000 up to a dollar and a tenth of a cent, where the plain call costs that tenth of a cent.
     The run goes on until the slowest label is decided. That is why a budget must be given. Answers
-    to noisy copies are kept, so that the same picture costs one query the next time.
+    to noisy copies are kept, so that the same picture costs one query the next time, unless the
+    service's model has changed since: then they are asked for anew.
 """
 
 from smoothapi.wrapping.protocol import Call, OwnCall, Picture, Remote, Verdict, Wrapper

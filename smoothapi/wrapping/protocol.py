@@ -158,6 +158,7 @@ class OwnCall:
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Make the call."""
         del payloads
+        self.refusal = None
         try:
             self.response = self._send()
         except ProviderError as error:
@@ -209,6 +210,7 @@ class Verdict:
     def _present(self) -> Counter[str]:
         present: Counter[str] = Counter()
         for vote, count in self.certificate.tally.items():
-            for name in json.loads(vote or "[]"):
-                present[label_key(name)] += count
+            if vote is not None:
+                names, _ = json.loads(vote)  # as `Presence.vote` writes it
+                present.update(dict.fromkeys(map(label_key, names), count))
         return present

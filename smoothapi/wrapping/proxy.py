@@ -5,13 +5,22 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast
 
+from smoothapi import config
 from smoothapi.certify.arithmetic import ceil_to
 from smoothapi.certify.certificate import Certificate
-from smoothapi.errors import ModelChangedError, ProviderError, SmoothAPIError, UsageError
+from smoothapi.dispatch import Budget
+from smoothapi.errors import (
+    ImageError,
+    ModelChangedError,
+    ProviderError,
+    SmoothAPIError,
+    UsageError,
+)
 from smoothapi.smoother import Smoother
 from smoothapi.wrapping.protocol import Picture, Remote, Verdict
 
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from smoothapi.answer import Answer
-    from smoothapi.dispatch import Adapter, Budget, Retry, Totals
+    from smoothapi.dispatch import Adapter, Retry, Totals
     from smoothapi.smoother import DenoiserSpec, Radius
     from smoothapi.wrapping.protocol import Wrapper
 
@@ -132,6 +141,20 @@ def wrap(
             'budget="$2" or "$20/day"; Budget() is one without a limit.'
         )
     wrapper = _wrapper_of(client)
+    if isinstance(budget, str):
+        budget = Budget.parse(budget)
+    # The Smoother is made at the first call; a value that cannot work is said now.
+    config.resolve(
+        sigma=sigma,
+        radius=radius,
+        alpha=alpha,
+        max_queries=max_queries,
+        size=size if isinstance(size, int) else None,
+        device=device,
+        codec=codec,
+        concurrency=concurrency,
+        home=home,
+    )
     make = functools.partial(
         Smoother,
         plain=False,
@@ -223,10 +246,7 @@ class _Certifier:
             call = None
         if call is None:
             return method(*args, **kwargs)
-        done = [
-            self._certify(picture) if isinstance(picture, Picture) else (picture(), None)
-            for picture in call.pictures
-        ]
+        done = [self._done(picture) for picture in call.pictures]
         certificates = tuple(certificate for _, certificate in done)
         if call.join is None:
             [(response, certificate)] = done
@@ -245,8 +265,21 @@ class _Certifier:
         if smoother is not None:
             smoother.close()
 
+    def _done(self, picture: Picture | Callable[[], Any]) -> tuple[Any, Certificate | None]:
+        if not isinstance(picture, Picture):
+            return picture(), None
+        try:
+            return self._certify(picture)
+        except RuntimeError:
+            self._check_open()  # closed by another thread in the middle of it
+            raise
+        finally:
+            picture.votes.close()
+
     def _certify(self, picture: Picture) -> tuple[Any, Certificate | None]:
         smoother = self._ready(picture.votes)
+        with suppress(ImageError):  # the service may say something else about it
+            smoother.through(picture.votes).check_labels(picture.photo, score=picture.score)
         own = self._own(smoother, picture)
         if own is None:
             return picture.own.refusal, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -87,6 +88,10 @@ class TestAws:
         assert parameters[0] == {"ProjectVersionArn": ARN, "MaxResults": 7}
         # The model's own thresholds, as in the caller's call.
         assert all("MinConfidence" not in one for one in parameters)
+
+    def test_a_decimal_is_a_number_for_boto3_too(self, kit, service, wrapped):
+        response = wrapped().detect_labels(Image={"Bytes": PHOTO}, MinConfidence=Decimal("96.5"))
+        assert certificate_of(response).target["score"] == 0.965
 
     def test_features_without_labels_pass_through(self, kit, service, wrapped):
         response = wrapped().detect_labels(Image={"Bytes": PHOTO}, Features=["IMAGE_PROPERTIES"])
@@ -209,6 +214,22 @@ class TestGoogle:
             client.close()
             assert len(service.received) <= 60  # ours until the deadline, and never theirs on top
 
+    def test_a_batch_with_an_empty_request_certifies_the_others(self, kit, service, wrapped):
+        labels = [{"type_": 4}]
+        requests = [{"image": {"content": PHOTO}, "features": labels}, {"features": labels}]
+        response = wrapped().batch_annotate_images(requests=requests)
+        assert verify(certificate_of(response), PHOTO)
+        assert response.responses[1].error.code
+        assert response.smoothapi[1] is None
+
+    def test_content_beside_a_uri_is_googles_to_judge(self, kit, service, wrapped):
+        from google.api_core.exceptions import BadRequest
+
+        image = {"content": PHOTO, "source": {"image_uri": "http://127.0.0.1:9/x.png"}}
+        with pytest.raises(BadRequest, match="Only one"):
+            wrapped().annotate_image({"image": image, "features": [{"type_": 4}]})
+        assert len(service.received) == 1
+
     def test_metadata_goes_with_every_request(self, kit, service, wrapped):
         from google.cloud import vision
 
@@ -276,6 +297,17 @@ class TestAzure4:
         assert own["features"] == "tags,caption"
         assert all(vote["features"] == "tags" for vote in votes)
         assert all(one["model-version"] == "2023-10-01" for one in [own, *votes])
+
+    def test_what_cannot_carry_a_certificate_is_refused(self, kit, service, wrapped):
+        with pytest.raises(UsageError, match="cls"):
+            wrapped().analyze(PHOTO, ["tags"], cls=lambda response, parsed, headers: parsed)
+        with pytest.raises(UsageError, match="model_version"):
+            wrapped().analyze(PHOTO, ["tags"], model_version="newest please")
+        assert not service.received
+
+    def test_a_file_as_the_sdk_takes_it(self, kit, service, wrapped):
+        response = wrapped().analyze(io.BytesIO(PHOTO), ["tags"])
+        assert verify(certificate_of(response), PHOTO)
 
     def test_features_without_tags_pass_through(self, kit, service, wrapped):
         response = wrapped().analyze(PHOTO, ["caption"])

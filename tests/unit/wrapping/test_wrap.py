@@ -110,17 +110,18 @@ def test_pictures_elsewhere_are_refused_or_passed(kit, service, wrapped):
     assert len(service.received) == 1
 
 
-def test_the_budget_counts_every_call_and_is_never_passed(kit, service, wrapped):
-    client = wrapped(budget=Budget(queries=10), max_queries=60)
-    with pytest.raises(BudgetExceededError) as caught:
+def test_the_budget_is_kept_and_what_it_cannot_pay_for_is_not_begun(kit, service, wrapped):
+    client = wrapped(budget=Budget(queries=10))
+    with pytest.raises(BudgetExceededError, match="at least") as caught:
         kit.label(client)
-    assert caught.value.queries == 1  # refused before the first vote, since ten cannot suffice
-    spent = sum(received.pictures for received in service.received)
-    assert spent == 1
-    for _ in range(12):
-        with pytest.raises(BudgetExceededError):
-            kit.label(client)
-    assert sum(received.pictures for received in service.received) <= 10
+    assert caught.value.queries == 0
+    assert not service.received  # not even the caller's own call, which would be paid in vain
+    client = wrapped(budget=Budget(queries=20), radius=0.01)
+    kit.label(client)
+    with pytest.raises(BudgetExceededError):
+        for i in range(20):
+            kit.label(client, png(PIXELS[:, i:]))
+    assert sum(received.pictures for received in service.received) <= 20
 
 
 def test_one_budget_for_all_of_a_clients_operations_and_threads(kit, service, wrapped):
@@ -360,7 +361,11 @@ def test_other_clients_of_the_same_sdks_are_refused():
         )
 
 
-@pytest.mark.parametrize("bad", [{"budget": None}, {"uncertified": "hide"}, {"remote": "fetch"}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"budget": None}, {"budget": "much"}, {"uncertified": "hide"}, {"remote": "fetch"},
+     {"sigma": 9}, {"radius": -1}, {"concurrency": 0}, {"codec": "gif"}, {"max_queries": 0}],
+)  # fmt: skip
 def test_bad_options(bad):
     import boto3
 
