@@ -4,8 +4,10 @@ r"""Put trained weights into the package: half precision, model card, credits.
         --labels labels.json --speed speed.json --command "smoothapi denoiser train ..."
 
 `--labels` is what benchmarks/denoiser_labels.py --json printed for these weights, `--speed` what
-benchmarks/denoiser_speed.py --json printed; the card holds measured figures only, so what is not
-given is left out. Only the model card's figures change if the weights in the package are these.
+benchmarks/denoiser_speed.py --json printed, `--certified` (repeatable) what
+benchmarks/certified_fraction.py --json wrote; the card holds measured figures only, so what is not
+given is left out. Without weights the card of those that ship gets the new figures, and keeps the
+others.
 """
 
 from __future__ import annotations
@@ -26,15 +28,35 @@ HELD_OUT = 200
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--version", required=True)
+    parser.add_argument("weights", type=Path, nargs="?")
+    parser.add_argument("--version", help="of the weights")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--speed", type=Path)
+    parser.add_argument("--certified", type=Path, action="append", default=[])
     parser.add_argument("--command", action="append", default=[], help="of each stage, in order")
     parser.add_argument("--stage", action="append", default=[], type=Path, help="its weights")
     parser.add_argument("--note", default="", help="what the commands do not tell")
     args = parser.parse_args()
+    card = new_card(args) if args.weights else json.loads((FOLDER / "model_card.json").read_text())
+    for name in ("labels", "speed"):
+        if path := getattr(args, name):
+            card[name] = json.loads(path.read_text())
+    if args.certified:
+        reports = [json.loads(path.read_text()) for path in args.certified]
+        card["certified"] = {
+            "rows": [row for report in reports for row in report["rows"]],
+            **{k: reports[0]["arguments"][k] for k in ("radius", "alpha", "votes", "precision")},
+        }
+    (FOLDER / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (FOLDER / "MODEL_CARD.md").write_text(model_card(card), encoding="utf-8")
+    (FOLDER / "CREDITS.md").write_text(credit(args.data, set(card["held_out"])), encoding="utf-8")
+    shipped = FOLDER / card["file"]
+    print(f"{shipped} {shipped.stat().st_size} bytes {card['sha256']}")
+
+
+def new_card(args: argparse.Namespace) -> dict:
+    """Copy the weights to where they ship from, and describe them; figures come later."""
     header = read_header(args.weights)
     network = load_network(header)
     shipped = FOLDER / "unet.safetensors"
@@ -49,7 +71,7 @@ def main() -> None:
     labelled = args.data / "labelled_photos"
     kept = sorted(held_out([p.name for p in files(labelled)], HELD_OUT))
     stages = [read_header(path).about for path in args.stage]
-    card = {
+    return {
         "name": f"smoothapi-unet-{args.version}",
         "file": shipped.name,
         "sha256": read_header(shipped).sha256,
@@ -72,14 +94,11 @@ def main() -> None:
                 if flag == "--surrogate"
             }
         ),
-        "labels": json.loads(args.labels.read_text()) if args.labels else None,
-        "speed": json.loads(args.speed.read_text()) if args.speed else None,
+        "labels": None,
+        "speed": None,
+        "certified": None,
         "held_out": kept,
     }
-    (FOLDER / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (FOLDER / "MODEL_CARD.md").write_text(model_card(card), encoding="utf-8")
-    (FOLDER / "CREDITS.md").write_text(credit(args.data, set(kept)), encoding="utf-8")
-    print(f"{shipped} {shipped.stat().st_size} bytes {card['sha256']}")
 
 
 def model_card(card: dict) -> str:
@@ -117,7 +136,7 @@ model_card.json.
 ## Measured
 
 {label_table(card["labels"])}
-{speed_table(card["speed"])}
+{certified_table(card.get("certified"))}{speed_table(card["speed"])}
 ## Limits
 
 - Trained on CPUs for about an hour and a half: more training would make it better.
@@ -160,6 +179,30 @@ def label_table(labels: dict | None) -> str:
                 f"{row['kodak_ssim']:.4f} | {shares} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def certified_table(certified: dict | None) -> str:
+    if not certified:
+        return ""
+    lines = [
+        "`benchmarks/certified_fraction.py`: held-out photos that are certified at radius",
+        f"{certified['radius']:g} with at most {certified['votes']} queries, alpha",
+        f"{certified['alpha']:g}; 'right' and 'as clean' as above, 'wrong' with a label that is",
+        f"not the photo's; exact 95% intervals. All denoisers in {certified['precision']}.",
+        "",
+        "| sigma | classifier | denoiser | photos | right | as clean | wrong | queries |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(certified["rows"], key=lambda r: (r["sigma"], r["classifier"])):
+        shares = " | ".join(
+            f"{p:.1%} ({low:.0%}-{high:.0%})"
+            for p, low, high in (row["right"], row["as_clean"], row["wrong"])
+        )
+        lines.append(
+            f"| {row['sigma']:g} | {row['classifier']} | {row['denoiser']} | {row['photos']} | "
+            f"{shares} | {row['mean_votes']:.0f} |"
+        )
+    return "\n".join(lines) + "\n\n"
 
 
 def speed_table(speed: dict | None) -> str:
