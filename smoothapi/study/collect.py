@@ -252,9 +252,20 @@ class Gathering(DenoiserRuntime):
         return self._inner.fingerprint
 
     @property
+    def draws_noise(self) -> bool:
+        """As of the denoiser itself."""
+        return self._inner.draws_noise
+
+    @property
     def loaded(self) -> bool:
         """Whether the network is in memory."""
         return self._inner.loaded
+
+    def variants_of(
+        self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
+    ) -> NDArray[np.uint8]:
+        """Draw and denoise on the device, as the denoiser itself does."""
+        return self._inner.variants_of(pixels, sigma, seeds)
 
     def variants(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
         """Denoise as the denoiser itself does, together with others that wait."""

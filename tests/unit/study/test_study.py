@@ -322,6 +322,12 @@ def test_never_more_in_flight_than_could_still_be_needed():
     assert [o.reason for o in hopeless.outcomes(None)] == ["unreachable"]
 
 
+def test_a_gathering_is_a_whole_denoiser():
+    """What is not passed on would fall through to a runtime that was never set up."""
+    public = {name for name in dir(type(load("none"))) if not name.startswith("_")}
+    assert {name for name in vars(Gathering) if not name.startswith("_")} == public
+
+
 def test_batches_are_filled_from_several_photos():
     import torch
 
