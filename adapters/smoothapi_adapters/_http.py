@@ -49,6 +49,8 @@ _PERMANENT = frozenset({400, 413, 415, 422})
 _TRANSIENT = frozenset({408, 409, 423, 424, 425})
 _ONLY_FATAL_5XX = frozenset({501, 505, 511})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# Few: some of Python's codecs take a time that grows with the square of what they decode.
+_CHARSETS = frozenset({"utf-16", "utf-32", "iso-8859-1", "latin-1", "windows-1252", "us-ascii"})
 _CHARSET = re.compile(r"""charset=["']?([\w.:-]+)""", re.IGNORECASE)
 _WRONG_SETTING = (
     requests.exceptions.InvalidURL,
@@ -111,10 +113,11 @@ class Reply:
             TransientError: it is none. A proxy's page is no answer; the next attempt may get one.
         """
         found = _CHARSET.search(self.headers.get("content-type", ""))
+        charset = found[1].lower() if found else ""
         try:
-            text = self.body.decode(found[1] if found else "utf-8-sig")
+            text = self.body.decode(charset if charset in _CHARSETS else "utf-8-sig")
             return json.loads(text.removeprefix("\ufeff"), parse_constant=_no_number)
-        except (ValueError, LookupError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise TransientError(
                 f"{who} answered with status {self.status} and a body of {len(self.body):,} bytes "
                 f"that is no JSON ({type(error).__name__})."
@@ -360,6 +363,10 @@ def _schemes(secrets: Secrets, timeout: float) -> dict[str, Any]:
 
     class Signed(HTTPConnection):
         deadline = 0.0
+
+        def connect(self) -> None:
+            self.deadline = time.monotonic() + timeout  # for what is said to a proxy
+            super().connect()
 
         def putrequest(self, method: str, url: str, *arguments: Any, **options: Any) -> None:
             self.deadline = time.monotonic() + timeout

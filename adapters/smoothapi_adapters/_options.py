@@ -27,7 +27,13 @@ TYPE = "{type}"
 
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_SECRET = re.compile(r"auth|cookie|key|token|secret|sign|credential|passw|session", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_SECRET_WORDS = frozenset(
+    {"auth", "authentication", "authorization", "bearer", "cookie", "credential", "credentials"}
+    | {"jwt", "pass", "passphrase", "passwd", "password", "pat", "pwd"}
+    | {"session", "sid", "sig", "sign", "signature"}
+)
+_SECRET_ENDS = ("key", "token", "secret", "password")
 _OURS = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
 
 
@@ -38,7 +44,7 @@ def split_url(url: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         UsageError: it is none of HTTP, or holds what would be shown with it.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(text("url", url))
         _ = parts.port
     except ValueError as error:
         raise UsageError("The url cannot be read: it has a malformed host or port.") from error
@@ -106,16 +112,23 @@ def read_json(option: str, value: Any) -> Any:
         raise UsageError(f"{option} is a table; given as text it must be JSON.") from None
 
 
+def text(option: str, value: str) -> str:
+    """Return a text that is not empty; settings may hold anything."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{option}={value!r}: give a text.")
+    return value
+
+
 def short_name(value: str) -> str:
     """Return a provider's name, as it is typed on a command line."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", value):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text("name", value)):
         raise UsageError(f"name={value!r}: use small letters, digits, - and _.")
     return value
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> str:
     """Return a value that is among the known ones."""
-    if value not in known:
+    if text(option, value) not in known:
         raise UsageError(f"{option}={value!r}: choose from {', '.join(known)}.")
     return value
 
@@ -160,7 +173,7 @@ def read_price(value: float | str | Decimal, as_of: str) -> Price:
 
 def read_formats(value: Sequence[str] | str) -> tuple[str, ...]:
     """Return codecs, preferred first, from a list or from text such as "png, jpeg"."""
-    texts = value.replace(",", " ").split() if isinstance(value, str) else value
+    texts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
     if not texts:
         raise UsageError(f"formats names none; choose from {', '.join(CODECS)}.")
     return tuple(one_of("formats", text, CODECS) for text in texts)
@@ -184,7 +197,10 @@ def switch(option: str, value: bool | str) -> bool:  # noqa: FBT001  an option's
 
 def is_secret(name: str, value: str) -> bool:
     """Whether a value must not be shown: by its name, or as it comes from the environment."""
-    return bool(_REFERENCE.search(value) or _SECRET.search(name))
+    words = [word.lower() for word in _WORD.findall(name)]
+    return bool(_REFERENCE.search(value)) or any(
+        word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words
+    )
 
 
 def without_secrets(part: Any, name: str = "") -> Any:

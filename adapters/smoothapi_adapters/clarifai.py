@@ -130,8 +130,8 @@ class ClarifaiAdapter:
         client: requests.Session | None = None,
     ) -> None:
         self._model, self._version, self._user, self._app = model, version, user, app
-        if not all((model, user, app)):
-            raise UsageError("model, user and app of Clarifai are ids, none of them empty.")
+        for option, value in (("model", model), ("user", user), ("app", app)):
+            options.text(option, value)
         self._max_concepts = options.count("max_concepts", max_concepts)
         self._min_value = options.share("min_value", min_value)
         if self._max_concepts > _MOST_CONCEPTS:

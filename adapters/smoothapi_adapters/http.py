@@ -142,7 +142,7 @@ class HttpAdapter:
             )
         self.name = options.short_name(name)
         self._url, in_url = options.split_url(url)
-        self._method = options.one_of("method", method.upper(), _METHODS)
+        self._method = options.one_of("method", str(method).upper(), _METHODS)
         self._body = options.one_of("body", body, BODIES)
         self._field = field
         self._headers = options.read_headers(headers)
@@ -162,6 +162,10 @@ class HttpAdapter:
             formats=options.read_formats(formats),
             per_second=None if per_second is None else options.above_zero("per_second", per_second),
         )
+        if self.limits.min_side > self.limits.max_side:
+            raise UsageError("No picture has sides from min_side to max_side.")
+        if (self.limits.max_request_bytes or self.limits.max_bytes) < self.limits.max_bytes:
+            raise UsageError("max_request_bytes must leave room for one picture of max_bytes.")
         self.price = options.read_price(price, price_date)
         in_header = request_id.startswith("header:")
         self._id_header = request_id.removeprefix("header:") if in_header else ""
@@ -443,7 +447,7 @@ def _shown(value: Any) -> str:
 
 def _compiled(option: str, text: str) -> Any:
     try:
-        return jmespath.compile(text)
+        return jmespath.compile(options.text(option, text))
     except jmespath.exceptions.JMESPathError as error:
         raise UsageError(
             f"{option}={text!r} is no JMESPath expression ({type(error).__name__}); an example is "

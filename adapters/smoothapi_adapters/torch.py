@@ -128,6 +128,7 @@ class TorchAdapter:
             preprocess if isinstance(preprocess, str) else _fresh_id(self._preprocess)
         )
         self._model_id = model_id
+        self._fresh_id = _fresh_id(model)
         self._scores = options.one_of("scores", scores, SCORES)
         self._top = options.count("top", top)
         self._min_score = options.share("min_score", min_score)
@@ -236,7 +237,7 @@ class TorchAdapter:
                 device = next((str(p.device) for p in module.parameters()), device)
             else:
                 module.to(device)
-        identity = self._model_id or _fingerprint(module) or _fresh_id(module)
+        identity = self._model_id or _fingerprint(module) or self._fresh_id
         return _Model(module, identity, size or 224, device)
 
     def _prepared(self, payload: bytes, size: int) -> Tensor:
@@ -426,12 +427,19 @@ def _fingerprint(module: Any) -> str:
     # Buffers that are not saved (means, positions) decide answers as well.
     for name, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
         digest.update(f"\n{name}".encode())
-        if isinstance(value, torch.Tensor):
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-            digest.update(flat.view(torch.uint8).numpy().tobytes() if len(flat) else b"")
-        else:
+        if not isinstance(value, torch.Tensor):
             digest.update(repr(value).encode())
+            continue
+        try:
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            content = flat.view(torch.uint8).numpy().tobytes() if len(flat) else b""
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"The model cannot be told by its weights: {name} is a tensor without plain "
+                f"content ({type(error).__name__}). Give model_id=, and change it with the model."
+            ) from error
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(content)
     return f"{type(module).__name__}-{digest.hexdigest()[:16]}"
 
 

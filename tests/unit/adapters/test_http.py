@@ -31,6 +31,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.testing import unused_port
 from smoothapi.testing.watch import everything_logged, told
 from smoothapi_adapters._http import MAX_ANSWER
 from smoothapi_adapters.http import HttpAdapter
@@ -236,14 +237,13 @@ def test_proxies_of_the_environment_are_used(served, monkeypatch):
         HttpAdapter("http://vision.invalid/label", **options).ask([PNG])
 
 
-@pytest.mark.smoothapi_network  # a host that does not exist
 def test_secrets_do_not_leave_the_machine_without_tls():
     adapter = HttpAdapter("http://vision.invalid/", labels="x", headers={"X-Token": SECRET})
     with pytest.raises(FatalError, match="without TLS") as refused:
         adapter.ask([PNG])
     assert SECRET not in told(refused.value)
-    with pytest.raises(TransientError):  # nothing secret: tries, and finds no such host
-        HttpAdapter("http://vision.invalid/", labels="x", timeout=5).ask([PNG])
+    with pytest.raises(TransientError):  # nothing secret: tries, and finds nobody
+        HttpAdapter(f"http://127.0.0.2:{unused_port()}/", labels="x").ask([PNG])
 
 
 def test_connections_are_kept(served, adapter):
@@ -586,6 +586,37 @@ def test_what_changes_answers_changes_the_identity(change):
     assert HttpAdapter(**BASE).identity != HttpAdapter(**{**BASE, **change}).identity
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "X-Api-Key",
+        "apikey",
+        "api_key",
+        "accessToken",
+        "X-Amz-Signature",
+        "sig",
+        "Cookie",
+        "client_secret",
+        "PASSWORD",
+        "Ocp-Apim-Subscription-Key",
+        "X-Auth",
+        "sessionId",
+    ],
+)
+def test_names_of_secrets(name):
+    assert HttpAdapter(**BASE, form={name: "1"}).identity == (
+        HttpAdapter(**BASE, form={name: "2"}).identity
+    )
+
+
+@pytest.mark.parametrize("name", ["keywords", "X-Model", "language", "design", "author", "passes"])
+def test_names_of_settings(name):
+    assert HttpAdapter(**BASE, form={name: "1"}).identity != (
+        HttpAdapter(**BASE, form={name: "2"}).identity
+    )
+
+
 def test_what_is_secret_does_not_change_the_identity():
     def identity(value):
         return HttpAdapter(
@@ -640,6 +671,13 @@ def test_what_is_secret_does_not_change_the_identity():
         {**BASE, "price": -1},
         {**BASE, "per_second": 0},
         {**BASE, "allow_plain_http": "perhaps"},
+        {**BASE, "min_side": 50, "max_side": 10},
+        {**BASE, "max_bytes": 100, "max_request_bytes": 99},
+        {**BASE, "labels": 5},
+        {**BASE, "url": 5},
+        {**BASE, "name": 5},
+        {**BASE, "method": 5},
+        {**BASE, "body": 5},
     ],
 )
 def test_options_that_cannot_work(options):

@@ -174,6 +174,13 @@ def test_the_identity_is_made_of_what_decides_answers():
     assert len(set(identities)) == len(identities)
 
 
+def test_weights_that_cannot_be_read_need_a_name():
+    model = nn.LazyLinear(3)
+    with pytest.raises(UsageError, match="model_id"):
+        _ = TorchAdapter(model).identity
+    assert TorchAdapter(model, model_id="mine").identity["model"] == "mine"
+
+
 def test_scripts_are_told_apart_by_their_code(tmp_path, script):
     import warnings
 
