@@ -7,11 +7,12 @@ import datetime as dt
 import gzip
 import ipaddress
 import json
+import socket
 import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import HTTPServer
 
 import numpy as np
@@ -789,6 +790,41 @@ def authority(folder, host):
     yield str(pem), context
 
 
+@contextmanager
+def tunnel():
+    """Yield (the heads of what is asked, URL) of a proxy that connects as it is told."""
+    heads, ends = [], []
+
+    def pump(one, other):
+        with suppress(OSError):
+            while data := one.recv(65_536):
+                other.sendall(data)
+
+    def serve_proxy(listening):
+        with suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += near.recv(1)
+                heads.append(head)
+                host, port = head.split()[1].decode().split(":")
+                far = socket.create_connection((host, int(port)))
+                ends.extend((near, far))
+                near.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve_proxy, args=(listening,), daemon=True).start()
+        yield heads, f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
 class TestTLS:
     def test_a_certificate_is_verified_always(self, tmp_path, monkeypatch):
         with authority(tmp_path, "127.0.0.1") as (pem, context):
@@ -818,6 +854,22 @@ class TestTLS:
                 with pytest.raises(TransientError, match=r"0\.4 s"):
                     HttpAdapter(url, labels=LABELS, ca=pem, timeout=0.4).ask([PNG])
                 assert time.monotonic() - began < 1.5
+
+    @pytest.mark.smoothapi_network
+    def test_through_a_proxy_no_secret_is_said_to_it(self, tmp_path, monkeypatch):
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with authority(tmp_path, "127.0.0.1") as (pem, context):
+            with serve(tls=context) as (service, url), tunnel() as (heads, proxy):
+                monkeypatch.setenv("https_proxy", proxy)
+                options = {"headers": {"X-Token": SECRET}, "query": {"key": SECRET}}
+                adapter = HttpAdapter(url, labels=LABELS, ca=pem, timeout=5, **options)
+                assert [type(asked(adapter)[0]) for _ in range(3)] == [Answer] * 3
+                adapter.close()
+        assert len(heads) == 1
+        assert heads[0].startswith(b"CONNECT 127.0.0.1:")
+        assert SECRET.encode() not in heads[0]
+        assert service.received[2].headers["X-Token"] == SECRET
 
     def test_a_certificate_of_another_host(self, tmp_path):
         with authority(tmp_path, "127.0.0.2") as (pem, context):
