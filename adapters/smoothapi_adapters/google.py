@@ -16,6 +16,7 @@ from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
+    PermanentError,
     ProviderError,
     TransientError,
     UsageError,
@@ -40,7 +41,7 @@ LIKELIHOOD: Mapping[str, float] = {
     "LIKELY": 0.75,
     "VERY_LIKELY": 1.0,
 }
-"""Score of each likelihood of a safe search; UNKNOWN has none, and gives no label."""
+"""Score of each likelihood of a safe search; UNKNOWN has none, and makes the answer none."""
 
 CATEGORIES = ("adult", "spoof", "medical", "violence", "racy")
 
@@ -61,7 +62,7 @@ class GoogleAdapter:
 
     A safe search gives the labels adult, spoof, medical, violence and racy, with the scores of
     `LIKELIHOOD`: certify them with `Presence` and `Absence`; which one comes first says little.
-    A category whose likelihood is UNKNOWN has no label, so for these targets it is absent.
+    An answer with an UNKNOWN likelihood is none, since a label left out would count as absent.
     Google names no version of its model: `model` is what can be pinned.
 
     Args:
@@ -217,6 +218,8 @@ class GoogleAdapter:
             if "safe_search_annotation" not in response:
                 return TransientError("Google's answer holds no safe search: it is malformed.")
             return Answer(_safe_search(response.safe_search_annotation))
+        except PermanentError as error:
+            return error
         except UsageError as error:  # a label without a name, a score that is none
             return TransientError(f"Google's answer is malformed: {error}")
 
@@ -293,8 +296,10 @@ def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
     # Of the plain message: a number newer than the package makes the other one warn.
     plain = vision.SafeSearchAnnotation.pb(found)
     names = {likelihood.value: likelihood.name for likelihood in list(vision.Likelihood)}
-    said = ((category, names.get(getattr(plain, category), "")) for category in CATEGORIES)
-    return tuple(Label(category, LIKELIHOOD[name]) for category, name in said if name in LIKELIHOOD)
+    said = {category: names.get(getattr(plain, category), "") for category in CATEGORIES}
+    if unknown := [category for category, name in said.items() if name not in LIKELIHOOD]:
+        raise PermanentError(f"Google Vision cannot say how likely this is: {', '.join(unknown)}.")
+    return tuple(Label(category, LIKELIHOOD[name]) for category, name in said.items())
 
 
 def _sign_in(quota_project: str | None) -> Any:

@@ -375,23 +375,38 @@ def test_an_answer_with_too_few_pictures_is_malformed():
         adapter.ask([b"x"])
 
 
-def test_likelihoods_rise_and_unknown_says_nothing():
+def searched(*likelihoods):
+    found = dict(zip(CATEGORIES, likelihoods, strict=True))
+    text = json.dumps({"responses": [{"safeSearchAnnotation": found}]})
+    [answer] = replied(text, operation="safe_search")
+    return answer
+
+
+def test_likelihoods_rise():
     assert list(LIKELIHOOD) == [
         likelihood.name for likelihood in list(vision.Likelihood) if likelihood.value
     ]
     scores = list(LIKELIHOOD.values())
     assert scores == sorted(set(scores))
     assert (scores[0], scores[-1]) == (0.0, 1.0)
-    found = dict(
-        zip(CATEGORIES, ["VERY_LIKELY", "UNKNOWN", "POSSIBLE", "UNLIKELY", 99], strict=True)
-    )
-    text = json.dumps({"responses": [{"safeSearchAnnotation": found}]})
-    [answer] = replied(text, operation="safe_search")
+    answer = searched("VERY_LIKELY", "VERY_UNLIKELY", "POSSIBLE", "UNLIKELY", "LIKELY")
     assert {label.name: label.score for label in answer.labels} == {
         "adult": 1.0,
+        "spoof": 0.0,
         "medical": 0.5,
         "violence": 0.25,
+        "racy": 0.75,
     }
+
+
+@pytest.mark.parametrize("unknown", ["UNKNOWN", 99])
+def test_an_unknown_likelihood_is_no_answer_lest_it_count_as_absent(unknown):
+    answer = searched("VERY_LIKELY", unknown, "POSSIBLE", "UNLIKELY", "LIKELY")
+    assert type(answer) is PermanentError
+    assert "spoof" in str(answer)
+
+
+def test_a_safe_search_that_is_missing_is_tried_again():
     [missing] = replied('{"responses": [{}]}', operation="safe_search")
     assert type(missing) is TransientError
 
