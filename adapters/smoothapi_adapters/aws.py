@@ -147,7 +147,8 @@ class AwsAdapter:
         self._free = _FREE_PER_MONTH if _is_yes("first_year", first_year) else 0
         self._given = client
         self._own: BaseClient | None = None
-        self._lock = threading.Lock()
+        self._session: boto3.session.Session | None = None
+        self._lock, self._making = threading.Lock(), threading.Lock()
         if client is not None:
             if region is not None or profile is not None or endpoint is not None:
                 raise UsageError(
@@ -289,11 +290,13 @@ class AwsAdapter:
             return self._own
 
     def _make(self, **options: Any) -> BaseClient:
-        # A session of our own: boto3's default one must not be shared by threads.
-        session = boto3.session.Session(profile_name=self._profile)
-        client: BaseClient = session.client(
-            "rekognition", region_name=self._region, endpoint_url=self._endpoint, **options
-        )
+        # A session of our own, behind a lock: none of boto3's may be shared by threads.
+        with self._making:
+            if self._session is None:
+                self._session = boto3.session.Session(profile_name=self._profile)
+            client: BaseClient = self._session.client(
+                "rekognition", region_name=self._region, endpoint_url=self._endpoint, **options
+            )
         return client
 
     @cached_property

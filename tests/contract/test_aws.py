@@ -100,12 +100,15 @@ class TestAws(AdapterContract):
 
 class TestAwsModeration(TestAws):
     operation = "moderation"
-    test_each_fault_becomes_the_right_error = None  # the same code as for labels
-
-
-class TestAwsCustom(TestAws):
-    operation = "custom"
+    # The same code as for labels.
     test_each_fault_becomes_the_right_error = None
+    test_importing_it_opens_no_connection = None
+    test_threads_get_their_own_answers = None
+    test_nothing_secret_is_logged = None
+
+
+class TestAwsCustom(TestAwsModeration):
+    operation = "custom"
 
 
 @pytest.mark.parametrize(
