@@ -136,6 +136,7 @@ class AnswerStore:
             if not _is_damage(error):
                 raise StoreError(f"The answer store cannot be opened: {error}.") from error
             self._cache = _open_afresh(directory)
+        self._opened = self._file()
 
     def get(self, key: str) -> Answer | PermanentError | None:
         """Return what was answered for `key`, or None if it was never asked.
@@ -174,6 +175,7 @@ class AnswerStore:
             if self._cache is damaged:  # else another thread was here first
                 damaged.close()
                 self._cache = _open_afresh(self.directory)
+                self._opened = self._file()
 
     def put(
         self,
@@ -226,8 +228,26 @@ class AnswerStore:
             for write in writes:
                 write.ended, write.error = True, error
 
+    def _file(self) -> tuple[int, int]:
+        facts = (self.directory / "cache.db").stat()
+        return facts.st_dev, facts.st_ino
+
+    def _follow(self) -> None:
+        """Open the database anew if its file was deleted, or set aside by another process.
+
+        SQLite would go on writing to what nobody can read again.
+        """
+        with suppress(FileNotFoundError):
+            if self._file() == self._opened:
+                return
+        self._cache.close()
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._cache = _open(self.directory)
+        self._opened = self._file()
+
     def _store(self, writes: list[_Write]) -> None:
         """Write all in one transaction."""
+        self._follow()
         end = time.monotonic() + _PATIENCE
         while True:
             try:

@@ -267,6 +267,7 @@ class Run:
         # Of a run, not of the dispatcher: threads that share one do not buy twice either.
         self._leases = Leases(dispatcher.state)
         self._held: dict[int, str] = {}
+        self._keys: dict[int, str] = {}
         self._finished: list[str] = []
         self._renewed = time.monotonic()
         self._sent: set[int] = set()
@@ -374,11 +375,17 @@ class Run:
                     self._finished.append(self._held.pop(delivery.index))
         self._mind_leases()
 
+    def _key(self, index: int) -> str:
+        key = self._keys.get(index)
+        if key is None:
+            key = self._keys[index] = answer_key(self._job.asked(index))
+        return key
+
     def _take_stored(self, index: int) -> bool:
         """Take the answer of a variant from the store, if it is there."""
         if self._job.refresh:
             return False
-        stored = self._dispatcher.store.get(answer_key(self._job.asked(index)))
+        stored = self._dispatcher.store.get(self._key(index))
         if stored is None:
             return False
         self._ended[index] = self._from_store(index, stored)
@@ -387,7 +394,7 @@ class Run:
     def _lease_lot(self) -> list[int]:
         """Return the next variants that no other process is asking for, leased to this run."""
         lot = [self._misses.popleft() for _ in range(min(self._job.batch, len(self._misses)))]
-        keys = {index: answer_key(self._job.asked(index)) for index in lot}
+        keys = {index: self._key(index) for index in lot}
         taken = self._leases.take(list(keys.values()))
         ours: list[int] = []
         for index in reversed(lot):
@@ -517,15 +524,11 @@ class Run:
     ) -> list[Delivery]:
         """Send one request until each of its variants has ended."""
         outcomes: dict[int, Answer | PermanentError] = {}
-        loop = self._dispatcher.retry.loop(self._stop, self._dispatcher.adapter.name)
         gave_up = ""
         try:
-            loop(self._attempt, group, payloads, outcomes)
+            self._attempt(group, payloads, outcomes)
         except TransientError as error:
-            gave_up = f"{error} (tried {loop.statistics['attempt_number']} times)"
-        finally:
-            if waited := loop.statistics.get("idle_for", 0.0):
-                self._count(waited=waited)
+            gave_up = self._try_again(error, group, payloads, outcomes)
         deliveries: list[Delivery] = []
         for index, _ in group:
             outcome = outcomes.get(index)
@@ -537,6 +540,30 @@ class Run:
                     self._dispatcher.store.give_up(self._job.asked(index), gave_up)
                 deliveries.append(Delivery(index, None, error=str(outcome or gave_up)))
         return deliveries
+
+    def _try_again(
+        self,
+        first: TransientError,
+        group: list[tuple[int, Encode]],
+        payloads: list[bytes],
+        outcomes: dict[int, Answer | PermanentError],
+    ) -> str:
+        """Repeat what failed once, after waits; return why it was given up, "" if it was not."""
+        errors = [first]
+
+        def attempt() -> None:
+            if errors:  # the first attempt, which counts, was made
+                raise errors.pop()
+            self._attempt(group, payloads, outcomes)
+
+        loop = self._dispatcher.retry.loop(self._stop, self._dispatcher.adapter.name)
+        try:
+            loop(attempt)
+        except TransientError as error:
+            return f"{error} (tried {loop.statistics['attempt_number']} times)"
+        finally:
+            self._count(waited=loop.statistics.get("idle_for", 0.0))
+        return ""
 
     def _check_sizes(self, payloads: list[bytes]) -> None:
         """Refuse what the provider would refuse, before it is paid for."""
