@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
-MOST_LINES = 60
+MOST_LINES = 50
 
 # What each must say; the rest of its text may change.
 SAYS = {
@@ -60,7 +60,9 @@ def numbers(said):
 
 def test_there_are_at_most_ten_and_each_is_short():
     assert [path.stem[:2] for path in EXAMPLES] == sorted(SAYS)
-    assert all(len(path.read_text().splitlines()) <= MOST_LINES for path in EXAMPLES)
+    for path in EXAMPLES:
+        most = MOST_LINES if path.stem[:2] != "10" else 80  # an attack and a picture
+        assert len(path.read_text().splitlines()) <= most, path
 
 
 def test_examples_write_nothing_beside_themselves(tmp_path):
