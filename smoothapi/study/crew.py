@@ -149,7 +149,9 @@ class Opened:
                 facts.append(ProviderFacts(name, dict(first.adapter.identity), first.price))
                 for kind, runtime in runtimes.items():
                     for sigma in setup.sigmas:
-                        beside = first.beside(sigma=sigma, denoiser=runtime)
+                        # A replay has neither the denoiser nor the noise, only answers.
+                        mine = None if _is_replay(spec) else runtime
+                        beside = first.beside(sigma=sigma, denoiser=mine)
                         self.smoothers[name, kind, sigma] = beside
         except BaseException:
             self._stack.close()
@@ -185,6 +187,10 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+def _is_replay(provider: object) -> bool:
+    return isinstance(provider, str) and provider.startswith("replay:")
 
 
 class Crew:

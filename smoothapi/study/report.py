@@ -370,7 +370,7 @@ class _View:
             "picture": picture,
             "cell": cell,
             "bars": [("no answer" if label is None else label, n) for label, n in bars]
-            + ([(f"{len(tally) - _MOST_BARS} others", rest)] if rest else []),
+            + ([(f"other labels ({len(tally) - _MOST_BARS})", rest)] if rest else []),
             "outcomes": certified,
             "truth": self._result.photo(picture.photo).truth,
         }

@@ -18,6 +18,7 @@ from smoothapi._version import __version__
 from smoothapi.certify import LabelSpace, Target, Top1, parse_target
 from smoothapi.errors import ImageError, UsageError
 from smoothapi.image import load_image
+from smoothapi.label_file import read_label_space
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.smoother import Smoother
 from smoothapi.study.collect import Rules
@@ -39,6 +40,7 @@ Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, s
 Denoisers: TypeAlias = "DenoiserSpec | Sequence[DenoiserSpec] | Mapping[str, DenoiserSpec]"
 
 _READERS = 4
+_CONCURRENCY = 32
 
 
 class Study:
@@ -71,7 +73,8 @@ class Study:
         size: shorter side of the working image, or its exact (width, height).
         device: where the denoiser runs.
         codec: "png" or "jpeg".
-        concurrency: most requests in flight for a provider.
+        concurrency: most requests in flight for a provider; 32 if nothing else is set, more than
+            for one photo, so that a pace limit is used to the end.
         photos_at_once: cells under way at the same time, so that neither the denoiser nor the
             provider waits for one photo's test.
         gallery: how many photos are kept, small, in the result for the report's gallery.
@@ -113,7 +116,12 @@ class Study:
         name: str | None = None,
         command: str = "",
     ) -> None:
-        settings = config.resolve(alpha=alpha, home=home, device=device).settings
+        resolved = config.resolve(
+            alpha=alpha, home=home, device=device, codec=codec, concurrency=concurrency
+        )
+        settings = resolved.settings
+        if resolved.origins["concurrency"] == "default":
+            concurrency = _CONCURRENCY
         self._found = find_photos(photos)
         self._labels = read_labels(labels) if labels is not None else {}
         levels = _floats(settings.sigma if sigmas is None else sigmas)
@@ -312,7 +320,7 @@ def _space(
     classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None,
 ) -> LabelSpace | None:
     if isinstance(classes, (str, Path)):
-        return LabelSpace.from_file(classes)
+        return read_label_space(classes)
     return LabelSpace(classes) if isinstance(classes, Mapping) else classes
 
 

@@ -170,7 +170,7 @@ def test_narrow_screens_do_not_scroll_sideways(open_page):
 
 def test_partial_and_compared_studies(open_page, tmp_path, axe):
     result = synthetic(
-        12, providers=("aws", "google"), denoisers=("default", "none"), labelled=False,
+        8, providers=("aws", "google"), labelled=False, pictures=1,
         stopped="The budget ($2 a run) does not allow another query.",
     )  # fmt: skip
     page = open_page(result.report(tmp_path / "two"), bypass_csp=True)

@@ -125,10 +125,10 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
     again = paid(folder) - killed
     assert again == sum(cell["queries"] for cell in result["cells"])
     # All that was paid is found, but for what was on its way when the kill came: at most the
-    # 8 requests in flight.
+    # 32 requests in flight.
     found = sum(cell["cached"] for cell in result["cells"])
     plain = 6  # found once more at the second sigma
-    assert found >= killed - 8
+    assert found >= killed - 32
     used = sum(n for cell in result["cells"] for _, n in cell["votes"])
     assert used <= found + again <= used + 12 * 40 + plain
     # And the same study, never killed, comes to the same votes.

@@ -233,6 +233,23 @@ def test_denoisers_and_providers_are_compared_on_the_same_photos(make, pictures)
         assert by_way["a", "none", name] == by_way["a", "again", name]  # one fingerprint, one vote
 
 
+def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, pictures, tmp_path):
+    recording = tmp_path / "answers.jsonl"
+    few = dict(list(pictures.items())[8:])
+    with Smoother(
+        MockAdapter(strongest), sigma=0.12, max_queries=40, denoiser="none", record=recording
+    ) as smoother:
+        certificates = {name: smoother.certify(photo, 0.05) for name, photo in few.items()}
+    result = make(
+        few, provider=f"replay:{recording}", sigmas=0.12, radii=0.05, caps=40, gallery=2
+    ).run()
+    assert not result.problems
+    assert result.queries == 0
+    for cell in result.cells:
+        assert cell.outcome(0.05, 40).label == certificates[cell.photo].label
+        assert cell.total_votes == certificates[cell.photo].total_votes
+
+
 def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
     study = make(pictures, adapter=MockAdapter(strongest, latency=0.01))
 
