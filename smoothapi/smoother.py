@@ -62,6 +62,7 @@ from smoothapi.image import (
     load_image,
     resize_norm,
 )
+from smoothapi.label_file import read_label_space
 from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants, variant_seeds
 
 if TYPE_CHECKING:
@@ -889,7 +890,7 @@ def _space(
         return given
     if isinstance(given, Mapping):
         return LabelSpace(given)
-    return None if file is None else LabelSpace.from_file(file)
+    return None if file is None else read_label_space(file)
 
 
 def native_radius(radius: float, gain: float, rounding: float) -> float:

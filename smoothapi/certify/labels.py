@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import UsageError
@@ -136,24 +134,6 @@ class LabelSpace:
             )
         return cls(classes, **rules)
 
-    @classmethod
-    def from_file(cls, path: str | Path) -> LabelSpace:
-        """Read a label space from a TOML file (.toml) or a JSON file, in the form of `parse`.
-
-        Raises:
-            UsageError: it cannot be read, or is no label space; says which file.
-        """
-        file = Path(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-            data = tomllib.loads(text) if file.suffix.lower() == ".toml" else _from_json(text)
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"The label file {str(file)!r} cannot be read: {error}.") from error
-        try:
-            return cls.parse(data)
-        except UsageError as error:
-            raise UsageError(f"The label file {str(file)!r} cannot be used. {error}") from error
-
     def _rules(self) -> dict[str, bool]:
         return {name: True for name in _RULES if getattr(self, name)}
 
@@ -236,16 +216,3 @@ def _checked(name: object, labels: Any) -> tuple[str, ...]:
             f"not {labels!r}."
         )
     return listed
-
-
-def _from_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_once)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's members; of a class that is there twice JSON would keep only the last."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise ValueError(f"{twice!r} is in it twice")
-    return members

@@ -14,6 +14,7 @@ from smoothapi import Certificate, LabelSpace, Smoother, verify
 from smoothapi import smoother as module
 from smoothapi.answer import Answer, Label
 from smoothapi.cli import run
+from smoothapi.label_file import read_label_space
 from tests.conftest import ScriptedAdapter
 
 VULTURE = Answer((Label("Sky", 0.99), Label("Vultures", 0.9, ("Bird",))), model_version="v1")
@@ -51,7 +52,7 @@ def test_a_label_file_makes_classes_and_they_round_trip(how, adapter, photo, mon
         assert run(["certify", photo, "--json", *more]) == 0
         certificate = Certificate.from_json(capsys.readouterr().out)
     assert (certificate.label, certificate.plain_label) == ("bird", "bird")
-    space = LabelSpace.from_file("labels.toml")
+    space = read_label_space("labels.toml")
     assert certificate.target["space"] == space.description
     assert LabelSpace.parse(certificate.target["space"]).digest == space.digest
     assert verify(Certificate.from_json(certificate.to_json()), photo)
