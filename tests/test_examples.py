@@ -23,7 +23,6 @@ SAYS = {
     "07": ["Recorded: balloon: certified", "Replayed: balloon: certified", "A miss: "],
     "08": ["certified at L2 radius"],
     "09": ["monarch: certified at L2 radius 0.05", "Cleaned by blur-1"],
-    "10": ["plain label flips", "smoothed label stays"],
 }
 
 
