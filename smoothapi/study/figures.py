@@ -80,6 +80,7 @@ class Figure:
         queries_per_certified: votes of all photos for each certificate; None if there is none.
         dollars_per_certified: their price.
         dollars_per_thousand: price of the votes for 1,000 photos.
+        compared: whether certificates can be compared with plain answers.
     """
 
     provider: str
@@ -102,6 +103,17 @@ class Figure:
     queries_per_certified: float | None
     dollars_per_certified: float | None
     dollars_per_thousand: float
+    compared: bool = True
+
+    @property
+    def queries_per_success(self) -> float | None:
+        """Votes of all photos for each certificate that agrees with the plain answer.
+
+        A label that noise alone suggests is certified easily, and is worth nothing. Where
+        agreement cannot be told (no certificate has one), each certificate counts.
+        """
+        share = self.agreeing.share if self.compared else self.certified.share
+        return self.mean_queries / share if share > 0.0 else None
 
     def to_row(self) -> dict[str, Any]:
         """Return the figure as one flat row."""
@@ -235,6 +247,7 @@ def _measured(
         abstained=abstained,
         mean_queries=float(votes.mean()),
         median_queries=float(np.median(votes)),
+        compared=not any(certified) or any(o.agrees is not None for o in outcomes if o.certified),
         **_costs(float(votes.sum()), sum(certified), total, price),
     )
 
@@ -308,8 +321,9 @@ class Choice:
     """Which sigma is cheapest for a radius, and how it does on photos that had no say in it.
 
     Attributes:
-        chosen: on the calibration half, the figure with the fewest queries per certificate; None
-            if no sigma certified a photo of it.
+        chosen: on the calibration half, the figure with the fewest queries per certificate that
+            agrees with the plain answer (of a target where that cannot be told: per
+            certificate); None if no sigma has one.
         judged: the same sigma on the other half; None where there is none.
         others: the other sigmas on the calibration half.
     """
@@ -339,9 +353,9 @@ def choices(result: StudyResult, cap: int) -> dict[tuple[str, str, float], Choic
                     ]
                     for side, those in halves.items()
                 }
-                able = [f for f in sides[True] if f.queries_per_certified is not None]
+                able = [f for f in sides[True] if f.queries_per_success is not None]
                 best = min(
-                    able, key=lambda f: (f.queries_per_certified or math.inf, f.sigma), default=None
+                    able, key=lambda f: (f.queries_per_success or math.inf, f.sigma), default=None
                 )
                 judged = [f for f in sides[False] if best is not None and f.sigma == best.sigma]
                 found[key] = Choice(

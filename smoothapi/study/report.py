@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,7 @@ class _View:
         self._radius = min(radii, key=lambda radius: abs(radius - _WANTED_RADIUS))
         self._choices = choices(result, self._cap)
         self._ways = [_Way(p.name, d.name) for p in result.providers for d in result.denoisers]
-        self._first = self._ways[0]
+        self._first = min(self._ways, key=self._rank)  # of equals the one named first
 
     def context(self) -> dict[str, Any]:
         """Return what the template is given."""
@@ -180,6 +181,15 @@ class _View:
 
     def _choice(self) -> Choice:
         return self._choices[self._first.provider, self._first.denoiser, self._radius]
+
+    def _rank(self, way: _Way) -> tuple[float, float]:
+        """Return what a success costs on the calibration half: in dollars, then in queries."""
+        chosen = self._choices[way.provider, way.denoiser, self._radius].chosen
+        if chosen is None or chosen.queries_per_success is None:
+            return math.inf, math.inf
+        price = {facts.name: facts.price for facts in self._result.providers}[way.provider]
+        queries = chosen.queries_per_success
+        return float(price.per_thousand) * queries, queries
 
     def _best_sigma(self) -> float:
         chosen = self._choice().chosen

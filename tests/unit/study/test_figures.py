@@ -110,16 +110,15 @@ def test_sigma_is_chosen_on_one_half_and_judged_on_the_other():
     halves = figures(result, [p for p in result.photos if p.name in calibration])
     for (_, _, radius), choice in choices(result, 200).items():
         costs = {
-            f.sigma: f.queries_per_certified
+            f.sigma: f.mean_queries / f.agreeing.share
             for f in halves
-            if (f.radius, f.cap, f.method) == (radius, 200, "sequential")
-            and f.queries_per_certified is not None
+            if (f.radius, f.cap, f.method) == (radius, 200, "sequential") and f.agreeing.share
         }
         if not costs:
             assert choice.chosen is None
             assert choice.judged is None
             continue
-        assert choice.chosen.queries_per_certified == min(costs.values())
+        assert costs[choice.chosen.sigma] == min(costs.values())
         assert choice.judged.sigma == choice.chosen.sigma
         assert choice.judged.photos == 20
     swapped = choices(synthetic(2, pictures=0), 200)
