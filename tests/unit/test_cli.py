@@ -318,7 +318,7 @@ def test_one_switch_shows_every_event(photo, monkeypatch, debug):
     [
         (["--labels", "l.json"], {}, 2, "label file"),
         (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__PRICE": "abc"}, 2, "options"),
-        (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__LATENCY": "x"}, 2, "options"),
+        (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__LATENCY": "x"}, 2, "latency"),
     ],
 )
 def test_bad_settings_are_named(photo, capsys, monkeypatch, arguments, environment, code, said):
