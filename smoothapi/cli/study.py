@@ -90,6 +90,12 @@ def study() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON or TOML file {class: [provider labels]}.",
 )
+@click.option(
+    "--target",
+    default="top1",
+    metavar="TARGET",
+    help="top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or most-specific:SCORE.",
+)
 @click.option("--denoiser", "denoisers", multiple=True, help="default, none, a file; repeatable.")
 @click.option("--alpha", type=float, help="Chance of a wrong certificate.")
 @click.option(
@@ -122,6 +128,7 @@ def run(
     providers: tuple[str, ...],
     denoisers: tuple[str, ...],
     classes: Path | None,
+    target: str,
     complete: int | None,
     pilot: int | None,
     dry_run: bool,
@@ -136,7 +143,8 @@ def run(
 
     Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
     """
-    from smoothapi.study import Study  # noqa: PLC0415  keeps --help light
+    from smoothapi.cli.certify import _target  # noqa: PLC0415  keeps --help light
+    from smoothapi.study import Study  # noqa: PLC0415
 
     if out is not None and not dry_run:
         _check_report(out)
@@ -145,6 +153,7 @@ def run(
         provider=providers or None,
         denoisers=denoisers or None,
         classes=classes,
+        target=_target(target),
         complete=complete or 0,
         command=shlex.join(["smoothapi", *sys.argv[1:]]),
         **options,

@@ -96,6 +96,17 @@ def test_study_writes_a_report_and_a_second_one_from_json_alone(folder, capsys):
     assert all(row["accuracy_high"] for row in rows if row["method"] == "sequential")
 
 
+def test_other_targets_are_studied_and_reported(folder, capsys):
+    arguments = ["study", "photos", "--sigma", "0.12", "--radius", "0.05", "--caps", "40"]
+    for target in ("present:red:0.5", "top2"):
+        assert cli.run([*arguments, "--target", target, "--json", "--out", "report"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["target"]["target"] == {"p": "presence", "t": "top-k"}[target[0]]
+        assert any(o["label"] for cell in result["cells"] for o in cell["outcomes"])
+        text = (folder / "report" / "report.html").read_text()
+        assert ("presence of red" if target[0] == "p" else "among the best 2") in text
+
+
 def test_a_budget_that_ends_it_is_exit_code_3_with_a_partial_report(folder, capsys):
     assert cli.run([*STUDY, "--budget", "100", "--json", "--out", "report"]) == 3
     captured = capsys.readouterr()
