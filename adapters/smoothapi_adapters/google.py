@@ -21,6 +21,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi_adapters._options import switch
 from smoothapi_adapters.google_errors import ADVICE, mapped_error, of_picture
 from smoothapi_adapters.secrets import checked_secret
 
@@ -75,6 +76,8 @@ class GoogleAdapter:
         quota_project: project that is billed, if it is not the credentials' own.
         endpoint: another host, such as "eu-vision.googleapis.com"; http:// only on this machine.
         timeout: seconds for a request and its answer.
+        free_tier: count on the 1,000 pictures a month that are free. Off, since whatever else uses
+            the account may have had them, and a budget in dollars would then allow too much.
         client: a ready `ImageAnnotatorClient`, which is not closed here; `transport`, `endpoint`
             and credentials are then its own.
 
@@ -97,6 +100,7 @@ class GoogleAdapter:
         quota_project: str | None = None,
         endpoint: str | None = None,
         timeout: float | str = 30.0,
+        free_tier: bool | str = False,
         client: vision.ImageAnnotatorClient | None = None,
     ) -> None:
         if client is None and not _installed():
@@ -141,7 +145,7 @@ class GoogleAdapter:
         self.price = Price(
             per_thousand=Decimal("1.50"),
             as_of="2026-11-01",
-            free_per_month=1000,
+            free_per_month=1000 if switch("free_tier", free_tier) else 0,
             steps=((5_000_000, Decimal(beyond)),),
         )
 

@@ -442,7 +442,8 @@ def test_it_is_an_adapter_made_without_credentials_and_quietly():
 
 
 def test_the_price_of_a_month():
-    labels, safe = GoogleAdapter().price, GoogleAdapter(operation="safe_search").price
+    labels = GoogleAdapter(free_tier=True).price
+    safe = GoogleAdapter(operation="safe_search", free_tier=True).price
     assert labels.of(1000) == 0
     assert labels.of(2000) == 1.5
     assert labels.of(1000, already=5_000_000) == 1
@@ -572,3 +573,9 @@ def test_a_key_that_the_provider_repeats_is_not_shown():
         with pytest.raises(PermanentError) as caught:
             adapter.ask([b"x"])
         assert "s3" not in str(caught.value)
+
+
+def test_free_pictures_are_counted_on_only_if_asked_for():
+    assert GoogleAdapter().price.free_per_month == 0
+    assert GoogleAdapter(free_tier=True).price.free_per_month == 1000
+    assert GoogleAdapter(free_tier="true").price.free_per_month == 1000
