@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from smoothapi.certify import Decision, Reason, Top1, fixed_certify
+from smoothapi.certify import Decision, Reason, Top1, TopK, fixed_certify
 from smoothapi.denoise import DenoiserRuntime
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from smoothapi.certify import Target, Vote, VoteTest
 
 UNDECIDED = "undecided"
-"""The study ended before the test could decide."""
+"""The study ended, or the provider failed too often, before the test could decide."""
 
 UNREACHABLE = "unreachable"
 """The cap is too small for the radius, even if every vote were for one label."""
@@ -217,7 +217,9 @@ class Collector:
             )
 
     def _agrees(self, plain: Answer | None, decision: Decision) -> bool | None:
-        return None if plain is None else bool(self._target.agrees(plain, decision))
+        if plain is None or isinstance(self._target, TopK):  # of which one answer says nothing
+            return None
+        return bool(self._target.agrees(plain, decision))
 
 
 class Gathering(DenoiserRuntime):

@@ -333,12 +333,16 @@ class Crew:
                     self._stop.set()
         if collector is None or not isinstance(error, (BudgetExceededError, ProviderError)):
             return None
-        if isinstance(error, (TooManyFailuresError, ModelChangedError)) or not collector.votes:
+        if isinstance(error, ModelChangedError) or not collector.votes:
             return None
         _, queries, cached, _ = self._latest.get(task, (0, 0, 0, 0.0))
         image = task.read.load(self._setup.size)
         plain = smoother.stored(image, None)
         answer = None if plain is None or isinstance(plain, Exception) else plain
+        # A photo that the service answers about, but not under noise, counts as not certified:
+        # left out, the figures would be of those photos that it can answer.
+        if isinstance(error, TooManyFailuresError) and answer is None:
+            return None
         space = getattr(self._setup.target, "space", None)
         return Cell(
             photo=task.read.photo.name,

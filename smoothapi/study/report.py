@@ -53,7 +53,7 @@ _WANTED_RADIUS = 0.25
 _MOST_BARS = 5
 _NONE = "\N{EN DASH}"
 _TEXTS = {str(reason): reason.text for reason in Reason} | {
-    UNDECIDED: "the study ended before the test could decide",
+    UNDECIDED: "the study ended, or the provider failed too often, before the test could decide",
     UNREACHABLE: "the cap is too small for this radius at this sigma, whatever the votes",
 }
 

@@ -187,7 +187,7 @@ class StudyResult:
         photos_found: how many photos there were; more than `photos` after a pilot or a stop.
         passed_over: files that are no photos by their suffix.
         photos: those that were studied.
-        problems: those that were not, and why.
+        problems: those that were not, or not to the end, and why.
         providers: who was asked.
         denoisers: what was put in front.
         cells: the votes, and what the tests made of them.
