@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -82,6 +83,7 @@ Radius: TypeAlias = 'float | Literal["largest"]'
 _log = logging.getLogger("smoothapi")
 
 _DECIMALS = 6
+_LARGEST_LOT = 32  # variants prepared together for providers that take many in one request
 _MOST_NAMED = 8
 _LONGEST_NATIVE = 10**6
 
@@ -97,6 +99,8 @@ class Progress:
         queries: variants sent so far.
         cached: answers from the store so far.
         cost: dollars so far.
+        retries: pictures sent again so far.
+        waited: seconds spent waiting between attempts so far, summed over threads.
     """
 
     votes: int
@@ -105,6 +109,8 @@ class Progress:
     queries: int
     cached: int
     cost: float
+    retries: int = 0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,8 @@ class Smoother:
         concurrency: most requests in flight.
         retry: when a variant is tried again.
         refresh: ask again although answers are stored.
+        partial: buy what the budget allows although it cannot pay for the whole run; what was
+            bought is kept, and the same call continues when the budget allows.
         record: file to which each answer that is used is also written, for a replay.
         home: folder of the noise key and of the answers.
 
@@ -206,6 +214,7 @@ class Smoother:
         concurrency: int | None = None,
         retry: Retry | None = None,
         refresh: bool = False,
+        partial: bool | None = None,
         record: str | Path | None = None,
         home: str | Path | None = None,
     ) -> None:
@@ -222,6 +231,7 @@ class Smoother:
             device=device,
             codec=codec,
             concurrency=concurrency,
+            partial=partial,
             record=record,
             home=home,
         ).settings
@@ -452,12 +462,13 @@ class Smoother:
         if self._closed:
             return
         self._closed = True
-        self._dispatcher.close()
-        self.adapter.close()
-        if self._recorder is not None:
-            self._recorder.close()
-        self._store.close()
-        self._state.close()
+        with ExitStack() as last_first:  # goes on with the rest when one of them fails
+            last_first.callback(self._state.close)
+            last_first.callback(self._store.close)
+            if self._recorder is not None:
+                last_first.callback(self._recorder.close)
+            last_first.callback(self.adapter.close)
+            last_first.callback(self._dispatcher.close)
 
     def __enter__(self) -> Self:
         return self
@@ -519,6 +530,7 @@ class Smoother:
             asked=asked,
             prepare=partial(self._prepare, image),
             needed=test.needed,
+            batch=max(Job.batch, min(self.adapter.limits.batch, _LARGEST_LOT)),
             refresh=self._refresh,
         )
         votes: list[str | None] = []
@@ -540,7 +552,13 @@ class Smoother:
                 plain, again = self._ask_plainly(image, refresh=True)
                 plain_totals += again
         except SmoothAPIError as error:
-            (run.totals + plain_totals).tell(error)
+            ended = error
+            if isinstance(error, BudgetExceededError):
+                kept = self._kept(asked, len(votes), test)
+                ended = BudgetExceededError(f"{error} {kept:,} votes are kept.")
+            (run.totals + plain_totals).tell(ended)
+            if ended is not error:
+                raise ended from error
             raise
         return Collection(
             votes=tuple(votes),
@@ -602,7 +620,16 @@ class Smoother:
         )
 
     def _target(self, target: Target | Literal["top1"]) -> Target:
-        return Top1(self._space) if target == "top1" else parse_target(target)
+        meant = Top1(self._space) if target == "top1" else parse_target(target)
+        least = self.adapter.limits.least_score
+        if isinstance(meant, Presence) and meant.wanted != "present" and meant.score < least:
+            raise UsageError(
+                f"{self.adapter.name} is set to leave out labels with a score below {least:g}, so "
+                f"whether {', '.join(meant.labels)} would be absent at {meant.score:g} cannot be "
+                "told. Lower that option of the adapter (its least confidence), ask from that "
+                'score up, or for presence only (wanted="present").'
+            )
+        return meant
 
     def _test(self, image: WorkingImage, radius: Radius, target: Target) -> VoteTest:
         wanted = None if radius == "largest" else radius
@@ -664,11 +691,16 @@ class Smoother:
         """Return what the store holds, as far as it will be used."""
         return None if self._refresh else self._store.get(answer_key(asked))
 
+    def _kept(self, asked: Asked, votes: int, test: VoteTest) -> int:
+        """Return how many votes need not be bought again: those counted, and what is stored."""
+        ahead = range(votes, votes + test.needed())
+        return votes + sum(self._answer(asked(index)) is not None for index in ahead)
+
     def _refuse_early(
         self, image: WorkingImage, test: VoteTest, asked: Asked, *, more: int = 0
     ) -> None:
         """Refuse before the first query what the budget cannot pay for even at best."""
-        room = self._dispatcher.ledger.room()
+        room = None if self.settings.partial else self._dispatcher.ledger.room()
         if room is None:
             return
         missing = more
@@ -680,7 +712,8 @@ class Smoother:
                 f"This needs at least {missing:,} queries "
                 f"(${self._dispatcher.price.of(missing):.4f}), but the budget leaves room for "
                 f"{room:,}. Nothing was sent. Raise the budget, ask for a smaller radius, or, for "
-                "the largest radius, set max_queries to what the budget allows."
+                "the largest radius, set max_queries to what the budget allows; or buy a part now "
+                "and the rest later with partial (--partial)."
             )
 
     def _refuse_what_is_not_taken(self, image: WorkingImage) -> None:
@@ -754,6 +787,8 @@ class Smoother:
             queries=totals.queries,
             cached=totals.cached,
             cost=float(totals.dollars),
+            retries=totals.retries,
+            waited=totals.waited,
         )
 
     def _certificate(

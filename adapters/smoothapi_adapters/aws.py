@@ -191,6 +191,7 @@ class AwsAdapter:
             max_side=4096 if custom else 10_000,
             formats=("png", "jpeg"),
             per_second=per_second,
+            least_score=0.0 if isinstance(self._confidence, str) else self._confidence / 100.0,
         )
 
     @property

@@ -145,6 +145,7 @@ class ClarifaiAdapter:
             max_request_bytes=96 * 2**20,  # 128 MiB as base64
             max_side=65_500,
             per_second=options.above_zero("per_second", per_second),
+            least_score=self._min_value,
         )
         if self.limits.batch > 128:
             raise UsageError(f"batch={batch}: Clarifai takes up to 128 pictures in a request.")

@@ -344,7 +344,7 @@ def _limits(given: Limits | Mapping[str, Any] | None) -> Limits:
         formats = fields.pop("formats", Limits().formats)
         names = formats.replace(",", " ").split() if isinstance(formats, str) else formats
         numbers = {
-            name: float(value) if name == "per_second" else int(value)
+            name: float(value) if name in ("per_second", "least_score") else int(value)
             for name, value in fields.items()
         }
         limits = Limits(formats=tuple(names), **numbers)  # type: ignore[arg-type]

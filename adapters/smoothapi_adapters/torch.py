@@ -137,7 +137,11 @@ class TorchAdapter:
         except DenoiserError as error:
             raise UsageError(str(error)) from error
         self._stays = device == "auto" and not isinstance(model, (str, Path))
-        self.limits = Limits(batch=options.count("batch", batch), max_bytes=64 * 2**20)
+        self.limits = Limits(
+            batch=options.count("batch", batch),
+            max_bytes=64 * 2**20,
+            least_score=self._min_score,
+        )
         self.price = options.read_price(price, "")
         self._lock = threading.Lock()
         self._loaded: _Model | None = None

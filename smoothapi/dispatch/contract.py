@@ -33,6 +33,8 @@ class Limits:
         max_side: longest side in pixels.
         formats: codecs it takes, preferred first.
         per_second: most pictures a second that the provider allows, None if it does not say.
+        least_score: labels with a lower score are left out of its answers, so that nothing can be
+            said of their absence.
 
     Raises:
         UsageError: one of them cannot be.
@@ -45,6 +47,7 @@ class Limits:
     max_side: int = 10_000
     formats: tuple[str, ...] = ("png", "jpeg")
     per_second: float | None = None
+    least_score: float = 0.0
 
     def __post_init__(self) -> None:
         counts = (self.batch, self.max_bytes, self.min_side, self.max_side)
@@ -52,6 +55,8 @@ class Limits:
             raise UsageError(f"Limits are counts from 1 up, with a format or more: {self}.")
         if self.per_second is not None and not self.per_second > 0.0:
             raise UsageError(f"per_second={self.per_second!r}: a pace is above 0, or None.")
+        if not 0.0 <= self.least_score <= 1.0:
+            raise UsageError(f"least_score={self.least_score!r}: a score is in [0, 1].")
 
 
 @dataclass(frozen=True, slots=True)
