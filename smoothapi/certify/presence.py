@@ -2,8 +2,9 @@
 
 Votes are the text that `Presence.vote` and `MostSpecific.vote` make of an answer, so that they can
 be kept and replayed like labels; None is a variant that failed for good, and counts against all.
-Each vote names the least score at which a label counted as present, so that a certificate which
-claims another score does not follow from its votes.
+Each vote names the least score at which a label counted as present, and that of presence also the
+labels that were asked for and absent, so that a certificate which claims another score, or the
+absence of another label, does not follow from its votes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 Wanted: TypeAlias = Literal["either", "present", "absent"]
 
+_PRESENCE = "the labels present, those absent"
+_CHAIN = "a label with its parents, and others"
+
 
 class PresenceTest:
     """Decide for each of some labels, chosen beforehand, whether it is present or absent.
@@ -50,7 +54,7 @@ class PresenceTest:
     `SequentialCertify` covers both with one level.
 
     Args:
-        labels: the labels asked for; votes are JSON, [those that are present, score].
+        labels: the labels asked for; votes are JSON, [those present, those absent, score].
         wanted: which outcome is worth a certificate; the other one then ends the run early.
         score: the least score of a label that counts as present; of a vote it must be the same.
         sigma, alpha, max_votes, radius, delta: as for `SequentialCertify`.
@@ -70,6 +74,7 @@ class PresenceTest:
     ) -> None:
         check_alpha(alpha)
         self._labels = tuple(labels)
+        self._asked = sorted(labels)
         self._wanted = wanted
         self._score = score
         self._alpha = alpha
@@ -97,7 +102,7 @@ class PresenceTest:
             UsageError: the test is done, or the vote is none of these.
         """
         check_vote(vote, done=self.done)
-        present = None if vote is None else frozenset(_parts(vote, self._score, 1)[0])
+        present = None if vote is None else self._present(vote)
         self._tally[vote] += 1
         for label, test in self._tests.items():
             if not test.done:
@@ -134,6 +139,12 @@ class PresenceTest:
             alpha=self._alpha,
             claims=claims,
         )
+
+    def _present(self, vote: str) -> frozenset[str]:
+        present, absent = _parts(vote, self._score, _PRESENCE)
+        if sorted((*present, *absent)) != self._asked:
+            raise UsageError(f"{vote!r} is no vote of this target: it is about other labels.")
+        return frozenset(present)
 
     def _answer(self, label: str, present: frozenset[str] | None) -> Vote:
         """Return the label's vote; an outcome that is not wanted is counted against the other."""
@@ -235,7 +246,7 @@ class MostSpecificTest:
             UsageError: the test is done, or the vote is none of these.
         """
         check_vote(vote, done=self.done)
-        chain, others = ((), ()) if vote is None else _parts(vote, self._score, 2)
+        chain, others = ((), ()) if vote is None else _parts(vote, self._score, _CHAIN)
         self._raw[vote] += 1
         names = frozenset((*chain, *others))
         for known in self._chains.values():
@@ -340,8 +351,8 @@ class MostSpecificTest:
         return best
 
 
-def _parts(vote: str, score: float, lists: int) -> list[tuple[str, ...]]:
-    """Return the lists of labels of a vote, which ends with the score.
+def _parts(vote: str, score: float, form: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the two lists of labels of a vote, which ends with the score.
 
     Raises:
         UsageError: it has another form, or another score.
@@ -352,18 +363,17 @@ def _parts(vote: str, score: float, lists: int) -> list[tuple[str, ...]]:
         found = None
     if (
         not isinstance(found, list)
-        or len(found) != lists + 1
+        or len(found) != 3
         or not all(isinstance(part, list) for part in found[:-1])
         or not all(isinstance(name, str) for part in found[:-1] for name in part)
     ):
-        form = "labels present" if lists == 1 else "a label with its parents, and others"
         raise UsageError(
             f"{vote!r} is no vote of this target: expected JSON, {form}, and the least score."
         )
-    *parts, given = found
+    first, second, given = found
     if isinstance(given, bool) or given != score:
         raise UsageError(
             f"{vote!r} is no vote of this target: labels counted as present from a score of "
             f"{given!r}, and here from {score!r}."
         )
-    return [tuple(part) for part in parts]
+    return tuple(first), tuple(second)

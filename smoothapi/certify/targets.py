@@ -141,11 +141,13 @@ class Presence:
         }
 
     def vote(self, answer: Answer | None) -> Vote:
-        """Return JSON: those labels that are present, and the score that makes them so."""
+        """Return JSON: the labels that are present, those that are not, and the score for it."""
         if answer is None:
             return None
-        present = {label_key(name) for name in _present(answer, self.score)}
-        return json.dumps([[n for n in self.labels if label_key(n) in present], self.score])
+        keys = {label_key(name) for name in _present(answer, self.score)}
+        present = [name for name in self.labels if label_key(name) in keys]
+        absent = [name for name in self.labels if label_key(name) not in keys]
+        return json.dumps([present, absent, self.score])
 
     def agrees(self, plain: Answer, decision: Decision) -> bool | None:
         """Whether every claim holds of the plain answer."""

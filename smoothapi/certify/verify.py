@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from smoothapi.certify.sequential import Reason, SequentialPredict
-from smoothapi.certify.targets import Top1, parse_target
+from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.sequential import VoteTest
+    from smoothapi.certify.targets import Target
 
 MAX_SIGMA = 1.5
 """Beyond, the noise would leave the range in which its arithmetic is exact (`smoothapi.noise`)."""
@@ -48,8 +49,9 @@ def verify_claims(
     certify = certificate.kind == "certify"
     test: VoteTest
     try:
+        target = parse_target(certificate.target)
         if certify:
-            test = parse_target(certificate.target).start(
+            test = target.start(
                 sigma=certificate.sigma,
                 alpha=certificate.alpha,
                 max_votes=certificate.max_votes,
@@ -60,10 +62,7 @@ def verify_claims(
             test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
     except UsageError as error:
         raise CertificateError(f"The certificate does not add up: {error}") from error
-    if not certify and (
-        certificate.radius_requested is not None
-        or not isinstance(parse_target(certificate.target), Top1)
-    ):
+    if not certify and (certificate.radius_requested is not None or not isinstance(target, Top1)):
         raise CertificateError("The certificate does not add up: a prediction has no radius.")
     decision = test.result()
     if certificate.votes:
@@ -83,7 +82,8 @@ def verify_claims(
         "deduction off p": (certificate.delta, delta if certify else 0.0),
         "deduction off the native radius": (certificate.rounding, rounding if certify else 0.0),
     }
-    if isinstance(parse_target(certificate.target), Top1):
+    problems += _out_of_place(certificate, target)
+    if isinstance(target, Top1):
         claims["agreement with the plain label"] = (
             certificate.plain_agrees,
             None
@@ -110,6 +110,22 @@ def _replay(test: VoteTest, certificate: Certificate) -> list[str]:
                 f"The certificate does not add up: vote {number} is none of its target ({error})."
             ) from error
     return [] if test.done else ["its votes end before its test had"]
+
+
+def _out_of_place(certificate: Certificate, target: Target) -> list[str]:
+    """Return what its target rules out, whatever the votes are."""
+    problems = []
+    space = target.space if isinstance(target, (Top1, TopK)) else None
+    if space is not None:
+        problems = [
+            f"{name!r} is voted for, and is no class of its label space"
+            for name in dict.fromkeys((*certificate.tally, certificate.plain_label))
+            if name is not None and name not in space.classes
+        ]
+    can_tell = certificate.plain_asked and not isinstance(target, TopK)
+    if certificate.plain_agrees is not None and not can_tell:
+        problems.append("the plain answer cannot say whether it agrees")
+    return problems
 
 
 def _check_ranges(certificate: Certificate) -> None:

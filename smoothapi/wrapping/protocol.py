@@ -211,6 +211,6 @@ class Verdict:
         present: Counter[str] = Counter()
         for vote, count in self.certificate.tally.items():
             if vote is not None:
-                names, _ = json.loads(vote)  # as `Presence.vote` writes it
+                names, _, _ = json.loads(vote)  # as `Presence.vote` writes it
                 present.update(dict.fromkeys(map(label_key, names), count))
         return present

@@ -27,9 +27,10 @@ def test_claims_of_presence_are_rarely_wrong() -> None:
         test = PresenceTest(
             ("a", "b", "c"), "either", 0.5, sigma=1.0, alpha=ALPHA, max_votes=CAP, radius=0.3
         )
-        for a, b, no_c in run:
-            present = [x for x, here in (("a", a), ("b", b), ("c", not no_c)) if here]
-            test.add(json.dumps([present, 0.5]))
+        for a, b, no_c in run.tolist():
+            said = {"a": a, "b": b, "c": not no_c}
+            lists = [[x for x, here in said.items() if here is which] for which in (True, False)]
+            test.add(json.dumps([*lists, 0.5]))
             if test.done:
                 break
         wrong += bool(test.result().claims)

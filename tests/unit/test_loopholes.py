@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
 
-from smoothapi import Absence, MostSpecific, Presence, Smoother
+from smoothapi import (
+    Absence,
+    Certificate,
+    LabelSpace,
+    MostSpecific,
+    Presence,
+    Smoother,
+    TopK,
+    verify,
+)
+from smoothapi.certify import Top1
 from smoothapi.dispatch import Limits
-from smoothapi.errors import UsageError
+from smoothapi.errors import CertificateError, UsageError
 from smoothapi_adapters.aws import AwsAdapter
 from smoothapi_adapters.clarifai import ClarifaiAdapter
 from smoothapi_adapters.mock import MockAdapter
@@ -47,3 +59,51 @@ def test_adapters_say_which_scores_they_leave_out():
     assert ClarifaiAdapter(min_value=0.2).limits.least_score == 0.2
     with pytest.raises(UsageError, match="least_score"):
         dataclasses.replace(Limits(), least_score=1.5)
+
+
+def certified(target, labels=(("Bird", 0.9), ("Tree", 0.6))):
+    adapter = MockAdapter(lambda _: list(labels))
+    with Smoother(adapter, sigma=0.25, radius=0.1, denoiser="none") as smoother:
+        certificate = smoother.certify(PHOTO, target=target)
+    assert verify(certificate)
+    return certificate.to_dict()
+
+
+def test_the_absence_of_one_label_is_not_that_of_another():
+    told = json.dumps(certified(Absence("Gun", 0.5)))
+    assert told.count("Gun") > 4
+    for edited in (
+        told.replace("Gun", "Knife", told.count("Gun")).replace('[\\"Knife', '[\\"Gun'),
+        re.sub(r'(?<!\\")Gun', "Knife", told),
+    ):
+        assert edited != told
+        with pytest.raises(CertificateError, match="other labels"):
+            verify(Certificate.from_json(edited))
+    more = json.loads(told)
+    more["target"]["labels"].append("Knife")
+    with pytest.raises(CertificateError, match="other labels"):
+        verify(Certificate.from_dict(more))
+
+
+def test_votes_and_plain_label_are_classes_of_the_label_space():
+    data = certified(Top1(LabelSpace({"bird": ["Bird"], "plant": ["Tree"]})))
+    data["target"]["space"] = {"plane": ["Bird"], "plant": ["Tree"]}
+    with pytest.raises(CertificateError, match="'bird' is voted for, and is no class"):
+        verify(Certificate.from_dict(data))
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_no_plain_answer_agrees_that_cannot(agrees):
+    for target, asked in ((TopK(2), True), (Presence("Bird", 0.5), False)):
+        data = certified(target) | {"plain_agrees": agrees, "plain_asked": asked}
+        data["plain_label"] = data["plain_label"] if asked else None
+        with pytest.raises(CertificateError, match="cannot say whether it agrees"):
+            verify(Certificate.from_dict(data))
+
+
+@pytest.mark.parametrize("target", [{"target": "top9"}, {"target": "top1", "space": "bird"}, {}])
+def test_a_target_that_is_none_is_the_certificate_s_fault(target):
+    with Smoother(MockAdapter(lambda _: [("a", 0.9)]), sigma=0.25, denoiser="none") as smoother:
+        data = smoother.predict(PHOTO).to_dict()
+    with pytest.raises(CertificateError, match="does not add up"):
+        verify(Certificate.from_dict(data | {"target": target}))

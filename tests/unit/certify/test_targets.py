@@ -81,11 +81,12 @@ def test_an_unbroken_run_needs_what_it_said(target: Target) -> None:
 
 
 def test_presence_looks_at_scores_and_parents() -> None:
-    assert json.loads(Presence("bird", 0.5).vote(ROBIN) or "") == [["bird"], 0.5]
-    assert json.loads(Presence("Rock", 0.5).vote(BIRD) or "") == [[], 0.5]
-    assert json.loads(Presence("Rock", 0.3).vote(BIRD) or "") == [["Rock"], 0.3]
-    assert json.loads(Presence(["Gun", "Animal"], 0.5).vote(ROBIN) or "") == [["Animal"], 0.5]
-    assert json.loads(Presence("Bird", 0.5).vote(NOTHING) or "") == [[], 0.5]
+    assert json.loads(Presence("bird", 0.5).vote(ROBIN) or "") == [["bird"], [], 0.5]
+    assert json.loads(Presence("Rock", 0.5).vote(BIRD) or "") == [[], ["Rock"], 0.5]
+    assert json.loads(Presence("Rock", 0.3).vote(BIRD) or "") == [["Rock"], [], 0.3]
+    two = json.loads(Presence(["Gun", "Animal"], 0.5).vote(ROBIN) or "")
+    assert two == [["Animal"], ["Gun"], 0.5]
+    assert json.loads(Presence("Bird", 0.5).vote(NOTHING) or "") == [[], ["Bird"], 0.5]
     assert Presence("Bird", 0.5).vote(None) is None
 
 
