@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     attempts: int = Field(5, ge=1, le=100, description="most sends of one variant")
     deadline: _PositiveFloat = Field(300.0, description="seconds until a variant is given up")
     max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
+    partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
     record: Path | None = Field(None, description="file that answers are also written to")
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),

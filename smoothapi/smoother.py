@@ -83,7 +83,8 @@ Radius: TypeAlias = 'float | Literal["largest"]'
 _log = logging.getLogger("smoothapi")
 
 _DECIMALS = 6
-_LARGEST_LOT = 32  # variants prepared together for providers that take many in one request
+# Variants prepared together; as many as a request takes.
+_SMALLEST_LOT, _LARGEST_LOT = 8, 32
 _MOST_NAMED = 8
 _LONGEST_NATIVE = 10**6
 
@@ -530,7 +531,7 @@ class Smoother:
             asked=asked,
             prepare=partial(self._prepare, image),
             needed=test.needed,
-            batch=max(Job.batch, min(self.adapter.limits.batch, _LARGEST_LOT)),
+            batch=min(max(self.adapter.limits.batch, _SMALLEST_LOT), _LARGEST_LOT),
             refresh=self._refresh,
         )
         votes: list[str | None] = []
@@ -876,7 +877,7 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     deductions from the picture's size and sigma; the gain from the two sizes; with the photo at
     hand, its size and digest. Without the photo the native radius rests on the size that the
     certificate states. What cannot be checked is what the provider said: that it gave these votes,
-    from this model, at the score that a presence target names, and the plain label.
+    from this model, about these labels or classes, and the plain label.
 
     Raises:
         CertificateError: something does not follow; says what.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from smoothapi.certify import Certificate, Target
-    from smoothapi.smoother import Plan, Smoother
+    from smoothapi.smoother import Plan, Progress, Smoother
 
 _ABSTAINED = 1
 
@@ -54,6 +54,11 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding."),
             click.option("--concurrency", type=int, help="Most requests in flight."),
             click.option("--home", type=click.Path(file_okay=False), help="Key and answers."),
+            click.option(
+                "--partial/--no-partial",
+                default=None,
+                help="Buy what the budget allows although it is not enough.",
+            ),
             click.option("--refresh", is_flag=True, help="Ask again although stored."),
             click.option(
                 "--record",
@@ -156,9 +161,16 @@ def _each(
 
     code = 0
     for photo in photos:
+        waited = 0.0
         try:
             with output.progress(Path(photo).name) as advance:
-                certificate = ask(photo, on_progress=advance)
+
+                def note(state: Progress, advance: Callable[[Progress], None] = advance) -> None:
+                    nonlocal waited
+                    waited = state.waited
+                    advance(state)
+
+                certificate = ask(photo, on_progress=note)
         except UsageError as error:
             _report(photo, error, as_json)
             code = error.exit_code
@@ -166,7 +178,7 @@ def _each(
             if as_json:
                 click.echo(certificate.to_json())
             else:
-                output.show_certificate(certificate, smoother.adapter.price)
+                output.show_certificate(certificate, smoother.adapter.price, waited)
             if certificate.abstained and code == 0:
                 code = _ABSTAINED
     return code
@@ -181,6 +193,8 @@ def _report(photo: str | None, error: SmoothAPIError, as_json: bool) -> None:
             "message": str(error),
             "queries": error.queries,
             "cost": error.cost,
+            "retries": error.retries,
+            "waited": round(error.waited, 3),
         }
         click.echo(json.dumps(data, ensure_ascii=False))
     click.echo(f"smoothapi: {printable(str(error))}", err=True)

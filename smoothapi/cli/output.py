@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from smoothapi.dispatch import Price
 
 _MOST_LABELS = 4
+_SHORTEST_SHOWN = 0.05  # seconds
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
         yield advance
 
 
-def show_certificate(certificate: Certificate, price: Price) -> None:
-    """Print one certificate as a short table."""
+def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0) -> None:
+    """Print one certificate as a short table; `waited` is in seconds, summed over threads."""
     certified = certificate.label is not None
     kind = {"certify": "certified", "predict": "predicted"}[certificate.kind]
     head = Text()
@@ -66,7 +67,7 @@ def show_certificate(certificate: Certificate, price: Price) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
-    for name, value in _facts(certificate, price):
+    for name, value in _facts(certificate, price, waited):
         table.add_row(Text(name), Text(value))
     console = Console()
     console.print(head)
@@ -74,7 +75,7 @@ def show_certificate(certificate: Certificate, price: Price) -> None:
     console.print()
 
 
-def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
+def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tuple[str, str]]:
     image = certificate.image
     if certificate.abstained:
         yield "  why", certificate.explanation
@@ -101,7 +102,9 @@ def _facts(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
-        sent += f", {certificate.attempts} attempts"
+        sent += f", {certificate.attempts - certificate.queries} retries"
+    if waited >= _SHORTEST_SHOWN:
+        sent += f", {waited:.1f} s waited (over all threads)"
     if certificate.failed:
         sent += f", {certificate.failed} failed"
     yield "  queries", sent
