@@ -26,10 +26,11 @@ from smoothapi.answer import Answer
 from smoothapi.dispatch.answers import answer_key
 from smoothapi.dispatch.budget import Budget, Ledger
 from smoothapi.dispatch.events import attempt_span, emit
-from smoothapi.dispatch.pace import Breaker, Pace
+from smoothapi.dispatch.pace import Breaker, Caller, Pace
 from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.state import FORKED, Leases
 from smoothapi.errors import (
+    BudgetExceededError,
     FatalError,
     PermanentError,
     ProviderError,
@@ -214,9 +215,11 @@ class Dispatcher:
         self.closed.set()
         for run in list(self._runs):
             run.stop()
-        self.senders.shutdown()
-        self.preparer.shutdown()
-        self.ledger.close()
+        try:
+            _finish(self.senders.shutdown)
+        finally:
+            self.preparer.shutdown()
+            self.ledger.close()
 
 
 _CLOSED = (
@@ -460,7 +463,12 @@ class Run:
         under_way: list[Future[Any]] = [*self._preparing, *self._sending]
         for future in under_way:
             future.cancel()
-        wait(under_way)
+        try:
+            _finish(lambda: wait(under_way))
+        finally:
+            self._write_down_the_end()
+
+    def _write_down_the_end(self) -> None:
         leases = [*self._held.values(), *self._finished]
         try:
             self._leases.drop(leases)
@@ -524,16 +532,15 @@ class Run:
     ) -> list[Delivery]:
         """Send one request until each of its variants has ended."""
         outcomes: dict[int, Answer | PermanentError] = {}
-        gave_up = ""
-        try:
-            self._attempt(group, payloads, outcomes)
-        except TransientError as error:
-            gave_up = self._try_again(error, group, payloads, outcomes)
+        gave_up, apart = self._ask_together(group, payloads, outcomes)
         deliveries: list[Delivery] = []
-        for index, _ in group:
+        for row, (index, _) in enumerate(group):
             outcome = outcomes.get(index)
             if isinstance(outcome, Answer):
                 deliveries.append(Delivery(index, outcome))
+            elif outcome is None and apart:
+                if not self._stop.is_set():
+                    deliveries += self._send_request([group[row]], [payloads[row]])
             elif not (outcome is None and self._stop.is_set()):
                 # Stopped in mid-retry is no final failure: such a variant has not ended.
                 if outcome is None:
@@ -541,29 +548,64 @@ class Run:
                 deliveries.append(Delivery(index, None, error=str(outcome or gave_up)))
         return deliveries
 
+    def _ask_together(
+        self,
+        group: list[tuple[int, Encode]],
+        payloads: list[bytes],
+        outcomes: dict[int, Answer | PermanentError],
+    ) -> tuple[str, bool]:
+        """Make one request, again if need be.
+
+        Returns:
+            Why it was given up, "" if it was not; and whether each picture without an outcome is
+            to be asked alone: one of them may be what is wrong with the request, or the budget
+            may do for some.
+        """
+        gave_up, apart, caller = "", False, Caller()
+        try:
+            try:
+                self._attempt(group, payloads, outcomes, caller)
+            except TransientError as error:
+                gave_up, failed = self._try_again(error, group, payloads, outcomes, caller)
+                apart = failed and len(group) > 1 and not outcomes
+        except (PermanentError, BudgetExceededError):
+            apart = len(group) - len(outcomes) > 1
+            if not apart:
+                raise
+        if apart:
+            name, alone = self._dispatcher.adapter.name, len(group) - len(outcomes)
+            emit("split", provider=name, pictures=alone, requests=alone)
+        return gave_up, apart
+
     def _try_again(
         self,
         first: TransientError,
         group: list[tuple[int, Encode]],
         payloads: list[bytes],
         outcomes: dict[int, Answer | PermanentError],
-    ) -> str:
-        """Repeat what failed once, after waits; return why it was given up, "" if it was not."""
+        caller: Caller,
+    ) -> tuple[str, bool]:
+        """Repeat what failed once, after waits.
+
+        Returns:
+            Why it was given up, "" if it was not; and whether it failed, rather than was throttled.
+        """
         errors = [first]
 
         def attempt() -> None:
             if errors:  # the first attempt, which counts, was made
                 raise errors.pop()
-            self._attempt(group, payloads, outcomes)
+            self._attempt(group, payloads, outcomes, caller)
 
         loop = self._dispatcher.retry.loop(self._stop, self._dispatcher.adapter.name)
         try:
             loop(attempt)
         except TransientError as error:
-            return f"{error} (tried {loop.statistics['attempt_number']} times)"
+            why = f"{error} (tried {loop.statistics['attempt_number']} times)"
+            return why, not isinstance(error, ThrottledError)
         finally:
             self._count(waited=loop.statistics.get("idle_for", 0.0))
-        return ""
+        return "", False
 
     def _check_sizes(self, payloads: list[bytes]) -> None:
         """Refuse what the provider would refuse, before it is paid for."""
@@ -583,11 +625,13 @@ class Run:
         group: list[tuple[int, Encode]],
         payloads: list[bytes],
         outcomes: dict[int, Answer | PermanentError],
+        caller: Caller,
     ) -> None:
         """Ask once about all of the group that has no outcome yet; more often to probe an outage.
 
         Raises:
             TransientError: some are worth another attempt.
+            PermanentError: a request of several pictures was refused as a whole.
         """
         breaker = self._dispatcher.breaker
         while True:
@@ -597,7 +641,7 @@ class Run:
                 probing = breaker.enter(self._stop)
                 self._count(waited=time.monotonic() - began)
             try:
-                self._ask_once(group, payloads, outcomes, probing=probing)
+                self._ask_once(group, payloads, outcomes, caller, probing=probing)
             except ThrottledError:
                 raise
             except TransientError:
@@ -616,13 +660,14 @@ class Run:
         group: list[tuple[int, Encode]],
         payloads: list[bytes],
         outcomes: dict[int, Answer | PermanentError],
+        caller: Caller,
         *,
         probing: bool,
     ) -> None:
         rows = [row for row, (index, _) in enumerate(group) if index not in outcomes]
         self._wait_for_pace(len(rows))
         answers = self._request(
-            [group[row][0] for row in rows], [payloads[row] for row in rows], probing=probing
+            [group[row][0] for row in rows], [payloads[row] for row in rows], caller, probing
         )
         again: list[TransientError] = []
         fatal: ProviderError | None = None
@@ -664,7 +709,11 @@ class Run:
                 raise TransientError("the run was stopped", provider=self._dispatcher.adapter.name)
 
     def _request(
-        self, indices: list[int], payloads: list[bytes], *, probing: bool
+        self,
+        indices: list[int],
+        payloads: list[bytes],
+        caller: Caller,
+        probing: bool,  # noqa: FBT001
     ) -> Sequence[Answer | ProviderError]:
         """Make one request: reserved before, settled after, counted whatever comes of it."""
         dispatcher = self._dispatcher
@@ -684,14 +733,16 @@ class Run:
             except PermanentError as error:
                 dispatcher.breaker.succeeded()
                 outcome = "refused"
-                return [error] * len(payloads)
+                if len(payloads) > 1:
+                    raise
+                return [error]
             except ThrottledError as error:
                 dispatcher.breaker.succeeded()  # it is up, and says so
                 dispatcher.pace.throttled(error.retry_after)
                 outcome = "throttled"
                 raise
             except TransientError as error:
-                dispatcher.breaker.failed(error, probe=probing)
+                dispatcher.breaker.failed(error, caller, probe=probing)
                 outcome = "failed"
                 raise
             except ProviderError:
@@ -721,6 +772,20 @@ class Run:
                 attempts=totals.attempts + len(indices),
                 dollars=totals.dollars + dollars,
             )
+
+
+def _finish(waiting: Callable[[], object]) -> None:
+    """Wait to the end though Ctrl-C is pressed (again), then raise it: answers are under way."""
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            waiting()
+            break
+        except KeyboardInterrupt as error:
+            _log.warning("Waiting for requests under way: their answers are paid for.")
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _patience(error: TransientError) -> tuple[bool, float]:

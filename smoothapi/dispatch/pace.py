@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smoothapi.dispatch.events import emit
@@ -24,6 +25,7 @@ BURST = 1.0
 
 _DECREASE = 0.5  # of the rate, when throttled; at most once a second
 _INCREASE = 0.05  # of the full rate, regained per second
+_WITNESSES = 2  # callers that must fail before it is called an outage
 _LOOK = 1.0  # seconds after which a process without a limit looks whether another was throttled
 
 
@@ -125,12 +127,22 @@ class Pace:
         )
 
 
+@dataclass(slots=True, eq=False)
+class Caller:
+    """One request through all its attempts, so that a bad picture is not taken for an outage."""
+
+    answered: int | None = None  # what had been answered, to anyone, when it first failed
+
+
 class Breaker:
     """Pauses all workers of a process while the service is down, and probes with one call.
 
-    After `failures` transient failures in a row with no success between, it opens: one worker
-    goes on trying, with growing waits, the others wait. A success closes it. What is tried while
-    it is open is not charged to a variant's attempts, so an outage does not become votes.
+    After `failures` transient failures in a row with no success between, of more than one
+    caller, it opens: one worker at a time goes on trying, in turn and with growing waits, the
+    others wait. A success closes it. What is tried while it is open is not charged to a variant's
+    attempts, so an outage does not become votes. A caller that fails while others are answered
+    says nothing about the service, nor does one that alone is left to ask: it uses up its
+    attempts.
 
     Args:
         failures: how many in a row open it.
@@ -153,6 +165,9 @@ class Breaker:
         self._clock = clock
         self._changed = threading.Condition()
         self._in_a_row = 0
+        self._answered = 0
+        self._failing: set[Caller] = set()
+        self._waiting: deque[object] = deque()  # whose turn it is to probe
         self._opened: float | None = None
         self._probing = False
         self._wait = 0.0
@@ -174,8 +189,17 @@ class Breaker:
             return False
         with self._changed:
             given_up = self._given_up
-            while self._opened is not None and self._probing and not stop.is_set():
-                self._changed.wait(0.05)
+            turn = object()
+            self._waiting.append(turn)
+            try:
+                while (
+                    self._opened is not None
+                    and (self._probing or self._waiting[0] is not turn)
+                    and not stop.is_set()
+                ):
+                    self._changed.wait(0.05)
+            finally:
+                self._waiting.remove(turn)
             if self._given_up != given_up:
                 raise self._gone(self._deadline)
             if self._opened is None or stop.is_set():
@@ -193,6 +217,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Note an answer, of any kind: the service is up."""
+        self._answered += 1  # whether it changed is what matters, so no lock
         if self._opened is None and not self._in_a_row:
             return
         with self._changed:
@@ -201,14 +226,24 @@ class Breaker:
                 emit("breaker", provider=self._provider, state="closed")
             self._close()
 
-    def failed(self, error: Exception, *, probe: bool = False) -> None:
+    def failed(
+        self, error: Exception, caller: Caller | None = None, *, probe: bool = False
+    ) -> None:
         """Note a call that was not answered: the probe, or one that began before it opened."""
+        caller = caller or Caller()
         with self._changed:
+            if caller.answered is None:
+                caller.answered = self._answered
+            if self._opened is None and caller.answered != self._answered:
+                return
             self._in_a_row += 1
+            self._failing.add(caller)
             if self._opened is not None:
                 if probe:
                     self._wait = min(30.0, 2.0 * self._wait)
-            elif self._in_a_row >= self._failures:
+            elif self._in_a_row >= self._failures and len(self._failing) >= min(
+                _WITNESSES, self._failures
+            ):
                 self._opened = self._clock()
                 self._wait = 0.05
                 _log.warning(
@@ -226,6 +261,7 @@ class Breaker:
 
     def _close(self) -> None:
         self._in_a_row = 0
+        self._failing.clear()
         self._opened = None
         self._probing = False
         self._changed.notify_all()

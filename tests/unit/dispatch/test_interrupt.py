@@ -1,0 +1,75 @@
+"""Ctrl-C, as a terminal sends it, to a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smoothapi.cli import INTERRUPTED
+from smoothapi.dispatch import AnswerStore
+
+SETTINGS = """
+provider = "mock"
+denoiser = "none"
+concurrency = 4
+plain = false
+[providers.mock]
+labeller = "probabilities:bus 100%"
+latency = LATENCY
+"""
+
+
+def stored(home):
+    store = AnswerStore(home / "answers")
+    try:
+        return len(store)
+    finally:
+        store.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(tmp_path, presses):
+    home = tmp_path / "home"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(
+        tmp_path / "photo.png"
+    )
+    main = "from smoothapi.cli import main; main()"
+    command = [sys.executable, "-c", main, "certify", "photo.png", "--home", str(home)]
+    environment = {**os.environ, "SMOOTHAPI_DEBUG": "1"}
+    environment.pop("SMOOTHAPI_HOME")
+
+    def start(latency):
+        (tmp_path / "smoothapi.toml").write_text(SETTINGS.replace("LATENCY", str(latency)))
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    process = start(0.3 * presses)
+    end = time.monotonic() + 60.0
+    while stored(home) < 5 and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    out, err = process.communicate(timeout=60.0)
+    assert process.returncode == INTERRUPTED, err
+    assert "continues where this one ended" in err
+    assert "Traceback" not in err + out
+    sent = err.count("attempt provider=mock outcome=answered")
+    assert 5 <= stored(home) == sent < 50
+    if presses == 2:
+        assert "under way" in err.split("Stopped.")[0]
+
+    process = start(0.0)
+    out, err = process.communicate(timeout=60.0)
+    assert process.returncode == 0, err
+    assert f"{sent} answered from the store" in out
