@@ -85,6 +85,9 @@ def export(home: str | None, file: str) -> int:
 def import_(home: str | None, file: str) -> int:
     """Add the answers of FILE (default: stdin), a recording or export; those here stay.
 
+    They then count as given to this installation, and certificates made of them do not say that
+    they were imported: take files only from whom you would take certificates.
+
     Variants that the recorded run gave up are left out: they can be asked again.
     """
     from smoothapi.dispatch.recording import is_header, parse_line  # noqa: PLC0415

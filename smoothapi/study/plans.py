@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from smoothapi.image import WorkingImage
     from smoothapi.smoother import Smoother
 
-_ENOUGH_MEASURED = 8  # decided cells from which a mean is taken
+_ENOUGH_MEASURED = 8  # decided cells from which a plan is made
 _SIMULATED = 150  # photos drawn where nothing was measured
 _SEED = 20_261_101
 
@@ -216,11 +216,11 @@ def plan_cells(
         totals = [votes for votes, decided, _ in found if decided]
         open_ones = [(votes, plain) for votes, decided, plain in found if not decided]
         plain = sum(missing for _, _, missing in found)
-        mean, basis = _mean_votes(totals, rules, target, shares, sigma=sigma, delta=delta)
+        known, basis = _known_votes(totals, rules, target, shares, sigma=sigma, delta=delta)
         expected = None
-        if mean is not None or not open_ones:
-            left = sum(max(1.0, (mean or 0.0) - votes) for votes, _ in open_ones)
-            expected = math.ceil(left) + plain
+        if known or not open_ones:
+            left = votes_left(known, [votes for votes, _ in open_ones], most)
+            expected = math.ceil(sum(left)) + plain
         at_most = sum(most - votes for votes, _ in open_ones) + plain
         price = smoothers[provider, denoiser, sigma].price
         rows.append(
@@ -254,7 +254,33 @@ def _stored(
     return votes, collector.decided, int(smoother.stored(image, None) is None)
 
 
-def _mean_votes(
+def votes_left(decided: Sequence[int], undecided: Sequence[int], most: int) -> list[float]:
+    """Return how many more votes each undecided photo will take, on average.
+
+    The undecided ones of a study that was cut short are the expensive ones, so the mean of the
+    decided ones would be too low. This is Kaplan and Meier's estimate (1958): who is undecided
+    after so many votes counts among those that took as many.
+
+    Args:
+        decided: votes of photos whose tests have decided.
+        undecided: votes so far of the others.
+        most: votes at which each ends.
+    """
+    ended, still = (
+        np.bincount(np.minimum(np.array(votes, dtype=int), most), minlength=most + 1)
+        for votes in (decided, undecided)
+    )
+    reached = np.cumsum((ended + still)[::-1])[::-1]
+    open_after = np.cumprod(1.0 - ended / np.maximum(reached, 1))
+    return [
+        max(1.0, float(open_after[votes:most].sum() / open_after[votes]))
+        if open_after[votes] > 0.0  # else longer than any that is known
+        else 1.0
+        for votes in undecided
+    ]
+
+
+def _known_votes(
     totals: Sequence[int],
     rules: Rules,
     target: Target,
@@ -262,16 +288,16 @@ def _mean_votes(
     *,
     sigma: float,
     delta: float,
-) -> tuple[float | None, str]:
+) -> tuple[Sequence[int], str]:
     if len(totals) >= _ENOUGH_MEASURED:
-        return float(np.mean(totals)), f"measured on {len(totals)} photos of this study"
+        return totals, f"measured on {len(totals)} photos of this study"
     given = shares or Shares.shipped()
     try:
         values = given.at(sigma)
     except UsageError:
-        return None, "nothing is known of this sigma: run a pilot"
+        return (), "nothing is known of this sigma: run a pilot"
     if not isinstance(target, Top1):
-        return None, "nothing is assumed of such targets: run a pilot"
+        return (), "nothing is assumed of such targets: run a pilot"
     random = np.random.default_rng(_SEED)
     needed: list[int] = []
     for p in random.choice(values, size=_SIMULATED):
@@ -282,4 +308,4 @@ def _mean_votes(
                     break
                 collector.add("top" if top else None)
         needed.append(len(collector.votes))
-    return float(np.mean(needed)), f"assumed from: {given.source}"
+    return needed, f"assumed from: {given.source}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from smoothapi.certify import TopK
 from smoothapi.errors import PermanentError
 from smoothapi.study.figures import figures
+from smoothapi.study.plans import votes_left
 from smoothapi_adapters.mock import MockAdapter
 
 
@@ -50,3 +52,20 @@ def test_where_no_answer_can_agree_certificates_are_what_counts(make):
         assert figure.certified.share == 1.0
         assert not figure.compared
         assert figure.queries_per_success == figure.queries_per_certified
+
+
+def test_a_study_cut_short_does_not_plan_as_if_the_cheap_photos_were_all():
+    """Half take 20 votes, half 1,000; the study ended when each had 20 or 100."""
+    left = votes_left([20] * 50, [100] * 50 + [0] * 100, 1000)
+    assert left[0] == 900
+    assert left[-1] == pytest.approx(0.5 * 20 + 0.5 * 1000)
+
+
+def test_votes_left_are_right_on_average_wherever_photos_are_cut_off():
+    random = np.random.default_rng(7)
+    totals = np.minimum(random.geometric(0.01, 4000) + 10, 500)
+    cuts = random.integers(0, 700, 4000)
+    decided = totals[totals <= cuts].tolist()
+    begun = np.minimum(cuts, 499)[totals > cuts]
+    left = votes_left(decided, begun.tolist(), 500)
+    assert sum(left) == pytest.approx((totals[totals > cuts] - begun).sum(), rel=0.06)
