@@ -5,7 +5,9 @@ A local HTTP service labels pictures and counts what it is sent. Four parts, eac
     kill      kill -9 at random moments, many times, in 4 processes that share one store and budget
     faults    30% of calls fail, in turn by every fault below; the certificate must not change
     budget    4 processes of 64 threads against Budget(queries=1000): never more arrive
-    overhead  throughput against the ideal at 20 ms latency and concurrency 32; our CPU per query
+    overhead  throughput at 20 ms latency and concurrency 32 against the ideal and against a bare
+              client loop (same threads, adapter and service, no smoothapi), measured in turn; our
+              CPU per query beyond the bare loop's
 
     python benchmarks/chaos.py [kill|faults|budget|overhead ...] [--kills 200] [--rounds 50]
 
@@ -19,6 +21,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
 import random
 import resource
 import signal
@@ -30,6 +33,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,6 +78,7 @@ class Service(ThreadingHTTPServer):
         self.answered = Counter()  # by digest: answers that were sent whole
         self.seen = Counter()  # by digest: requests
         self.faults = Counter()
+        self.callers = set()  # numbers of the processes that asked
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -95,6 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.arrived += 1
             server.seen[digest] += 1
+            server.callers.add(self.headers["X-Process"])
             fault = None
             # A variant's first request fails or does not, by what it is; a retry never does.
             if server.seen[digest] == 1 and int(digest[:4], 16) < server.faulty * 2**16:
@@ -163,6 +169,7 @@ class HttpAdapter:
 
     def __init__(self, port):
         self.port = port
+        self.headers = {"X-Process": str(os.getpid())}
         self.local = threading.local()
 
     def ask(self, payloads):
@@ -173,7 +180,7 @@ class HttpAdapter:
                 "127.0.0.1", self.port, timeout=TIMEOUT
             )
         try:
-            connection.request("POST", "/", payloads[0])
+            connection.request("POST", "/", payloads[0], self.headers)
             response = connection.getresponse()
             body = b""
             while chunk := response.read1(1 << 16):
@@ -226,11 +233,29 @@ def worker(port, home, limit, concurrency, radius, photos):
         s._refuse_early = lambda *_: None  # the limit itself is under test, not the courtesy
         for seed in range(photos):
             try:
-                s.certify(np.roll(PHOTO, seed, axis=0))
+                s.certify(photo_of(seed))
             except BudgetExceededError:
                 return
             except FatalError:
                 raise
+
+
+def photo_of(seed):
+    return np.random.default_rng(seed).integers(0, 256, PHOTO.shape, dtype=np.uint8)
+
+
+def bare(port, concurrency, count):
+    """Send `count` pictures through the adapter with nothing around it; return seconds and CPU."""
+    adapter, payload = HttpAdapter(port), PHOTO.tobytes()
+    before, began = cpu_seconds(), time.perf_counter()
+    with ThreadPoolExecutor(concurrency) as threads:
+        for _ in threads.map(lambda _: adapter.ask([payload]), range(count)):
+            pass
+    return time.perf_counter() - began, cpu_seconds() - before
+
+
+def cpu_seconds():
+    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
 def spawn(*arguments):
@@ -238,40 +263,53 @@ def spawn(*arguments):
 
 
 def kill(kills):
-    limit = 1500
-    server = Service(p=0.85, latency=0.01)
+    # More for more kills, so that the budget is not spent long before the last of them.
+    limit, radius, photos = 500 + 200 * kills, 0.1, 10_000
+    server = Service(p=0.85, latency=0.03)
     with tempfile.TemporaryDirectory() as folder:
         home = new_home(folder)
-        arguments = (server.port, home, limit, 8, 0.1, 30)
+        arguments = (server.port, home, limit, 8, radius, photos)
         generator = random.Random(0)
         processes = [spawn(*arguments) for _ in range(4)]
+        hit = sending = 0
         for _ in range(kills):
-            time.sleep(generator.uniform(0.0, 1.2))
             victim = generator.randrange(4)
+            time.sleep(generator.uniform(0.0, 2.0))
+            # The budget is to outlast the kills: whoever found it spent has ended by himself.
             processes[victim].send_signal(signal.SIGKILL)
-            processes[victim].wait()
+            killed = processes[victim].wait() == -signal.SIGKILL
+            hit += killed
+            sending += killed and str(processes[victim].pid) in server.callers
             processes[victim] = spawn(*arguments)
-        for process in processes:
-            process.wait()
+        codes = [process.wait() for process in processes]
+        assert codes == [0] * 4, codes
         arrived = server.arrived
         stored = stored_answers(home)
         reached = len(server.answered)
         twice = sum(count > 1 for count in server.answered.values())
         print(
-            f"kill      {kills} kills: {arrived} arrived, budget {limit}; {reached} variants answered, "
+            f"kill      {kills} kills, {hit} of a running process ({sending} of one that had begun "
+            f"to send): {arrived} arrived, budget {limit}; {reached} variants answered, "
             f"{stored} stored, {reached - stored} lost in flight, {twice} bought twice after a kill"
         )
+        assert sending > 0
         assert arrived <= limit
         assert stored <= reached
-        with smoother(server.port, home) as s:
-            resumed = s.certify(PHOTO)
-        with smoother(server.port, new_home(folder, "calm")) as s:
-            calm = s.certify(PHOTO)
+        # The photo on which the budget ended: some of its votes are stored, the rest must be sent.
+        with smoother(server.port, home, radius=radius) as s:
+            unfinished = (photo_of(seed) for seed in range(photos))
+            photo = next(p for p in unfinished if s.plan(p).stored < s.plan(p).at_most)
+            resumed = s.certify(photo)
+        with smoother(server.port, new_home(folder, "calm"), radius=radius) as s:
+            calm = s.certify(photo)
         print(
             f"          resumed certificate equals the undisturbed one: {resumed == calm}; "
-            f"it sent {resumed.attempts}, the undisturbed one {calm.attempts}"
+            f"it sent {resumed.attempts} and had {resumed.cached} stored, the undisturbed one sent "
+            f"{calm.attempts}"
         )
         assert resumed == calm
+        assert resumed.attempts > 0
+        assert resumed.cached > 0
     server.shutdown()
 
 
@@ -330,26 +368,36 @@ def overhead():
         [sys.executable, __file__, "serve", str(latency)], stdout=subprocess.PIPE, text=True
     )
     port = int(server.stdout.readline())
-    ratios, cpu = [], []
+    count = 2000
+    ideal = count * latency / concurrency
+    bares, ours = [], []  # (seconds, CPU seconds) of each turn
     with tempfile.TemporaryDirectory() as folder:
         for number in range(3):
             home = new_home(folder, str(number))
-            options = {"radius": "largest", "max_queries": 2000, "plain": False}
+            options = {"radius": "largest", "max_queries": count, "plain": False}
+            bares.append(bare(port, concurrency, count))
             with smoother(port, home, concurrency=concurrency, **options) as s:
-                before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-                began = time.perf_counter()
+                before, began = cpu_seconds(), time.perf_counter()
                 certificate = s.certify(PHOTO)
-                seconds = time.perf_counter() - began
-                cpu.append((sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - before) / 2000)
-                ratios.append(certificate.queries * latency / concurrency / seconds)
+                ours.append((time.perf_counter() - began, cpu_seconds() - before))
+                assert certificate.attempts == count
         with smoother(port, home, concurrency=concurrency, **{**options, "max_queries": 1000}) as s:
             began = time.perf_counter()
             cached = s.certify(PHOTO)
             seconds = time.perf_counter() - began
     server.kill()
+    (bare_time, bare_cpu), (our_time, our_cpu) = (
+        [statistics.median(column) for column in zip(*turns, strict=True)]
+        for turns in (bares, ours)
+    )
     print(
-        f"overhead  {statistics.median(ratios):.1%} of the ideal throughput at {latency * 1e3:.0f} ms and "
-        f"concurrency {concurrency} (bar 95%); {statistics.median(cpu) * 1e3:.2f} ms of our CPU a query (bar 1)"
+        f"overhead  queries a second at {latency * 1e3:.0f} ms and concurrency {concurrency}: ideal "
+        f"{count / ideal:.0f}, bare {count / bare_time:.0f}, ours {count / our_time:.0f}: "
+        f"{ideal / our_time:.1%} of the ideal (bar 95%), {bare_time / our_time:.1%} of the bare loop"
+    )
+    print(
+        f"          CPU a query: bare {bare_cpu / count * 1e3:.2f} ms, ours {our_cpu / count * 1e3:.2f} ms, "
+        f"so {(our_cpu - bare_cpu) / count * 1e3:.2f} ms of our own (bar 1)"
     )
     print(
         f"          a stored certificate of {cached.total_votes} votes in {seconds:.2f} s, {cached.queries} sent (bar 0.5 s)"
