@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from smoothapi.dispatch.dispatcher import Encode
+    from smoothapi.dispatch.job import Encode
 
 DenoiserSpec: TypeAlias = (
     "str | Path | torch.nn.Module | denoise.Denoiser | denoise.DenoiserRuntime"
@@ -550,7 +550,7 @@ class Smoother:
                 run.refuse_failures()
             if plain is not None and model_version not in (None, plain.model_version):
                 # Stored by an earlier model: what the votes' model says is what is of interest.
-                plain, again = self._ask_plainly(image, refresh=True)
+                plain, again = self._ask_plainly_again(image)
                 plain_totals += again
         except SmoothAPIError as error:
             ended = error
@@ -734,6 +734,12 @@ class Smoother:
             return None, Totals()
         prepare = partial(self._prepare_plainly, image)
         return self._ask_one(lambda _: self._asked_plainly(image), prepare, refresh=refresh)
+
+    def _ask_plainly_again(self, image: WorkingImage) -> tuple[Answer | None, Totals]:
+        try:
+            return self._ask_plainly(image, refresh=True)
+        except BudgetExceededError:  # the votes are paid for, and need no comparison
+            return None, Totals()
 
     def _ask_one(
         self, asked: Asked, prepare: Callable[[Sequence[int]], list[Encode]], *, refresh: bool

@@ -39,6 +39,7 @@ from smoothapi.study.figures import (
     project,
 )
 from smoothapi.study.folder import is_right
+from smoothapi.study.plans import votes_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -271,6 +272,15 @@ class _View:
         outcomes = [cell.outcome(radius, self._cap) for cell in self._cells(way, sigma)]
         return [outcome.votes for outcome in outcomes if outcome is not None]
 
+    def _votes_to_the_end(self, way: _Way, sigma: float, radius: float) -> list[int]:
+        """Return the votes of each photo, with what those cut short would have taken further."""
+        outcomes = [cell.outcome(radius, self._cap) for cell in self._cells(way, sigma)]
+        found = [outcome for outcome in outcomes if outcome is not None]
+        begun = [outcome.votes for outcome in found if outcome.reason == UNDECIDED]
+        ended = [outcome.votes for outcome in found if outcome.reason != UNDECIDED]
+        left = votes_left(ended, begun, self._cap)
+        return ended + [round(votes + more) for votes, more in zip(begun, left, strict=True)]
+
     def _choice_rows(self) -> list[dict[str, Any]]:
         return [
             {"provider": provider, "denoiser": denoiser, "radius": radius, "choice": choice}
@@ -312,7 +322,7 @@ class _View:
             for denoiser in self._result.denoisers:
                 way = _Way(facts.name, denoiser.name)
                 sigma = self._best_sigma()
-                votes = self._votes(way, sigma, self._radius)
+                votes = self._votes_to_the_end(way, sigma, self._radius)
                 if not votes or not any(votes):
                     continue
                 more = overhead(self._cells(way, sigma))

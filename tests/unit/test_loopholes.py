@@ -107,3 +107,20 @@ def test_a_target_that_is_none_is_the_certificate_s_fault(target):
         data = smoother.predict(PHOTO).to_dict()
     with pytest.raises(CertificateError, match="does not add up"):
         verify(Certificate.from_dict(data | {"target": target}))
+
+
+def test_votes_that_are_paid_for_make_a_certificate_whatever_the_plain_answer_costs(tmp_path):
+    """The plain answer is an earlier model's, and the budget has no room to ask it again."""
+
+    def labeller(_):
+        return [("Bird", 0.9)]
+
+    labeller.labeller_id = "bird/1"
+    common = {"sigma": 0.25, "radius": 0.1, "denoiser": "none", "home": tmp_path}
+    with Smoother(MockAdapter(labeller, model_version="1"), **common) as smoother:
+        smoother.beside(sigma=0.5).certify(PHOTO)  # stores the plain answer
+    with Smoother(MockAdapter(labeller, model_version="2"), budget="20", **common) as smoother:
+        certificate = smoother.certify(PHOTO)
+    assert (certificate.label, certificate.queries) == ("Bird", 20)
+    assert (certificate.plain_label, certificate.plain_agrees) == (None, None)
+    assert verify(certificate)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from smoothapi.certify import TopK
 from smoothapi.errors import PermanentError
+from smoothapi.study.collect import UNDECIDED
 from smoothapi.study.figures import figures
 from smoothapi.study.plans import votes_left
+from smoothapi.study.report import _View
 from smoothapi_adapters.mock import MockAdapter
 
 
@@ -69,3 +73,26 @@ def test_votes_left_are_right_on_average_wherever_photos_are_cut_off():
     begun = np.minimum(cuts, 499)[totals > cuts]
     left = votes_left(decided, begun.tolist(), 500)
     assert sum(left) == pytest.approx((totals[totals > cuts] - begun).sum(), rel=0.06)
+
+
+def test_projections_do_not_take_photos_cut_short_for_cheap_ones(make):
+    """Certain photos take few votes; the others were at 30 of at most 200 when money ended."""
+    result = make(
+        {f"{n}": grey(90, n) for n in range(8)},
+        adapter=MockAdapter(lambda _: [("dark", 0.9)]),
+        sigmas=0.25,
+        caps=200,
+    ).run()
+    cheap = max(cell.total_votes for cell in result.cells)
+    cells = [
+        replace(
+            cell,
+            outcomes=tuple(
+                replace(o, reason=UNDECIDED, label=None, votes=30) for o in cell.outcomes
+            ),
+        )
+        for cell in result.cells[:4]
+    ]
+    view = _View(replace(result, cells=(*cells, *result.cells[4:])))
+    [rows] = view.context()["projections"]
+    assert rows["rows"][0].queries / rows["rows"][0].photos > (200 + cheap / 2) / 2 > 100
