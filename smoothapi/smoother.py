@@ -355,6 +355,7 @@ class Smoother:
         names = {
             label_key(label.name): label.name for label in answer.labels if label.score >= score
         }
+        names.pop("", None)  # nothing but spaces is no label to ask about
         if names:
             target = Presence(tuple(names.values()), score, wanted="present")
             return self.certify(photo, radius, target=target)

@@ -19,6 +19,7 @@ from smoothapi import (
     TopK,
     verify,
 )
+from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1
 from smoothapi.dispatch import Limits
 from smoothapi.errors import CertificateError, UsageError
@@ -124,3 +125,15 @@ def test_votes_that_are_paid_for_make_a_certificate_whatever_the_plain_answer_co
     assert (certificate.label, certificate.queries) == ("Bird", 20)
     assert (certificate.plain_label, certificate.plain_agrees) == (None, None)
     assert verify(certificate)
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0\t"])
+def test_a_label_of_spaces_does_not_cost_the_others_their_certificate(blank):
+    """A wrapped client has paid for the answer by then."""
+    found = Answer((Label("Bus", 0.9), Label(blank, 0.8)))
+    adapter = MockAdapter(lambda _: found)
+    with Smoother(adapter, sigma=0.25, radius=0.1, denoiser="none") as smoother:
+        certificate = smoother.certify_labels(PHOTO, found, score=0.5)
+        assert [claim.label for claim in certificate.claims] == ["Bus"]
+        nothing = Answer((Label(blank, 0.8),))
+        assert smoother.certify_labels(PHOTO, nothing, score=0.5).abstained
