@@ -11,7 +11,8 @@ from smoothapi.dispatch.budget import (
     reset,
 )
 from smoothapi.dispatch.contract import Adapter, Credentials, Limits, NeedsCredentials
-from smoothapi.dispatch.dispatcher import Delivery, Dispatcher, Job, Run, Totals
+from smoothapi.dispatch.dispatcher import Dispatcher, Run
+from smoothapi.dispatch.job import Delivery, Job, Totals
 from smoothapi.dispatch.price import Price
 from smoothapi.dispatch.recording import Named, Recorder, Replay, read_recording
 from smoothapi.dispatch.registry import (

@@ -17,21 +17,21 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from smoothapi.answer import Answer
 from smoothapi.dispatch.answers import answer_key
+from smoothapi.dispatch.asking import ask
 from smoothapi.dispatch.budget import Budget, Ledger
 from smoothapi.dispatch.events import attempt_span, emit
+from smoothapi.dispatch.job import Delivery, Job, Totals
 from smoothapi.dispatch.pace import Breaker, Caller, Pace
 from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.state import FORKED, Leases
 from smoothapi.errors import (
     BudgetExceededError,
-    FatalError,
     PermanentError,
     ProviderError,
     SmoothAPIError,
@@ -43,92 +43,16 @@ from smoothapi.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from decimal import Decimal
 
     from smoothapi.dispatch.answers import Answers
     from smoothapi.dispatch.contract import Adapter
+    from smoothapi.dispatch.job import Encode
     from smoothapi.dispatch.price import Price
     from smoothapi.dispatch.state import SharedState
 
 _log = logging.getLogger("smoothapi")
-
-Encode: TypeAlias = "Callable[[], bytes]"
-"""Makes a payload when it is about to be sent, in the thread that sends it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How one variant ended.
-
-    Attributes:
-        index: which variant.
-        answer: what the provider said, or None if the variant failed for good.
-        cached: whether the answer was bought by an earlier run.
-        error: why it failed, "" if it did not.
-    """
-
-    index: int
-    answer: Answer | None
-    cached: bool = False
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a run has sent and received.
-
-    Attributes:
-        queries: variants sent, each counted once.
-        attempts: pictures sent, retries included; this is what budgets and bills count.
-        cached: variants answered from the store.
-        failed: variants that failed for good.
-        waited: seconds spent waiting between attempts, summed over threads.
-        dollars: price of the attempts.
-    """
-
-    queries: int = 0
-    attempts: int = 0
-    cached: int = 0
-    failed: int = 0
-    waited: float = 0.0
-    dollars: Decimal = Decimal(0)
-
-    def __add__(self, other: Totals) -> Totals:
-        """Return what both have sent and received."""
-        return Totals(
-            *(getattr(self, item.name) + getattr(other, item.name) for item in fields(self))
-        )
-
-    @property
-    def retries(self) -> int:
-        """Pictures sent again."""
-        return self.attempts - self.queries
-
-    def tell(self, error: SmoothAPIError) -> None:
-        """Note on an error what had been sent when it ended the run."""
-        error.queries, error.cost = self.attempts, float(self.dollars)
-        error.retries, error.waited = self.retries, self.waited
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a run is to ask.
-
-    Attributes:
-        asked: index -> all that decides its answer, ready for JSON; the store's key is made of it.
-        prepare: indices -> for each, a function that makes its payload. Called for misses only,
-            from one thread.
-        needed: how many more answers could be needed now; 0 ends the run. Called after each
-            delivery, from the thread that iterates.
-        batch: variants that are worth preparing together.
-        refresh: ask again although an answer is stored.
-    """
-
-    asked: Callable[[int], Mapping[str, object]]
-    prepare: Callable[[Sequence[int]], Sequence[Encode]]
-    needed: Callable[[], int]
-    batch: int = 8
-    refresh: bool = False
 
 
 class Dispatcher:
@@ -727,7 +651,7 @@ class Run:
             outcome = "fatal"
             try:
                 with attempt_span(name, len(payloads)):
-                    answers = _ask(dispatcher.adapter, payloads)
+                    answers = ask(dispatcher.adapter, payloads)
                 dispatcher.breaker.succeeded()
                 outcome = "answered"
             except PermanentError as error:
@@ -790,31 +714,3 @@ def _finish(waiting: Callable[[], object]) -> None:
 
 def _patience(error: TransientError) -> tuple[bool, float]:
     return isinstance(error, ThrottledError), error.retry_after or 0.0
-
-
-def _ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | ProviderError]:
-    """Call the adapter and hold it to its contract."""
-    try:
-        answers = adapter.ask(payloads)
-    except ProviderError as error:
-        error.provider = error.provider or adapter.name
-        raise
-    except BaseException as error:  # a sender thread gets no Ctrl-C: whatever it is, it raised it
-        raise FatalError(
-            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
-            "smoothapi's provider errors: this is a defect of the adapter.",
-            provider=adapter.name,
-        ) from error
-    with suppress(TypeError):
-        if len(answers) == len(payloads) and all(
-            isinstance(answer, (Answer, ProviderError)) for answer in answers
-        ):
-            for answer in answers:
-                if isinstance(answer, ProviderError):
-                    answer.provider = answer.provider or adapter.name
-            return answers
-    raise FatalError(
-        f"The adapter {adapter.name!r} must return one Answer or ProviderError for each of the "
-        f"{len(payloads)} pictures it was given: this is a defect of the adapter.",
-        provider=adapter.name,
-    )
