@@ -9,6 +9,7 @@ import copy
 import hashlib
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ from smoothapi.errors import (
     ModelChangedError,
     PermanentError,
     SmoothAPIError,
+    UnreachableRadiusError,
     UsageError,
 )
 from smoothapi.image import (
@@ -321,8 +323,9 @@ class Smoother:
         """
         image = load_image(photo, size=self._size)
         meant = self._target(target)
-        test = self._test(image, self.settings.radius if radius is None else radius, meant)
-        return self._run("certify", image, meant, test, on_progress)
+        wanted = self.settings.radius if radius is None else radius
+        start = partial(self._test, image, wanted, meant)
+        return self._run("certify", image, meant, start, on_progress)
 
     def predict(
         self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
@@ -333,8 +336,9 @@ class Smoother:
         get. Raises as `certify` does.
         """
         image = load_image(photo, size=self._size)
-        test = SequentialPredict(alpha=self.settings.alpha, max_votes=self.settings.max_queries)
-        return self._run("predict", image, Top1(self._space), test, on_progress)
+        alpha, most = self.settings.alpha, self.settings.max_queries
+        start = partial(SequentialPredict, alpha=alpha, max_votes=most)
+        return self._run("predict", image, Top1(self._space), start, on_progress)
 
     def certify_labels(
         self, photo: PhotoSource, answer: Answer, radius: Radius | None = None, *, score: float
@@ -349,17 +353,16 @@ class Smoother:
 
         Returns:
             The certificate of `Presence(labels, score, wanted="present")`; its claims are of those
-            labels that could be certified. An answer without such labels costs no query: then
-            the certificate has no votes.
+            labels that could be certified. Labels share alpha: where `max_queries` are too few for
+            so many, the ones with the highest scores are asked about. An answer without labels
+            costs no query: then the certificate has no votes.
         """
-        names = {
-            label_key(label.name): label.name for label in answer.labels if label.score >= score
-        }
+        best = sorted(answer.labels, key=lambda label: (-label.score, label.name))
+        names = {label_key(label.name): label.name for label in best if label.score >= score}
         names.pop("", None)  # nothing but spaces is no label to ask about
-        if names:
-            target = Presence(tuple(names.values()), score, wanted="present")
-            return self.certify(photo, radius, target=target)
         image = load_image(photo, size=self._size)
+        if names:
+            return self.certify(photo, radius, target=self._reachable(image, names, radius, score))
         test = self._test(image, self.settings.radius if radius is None else radius, Top1())
         return self._certificate(
             "certify",
@@ -373,6 +376,27 @@ class Smoother:
             seconds=0.0,
         )
 
+    def _reachable(
+        self, image: WorkingImage, names: Mapping[str, str], radius: Radius | None, score: float
+    ) -> Presence:
+        """Return the presence of as many labels, from the first on, as the votes could certify."""
+        labels = list(names.values())
+        wanted = self.settings.radius if radius is None else radius
+
+        def asked(count: int) -> Presence:
+            return Presence(tuple(labels[:count]), score, wanted="present")
+
+        def too_many(count: int) -> bool:
+            try:
+                self._test(image, wanted, asked(count))
+            except UnreachableRadiusError:
+                return True
+            return False
+
+        # More labels need more votes, so the first count that is too many can be bisected for.
+        counts = range(2, len(labels) + 1)
+        return asked(1 + bisect_left(counts, x=True, key=too_many))
+
     def check_labels(
         self, photo: PhotoSource, radius: Radius | None = None, *, score: float
     ) -> None:
@@ -384,9 +408,11 @@ class Smoother:
         """
         image = load_image(photo, size=self._size)
         target = Presence("any", score, wanted="present")
-        test = self._test(image, self.settings.radius if radius is None else radius, target)
+        wanted = self.settings.radius if radius is None else radius
+        start = partial(self._test, image, wanted, target)
+        start()  # refuses a radius that is out of reach
         self._refuse_what_is_not_taken(image)
-        self._refuse_early(image, test, self._asked(image), more=1)
+        self._refuse_early(image, target, start, more=1)
 
     def ask(self, payload: bytes) -> tuple[Answer | None, Totals]:
         """Send an encoded picture as it is: one query, in budget and pace, retried like any other.
@@ -602,12 +628,13 @@ class Smoother:
         kind: Literal["certify", "predict"],
         image: WorkingImage,
         target: Target,
-        test: VoteTest,
+        start: Callable[[], VoteTest],
         on_progress: Callable[[Progress], None] | None,
     ) -> Certificate:
         """The method: votes in order of index, until the test has enough."""
+        test = start()
         if not self._closed:
-            self._refuse_early(image, test, self._asked(image))
+            self._refuse_early(image, target, start)
         collected = self.collect(image, test, target, on_progress=on_progress)
         return self._certificate(
             kind,
@@ -699,14 +726,24 @@ class Smoother:
         return votes + sum(self._answer(asked(index)) is not None for index in ahead)
 
     def _refuse_early(
-        self, image: WorkingImage, test: VoteTest, asked: Asked, *, more: int = 0
+        self,
+        image: WorkingImage,
+        target: Target,
+        start: Callable[[], VoteTest],
+        *,
+        more: int = 0,
     ) -> None:
         """Refuse before the first query what the budget cannot pay for even at best."""
         room = None if self.settings.partial else self._dispatcher.ledger.room()
         if room is None:
             return
-        missing = more
-        missing += sum(self._answer(asked(index)) is None for index in range(test.needed()))
+        asked, ahead, votes = self._asked(image), start(), 0
+        # Stored votes can decide it, an abstention too: so they are counted as they will be.
+        while not ahead.done and (stored := self._answer(asked(votes))) is not None:
+            ahead.add(target.vote(stored if isinstance(stored, Answer) else None))
+            votes += 1
+        needed = range(votes, votes + ahead.needed())
+        missing = more + sum(self._answer(asked(index)) is None for index in needed)
         if self.settings.plain:
             missing += self._answer(self._asked_plainly(image)) is None
         if missing > room:

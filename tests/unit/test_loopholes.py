@@ -22,7 +22,7 @@ from smoothapi import (
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1
 from smoothapi.dispatch import Limits
-from smoothapi.errors import CertificateError, UsageError
+from smoothapi.errors import BudgetExceededError, CertificateError, UsageError
 from smoothapi_adapters.aws import AwsAdapter
 from smoothapi_adapters.clarifai import ClarifaiAdapter
 from smoothapi_adapters.mock import MockAdapter
@@ -137,3 +137,35 @@ def test_a_label_of_spaces_does_not_cost_the_others_their_certificate(blank):
         assert [claim.label for claim in certificate.claims] == ["Bus"]
         nothing = Answer((Label(blank, 0.8),))
         assert smoother.certify_labels(PHOTO, nothing, score=0.5).abstained
+
+
+def test_an_answer_of_many_labels_is_certified_as_far_as_the_votes_can():
+    """Thirty labels share alpha, and then 55 votes are too few for each of them."""
+    found = Answer(tuple(Label(f"L{n:02}", 0.99 - n / 100) for n in range(30)))
+    adapter = MockAdapter(lambda _: found)
+    common = {"sigma": 0.25, "radius": 0.25, "denoiser": "none"}
+    with Smoother(adapter, max_queries=55, **common) as smoother:
+        certificate = smoother.certify_labels(PHOTO, found, score=0.5)
+    certified = [claim.label for claim in certificate.claims]
+    assert certified == [f"L{n:02}" for n in range(len(certified))]
+    assert 0 < len(certified) < 30
+    assert verify(certificate)
+    with Smoother(adapter, max_queries=200, **common) as smoother:
+        assert len(smoother.certify_labels(PHOTO, found, score=0.5).claims) == 30
+
+
+def test_what_is_stored_needs_no_budget_even_if_it_is_an_abstention(tmp_path):
+    def labeller(picture):
+        return [("bus" if int(picture.sum()) % 2 else "van", 0.9)]
+
+    adapter = MockAdapter(labeller, labeller_id="odd")
+    common = {"sigma": 0.25, "radius": 0.25, "denoiser": "none", "home": tmp_path}
+    with Smoother(adapter, **common) as smoother:
+        first = smoother.certify(PHOTO)
+    assert first.abstained
+    assert first.total_votes < 47
+    with Smoother(adapter, budget="1", **common) as smoother:
+        assert smoother.certify(PHOTO).votes == first.votes
+        with pytest.raises(BudgetExceededError):
+            smoother.certify(PHOTO[::-1])
+    assert adapter.billed == first.attempts

@@ -621,7 +621,6 @@ def test_a_forged_claim_is_refused():
         replace(certificate, claims=()),
         replace(certificate, target=other),
         replace(certificate, target={**certificate.target, "score": 0.7}),
-        replace(certificate, target={**certificate.target, "score": 0.7}),
         replace(certificate, target={"target": "nonsense"}),
         replace(certificate, votes=(("not json", certificate.total_votes),)),
     ):
