@@ -60,7 +60,7 @@ def test_all_that_are_built_in_are_listed(capsys):
     assert google["installed"]
     assert google["credentials"] is False
     assert "GOOGLE_APPLICATION_CREDENTIALS" in google["where"]
-    assert (google["per_thousand"], google["free_per_month"]) == (1.5, 1000)
+    assert (google["per_thousand"], google["free_per_month"]) == (1.5, 0)
     assert google["steps"] == [[5_000_000, 1.0]]
     assert (google["batch"], google["per_second"]) == (16, 30.0)
     assert google["price_as_of"].startswith("20")
@@ -72,6 +72,7 @@ def test_all_that_are_built_in_are_listed(capsys):
 
 def test_the_table_says_the_same_to_people(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("SMOOTHAPI_PROVIDERS__GOOGLE__FREE_TIER", "true")
     assert run(["providers"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in BUILT_IN)
