@@ -23,6 +23,11 @@ SAYS = {
     "07": ["Recorded: balloon: certified", "Replayed: balloon: certified", "A miss: "],
     "08": ["certified at L2 radius"],
     "09": ["monarch: certified at L2 radius 0.05", "Cleaned by blur-1"],
+    "10": [
+        "0.479 < 0.5",
+        "monarch: certified at L2 radius 0.5",
+        "label flips; the certified label",
+    ],
 }
 
 
