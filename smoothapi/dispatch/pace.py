@@ -26,6 +26,7 @@ BURST = 1.0
 _DECREASE = 0.5  # of the rate, when throttled; at most once a second
 _INCREASE = 0.05  # of the full rate, regained per second
 _WITNESSES = 2  # callers that must fail before it is called an outage
+_SHORTEST = 0.1  # seconds over which a pace is measured
 _LOOK = 1.0  # seconds after which a process without a limit looks whether another was throttled
 
 
@@ -118,7 +119,7 @@ class Pace:
             recent = [(at, count) for at, count in self._recent if now - at < 5.0]
         if not recent:
             return 1.0
-        return max(1.0, sum(count for _, count in recent) / max(1.0, now - recent[0][0]))
+        return max(1.0, sum(count for _, count in recent) / max(_SHORTEST, now - recent[0][0]))
 
     def _write(self, database: sqlite3.Connection, due: float, current: float, now: float) -> None:
         database.execute(
