@@ -84,8 +84,8 @@ class TestAws(AdapterContract):
         services = []
 
         def make(fault):
-            services.append(serve("aws", by_colour, faults=f"@1- {fault}", late=0.6, drip=1.5))
-            return AwsAdapter(endpoint=services[-1].url, timeout=0.4, **self.options())
+            services.append(serve("aws", by_colour, faults=f"@1- {fault}", late=2.0, drip=3.0))
+            return AwsAdapter(endpoint=services[-1].url, timeout=1.2, **self.options())
 
         yield make
         for service in services:

@@ -400,21 +400,19 @@ def test_an_outage_beyond_the_deadline_ends_the_run(store):
     assert time.monotonic() - began < 3.0
 
 
-def test_throttling_slows_all_workers_down(store):
+def test_throttling_slows_all_workers_down(store, caplog):
     """After a throttled answer the pace is halved, although no limit was stated."""
-    adapter = ScriptedAdapter(
-        lambda p, n: ThrottledError("slow down") if p == b"20" and n == 1 else answer(), delay=0.02
-    )
+    caplog.set_level("DEBUG", logger="smoothapi")
     times = []
-    delivered = []
 
-    def needed():
+    def script(payload, attempt):
         times.append(time.monotonic())
-        return 60 - len(delivered)
+        return ThrottledError("slow down") if payload == b"20" and attempt == 1 else answer()
 
-    run(adapter, store, needed=needed, delivered=delivered, concurrency=8)
-    before, after = times[18] - times[0], times[-1] - times[-19]
-    assert after > 1.2 * before
+    run(ScriptedAdapter(script, delay=0.02), store, count=60, concurrency=8)
+    [said] = [m for m in caplog.messages if m.startswith("throttled")]
+    pace = float(said.split("per_second=")[1].split()[0])
+    assert times[-2] - times[-20] > 0.5 * 18 / pace  # the last may be the retry
 
 
 def test_a_stated_pace_is_kept(store):
