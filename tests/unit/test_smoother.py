@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -436,8 +437,16 @@ def test_a_plain_answer_of_an_earlier_model_is_asked_again():
 
 
 def test_an_outage_is_an_error_and_no_abstention():
-    adapter = ScriptedAdapter(lambda *_: PermanentError("unreadable"))
-    with smoother(adapter) as s, pytest.raises(TooManyFailuresError, match="unreadable") as caught:
+    def refuse(*_):
+        if adapter.sent > 15:  # slow, so that a busy machine sees the first ten before the last
+            time.sleep(0.3)
+        return PermanentError("unreadable")
+
+    adapter = ScriptedAdapter(refuse)
+    with (
+        smoother(adapter, concurrency=2) as s,
+        pytest.raises(TooManyFailuresError, match="unreadable") as caught,
+    ):
         s.certify(PHOTO)
     assert caught.value.queries == adapter.sent < 30
 
