@@ -6,8 +6,8 @@ A local HTTP service labels pictures and counts what it is sent. Four parts, eac
     faults    30% of calls fail, in turn by every fault below; the certificate must not change
     budget    4 processes of 64 threads against Budget(queries=1000): never more arrive
     overhead  throughput at 20 ms latency and concurrency 32 against the ideal and against a bare
-              client loop (same threads, adapter and service, no smoothapi), measured in turn; our
-              CPU per query beyond the bare loop's
+              loop (same threads, adapter and service, no smoothapi), measured in turn; our CPU per
+              query beyond the bare loop's. The dispatcher alone, then the whole of `certify`
 
     python benchmarks/chaos.py [kill|faults|budget|overhead ...] [--kills 200] [--rounds 50]
 
@@ -35,6 +35,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,6 +56,10 @@ from smoothapi import (
     ThrottledError,
     TransientError,
 )
+from smoothapi.dispatch import AnswerStore, Dispatcher, Job, SharedState
+from smoothapi.encode import Codec
+from smoothapi.image import load_image
+from smoothapi.noise import NoiseKey, noisy_variants
 
 FAULTS = (
     "429", "429 later", "500", "503", "reset", "timeout before", "timeout after", "half body",
@@ -244,14 +249,52 @@ def photo_of(seed):
     return np.random.default_rng(seed).integers(0, 256, PHOTO.shape, dtype=np.uint8)
 
 
-def bare(port, concurrency, count):
-    """Send `count` pictures through the adapter with nothing around it; return seconds and CPU."""
-    adapter, payload = HttpAdapter(port), PHOTO.tobytes()
+class WaitingAdapter(HttpAdapter):
+    """A service that takes its time and costs its client nothing."""
+
+    def __init__(self, latency):
+        super().__init__(0)
+        self.latency = latency
+
+    def ask(self, payloads):
+        time.sleep(self.latency)
+        return [Answer((Label("bus", 1.0),), "v1") for _ in payloads]
+
+
+def measured(work):
+    """Return seconds, and CPU seconds of this process."""
     before, began = cpu_seconds(), time.perf_counter()
-    with ThreadPoolExecutor(concurrency) as threads:
-        for _ in threads.map(lambda _: adapter.ask([payload]), range(count)):
-            pass
+    work()
     return time.perf_counter() - began, cpu_seconds() - before
+
+
+def bare(adapter, concurrency, count, make):
+    """Send `count` pictures through the adapter with nothing around it."""
+    with ThreadPoolExecutor(concurrency) as threads:
+        for _ in threads.map(lambda index: adapter.ask([make(index)]), range(count)):
+            pass
+
+
+def dispatched(adapter, concurrency, count, home):
+    """Send them through the dispatcher alone: budget, pace, leases, store, order of index."""
+    payload, left = PHOTO.tobytes(), [count]
+    store, state = AnswerStore(home / "answers"), SharedState(home / "ledger.db")
+    dispatcher = Dispatcher(
+        adapter, store, state, [Budget(queries=2 * count, name="all")], concurrency=concurrency
+    )
+    job = Job(
+        asked=lambda index: {"provider": "chaos", "image": "0" * 64, "index": index},
+        prepare=lambda lot: [lambda: payload] * len(lot),
+        needed=lambda: left[0],
+        batch=16,
+    )
+    with dispatcher.run(job) as run:
+        for _ in run:
+            left[0] -= 1
+    dispatcher.close()
+    assert len(store) == count
+    store.close()
+    state.close()
 
 
 def cpu_seconds():
@@ -314,8 +357,6 @@ def kill(kills):
 
 
 def stored_answers(home):
-    from smoothapi.dispatch import AnswerStore
-
     store = AnswerStore(home / "answers")
     try:
         return len(store)
@@ -363,42 +404,68 @@ def budget(rounds):
 
 
 def overhead():
-    concurrency, latency = 32, 0.02
+    concurrency, latency, count = 32, 0.02, 3000
     server = subprocess.Popen(
         [sys.executable, __file__, "serve", str(latency)], stdout=subprocess.PIPE, text=True
     )
     port = int(server.stdout.readline())
-    count = 2000
-    ideal = count * latency / concurrency
-    bares, ours = [], []  # (seconds, CPU seconds) of each turn
+    image, codec, key = load_image(PHOTO), Codec(), NoiseKey(bytes(range(32)))
+
+    def variant(index):
+        noisy_variants(image, 0.25, [index], key)
+        return codec.encode(PHOTO)
+
+    def raw(_):
+        return payload
+
+    def certified(home):
+        options = {"radius": "largest", "max_queries": count, "plain": False}
+        with smoother(port, home, concurrency=concurrency, **options) as s:
+            assert s.certify(PHOTO).attempts == count
+
+    payload = PHOTO.tobytes()
+    waiting, http = WaitingAdapter(latency), HttpAdapter(port)
+    rows = {
+        "a service that only waits": (
+            lambda _: bare(waiting, concurrency, count, raw),
+            lambda home: dispatched(waiting, concurrency, count, home),
+        ),
+        "HTTP": (
+            lambda _: bare(http, concurrency, count, raw),
+            lambda home: dispatched(http, concurrency, count, home),
+        ),
+        "HTTP, noise and PNG (certify)": (
+            lambda _: bare(http, concurrency, count, variant),
+            certified,
+        ),
+    }
+    ideal = concurrency / latency
+    print(
+        f"overhead  at {latency * 1e3:.0f} ms and concurrency {concurrency}, ideal {ideal:.0f} queries a second"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(3):
-            home = new_home(folder, str(number))
-            options = {"radius": "largest", "max_queries": count, "plain": False}
-            bares.append(bare(port, concurrency, count))
-            with smoother(port, home, concurrency=concurrency, **options) as s:
-                before, began = cpu_seconds(), time.perf_counter()
-                certificate = s.certify(PHOTO)
-                ours.append((time.perf_counter() - began, cpu_seconds() - before))
-                assert certificate.attempts == count
-        with smoother(port, home, concurrency=concurrency, **{**options, "max_queries": 1000}) as s:
-            began = time.perf_counter()
+        for name, both in rows.items():
+            times = [[], []]
+            for turn in range(5):
+                for times_of, work in zip(times, both, strict=True):
+                    home = new_home(folder, f"{len(times_of)}{turn}{name[:6]}{work is both[0]}")
+                    times_of.append(measured(partial(work, home)))
+            (bare_time, bare_cpu), (our_time, our_cpu) = (
+                [statistics.median(column) for column in zip(*of, strict=True)] for of in times
+            )
+            print(
+                f"          {name:30s} bare loop {count / bare_time / ideal:6.1%} of it, "
+                f"ours {count / our_time / ideal:6.1%}; CPU a query: bare {bare_cpu / count * 1e3:.2f} ms, "
+                f"{(our_cpu - bare_cpu) / count * 1e3:.2f} ms more for ours"
+            )
+        print("          bars: ours 95%, 1 ms")
+        home = new_home(folder, "stored")
+        options = {"radius": "largest", "max_queries": 1000, "plain": False}
+        with smoother(port, home, concurrency=concurrency, **options) as s:
+            s.certify(PHOTO)
+            seconds, _ = measured(lambda: s.certify(PHOTO))
             cached = s.certify(PHOTO)
-            seconds = time.perf_counter() - began
     server.kill()
-    (bare_time, bare_cpu), (our_time, our_cpu) = (
-        [statistics.median(column) for column in zip(*turns, strict=True)]
-        for turns in (bares, ours)
-    )
-    print(
-        f"overhead  queries a second at {latency * 1e3:.0f} ms and concurrency {concurrency}: ideal "
-        f"{count / ideal:.0f}, bare {count / bare_time:.0f}, ours {count / our_time:.0f}: "
-        f"{ideal / our_time:.1%} of the ideal (bar 95%), {bare_time / our_time:.1%} of the bare loop"
-    )
-    print(
-        f"          CPU a query: bare {bare_cpu / count * 1e3:.2f} ms, ours {our_cpu / count * 1e3:.2f} ms, "
-        f"so {(our_cpu - bare_cpu) / count * 1e3:.2f} ms of our own (bar 1)"
-    )
     print(
         f"          a stored certificate of {cached.total_votes} votes in {seconds:.2f} s, {cached.queries} sent (bar 0.5 s)"
     )

@@ -558,7 +558,10 @@ class Smoother:
             asked=asked,
             prepare=partial(self._prepare, image),
             needed=test.needed,
-            batch=min(max(self.adapter.limits.batch, _SMALLEST_LOT), _LARGEST_LOT),
+            batch=min(
+                max(self.adapter.limits.batch, self.settings.concurrency // 2, _SMALLEST_LOT),
+                _LARGEST_LOT,
+            ),
             refresh=self._refresh,
         )
         votes: list[str | None] = []
@@ -671,6 +674,11 @@ class Smoother:
             radius=wanted,
             delta=noise_delta(image.pixels.size, self.settings.sigma),
         )
+
+    def _lot(self) -> int:
+        """Return how many variants to prepare together: two lots for all requests in flight."""
+        wanted = max(self.adapter.limits.batch, self.settings.concurrency // 2)
+        return min(max(wanted, _SMALLEST_LOT), _LARGEST_LOT)
 
     def _prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
         key, denoiser, codec = self._key, self._denoiser, self._codec_for(image)

@@ -1,18 +1,18 @@
 """Variants out, answers back: what stands between money and noise."""
 
-from smoothapi.dispatch.answers import Answers, AnswerStore, answer_key
-from smoothapi.dispatch.budget import (
+from smoothapi.dispatch.answers import Answers, AnswerStore, Kept, answer_key
+from smoothapi.dispatch.budget import Budget
+from smoothapi.dispatch.contract import Adapter, Credentials, Limits, NeedsCredentials
+from smoothapi.dispatch.dispatcher import Dispatcher
+from smoothapi.dispatch.job import Delivery, Job, Totals
+from smoothapi.dispatch.ledger import (
     Account,
-    Budget,
     Ledger,
     Spent,
     accounts,
     release_abandoned,
     reset,
 )
-from smoothapi.dispatch.contract import Adapter, Credentials, Limits, NeedsCredentials
-from smoothapi.dispatch.dispatcher import Dispatcher, Run
-from smoothapi.dispatch.job import Delivery, Job, Totals
 from smoothapi.dispatch.price import Price
 from smoothapi.dispatch.recording import Named, Recorder, Replay, read_recording
 from smoothapi.dispatch.registry import (
@@ -22,6 +22,7 @@ from smoothapi.dispatch.registry import (
     providers,
 )
 from smoothapi.dispatch.retry import Retry, retry_after_seconds
+from smoothapi.dispatch.run import Run
 from smoothapi.dispatch.state import SharedState
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Delivery",
     "Dispatcher",
     "Job",
+    "Kept",
     "Ledger",
     "Limits",
     "Named",

@@ -15,7 +15,6 @@ import os
 import sqlite3
 import threading
 import time
-from collections import deque
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +25,7 @@ from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
@@ -77,12 +76,25 @@ def _text(value: object) -> str:
     return value
 
 
-@dataclass(slots=True)
-class _Write:
-    key: str
-    text: str
-    ended: bool = False
-    error: BaseException | None = None
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer to be kept.
+
+    Attributes:
+        asked: all that decided it, ready for JSON; its key is made of this.
+        outcome: what was answered.
+        payload: SHA-256 of the bytes that were sent, "" if that is not known.
+        key: `answer_key(asked)`, where it is at hand.
+    """
+
+    asked: Mapping[str, object]
+    outcome: Answer | PermanentError
+    payload: str = ""
+    key: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Return what the store holds of it."""
+        return answer_row(self.asked, self.outcome, self.payload)
 
 
 class Answers(Protocol):
@@ -91,13 +103,8 @@ class Answers(Protocol):
     def get(self, key: str) -> Answer | PermanentError | None:
         """Return what was answered for `key`, or None if it was never asked."""
 
-    def put(
-        self,
-        asked: Mapping[str, object],
-        outcome: Answer | PermanentError,
-        payload: bytes | None = None,
-    ) -> None:
-        """Keep what was answered to what was asked, and to which bytes."""
+    def put(self, *answers: Kept) -> None:
+        """Keep answers: all of them, or none."""
 
     def give_up(self, asked: Mapping[str, object], why: str) -> None:
         """Take note that a variant was given up after its retries."""
@@ -120,7 +127,6 @@ class AnswerStore:
         """
         self.directory = directory
         self._writing = threading.RLock()
-        self._pending: deque[_Write] = deque()
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.name == "posix":
@@ -177,56 +183,37 @@ class AnswerStore:
                 self._cache = _open_afresh(self.directory)
                 self._opened = self._file()
 
-    def put(
-        self,
-        asked: Mapping[str, object],
-        outcome: Answer | PermanentError,
-        payload: bytes | None = None,
-    ) -> None:
-        """Write what was answered to what was asked; it is on disk when this returns.
+    def put(self, *answers: Kept) -> None:
+        """Write answers in one transaction; they are on disk when this returns.
 
-        What was asked is kept beside the answer, so that an export says what it holds; of the
-        payload that was sent, its SHA-256.
+        What was asked is kept beside each, so that an export says what it holds.
 
         Raises:
-            StoreError: it could not be written (the disk is full, say).
+            StoreError: they could not be written (the disk is full, say); none of them was.
         """
-        self._write(answer_row(asked, outcome, payload))
+        self._write([(kept.key or answer_key(kept.asked), kept.row()) for kept in answers])
 
     def give_up(self, asked: Mapping[str, object], why: str) -> None:
         """Do nothing: a variant that was given up after its retries is asked again next time."""
 
-    def _write(self, row: Mapping[str, Any]) -> None:
-        write = _Write(answer_key(row["asked"]), json.dumps(row, separators=(",", ":")))
-        self._pending.append(write)
-        # Whoever gets the lock writes for all that wait for it, in one transaction.
-        with self._writing:
-            if not write.ended:
-                self._write_pending()
-        if write.error is not None:
-            raise StoreError(
-                f"An answer could not be stored in {str(self.directory)!r}: {write.error}. The "
-                "run stops rather than pay for answers that cannot be kept."
-            ) from write.error
-
-    def _write_pending(self) -> None:
-        writes = [self._pending.popleft() for _ in range(len(self._pending))]
-        error: BaseException | None = None
+    def _write(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        texts = [(key, json.dumps(row, separators=(",", ":"))) for key, row in rows]
         try:
-            try:
-                self._store(writes)
-            except sqlite3.DatabaseError as caught:
-                if not _is_damage(caught):
-                    raise
-                self._replace(self._cache)
-                self._store(writes)
-        except BaseException as caught:  # whatever it was, nobody's answer is stored
-            error = caught
-            if not isinstance(caught, Exception):
-                raise
-        finally:
-            for write in writes:
-                write.ended, write.error = True, error
+            with self._writing:
+                try:
+                    self._store(texts)
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    self._replace(self._cache)
+                    self._store(texts)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"An answer could not be stored in {str(self.directory)!r}: {error}. The "
+                "run stops rather than pay for answers that cannot be kept."
+            ) from error
 
     def _file(self) -> tuple[int, int]:
         facts = (self.directory / "cache.db").stat()
@@ -245,15 +232,15 @@ class AnswerStore:
         self._cache = _open(self.directory)
         self._opened = self._file()
 
-    def _store(self, writes: list[_Write]) -> None:
+    def _store(self, texts: Sequence[tuple[str, str]]) -> None:
         """Write all in one transaction."""
         self._follow()
         end = time.monotonic() + _PATIENCE
         while True:
             try:
                 with self._cache.transact():
-                    for write in writes:
-                        self._cache.set(write.key, write.text)
+                    for key, text in texts:
+                        self._cache.set(key, text)
             except diskcache.Timeout as timeout:
                 # It calls every error so; asked to retry, it would do so for ever.
                 error = timeout.__context__
@@ -295,14 +282,13 @@ class AnswerStore:
             asked = row["asked"]  # type: ignore[index]
             outcome = outcome_of(row)
             key = answer_key(asked)
-            payload = row.get("payload")  # type: ignore[attr-defined]
+            payload = str(row.get("payload", ""))  # type: ignore[attr-defined]
             gave_up = "gave_up" in row  # type: ignore[operator]
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
         if gave_up or self.get(key) is not None:
             return False
-        clean = answer_row(asked, outcome)
-        self._write(clean if payload is None else {**clean, "payload": str(payload)})
+        self.put(Kept(asked, outcome, payload, key))
         return True
 
     def bytes(self) -> int:
@@ -324,7 +310,7 @@ class AnswerStore:
 def answer_row(
     asked: Mapping[str, object],
     outcome: Answer | PermanentError,
-    payload: bytes | None = None,
+    payload: str = "",
     *,
     gave_up: bool = False,
 ) -> dict[str, Any]:
@@ -334,8 +320,8 @@ def answer_row(
         row["answer"] = outcome.to_dict()
     else:
         row["gave_up" if gave_up else "failed"] = str(outcome)
-    if payload is not None:
-        row["payload"] = hashlib.sha256(payload).hexdigest()
+    if payload:
+        row["payload"] = payload
     return row
 
 

@@ -11,12 +11,12 @@ Events: stored, paced, reserved, attempt, settled, retry, throttled, breaker, sp
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 log = logging.getLogger("smoothapi")
 
@@ -38,19 +38,26 @@ def emit(event: str, **fields: str | float | bool) -> None:
         dollars.add(float(fields.get("dollars", 0.0)), of)
 
 
-@contextmanager
-def attempt_span(provider: str, pictures: int) -> Iterator[None]:
-    """Wrap one attempt in a span, where there is a tracer."""
+def attempt_span(provider: str, pictures: int) -> AbstractContextManager[object]:
+    """Return a context for one attempt: a span, where somebody collects spans."""
     tracer = _tracer()
-    if tracer is None:
-        context: Any = nullcontext()
-    else:
-        context = tracer.start_as_current_span(
-            "smoothapi.attempt",
-            attributes={"smoothapi.provider": provider, "smoothapi.pictures": pictures},
-        )
-    with context:
-        yield
+    if tracer is None or _nobody_traces():
+        return _NO_SPAN
+    span: AbstractContextManager[object] = tracer.start_as_current_span(
+        "smoothapi.attempt",
+        attributes={"smoothapi.provider": provider, "smoothapi.pictures": pictures},
+    )
+    return span
+
+
+_NO_SPAN = nullcontext()
+
+
+def _nobody_traces() -> bool:
+    """Whether OpenTelemetry's API is installed and no SDK set up (yet): spans would be no-ops."""
+    from opentelemetry import trace  # noqa: PLC0415
+
+    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
@@ -68,6 +69,44 @@ class Totals:
         """Note on an error what had been sent when it ended the run."""
         error.queries, error.cost = self.attempts, float(self.dollars)
         error.retries, error.waited = self.retries, self.waited
+
+
+class Meter:
+    """Counts for one run, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent: set[int] = set()
+        self._attempts = self._cached = self._failed = 0
+        self._waited = 0.0
+        self._dollars = Decimal(0)
+
+    @property
+    def totals(self) -> Totals:
+        """The counts so far."""
+        with self._lock:
+            return Totals(
+                queries=len(self._sent),
+                attempts=self._attempts,
+                cached=self._cached,
+                failed=self._failed,
+                waited=self._waited,
+                dollars=self._dollars,
+            )
+
+    def count(self, *, cached: int = 0, failed: int = 0, waited: float = 0.0) -> None:
+        """Add what is not an attempt."""
+        with self._lock:
+            self._cached += cached
+            self._failed += failed
+            self._waited += waited
+
+    def attempt(self, indices: Sequence[int], dollars: Decimal) -> None:
+        """Add an attempt to send the variants `indices` in one request."""
+        with self._lock:
+            self._sent.update(indices)
+            self._attempts += len(indices)
+            self._dollars += dollars
 
 
 @dataclass(frozen=True, slots=True)

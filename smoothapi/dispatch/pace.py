@@ -130,9 +130,16 @@ class Pace:
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """One request through all its attempts, so that a bad picture is not taken for an outage."""
+    """One request through all its attempts, so that a bad picture is not taken for an outage.
 
-    answered: int | None = None  # what had been answered, to anyone, when it first failed
+    Attributes:
+        witness: whether its failures say anything of the service; not where all its variants were
+            given up before.
+        answered: what had been answered, to anyone, when it first failed.
+    """
+
+    witness: bool = True
+    answered: int | None = None
 
 
 class Breaker:
@@ -235,7 +242,7 @@ class Breaker:
         with self._changed:
             if caller.answered is None:
                 caller.answered = self._answered
-            if self._opened is None and caller.answered != self._answered:
+            if self._opened is None and (caller.answered != self._answered or not caller.witness):
                 return
             self._in_a_row += 1
             self._failing.add(caller)

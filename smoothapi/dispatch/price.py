@@ -70,5 +70,6 @@ class Price:
             high = already + pictures
             if index + 1 < len(bounds):
                 high = min(high, bounds[index + 1])
-            total += price * max(0, high - low)
+            if high > low:
+                total += price * (high - low)
         return total / 1000

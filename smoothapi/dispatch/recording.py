@@ -31,7 +31,7 @@ from smoothapi.errors import FatalError, PermanentError, SmoothAPIError, StoreEr
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from smoothapi.dispatch.answers import Answers
+    from smoothapi.dispatch.answers import Answers, Kept
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"
@@ -174,15 +174,11 @@ class Recorder:
             self._record(key, self._store.row(key))
         return outcome
 
-    def put(
-        self,
-        asked: Mapping[str, object],
-        outcome: Answer | PermanentError,
-        payload: bytes | None = None,
-    ) -> None:
-        """Store an answer, then record it."""
-        self._store.put(asked, outcome, payload)
-        self._record(answer_key(asked), answer_row(asked, outcome, payload))
+    def put(self, *answers: Kept) -> None:
+        """Store answers, then record them."""
+        self._store.put(*answers)
+        for kept in answers:
+            self._record(kept.key or answer_key(kept.asked), kept.row())
 
     def give_up(self, asked: Mapping[str, object], why: str) -> None:
         """Record that nothing was answered: a vote of this run, though not of later ones."""
@@ -354,14 +350,9 @@ class Replay:
         """Return an answer with what was asked."""
         return self._rows[key]
 
-    def put(
-        self,
-        asked: Mapping[str, object],
-        outcome: Answer | PermanentError,
-        payload: bytes | None = None,
-    ) -> None:
+    def put(self, *answers: Kept) -> None:
         """Refuse: nothing is asked, so nothing is answered."""
-        del asked, outcome, payload
+        del answers
         raise StoreError("A replay keeps no answers.")
 
     def give_up(self, asked: Mapping[str, object], why: str) -> None:

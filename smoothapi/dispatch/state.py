@@ -48,7 +48,9 @@ CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT N
 """
 _FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
 
-_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES)
+_SUSPECTS = "CREATE TABLE suspects (key TEXT PRIMARY KEY, at REAL NOT NULL);"
+
+_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS)
 """Step n leads from schema n to n + 1; a new file has schema 0. Steps are added, never changed. All
 that are missing are made in one transaction."""
 
@@ -232,10 +234,16 @@ class Leases:
                 "DELETE FROM leases WHERE until <= ? OR until > ?",
                 (now, now + 2.0 * self._seconds),
             )
+            marks = ",".join("?" * len(keys))
+            owners = dict(
+                database.execute(
+                    f"SELECT key, owner FROM leases WHERE key IN ({marks})",  # noqa: S608
+                    list(keys),
+                )
+            )
             for key in keys:
-                row = database.execute("SELECT owner FROM leases WHERE key = ?", (key,)).fetchone()
-                held = row is not None and row[0] != self._owner
-                if not held or owner_is_dead(row[0].rpartition(":")[0]):
+                holder = owners.get(key, self._owner)
+                if holder == self._owner or owner_is_dead(holder.rpartition(":")[0]):
                     taken.add(key)
             database.executemany(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
@@ -262,3 +270,31 @@ class Leases:
                 "DELETE FROM leases WHERE key = ? AND owner = ?",
                 [(key, self._owner) for key in keys],
             )
+
+
+class Suspects:
+    """Variants that were given up after their retries, while others were answered.
+
+    They are asked again by the next run. Where only such are left, that all fail says nothing of
+    the service: see `Breaker`.
+    """
+
+    def __init__(self, state: SharedState, seconds: float = 30 * 86_400.0) -> None:
+        self._state = state
+        self._seconds = seconds
+
+    def add(self, key: str) -> None:
+        """Note a variant, and forget what is long past."""
+        now = time.time()
+        with self._state.transaction() as database:
+            database.execute("DELETE FROM suspects WHERE at < ?", (now - self._seconds,))
+            database.execute("INSERT OR REPLACE INTO suspects VALUES (?, ?)", (key, now))
+
+    def among(self, keys: Sequence[str]) -> set[str]:
+        """Return those of `keys` that were given up."""
+        if not keys:
+            return set()
+        marks = ",".join("?" * len(keys))
+        with self._state.transaction() as database:
+            rows = database.execute(f"SELECT key FROM suspects WHERE key IN ({marks})", keys)  # noqa: S608
+            return {key for (key,) in rows}

@@ -115,3 +115,30 @@ def test_probes_are_made_in_turn():
         thread.join(20.0)
     assert sorted(turns) == list("aaabbb")
     assert "".join(turns) not in ("aaabbb", "bbbaaa")
+
+
+def test_variants_that_an_earlier_run_gave_up_are_no_outage_when_they_alone_are_left(store):
+    def broken(payload, attempt):
+        return TransientError("dead") if payload in (b"3", b"17", b"29") else answer()
+
+    quick = Retry(attempts=4, base=0.001, cap=0.002, deadline=1.0)
+    first, _ = run(ScriptedAdapter(broken), store, count=40, retry=quick)
+    again = ScriptedAdapter(broken)
+    second, totals = run(again, store, count=40, retry=quick)
+    assert labels(second) == labels(first)
+    assert labels(second).count(None) == 3
+    assert again.attempts == {b"3": 4, b"17": 4, b"29": 4}
+    assert totals.cached == 37
+
+
+def test_one_that_was_given_up_before_and_is_answered_now_is_a_vote(store):
+    quick = Retry(attempts=2, base=0.001, cap=0.002, deadline=1.0)
+    run(
+        ScriptedAdapter(lambda p, _: TransientError("dead") if p == b"3" else answer()),
+        store,
+        count=20,
+        retry=quick,
+    )
+    second, totals = run(ScriptedAdapter(), store, count=20, retry=quick)
+    assert labels(second) == ["bus"] * 20
+    assert (totals.queries, totals.cached) == (1, 19)

@@ -337,3 +337,76 @@ def test_a_new_day_is_not_paid_from_yesterdays_reservation(state):
         book.reserve(1)
     book.close()
     assert [account.queries for account in accounts(state)] == [1, 5000]
+
+
+def test_the_next_block_is_set_aside_before_the_last_is_used_up(state, monkeypatch):
+    book = Ledger(state, [Budget(queries=100_000, name="x")], "a", DOLLAR)
+    book.reserve(1)
+    [before] = accounts(state)
+    for _ in range(before.queries // 2):
+        book.reserve(1)
+    [ahead] = accounts(state)
+    assert ahead.queries == 2 * before.queries
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "transaction", None)  # no disk is waited for
+        for _ in range(before.queries // 2):
+            book.reserve(1)
+
+
+def test_what_was_given_back_is_not_given_back_again(state, monkeypatch):
+    """Ctrl-C may come between the transaction and the note that it was made."""
+    book = Ledger(state, [Budget(queries=100_000, dollars=100, name="x")], "a", DOLLAR)
+    for _ in range(3):
+        book.settle(book.reserve(1), 1)
+    book.reserve(2)  # under way
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(book, "_strike_off", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        book.rest()
+    for _ in range(3):
+        book.rest()
+    [account] = accounts(state)
+    assert (account.queries, account.dollars, account.reserved) == (5, Decimal("0.005"), 5)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["reserve", "many", "settle", "release", "rest", "other", "day"]),
+        max_size=60,
+    ),
+    st.integers(1, 400) | st.integers(2_000, 5_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_account_is_what_was_sent_or_may_be(tmp_path_factory, steps, limit):
+    """Of two ledgers that share a budget for a month, in any order of events."""
+    state = SharedState(tmp_path_factory.mktemp("ledger") / "l.db")
+    now = [1_700_000_000.0]
+    budget = Budget(queries=limit, per="month", name="x")
+    books = [Ledger(state, [budget], "a", DOLLAR, clock=lambda: now[0]) for _ in range(2)]
+    mine, under_way = 0, []
+    for step in steps:
+        book = books[step == "other"]
+        if step in ("reserve", "many", "other"):
+            many = 7 if step == "many" else 1
+            try:
+                under_way.append((book, book.reserve(many), many))
+                mine += many
+            except BudgetExceededError:
+                assert mine + many > limit - 2 * 2 * limit // 64 - 2
+        elif step == "day":
+            now[0] += 86_400.0 * (time.gmtime(now[0] + 86_400.0).tm_mon == 11)
+        elif step == "rest":
+            book.rest()
+        elif under_way:
+            of, reservation, many = under_way.pop(0)
+            if step == "settle":
+                of.settle(reservation, many)
+            else:
+                of.release(reservation, many)
+                mine -= many
+        assert mine <= limit
+        assert mine <= sum(account.queries for account in accounts(state)) <= limit
+    for book in books:
+        book.rest()
+    assert sum(account.queries for account in accounts(state)) == mine
+    assert sum(account.reserved for account in accounts(state)) <= mine
+    state.close()

@@ -339,7 +339,7 @@ def test_an_adapter_that_returns_too_few_answers_is_told_so(store):
 
 
 def test_a_full_disk_stops_the_run_before_more_is_bought(store, monkeypatch):
-    def full(asked, outcome, payload):
+    def full(*_):
         raise StoreError("disk full")
 
     monkeypatch.setattr(store, "put", full)

@@ -45,6 +45,7 @@ def telemetry(monkeypatch):
     from opentelemetry import trace as trace_api
 
     monkeypatch.setattr(trace_api, "get_tracer", tracing.get_tracer)
+    monkeypatch.setattr(trace_api, "get_tracer_provider", lambda: tracing)
     monkeypatch.setattr(metrics_api, "get_meter", metering.get_meter)
     events._tracer.cache_clear()
     events._counters.cache_clear()

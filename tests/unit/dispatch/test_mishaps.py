@@ -17,6 +17,7 @@ from smoothapi.dispatch import (
     Budget,
     Dispatcher,
     Job,
+    Kept,
     Ledger,
     Limits,
     Price,
@@ -218,7 +219,7 @@ def test_two_limits_on_one_account_count_once(state):
 
 def test_a_reset_in_mid_run_gives_nothing_to_the_new_account(state):
     book = Ledger(state, [Budget(queries=5000, name="x")], "a", DOLLAR)
-    book.settle(book.reserve(1), 1)  # sets 16 aside
+    book.settle(book.reserve(1), 1)  # sets several aside
     reset(state, "x")
     other = Ledger(state, [Budget(queries=5, name="x")], "a", DOLLAR)
     for _ in range(5):
@@ -232,7 +233,7 @@ def test_a_failed_write_keeps_what_is_to_be_given_back(state, monkeypatch):
     book.settle(book.reserve(1), 1)
     with monkeypatch.context() as patch, pytest.raises(StoreError):
         patch.setattr(
-            "smoothapi.dispatch.budget._give_back",
+            "smoothapi.dispatch.ledger._reduce",
             lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("disk full")),
         )
         book.rest()
@@ -247,10 +248,10 @@ def test_odd_amounts_are_refused_in_words(text):
 
 
 def test_what_is_bought_after_the_files_were_deleted_is_kept_all_the_same(store):
-    store.put({"n": 0}, answer())
+    store.put(Kept({"n": 0}, answer()))
     for file in store.directory.glob("cache.db*"):
         file.unlink()
-    store.put({"n": 1}, answer())
+    store.put(Kept({"n": 1}, answer()))
     other = AnswerStore(store.directory)
     assert other.get(answer_key({"n": 1})) == answer()
     other.close()
@@ -258,18 +259,18 @@ def test_what_is_bought_after_the_files_were_deleted_is_kept_all_the_same(store)
 
 def test_a_store_that_cannot_be_written_says_so_and_does_not_spin(store, monkeypatch):
     """diskcache, asked to retry, would try a read-only database for ever."""
-    store.put({"n": 0}, answer())
+    store.put(Kept({"n": 0}, answer()))
     store._cache._con.execute("PRAGMA query_only = 1")
     began = time.monotonic()
     with pytest.raises(StoreError, match="readonly"):
-        store.put({"n": 1}, answer())
+        store.put(Kept({"n": 1}, answer()))
     assert time.monotonic() - began < 30.0
 
 
 def test_of_a_damaged_store_what_can_be_read_is_kept(tmp_path):
     store = AnswerStore(tmp_path)
     for number in range(300):
-        store.put({"n": number}, answer("x" * 200))
+        store.put(Kept({"n": number}, answer("x" * 200)))
     store.close()
     file = tmp_path / "cache.db"
     data = bytearray(file.read_bytes())
@@ -278,7 +279,7 @@ def test_of_a_damaged_store_what_can_be_read_is_kept(tmp_path):
     store = AnswerStore(tmp_path)
     found = sum(store.get(answer_key({"n": n})) is not None for n in range(300))
     assert list(tmp_path.glob("damaged-*.db")) or found == 300
-    store.put({"n": 1000}, answer())
+    store.put(Kept({"n": 1000}, answer()))
     assert store.get(answer_key({"n": 1000})) == answer()
     store.close()
 
@@ -302,14 +303,14 @@ def test_an_older_ledger_is_brought_up_to_date(tmp_path):
 
 
 def test_older_answers_are_brought_up_to_date_and_newer_ones_refused(store, monkeypatch):
-    store.put({"n": 0}, answer())
+    store.put(Kept({"n": 0}, answer()))
     monkeypatch.setattr(
         answers, "_STEPS", (lambda row: {**row, "answer": {**row["answer"]}, "two": 2},)
     )
     key = answer_key({"n": 0})
     assert store.get(key) == answer()
     assert (store.row(key)["schema"], store.row(key)["two"]) == (2, 2)
-    store.put({"n": 1}, answer())
+    store.put(Kept({"n": 1}, answer()))
     monkeypatch.undo()
     with pytest.raises(StoreError, match="later smoothapi"):
         store.get(answer_key({"n": 1}))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from smoothapi import Answer, Label, Presence, Retry, Smoother
 from smoothapi.cli import run
-from smoothapi.dispatch import Limits, Recorder, Replay, read_recording
+from smoothapi.dispatch import Kept, Limits, Recorder, Replay, read_recording
 from smoothapi.dispatch.answers import AnswerStore, answer_key
 from smoothapi.encode import Codec
 from smoothapi.errors import PermanentError, StoreError, TransientError, UsageError
@@ -283,7 +283,7 @@ def test_what_was_given_up_is_not_imported(file, tmp_path, capsys):
     recorder = Recorder(store, file)
     asked = {"provider": "x", "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
     recorder.give_up({**asked, "index": 0}, "busy")
-    recorder.put({**asked, "index": 1}, answer(), b"payload")
+    recorder.put(Kept({**asked, "index": 1}, answer(), hashlib.sha256(b"payload").hexdigest()))
     recorder.close()
     store.close()
     assert run(["cache", "--home", str(tmp_path / "new"), "import", str(file)]) == 0
@@ -412,14 +412,14 @@ WRITER = """
 import sys
 from pathlib import Path
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import AnswerStore, Recorder
+from smoothapi.dispatch import AnswerStore, Kept, Recorder
 name, file = sys.argv[1:]
 store = AnswerStore(Path(name))
 recorder = Recorder(store, file)
 asked = {"provider": name, "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
 print("go", flush=True)
 for index in range(100_000 if name == "killed" else 300):
-    recorder.put({**asked, "index": index}, Answer((Label("x" * 3000, 0.5),)), b"p")
+    recorder.put(Kept({**asked, "index": index}, Answer((Label("x" * 3000, 0.5),))))
     if index % 50 == 0:
         print(index, flush=True)
 """
@@ -455,7 +455,7 @@ def test_a_full_disk_stops_the_run_and_the_answer_is_in_the_store(file, tmp_path
     store = AnswerStore(tmp_path / "store")
     recorder = Recorder(store, file)
     asked = {"provider": "x", "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
-    recorder.put({**asked, "index": 0}, answer(), b"")
+    recorder.put(Kept({**asked, "index": 0}, answer()))
     real = os.write
 
     def nearly_full(descriptor, data):
@@ -467,10 +467,10 @@ def test_a_full_disk_stops_the_run_and_the_answer_is_in_the_store(file, tmp_path
 
     monkeypatch.setattr(os, "write", nearly_full)
     with pytest.raises(StoreError, match="No space left"):
-        recorder.put({**asked, "index": 1}, answer(), b"")
+        recorder.put(Kept({**asked, "index": 1}, answer()))
     monkeypatch.setattr(os, "write", real)
     assert store.get(answer_key({**asked, "index": 1})) == answer()
-    recorder.put({**asked, "index": 2}, answer(), b"")
+    recorder.put(Kept({**asked, "index": 2}, answer()))
     recorder.close()
     store.close()
     assert [row["asked"]["index"] for row in rows(file)] == [0, 2]
@@ -486,7 +486,7 @@ def test_odd_labels_survive(file, tmp_path):
     store = AnswerStore(tmp_path / "store")
     recorder = Recorder(store, file)
     asked = {"provider": "x", "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
-    recorder.put(asked, Answer((Label(odd, 0.5),)), b"")
+    recorder.put(Kept(asked, Answer((Label(odd, 0.5),))))
     recorder.close()
     store.close()
     [(_, outcome)] = read_recording(file)

@@ -1,0 +1,373 @@
+"""One job under way: variants out, answers back in order of index.
+
+A variant is looked up in the store; if it is missing there it is leased, prepared with others in
+a lot, sent by a `Sender`, and its answer is on disk before it is handed on. Never more variants
+are out than could still be needed (the job's `needed()`), so no answer is bought that could not
+have counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from smoothapi.answer import Answer
+from smoothapi.dispatch.answers import Kept, answer_key
+from smoothapi.dispatch.events import emit
+from smoothapi.dispatch.job import Delivery, Job, Meter, Totals
+from smoothapi.dispatch.sending import Sender
+from smoothapi.dispatch.state import Leases, Suspects
+from smoothapi.errors import (
+    PermanentError,
+    SmoothAPIError,
+    StoreError,
+    TooManyFailuresError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from smoothapi.dispatch.dispatcher import Dispatcher
+    from smoothapi.dispatch.job import Encode
+
+    _Preparing: TypeAlias = "Future[Sequence[Encode]]"
+    # What makes a run go on: a variant ended, a lot is ready, something failed, or a nudge.
+    _News: TypeAlias = "Delivery | _Preparing | BaseException | None"
+
+_log = logging.getLogger("smoothapi")
+
+CLOSED = (
+    "This Smoother was closed. What was under way was awaited and its answers are kept: the same "
+    "call with another Smoother continues where this one ended."
+)
+
+# A share says nothing about a handful of votes.
+_FEWEST_TO_JUDGE = 10
+_ALWAYS_ALLOWED = 2
+
+_LOTS_AT_ONCE = 2
+_LOOK_AGAIN = 0.05  # seconds until it is looked again what another process is asking for
+_RENEW = 30.0  # seconds after which leases are renewed
+_DROP_AT_ONCE = 16
+
+
+class Run:
+    """One job under way: an iterator of deliveries in order of index.
+
+    However it ends (all delivered, closed early, an error, Ctrl-C), requests under way are
+    awaited and their answers stored, and nothing more is sent.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, job: Job) -> None:
+        self._dispatcher = dispatcher
+        self._job = job
+        self._meter = Meter()
+        self._stop = threading.Event()
+        self._known_to_fail: set[int] = set()
+        self._sender = Sender(dispatcher, self._stop, self._meter, self, self._known_to_fail)
+        # Room for what is sent, what is prepared, and what waits for its turn.
+        self._window = 4 * (job.batch + dispatcher.threads * self._sender.batch)
+        # Where each variant is: looked up to _ahead; missing, preparing, ready, sending, ended.
+        self._ahead = 0
+        self._misses: deque[int] = deque()
+        self._preparing: dict[_Preparing, list[int]] = {}
+        self._ready: deque[tuple[int, Encode]] = deque()
+        self._sending: set[Future[None]] = set()
+        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self._ended: dict[int, Delivery] = {}
+        self._delivered = 0
+        self._last_error = ""
+        # Leases on those between missing and ended, and those to be given back.
+        # Of a run, not of the dispatcher: threads that share one do not buy twice either.
+        self._leases = Leases(dispatcher.state)
+        self._suspects = Suspects(dispatcher.state)
+        self._held: dict[int, str] = {}
+        self._keys: dict[int, str] = {}
+        self._finished: list[str] = []
+        self._renewed = time.monotonic()
+        self._deliveries = self._deliver()
+
+    @property
+    def totals(self) -> Totals:
+        """What this run has sent and received so far."""
+        return self._meter.totals
+
+    def stop(self) -> None:
+        """Send nothing more; what is under way is awaited by whoever iterates."""
+        self._stop.set()
+        self._news.put(None)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return self._deliveries
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._deliveries.close()
+
+    def _deliver(self) -> Generator[Delivery]:  # closing it runs its finally
+        turn = 0
+        try:
+            while (needed := self._job.needed()) > 0:
+                if self._dispatcher.closed.is_set():
+                    raise UsageError(CLOSED)
+                self._look_up(min(turn + needed, turn + self._window))
+                if turn not in self._ended:
+                    self._start_work()
+                    if turn not in self._ended:  # starting may find what another process bought
+                        self._await_work()
+                    continue
+                delivery = self._ended.pop(turn)
+                turn += 1
+                self._judge(delivery, turn)
+                yield delivery
+        except (SmoothAPIError, RuntimeError) as error:
+            self._halt()  # what is under way still counts
+            ended = error
+            if self._dispatcher.closed.is_set():  # by another thread, at whatever line
+                ended = UsageError(CLOSED)
+            if isinstance(ended, SmoothAPIError):
+                self.totals.tell(ended)
+            if ended is not error:
+                raise ended from error
+            raise
+        finally:
+            self._halt()
+            self._say_how_it_ended()
+
+    # Before it is sent
+
+    def _look_up(self, end: int) -> None:
+        """Look for the answers of all variants up to `end` in the store."""
+        for index in range(self._ahead, end):
+            if not self._take_stored(index):
+                self._misses.append(index)
+        self._ahead = max(self._ahead, end)
+
+    def _start_work(self) -> None:
+        """Begin to prepare and to send what may be."""
+        dispatcher, job = self._dispatcher, self._job
+        # Something for every request lies ready or is being made: a second lot is begun while the
+        # first waits for its turn at the denoiser.
+        enough = max(job.batch, dispatcher.concurrency)
+        while self._misses and len(self._preparing) < _LOTS_AT_ONCE:
+            if len(self._ready) + sum(map(len, self._preparing.values())) >= enough:
+                break
+            lot = self._lease_lot()
+            if not lot:
+                break
+            preparing = dispatcher.preparer.submit(job.prepare, lot)
+            self._preparing[preparing] = lot
+            preparing.add_done_callback(self._news.put)
+        while self._ready and len(self._sending) < dispatcher.threads:
+            many = min(len(self._ready), self._sender.batch)
+            group = [self._ready.popleft() for _ in range(many)]
+            sending = dispatcher.senders.submit(self._sender.send, group)
+            self._sending.add(sending)
+            sending.add_done_callback(self._sent)
+
+    def _key(self, index: int) -> str:
+        key = self._keys.get(index)
+        if key is None:
+            key = self._keys[index] = answer_key(self._job.asked(index))
+        return key
+
+    def _take_stored(self, index: int) -> bool:
+        """Take the answer of a variant from the store, if it is there."""
+        if self._job.refresh:
+            return False
+        stored = self._dispatcher.store.get(self._key(index))
+        if stored is None:
+            return False
+        self._meter.count(cached=1)
+        emit("stored", provider=self._dispatcher.adapter.name, index=index)
+        self._ended[index] = _delivery(index, stored, cached=True)
+        return True
+
+    def _lease_lot(self) -> list[int]:
+        """Return the next variants that no other process is asking for, leased to this run."""
+        lot = [self._misses.popleft() for _ in range(min(self._job.batch, len(self._misses)))]
+        keys = {index: self._key(index) for index in lot}
+        taken = self._leases.take(list(keys.values()))
+        ours: list[int] = []
+        for index in reversed(lot):
+            # Another may have bought it since it was looked up, before or after the lease.
+            if self._take_stored(index):
+                if keys[index] in taken:
+                    self._finished.append(keys[index])
+            elif keys[index] in taken:
+                self._held[index] = keys[index]
+                ours.append(index)
+            else:
+                self._misses.appendleft(index)
+        suspects = self._suspects.among([keys[index] for index in ours])
+        self._known_to_fail.update(index for index in ours if keys[index] in suspects)
+        return ours[::-1]
+
+    # After it was sent; the first three are called in other threads
+
+    def answered(self, index: int, outcome: Answer | PermanentError, payload: bytes) -> None:
+        """Keep what was answered; once it is on disk, it is news."""
+        digest = hashlib.sha256(payload).hexdigest()
+        kept = Kept(self._job.asked(index), outcome, digest, self._keys[index])
+        self._dispatcher.keeper.keep(kept, partial(self._kept, _delivery(index, outcome)))
+
+    def given_up(self, index: int, why: str) -> None:
+        """Note that a variant used up its attempts: a vote of this run, asked again by the next."""
+        self._suspects.add(self._keys[index])
+        self._dispatcher.store.give_up(self._job.asked(index), why)
+        self._news.put(Delivery(index, None, error=why))
+
+    def _kept(self, delivery: Delivery, error: BaseException | None) -> None:
+        if error is not None:
+            self._stop.set()  # at once: no answer is bought that cannot be kept
+        self._news.put(delivery if error is None else error)
+
+    def _sent(self, sending: Future[None]) -> None:
+        self._sending.discard(sending)
+        if sending.cancelled():
+            return
+        error = sending.exception()
+        if error is not None or self._stop.is_set():  # else its answers tell
+            self._news.put(error)
+
+    def _await_work(self) -> None:
+        """Wait until something is done, or there is reason to look again."""
+        if not (self._preparing or self._sending or self._held):
+            # All that is missing is being asked for by another process.
+            self._stop.wait(_LOOK_AGAIN)
+            return
+        contested = self._misses and not self._preparing
+        with suppress(queue.Empty):
+            self._take(self._news.get(timeout=_LOOK_AGAIN if contested else _RENEW))
+            while True:
+                self._take(self._news.get_nowait())
+        self._mind_leases()
+
+    def _take(self, news: _News) -> None:
+        if isinstance(news, BaseException):
+            raise news
+        if isinstance(news, Delivery):
+            self._ended[news.index] = news
+            self._finished.append(self._held.pop(news.index))
+        elif news is not None:
+            lot = self._preparing.pop(news)
+            self._ready.extend(zip(lot, news.result(), strict=True))
+
+    def _mind_leases(self) -> None:
+        """Give back the leases of variants that have ended, many at once; renew the others."""
+        if len(self._finished) >= _DROP_AT_ONCE:
+            self._leases.drop(self._finished)
+            self._finished.clear()
+        if self._held and time.monotonic() - self._renewed > _RENEW:
+            self._leases.renew(self._held.values())
+            self._renewed = time.monotonic()
+
+    def _judge(self, delivery: Delivery, delivered: int) -> None:
+        """Stop a run whose votes are mostly failures: it would pay only to abstain."""
+        self._delivered = delivered
+        if delivery.answer is not None:
+            return
+        self._meter.count(failed=1)
+        self._last_error = delivery.error
+        if delivered >= _FEWEST_TO_JUDGE and self.totals.failed > _ALWAYS_ALLOWED:
+            self.refuse_failures()
+
+    def refuse_failures(self) -> None:
+        """Raise if more than the allowed share of the variants so far failed for good.
+
+        Raises:
+            TooManyFailuresError: says how many, and what the last one met.
+        """
+        failed = self.totals.failed
+        if failed > self._dispatcher.max_failed * self._delivered:
+            error = TooManyFailuresError(
+                f"{failed} of {self._delivered} variants got no answer from "
+                f"{self._dispatcher.adapter.name} (the last: {self._last_error}). Each is a vote "
+                'for "no answer", so going on would pay for an abstention. The answers so far '
+                "are kept: run the same call again when the service is well, with refresh "
+                "(--refresh) if it refused the pictures themselves.",
+                provider=self._dispatcher.adapter.name,
+            )
+            self.totals.tell(error)
+            raise error
+
+    # The end
+
+    def _halt(self) -> None:
+        """Await what is under way and keep its answers; send nothing more."""
+        self._stop.set()
+        under_way: list[Future[Any]] = [*self._preparing, *self._sending]
+        for future in under_way:
+            future.cancel()
+        try:
+            finish(lambda: wait(under_way))
+        finally:
+            try:
+                finish(self._dispatcher.keeper.flush)
+            finally:
+                self._say_what_is_lost()
+                self._write_down_the_end()
+
+    def _say_what_is_lost(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                news = self._news.get_nowait()
+                if isinstance(news, StoreError):
+                    _log.warning("An answer that was paid for could not be kept: %s", news)
+
+    def _write_down_the_end(self) -> None:
+        leases = [*self._held.values(), *self._finished]
+        try:
+            self._leases.drop(leases)
+            self._dispatcher.ledger.rest()
+        except (StoreError, UsageError) as error:
+            # Leases end by themselves, and what is reserved counts as spent: on the safe side.
+            _log.warning("The end of the run could not be written down: %s", error)
+        self._held.clear()
+        self._finished.clear()
+
+    def _say_how_it_ended(self) -> None:
+        totals = self.totals
+        emit(
+            "ended",
+            provider=self._dispatcher.adapter.name,
+            delivered=self._delivered,
+            queries=totals.queries,
+            attempts=totals.attempts,
+            retries=totals.retries,
+            cached=totals.cached,
+            failed=totals.failed,
+            waited=round(totals.waited, 3),
+            dollars=float(totals.dollars),
+        )
+
+
+def _delivery(index: int, outcome: Answer | PermanentError, *, cached: bool = False) -> Delivery:
+    if isinstance(outcome, Answer):
+        return Delivery(index, outcome, cached=cached)
+    return Delivery(index, None, cached=cached, error=str(outcome))
+
+
+def finish(waiting: Callable[[], object]) -> None:
+    """Wait to the end though Ctrl-C is pressed (again), then raise it: answers are under way."""
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            waiting()
+            break
+        except KeyboardInterrupt as error:
+            _log.warning("Waiting for requests under way: their answers are paid for.")
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted

@@ -1,0 +1,320 @@
+"""One request until each of its pictures has ended: what a sender thread does.
+
+Around an attempt: retry -> (breaker, pace, budget) -> a slot -> adapter. Nothing here knows of
+order, votes or what is still needed.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from smoothapi.answer import Answer
+from smoothapi.dispatch.asking import ask
+from smoothapi.dispatch.events import attempt_span, emit
+from smoothapi.dispatch.pace import Caller
+from smoothapi.errors import (
+    BudgetExceededError,
+    PermanentError,
+    ProviderError,
+    ThrottledError,
+    TransientError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+    from smoothapi.dispatch.dispatcher import Dispatcher
+    from smoothapi.dispatch.job import Encode, Meter
+
+
+class Ends(Protocol):
+    """How a variant can end; called in sender threads."""
+
+    def answered(self, index: int, outcome: Answer | PermanentError, payload: bytes) -> None:
+        """Take what the provider said to a variant, which is paid for."""
+
+    def given_up(self, index: int, why: str) -> None:
+        """Take note that a variant used up its attempts."""
+
+
+@dataclass(slots=True)
+class _Request:
+    """Pictures that go together, and what became of them."""
+
+    indices: list[int]
+    payloads: list[bytes]
+    caller: Caller = field(default_factory=Caller)
+    ended: set[int] = field(default_factory=set)
+
+    @property
+    def open(self) -> list[int]:
+        """The rows whose variants have no answer yet."""
+        return [row for row, index in enumerate(self.indices) if index not in self.ended]
+
+
+class Sender:
+    """Sends the variants of one run. Its threads share it.
+
+    Args:
+        dispatcher: whose adapter, breaker, pace, budget, slots and retry it goes by.
+        stop: once it is set, no further attempt is begun.
+        meter: counts attempts and waits.
+        ends: takes what was answered or given up.
+        known_to_fail: variants that an earlier run gave up. That they fail says nothing of the
+            service.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        stop: threading.Event,
+        meter: Meter,
+        ends: Ends,
+        known_to_fail: set[int],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._adapter = dispatcher.adapter
+        self._stop = stop
+        self._meter = meter
+        self._ends = ends
+        self._known_to_fail = known_to_fail
+        self.batch = self._adapter.limits.batch
+        """Pictures for one request; fewer than the limit once so many proved too large."""
+
+    def send(self, group: Sequence[tuple[int, Encode]]) -> None:
+        """Send variants until each has ended, or the run is stopped.
+
+        Raises:
+            ProviderError, BudgetExceededError, UsageError: the run cannot go on; it is stopped.
+        """
+        try:
+            if self._stop.is_set():
+                return
+            payloads = [encode() for _, encode in group]
+            self._check_sizes(payloads)
+            for part in self._parts(payloads):
+                if not self._stop.is_set():
+                    indices = [index for index, _ in group[part]]
+                    witness = not self._known_to_fail.issuperset(indices)
+                    self._finish(_Request(indices, payloads[part], Caller(witness=witness)))
+        except BaseException:
+            self._stop.set()  # at once: no thread may start another attempt
+            raise
+
+    def _check_sizes(self, payloads: list[bytes]) -> None:
+        """Refuse what the provider would refuse, before it is paid for."""
+        limits = self._adapter.limits
+        most = min(limits.max_bytes, limits.max_request_bytes or limits.max_bytes)
+        largest = max(len(payload) for payload in payloads)
+        if largest > most:
+            raise UsageError(
+                f"An encoded variant has {largest:,} bytes, and {self._adapter.name} takes up to "
+                f"{most:,}. Give a smaller working size (size=), "
+                "or codec='jpeg' if that is not what was sent."
+            )
+
+    def _parts(self, payloads: list[bytes]) -> list[slice]:
+        """Return what goes into one request each: as many as its limit of bytes allows."""
+        limit = self._adapter.limits.max_request_bytes
+        parts: list[slice] = []
+        begin = size = 0
+        for end, payload in enumerate(payloads):
+            if limit is not None and end > begin and size + len(payload) > limit:
+                parts.append(slice(begin, end))
+                begin, size = end, 0
+            size += len(payload)
+        parts.append(slice(begin, len(payloads)))
+        if len(parts) > 1:
+            emit("split", provider=self._adapter.name, pictures=len(payloads), requests=len(parts))
+            self.batch = max(1, min(self.batch, parts[0].stop))
+        return parts
+
+    def _finish(self, request: _Request) -> None:
+        """Send a request until each of its variants has ended."""
+        gave_up, apart = self._ask_together(request)
+        for row in request.open:
+            if self._stop.is_set():  # stopped in mid-retry is no final failure
+                return
+            if apart:
+                alone = Caller(witness=request.caller.witness)
+                self._finish(_Request([request.indices[row]], [request.payloads[row]], alone))
+            else:
+                self._ends.given_up(request.indices[row], gave_up)
+
+    def _ask_together(self, request: _Request) -> tuple[str, bool]:
+        """Make one request, again if need be.
+
+        Returns:
+            Why it was given up, "" if it was not; and whether each picture without an outcome is
+            to be asked alone: one of them may be what is wrong with the request, or the budget
+            may do for some.
+        """
+        gave_up, apart = "", False
+        try:
+            try:
+                self._attempt(request)
+            except TransientError as error:
+                gave_up, failed = self._try_again(error, request)
+                apart = failed and len(request.indices) > 1 and not request.ended
+        except (PermanentError, BudgetExceededError):
+            apart = len(request.open) > 1
+            if not apart:
+                raise
+        if apart:
+            alone = len(request.open)
+            emit("split", provider=self._adapter.name, pictures=alone, requests=alone)
+        return gave_up, apart
+
+    def _try_again(self, first: TransientError, request: _Request) -> tuple[str, bool]:
+        """Repeat what failed once, after waits.
+
+        Returns:
+            Why it was given up, "" if it was not; and whether it failed, rather than was throttled.
+        """
+        errors = [first]
+
+        def attempt() -> None:
+            if errors:  # the first attempt, which counts, was made
+                raise errors.pop()
+            self._attempt(request)
+
+        loop = self._dispatcher.retry.loop(self._stop, self._adapter.name)
+        try:
+            loop(attempt)
+        except TransientError as error:
+            why = f"{error} (tried {loop.statistics['attempt_number']} times)"
+            return why, not isinstance(error, ThrottledError)
+        finally:
+            self._meter.count(waited=loop.statistics.get("idle_for", 0.0))
+        return "", False
+
+    def _attempt(self, request: _Request) -> None:
+        """Ask once about all that is open; more often to probe an outage.
+
+        Raises:
+            TransientError: some are worth another attempt.
+            PermanentError: a request of several pictures was refused as a whole.
+        """
+        breaker = self._dispatcher.breaker
+        while True:
+            probing = False
+            if breaker.open:
+                began = time.monotonic()
+                probing = breaker.enter(self._stop)
+                self._meter.count(waited=time.monotonic() - began)
+            try:
+                self._ask_once(request, probing=probing)
+            except ThrottledError:
+                raise
+            except TransientError:
+                # In an outage the variant waits for the service; that is no attempt of its own.
+                if (probing or breaker.open) and not self._stop.is_set():
+                    continue
+                raise
+            else:
+                return
+            finally:
+                if probing:
+                    breaker.leave()  # whatever came of it: others wait for this
+
+    def _ask_once(self, request: _Request, *, probing: bool) -> None:
+        rows = request.open
+        self._wait_for_pace(len(rows))
+        again: list[TransientError] = []
+        fatal: ProviderError | None = None
+        for row, answer in zip(rows, self._call(request, rows, probing=probing), strict=True):
+            index = request.indices[row]
+            if isinstance(answer, (Answer, PermanentError)):
+                request.ended.add(index)
+                self._ends.answered(index, answer, request.payloads[row])
+            elif isinstance(answer, TransientError):
+                again.append(answer)
+            else:
+                self._stop.set()
+                fatal = fatal or answer
+        if fatal is not None:  # now that the other answers, which were paid for, are kept
+            raise fatal
+        if again:
+            worst = max(again, key=_patience)
+            if isinstance(worst, ThrottledError):
+                self._dispatcher.pace.throttled(worst.retry_after)
+            raise worst
+
+    def _wait_for_pace(self, pictures: int) -> None:
+        name = self._adapter.name
+        if self._stop.is_set():
+            raise TransientError(_STOPPED, provider=name)
+        wait = self._dispatcher.pace.take(pictures)
+        deadline = self._dispatcher.retry.deadline
+        if wait > deadline:
+            self._stop.set()
+            raise ProviderError(
+                f"{name} asked to wait for {wait:.0f} s, longer than the deadline of "
+                f"{deadline:g} s. All answers so far are kept: run the same call again later.",
+                provider=name,
+            )
+        if wait > 0.0:
+            emit("paced", provider=name, seconds=round(wait, 3))
+            self._meter.count(waited=wait)
+            if self._stop.wait(wait):
+                raise TransientError(_STOPPED, provider=name)
+
+    def _call(
+        self, request: _Request, rows: list[int], *, probing: bool
+    ) -> Sequence[Answer | ProviderError]:
+        """Make one call: reserved before, settled after, counted whatever comes of it."""
+        dispatcher, name = self._dispatcher, self._adapter.name
+        payloads = [request.payloads[row] for row in rows]
+        reservation = dispatcher.ledger.reserve(len(rows))
+        with dispatcher.slots:
+            if self._stop.is_set():  # a fatal error came while it waited
+                dispatcher.ledger.release(reservation, len(rows))
+                raise TransientError(_STOPPED, provider=name)
+            began = time.monotonic()
+            outcome = "fatal"
+            try:
+                with attempt_span(name, len(rows)):
+                    answers = ask(self._adapter, payloads)
+                dispatcher.breaker.succeeded()
+                outcome = "answered"
+            except PermanentError as error:
+                dispatcher.breaker.succeeded()
+                outcome = "refused"
+                if len(rows) > 1:
+                    raise
+                return [error]
+            except ThrottledError as error:
+                dispatcher.breaker.succeeded()  # it is up, and says so
+                dispatcher.pace.throttled(error.retry_after)
+                outcome = "throttled"
+                raise
+            except TransientError as error:
+                dispatcher.breaker.failed(error, request.caller, probe=probing)
+                outcome = "failed"
+                raise
+            except ProviderError:
+                self._stop.set()  # at once: no thread may start another attempt
+                raise
+            finally:
+                price = dispatcher.ledger.settle(reservation, len(rows))
+                self._meter.attempt([request.indices[row] for row in rows], price.dollars)
+                emit(
+                    "attempt",
+                    provider=name,
+                    outcome=outcome,
+                    pictures=len(rows),
+                    dollars=float(price.dollars),
+                    seconds=round(time.monotonic() - began, 3),
+                )
+        return answers
+
+
+_STOPPED = "the run was stopped"
+
+
+def _patience(error: TransientError) -> tuple[bool, float]:
+    return isinstance(error, ThrottledError), error.retry_after or 0.0
