@@ -12,8 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
+
+from smoothapi.errors import DenoiserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +28,8 @@ _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _WORD = 2**64
 _LOW = 2**32 - 1
+
+_TOLERANCE = 2.0**-47  # relative; `smoothapi.certify.arithmetic` pays for so much
 
 _VALUES_AT_ONCE = 2**23
 """Enough to fill a GPU; the integers of so many values take about 1 GB."""
@@ -57,6 +63,28 @@ def standard_normal(seeds: Sequence[int], count: int, device: torch.device) -> T
     uniform = bits.double().add_(0.5).mul_(2.0**-53).clamp_(max=1.0 - 2.0**-53)
     normal: Tensor = torch.special.ndtri(uniform)
     return normal
+
+
+def check_generator(device: torch.device) -> None:
+    """Draw some noise that is known, and compare.
+
+    The guarantee rests on the noise being what it is said to be, so a device or a build of torch
+    that computes integers or Phi^-1 otherwise must not draw any.
+
+    Raises:
+        DenoiserError: it does.
+    """
+    seed, count = 0x0123456789ABCDEF_FEDCBA9876543210, 4_000
+    words = random_words([seed], count, device).cpu().numpy()[0].view(np.uint64)
+    expected = np.random.Philox(key=seed).random_raw(count)
+    normal = standard_normal([seed], count, device).cpu().numpy()[0]
+    exact = ndtri(((expected >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+    if not np.array_equal(words, expected) or np.abs(normal / exact - 1.0).max() > _TOLERANCE:
+        raise DenoiserError(
+            f"torch {torch.__version__} does not draw on {device} the noise that it draws on "
+            "CPUs, which would void the guarantee. Nothing was sent. Use device='cpu', or another "
+            "version of torch."
+        )
 
 
 def random_words(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:

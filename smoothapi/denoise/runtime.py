@@ -79,6 +79,7 @@ class DenoiserRuntime:
         self._lock = threading.Lock()
         self._call: Callable[[torch.Tensor, float], torch.Tensor] | None = None
         self._largest_batch: int | None = None
+        self._generator_is_right = False  # as far as is known
         self._pool: ThreadPoolExecutor | None = None
         self._workers = 1
 
@@ -171,13 +172,13 @@ class DenoiserRuntime:
 
         Raises:
             UsageError: there is no denoiser, so no device.
-            DenoiserError: as for `variants`.
+            DenoiserError: as for `variants`, or the device draws other noise than CPUs.
         """
         if self._source is None:
             raise UsageError("Without a denoiser there is no device to draw noise on.")
         import torch  # noqa: PLC0415
 
-        from smoothapi.denoise.noise import noisy_pictures  # noqa: PLC0415
+        from smoothapi.denoise.noise import check_generator, noisy_pictures  # noqa: PLC0415
 
         def one_batch(start: int, stop: int) -> NDArray[np.uint8]:
             with torch.inference_mode():
@@ -188,6 +189,9 @@ class DenoiserRuntime:
         with self._lock:
             if self._call is None:
                 self._open()
+            if not self._generator_is_right:
+                check_generator(torch.device(self.device))
+                self._generator_is_right = True
             return self._denoise((len(seeds), *pixels.shape), one_batch)
 
     def _denoise(

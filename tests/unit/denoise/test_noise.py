@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -14,9 +15,14 @@ from hypothesis import strategies as st
 from smoothapi import Smoother
 from smoothapi.certify.arithmetic import _NDTRI_ERROR
 from smoothapi.denoise import load
-from smoothapi.denoise.noise import noisy_pictures, random_words, standard_normal
+from smoothapi.denoise.noise import (
+    check_generator,
+    noisy_pictures,
+    random_words,
+    standard_normal,
+)
 from smoothapi.encode import Codec
-from smoothapi.errors import UsageError
+from smoothapi.errors import DenoiserError, UsageError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, _standard_normal, noisy_variants, variant_seeds
 from tests.conftest import ScriptedAdapter
@@ -116,6 +122,31 @@ def test_running_out_of_memory_while_drawing_halves_the_batch(
     monkeypatch.setattr("smoothapi.denoise.noise.noisy_pictures", scarce)
     assert np.array_equal(runtime.variants_of(IMAGE.pixels, 0.25, seeds), whole)
     assert "out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_that_draws_right_is_found_right(device: str) -> None:
+    check_generator(torch.device(device))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "by"),
+    [
+        ("random_words", lambda right: lambda *a: right(*a) ^ (torch.arange(a[1]) == 3999).long()),
+        ("standard_normal", lambda right: lambda *a: right(*a) * (1.0 + 2.0**-44)),
+    ],
+)
+def test_a_device_that_draws_something_else_draws_nothing(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, by: Any
+) -> None:
+    right = {"random_words": random_words, "standard_normal": standard_normal}[wrong]
+    monkeypatch.setattr(f"smoothapi.denoise.noise.{wrong}", by(right))
+    runtime = load(random_unet(), device="cpu", name="tiny")
+    seeds = variant_seeds(IMAGE, 0.25, range(2), KEY)
+    with pytest.raises(DenoiserError, match="Nothing was sent"):
+        runtime.variants_of(IMAGE.pixels, 0.25, seeds)
+    monkeypatch.undo()
+    assert len(runtime.variants_of(IMAGE.pixels, 0.25, seeds)) == 2
 
 
 def test_only_cuda_draws_and_its_answers_are_not_mixed_with_others(
