@@ -19,6 +19,7 @@ from smoothapi._version import __version__
 
 if TYPE_CHECKING:
     from smoothapi.answer import Answer, Label
+    from smoothapi.certificates import verify
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.certify.targets import Absence, MostSpecific, Presence, TopK
@@ -43,12 +44,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
-    from smoothapi.smoother import Plan, Progress, Smoother, verify
+    from smoothapi.smoother import Plan, Progress, Smoother
     from smoothapi.study import Study, StudyResult
     from smoothapi.wrapping import certificate_of, wrap
 
 _HOMES = {
     "smoothapi.answer": ("Answer", "Label"),
+    "smoothapi.certificates": ("verify",),
     "smoothapi.certify.certificate": ("Certificate",),
     "smoothapi.certify.labels": ("LabelSpace",),
     "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "TopK"),
@@ -74,7 +76,7 @@ _HOMES = {
     ),
     "smoothapi.image": ("WorkingImage", "load_image"),
     "smoothapi.study": ("Study", "StudyResult"),
-    "smoothapi.smoother": ("Plan", "Progress", "Smoother", "verify"),
+    "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "wrap"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -8,6 +8,7 @@ certifies them, where they are given up, and at the cap. No simulation, so no no
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from smoothapi.certify.targets import MostSpecific, Presence, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -226,6 +227,31 @@ def radius_reachable(queries: int, sigma: float, alpha: float, *, delta: float =
         else:
             high = middle
     return low / _PARTS
+
+
+def reachable_presence(
+    labels: Sequence[str], score: float, start: Callable[[Presence], object]
+) -> Presence:
+    """Return the presence of as many labels, from the first on, as the votes allowed can certify.
+
+    Args:
+        labels: at least one.
+        score: the least score of a label that counts as present.
+        start: raises UnreachableRadiusError for a presence that is out of reach.
+    """
+
+    def presence(count: int) -> Presence:
+        return Presence(tuple(labels[:count]), score, wanted="present")
+
+    def too_many(count: int) -> bool:
+        try:
+            start(presence(count))
+        except UnreachableRadiusError:
+            return True
+        return False
+
+    # More labels need more votes, so the first count that is too many can be bisected for.
+    return presence(1 + bisect_left(range(2, len(labels) + 1), x=True, key=too_many))
 
 
 def _within(radius: float, queries: int, sigma: float, alpha: float, delta: float) -> bool:

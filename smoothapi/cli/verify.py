@@ -22,8 +22,8 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:
     Recomputes label, bound, radius and deductions; with --photo also the digest. It cannot show
     that the provider gave these votes: for that, trust where the file came from.
     """
+    from smoothapi.certificates import verify as check  # noqa: PLC0415
     from smoothapi.certify.certificate import Certificate  # noqa: PLC0415
-    from smoothapi.smoother import verify as check  # noqa: PLC0415
 
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()

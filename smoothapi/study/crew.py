@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from smoothapi import denoise
 from smoothapi.certify import noise_delta, runs_of, top1
 from smoothapi.dispatch import Budget
 from smoothapi.errors import (
@@ -26,14 +25,14 @@ from smoothapi.errors import (
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.study.collect import Collector, Gathering, Rules
 from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
+from smoothapi.wiring import choose_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from smoothapi import smoother as smoother_module
     from smoothapi.certify import Target
     from smoothapi.image import PhotoSource
-    from smoothapi.smoother import Smoother
+    from smoothapi.smoother import Progress, Smoother
 
 _LOOK = 0.2  # seconds between reports of progress
 _FEWEST_FAILED = 3
@@ -128,11 +127,7 @@ class Opened:
         self._stack = ExitStack()
         self.smoothers: dict[tuple[str, str, float], Smoother] = {}
         runtimes = {
-            name: Gathering(
-                spec
-                if isinstance(spec, denoise.DenoiserRuntime)
-                else denoise.load(spec, device=setup.device)
-            )
+            name: Gathering(choose_denoiser(spec, setup.device))
             for name, spec in setup.denoisers.items()
         }
         self.denoisers = tuple(DenoiserFacts(n, r.fingerprint) for n, r in runtimes.items())
@@ -304,7 +299,7 @@ class Crew:
             outcomes=collector.outcomes(collected.plain),
         )
 
-    def _note(self, task: Task, progress: smoother_module.Progress) -> None:
+    def _note(self, task: Task, progress: Progress) -> None:
         with self._lock:
             self._latest[task] = (
                 progress.votes, progress.queries, progress.cached, progress.cost,

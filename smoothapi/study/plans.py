@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smoothapi.answer import Answer
 from smoothapi.certify import Top1, noise_delta, queries_needed, required_p
 from smoothapi.errors import UsageError
+from smoothapi.plan import count_stored
 from smoothapi.study.collect import Collector, Rules
 from smoothapi.study.shares import Shares
 
@@ -247,10 +248,7 @@ def _stored(
     """Return how many answers are stored, whether they decide, and plain queries missing."""
     sigma = smoother.settings.sigma
     collector = Collector(rules, target, sigma=sigma, delta=delta, stop=threading.Event())
-    votes = 0
-    while not collector.done and (stored := smoother.stored(image, votes)) is not None:
-        collector.add(target.vote(stored if isinstance(stored, Answer) else None))
-        votes += 1
+    votes = count_stored(partial(smoother.stored, image), collector, target)
     return votes, collector.decided, int(smoother.stored(image, None) is None)
 
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from smoothapi.dispatch import Adapter, Budget, Retry
     from smoothapi.image import PhotoSource
-    from smoothapi.smoother import DenoiserSpec
     from smoothapi.study.shares import Shares
+    from smoothapi.wiring import DenoiserSpec
 
 Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"
 Denoisers: TypeAlias = "DenoiserSpec | Sequence[DenoiserSpec] | Mapping[str, DenoiserSpec]"

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.dispatch import Adapter, Retry, Totals
-    from smoothapi.smoother import DenoiserSpec, Radius
+    from smoothapi.smoother import Radius
+    from smoothapi.wiring import DenoiserSpec
     from smoothapi.wrapping.protocol import Wrapper
 
 ClientT = TypeVar("ClientT")

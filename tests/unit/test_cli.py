@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import smoother
+from smoothapi import certificates, wiring
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import fewest_votes, noise_delta
 from smoothapi.cli import BROKEN, INTERRUPTED, run
@@ -39,7 +39,7 @@ def provider(monkeypatch):
 
     def use(script=None, **options):
         adapter = ScriptedAdapter(script, **options)
-        monkeypatch.setattr(smoother, "make_adapter", lambda name, **_: adapter)
+        monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: adapter)
         return adapter
 
     use()
@@ -338,7 +338,7 @@ def test_a_configuration_that_is_not_utf_8(provider, photo, capsys):
 
 
 def test_what_nobody_foresaw_does_not_exit_like_an_abstention(provider, photo, capsys, monkeypatch):
-    monkeypatch.setattr(smoother, "top1", lambda *_: 1 / 0)
+    monkeypatch.setattr(certificates, "top1", lambda *_: 1 / 0)
     assert run(["certify", photo]) == BROKEN
     assert "internal error" in capsys.readouterr().err
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import Certificate, LabelSpace, Smoother, verify
-from smoothapi import smoother as module
+from smoothapi import Certificate, LabelSpace, Smoother, verify, wiring
 from smoothapi.answer import Answer, Label
 from smoothapi.cli import run
 from smoothapi.label_file import read_label_space
@@ -32,7 +31,7 @@ def photo():
 def adapter(monkeypatch):
     monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     adapter = ScriptedAdapter(lambda payload, attempt: VULTURE)
-    monkeypatch.setattr(module, "make_adapter", lambda name, **_: adapter)
+    monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: adapter)
     return adapter
 
 

@@ -79,7 +79,7 @@ def test_a_second_run_is_free_and_says_the_same_without_the_denoiser():
         first = s.certify(PHOTO)
     with smoother(coin(0.98), denoiser="default") as s:
         second = s.certify(PHOTO)
-        assert not s._denoiser.loaded
+        assert not s._sampler.variants.denoiser.loaded
     assert second == first
     assert (second.queries, second.attempts, second.cost) == (0, 0, 0.0)
     assert second.cached == first.total_votes + 1

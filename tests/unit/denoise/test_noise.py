@@ -173,7 +173,7 @@ def test_a_certificate_is_made_of_variants_that_the_device_drew(
     """As on CUDA: what a provider is sent is `variants_of`, and nothing is drawn by NumPy."""
     runtime = load(random_unet(), device="cpu", name="tiny")
     monkeypatch.setattr(type(runtime), "draws_noise", property(lambda _: True))
-    monkeypatch.setattr("smoothapi.smoother.noisy_variants", None)
+    monkeypatch.setattr("smoothapi.variants.noisy_variants", None)
     adapter = ScriptedAdapter()
     photo = np.asarray(IMAGE.to_uint8())
     with Smoother(adapter, sigma=0.25, denoiser=runtime, plain=False) as smoother:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import Budget, BudgetExceededError, Retry, Smoother, smoother
+from smoothapi import Budget, BudgetExceededError, Retry, Smoother, wiring
 from smoothapi.cli import run
 from tests.conftest import ScriptedAdapter, answer
 
@@ -47,7 +47,7 @@ def test_without_it_such_a_run_is_refused_before_the_first_query():
 
 def test_partial_on_the_command_line_and_as_a_setting(monkeypatch, capsys):
     adapter = ScriptedAdapter()
-    monkeypatch.setattr(smoother, "make_adapter", lambda name, **_: adapter)
+    monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: adapter)
     monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     Image.fromarray(PHOTO).save("photo.png")
     assert run(["certify", "photo.png", "--budget", "5"]) == 3
@@ -71,12 +71,12 @@ def test_closing_goes_on_when_a_step_fails():
     adapter = Stuck(lambda *_: answer())
     s = made(adapter)
     closed = []
-    for name in ("_store", "_state"):
-        part = getattr(s, name)
+    parts = {"store": s._sampler.answers, "state": s._sampler.dispatcher.state}
+    for name, part in parts.items():
         really = part.close
         part.close = lambda name=name, really=really: (closed.append(name), really())
     with pytest.raises(OSError, match="already gone"):
         s.close()
     assert adapter.closed
-    assert closed == ["_store", "_state"]
+    assert closed == ["store", "state"]
     s.close()  # once is enough

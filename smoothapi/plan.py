@@ -1,0 +1,146 @@
+"""What a run would send and cost, before anything is sent; and what cannot be paid, refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from smoothapi.answer import Answer
+from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.certify.planning import target_queries
+from smoothapi.errors import BudgetExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from smoothapi.certify.sequential import VoteTest
+    from smoothapi.certify.targets import Target
+    from smoothapi.config import Settings
+    from smoothapi.errors import PermanentError
+    from smoothapi.image import WorkingImage
+    from smoothapi.sampling import Sampler
+
+_SHARES = (0.999, 0.99, 0.95, 0.9)
+"""Of a label's votes, that a plan says the mean number of votes for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would send and cost, found out without sending anything.
+
+    Attributes:
+        photo: name of the photo.
+        stored: answers that the store already holds, of those that could be needed.
+        at_least: queries to send if every further vote is for one label.
+        at_most: queries to send if the cap is reached.
+        expected: votes by p, the label's true share of them: (p, mean), at a wanted radius; what
+            is assumed of the other labels is said by `certify.target_queries`, which cannot tell
+            for `TopK`.
+        dollars: price of 1,000 queries.
+        price_date: date of the price list.
+    """
+
+    photo: str
+    stored: int
+    at_least: int
+    at_most: int
+    expected: tuple[tuple[float, float], ...]
+    dollars: float
+    price_date: str
+
+
+def plan_run(
+    sampler: Sampler,
+    image: WorkingImage,
+    target: Target,
+    test: VoteTest,
+    radius: float | None,
+) -> Plan:
+    """Say what a run would send and cost.
+
+    Args:
+        sampler: who would be asked.
+        image: the working image.
+        target: what would be certified.
+        test: a fresh test of its votes; takes the ones that are stored.
+        radius: the radius wanted, None for the largest.
+    """
+    settings = sampler.settings
+    stored = sampler.stored(image)
+    votes = count_stored(stored, test, target)
+    ahead = [stored(index) is not None for index in range(votes, settings.max_queries)]
+    plain = settings.plain and stored(None) is None
+    price = sampler.dispatcher.price
+    return Plan(
+        photo=image.name,
+        stored=votes + sum(ahead),
+        at_least=test.needed() - sum(ahead[: test.needed()]) + plain,
+        at_most=(0 if test.done else ahead.count(False)) + plain,
+        expected=() if radius is None else _expected(image, target, radius, settings),
+        dollars=float(price.per_thousand),
+        price_date=price.as_of,
+    )
+
+
+def refuse_unpayable(
+    sampler: Sampler,
+    image: WorkingImage,
+    target: Target,
+    start: Callable[[], VoteTest],
+    *,
+    more: int = 0,
+) -> None:
+    """Refuse before the first query what the budget cannot pay for even at best.
+
+    Args:
+        sampler: who would be asked.
+        image: the working image.
+        target: what would be certified.
+        start: makes a test of its votes.
+        more: queries besides.
+
+    Raises:
+        BudgetExceededError: the budget has no room for the fewest queries that could be enough.
+    """
+    room = sampler.dispatcher.ledger.room()
+    if room is None:
+        return
+    stored, test = sampler.stored(image), start()
+    # Stored votes can decide it, an abstention too: so they are counted as they will be.
+    votes = count_stored(stored, test, target)
+    needed = range(votes, votes + test.needed())
+    missing = more + sum(stored(index) is None for index in needed)
+    if sampler.settings.plain:
+        missing += stored(None) is None
+    if missing > room:
+        raise BudgetExceededError(
+            f"This needs at least {missing:,} queries "
+            f"(${sampler.dispatcher.price.of(missing):.4f}), but the budget leaves room for "
+            f"{room:,}. Nothing was sent. Raise the budget, ask for a smaller radius, or, for "
+            "the largest radius, set max_queries to what the budget allows; or buy a part now "
+            "and the rest later with partial (--partial)."
+        )
+
+
+def count_stored(
+    stored: Callable[[int], Answer | PermanentError | None], test: VoteTest, target: Target
+) -> int:
+    """Feed a test the votes that are stored, from the first on; return how many it took."""
+    votes = 0
+    while not test.done and (outcome := stored(votes)) is not None:
+        test.add(target.vote(outcome if isinstance(outcome, Answer) else None))
+        votes += 1
+    return votes
+
+
+def _expected(
+    image: WorkingImage, target: Target, radius: float, settings: Settings
+) -> tuple[tuple[float, float], ...]:
+    """Return (p, mean votes) where they can be told."""
+    sigma, alpha, most = settings.sigma, settings.alpha, settings.max_queries
+    delta = noise_delta(image.pixels.size, sigma)
+    counts = (
+        (p, target_queries(target, radius, sigma, alpha, p, max_votes=most, delta=delta))
+        for p in _SHARES
+    )
+    return tuple((p, count.mean) for p, count in counts if count is not None)
