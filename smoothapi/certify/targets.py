@@ -10,7 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    Unpack,
+    runtime_checkable,
+)
 
 from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
@@ -26,6 +34,16 @@ if TYPE_CHECKING:
 
 
 _MOST_BEST = 1000
+
+
+class Terms(TypedDict):
+    """On which terms votes are tested: the arguments that every target's `start` takes."""
+
+    sigma: float
+    alpha: float
+    max_votes: int
+    radius: float | Sequence[float] | None
+    delta: NotRequired[float]
 
 
 @runtime_checkable
@@ -82,19 +100,9 @@ class Top1:
         name = top1(plain, self.space)
         return None if name is None or decision.label is None else name == decision.label
 
-    def start(
-        self,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | Sequence[float] | None,
-        delta: float = 0.0,
-    ) -> SequentialCertify:
+    def start(self, **terms: Unpack[Terms]) -> SequentialCertify:
         """Return a `SequentialCertify`."""
-        return SequentialCertify(
-            sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
-        )
+        return SequentialCertify(**terms)
 
 
 @dataclass(frozen=True)
@@ -153,26 +161,9 @@ class Presence:
         """Whether every claim holds of the plain answer."""
         return _claims_hold(plain, self.score, decision)
 
-    def start(
-        self,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | Sequence[float] | None,
-        delta: float = 0.0,
-    ) -> PresenceTest:
+    def start(self, **terms: Unpack[Terms]) -> PresenceTest:
         """Return a `PresenceTest`."""
-        return PresenceTest(
-            self.labels,
-            self.wanted,
-            self.score,
-            sigma=sigma,
-            alpha=alpha,
-            max_votes=max_votes,
-            radius=radius,
-            delta=delta,
-        )
+        return PresenceTest(self.labels, self.wanted, self.score, **terms)
 
 
 def Absence(labels: str | Sequence[str], score: float) -> Presence:  # noqa: N802 - read as a target
@@ -214,24 +205,9 @@ class MostSpecific:
         """Whether every claim holds of the plain answer."""
         return _claims_hold(plain, self.score, decision)
 
-    def start(
-        self,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | Sequence[float] | None,
-        delta: float = 0.0,
-    ) -> MostSpecificTest:
+    def start(self, **terms: Unpack[Terms]) -> MostSpecificTest:
         """Return a `MostSpecificTest`; it takes one wanted radius."""
-        return MostSpecificTest(
-            self.score,
-            sigma=sigma,
-            alpha=alpha,
-            max_votes=max_votes,
-            radius=radius,
-            delta=delta,
-        )
+        return MostSpecificTest(self.score, **terms)
 
 
 @dataclass(frozen=True)
@@ -264,19 +240,9 @@ class TopK:
         del plain, decision
         return None
 
-    def start(
-        self,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | Sequence[float] | None,
-        delta: float = 0.0,
-    ) -> TopKTest:
+    def start(self, **terms: Unpack[Terms]) -> TopKTest:
         """Return a `TopKTest`; it takes one wanted radius, or None."""
-        return TopKTest(
-            self.k, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
-        )
+        return TopKTest(self.k, **terms)
 
 
 def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
