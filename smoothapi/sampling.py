@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Answers, Delivery, Dispatcher, Job, Totals, answer_key
+from smoothapi.dispatch import Answers, Delivery, Dispatcher, Job, Run, Totals, answer_key
 from smoothapi.errors import (
     BudgetExceededError,
     ModelChangedError,
@@ -91,6 +91,7 @@ class Sampler:
         answers: where answers are kept.
         settings: in force; their sigma is that of the variants.
         refresh: ask again although answers are kept.
+        on_run: is told of each run that begins, and may stop it.
     """
 
     variants: Variants
@@ -98,6 +99,7 @@ class Sampler:
     answers: Answers
     settings: Settings
     refresh: bool
+    on_run: Callable[[Run], None] | None = None
 
     def stored(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
         """Return index -> the kept answer that will be used; None stands for the image itself."""
@@ -118,7 +120,7 @@ class Sampler:
         self._say_what_is_unmapped(image, target, plain)
         votes: list[str | None] = []
         model_version: str | None = None
-        run = self.dispatcher.run(self._job(image, test))
+        run = self._begin(self._job(image, test))
         try:
             with run:
                 for delivery in run:
@@ -161,7 +163,7 @@ class Sampler:
         """Ask about one picture that is no variant; the answer is None if it failed for good."""
         left = [1]
         job = Job(asked=lambda _: asked, prepare=prepare, needed=lambda: left[0], refresh=refresh)
-        run = self.dispatcher.run(job)
+        run = self._begin(job)
         answer = None
         with run:
             for delivery in run:
@@ -169,6 +171,12 @@ class Sampler:
                 left[0] = 0
         # Such a query that failed is no failed vote.
         return answer, replace(run.totals, failed=0)
+
+    def _begin(self, job: Job) -> Run:
+        run = self.dispatcher.run(job)
+        if self.on_run is not None:
+            self.on_run(run)
+        return run
 
     def _ask_plainly(self, image: WorkingImage, *, refresh: bool) -> tuple[Answer | None, Totals]:
         if not self.settings.plain:

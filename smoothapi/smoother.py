@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from smoothapi import config
+from smoothapi.awaiting import Stop, in_thread
 from smoothapi.certificates import issue, native_radius, verify
 from smoothapi.certify.arithmetic import noise_delta
 from smoothapi.certify.labels import label_key
@@ -84,7 +85,8 @@ class Smoother:
         UsageError: a value is out of range, the provider unknown, its package missing.
         StoreError: the key or the answers cannot be kept.
 
-    Threads may share a Smoother. Close it, or use it in a `with` statement.
+    Threads and tasks may share a Smoother. Close it, or use it in a `with` (or `async with`)
+    statement.
     """
 
     def __init__(
@@ -184,6 +186,32 @@ class Smoother:
         alpha, most = self.settings.alpha, self.settings.max_queries
         start = partial(SequentialPredict, alpha=alpha, max_votes=most)
         return self._run("predict", image, Top1(self._space), start, on_progress)
+
+    async def certify_async(
+        self,
+        photo: PhotoSource,
+        radius: Radius | None = None,
+        *,
+        target: Target | Literal["top1"] = "top1",
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Certificate:
+        """Do what `certify` does in a thread, and await it.
+
+        When the task is cancelled, nothing more is sent; what is under way is awaited and kept,
+        and the same call continues there. `on_progress` is called in the thread.
+        """
+        stop = Stop()
+        twin = self._asking(replace(self._sampler, on_run=stop.watch))
+        call = partial(twin.certify, photo, radius, target=target, on_progress=on_progress)
+        return await in_thread(call, stop)
+
+    async def predict_async(
+        self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> Certificate:
+        """Do what `predict` does in a thread, and await it; see `certify_async`."""
+        stop = Stop()
+        twin = self._asking(replace(self._sampler, on_run=stop.watch))
+        return await in_thread(partial(twin.predict, photo, on_progress=on_progress), stop)
 
     def plan(
         self,
@@ -342,6 +370,12 @@ class Smoother:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await in_thread(self.close, Stop())
 
     def _run(
         self,

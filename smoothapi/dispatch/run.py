@@ -50,6 +50,11 @@ CLOSED = (
     "call with another Smoother continues where this one ended."
 )
 
+STOPPED = (
+    "The run was stopped. What was under way was awaited and its answers are kept: the same call "
+    "continues where this one ended."
+)
+
 # A share says nothing about a handful of votes.
 _FEWEST_TO_JUDGE = 10
 _ALWAYS_ALLOWED = 2
@@ -72,6 +77,7 @@ class Run:
         self._job = job
         self._meter = Meter()
         self._stop = threading.Event()
+        self._stopped = False  # by `stop`, from outside
         self._known_to_fail: set[int] = set()
         self._sender = Sender(dispatcher, self._stop, self._meter, self, self._known_to_fail)
         # Room for what is sent, what is prepared, and what waits for its turn.
@@ -102,7 +108,8 @@ class Run:
         return self._meter.totals
 
     def stop(self) -> None:
-        """Send nothing more; what is under way is awaited by whoever iterates."""
+        """Send nothing more; whoever iterates awaits what is under way, and gets a UsageError."""
+        self._stopped = True
         self._stop.set()
         self._news.put(None)
 
@@ -119,8 +126,8 @@ class Run:
         turn = 0
         try:
             while (needed := self._job.needed()) > 0:
-                if self._dispatcher.closed.is_set():
-                    raise UsageError(CLOSED)
+                if self._stopped or self._dispatcher.closed.is_set():
+                    raise UsageError(STOPPED)
                 self._look_up(min(turn + needed, turn + self._window))
                 if turn not in self._ended:
                     self._start_work()

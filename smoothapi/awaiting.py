@@ -1,0 +1,60 @@
+"""A call of a Smoother, awaited: it runs in a thread, and stops when its task is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from smoothapi.dispatch import Run
+
+_Result = TypeVar("_Result")
+
+
+class Stop:
+    """Stops the runs that it is told of, those that begin later too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: list[Run] = []
+        self._stopped = False
+
+    def watch(self, run: Run) -> None:
+        """Take a run that begins."""
+        with self._lock:
+            self._runs.append(run)
+            stopped = self._stopped
+        if stopped:
+            run.stop()
+
+    def stop(self) -> None:
+        """Have nothing more sent."""
+        with self._lock:
+            self._stopped = True
+            runs = list(self._runs)
+        for run in runs:
+            run.stop()
+
+
+async def in_thread(call: Callable[[], _Result], stop: Stop) -> _Result:
+    """Return what `call` returns; when this is cancelled, stop its runs and await their end.
+
+    Requests under way are paid for, so their answers are awaited and kept before the cancellation
+    goes on, however often it is asked for.
+    """
+    thread = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        stop.stop()
+        while not thread.done():
+            try:
+                await asyncio.wait([thread])
+            except asyncio.CancelledError:
+                continue
+        if not thread.cancelled():
+            thread.exception()  # that it was stopped is no news
+        raise
