@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import bdtrc, ndtr
 
-from smoothapi.certify import clopper_pearson_lower, label_level, queries_needed, required_p
+from smoothapi.certify import label_level, queries_needed, required_p
 from smoothapi.certify.evalue import boundary
 from smoothapi.errors import UnreachableRadiusError
+from smoothapi.study.figures import fewest_wins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def looks_at_powers(
         {min(cap, math.ceil(1.1**i)) for i in range(int(math.log(cap) / math.log(1.1)) + 2)}
     )
     looks = [n for n in looks if n >= 10]
-    enough = np.array([_fewest_wins(n, share, ALPHA / len(looks)) for n in looks])
+    enough = np.array([fewest_wins(n, share, ALPHA / len(looks)) for n in looks])
     alive = np.zeros((len(p), cap + 2))
     alive[:, 0] = 1.0
     certified, votes, before = np.zeros(len(p)), np.zeros(len(p)), 0
@@ -96,18 +97,6 @@ def looks_at_powers(
     return certified, votes + cap * alive.sum(axis=1)
 
 
-def _fewest_wins(n: int, share: float, alpha: float) -> int:
-    """Return the fewest of n votes whose Clopper-Pearson bound exceeds `share`; n + 1 if none."""
-    low, high = 0, n + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if clopper_pearson_lower(middle, n, alpha) > share:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 def against_fixed_samples(radius: float, shares: Sequence[float]) -> None:
     """Print queries and power of fixed samples, of the union bound, and of ours, by p."""
     share = required_p(radius, SIGMA)
@@ -120,7 +109,7 @@ def against_fixed_samples(radius: float, shares: Sequence[float]) -> None:
     for p in shares:
         cells = []
         for n in (100, 1_000, 10_000):
-            power = float(bdtrc(_fewest_wins(n, share, ALPHA) - 1, n, p))
+            power = float(bdtrc(fewest_wins(n, share, ALPHA) - 1, n, p))
             cells.append(f"{n:<6}({power:.3f})  ")
         certified, votes = looks_at_powers(share, np.array([p]), 1_000)
         cells.append(f"{votes[0]:<8.0f}({certified[0]:.3f})     ")
@@ -143,7 +132,7 @@ def realistic_mix(radius: float) -> None:
         "  cap      fixed certifies   ours certifies   of the fixed   ours, mean   median photo  1/"
     )
     for cap in (1_000, 10_000):
-        fixed = bdtrc(_fewest_wins(cap, q, ALPHA) - 1, cap, shares)
+        fixed = bdtrc(fewest_wins(cap, q, ALPHA) - 1, cap, shares)
         runs = [queries_needed(radius, SIGMA, ALPHA, float(p), max_votes=cap) for p in shares]
         ours = np.array([run.certified for run in runs])
         mean = float(weights @ np.array([run.mean for run in runs]))

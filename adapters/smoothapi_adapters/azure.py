@@ -277,31 +277,32 @@ def mapped_error(error: Exception, owner: common.Account, seen: Any = None) -> P
 
     from smoothapi_adapters.sessions import of_requests  # noqa: PLC0415
 
-    mapped: ProviderError | None = None
     if isinstance(error, requests.RequestException):
-        mapped = of_requests(error, "Azure")
-    elif isinstance(error, msrest.HttpOperationError):
+        return of_requests(error, "Azure")
+    if isinstance(error, msrest.HttpOperationError):
         response = error.response
-        mapped = common.of_status(response.status_code, response.text, response.headers, owner)
-    elif isinstance(error, msrest.ClientRequestError):
+        return common.of_status(response.status_code, response.text, response.headers, owner)
+    if isinstance(error, msrest.ClientRequestError):
         inner = error.__context__ or error.inner_exception
-        if isinstance(inner, requests.RequestException):
-            mapped = of_requests(inner, "Azure")
-        else:
-            mapped = TransientError("The connection to Azure failed.")
-    elif not isinstance(error, SerializationError) and isinstance(
-        error, (DeserializationError, *_OF_PARSING)
-    ):
-        # A page of HTML, say: the SDK reads the body before it looks at the status.
-        if seen is not None and seen.status_code != 200:
-            mapped = common.of_status(seen.status_code, "", seen.headers, owner)
-        else:
-            kind = type(error).__name__
-            mapped = TransientError(f"Azure's answer is malformed ({kind}).")
-    elif isinstance(error, (msrest.ClientException, SerializationError)):
+        return (
+            of_requests(inner, "Azure")
+            if isinstance(inner, requests.RequestException)
+            else TransientError("The connection to Azure failed.")
+        )
+    if isinstance(error, (msrest.ClientException, SerializationError)):
         kind = type(error).__name__
-        mapped = FatalError(f"The request to Azure could not be made ({kind}). {common.ADVICE}")
-    return mapped
+        return FatalError(f"The request to Azure could not be made ({kind}). {common.ADVICE}")
+    if isinstance(error, (DeserializationError, *_OF_PARSING)):
+        return _of_unread(error, owner, seen)
+    return None
+
+
+def _of_unread(error: Exception, owner: common.Account, seen: Any) -> ProviderError:
+    """Return what an answer that cannot be read means: its status, if that was not OK."""
+    # A page of HTML, say: the SDK reads the body before it looks at the status.
+    if seen is not None and seen.status_code != 200:
+        return common.of_status(seen.status_code, "", seen.headers, owner)
+    return TransientError(f"Azure's answer is malformed ({type(error).__name__}).")
 
 
 def _installed() -> bool:

@@ -18,7 +18,9 @@ same photos looks better than it is.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -279,8 +281,7 @@ def _estimated(
         shares = betaincinv(k + 0.5, votes - k + 0.5, grid)
         chance = float(np.mean(bdtrc(enough - 1, n, shares))) if enough <= n else 0.0
         certified += chance
-        leader = next((label for label in cell.tally if label is not None), None)
-        agreeing += chance * (leader is not None and leader == cell.plain)
+        agreeing += chance * (cell.leader is not None and cell.leader == cell.plain)
     total = len(cells)
     return Figure(
         provider=cells[0].provider,
@@ -335,33 +336,34 @@ class Choice:
 
 def choices(result: StudyResult, cap: int) -> dict[tuple[str, str, float], Choice]:
     """Return the choice of sigma for each provider, denoiser and radius, at a cap."""
-    halves = {
-        side: figures(result, [photo for photo in result.photos if photo.calibration is side])
-        for side in (True, False)
-    }
-    found: dict[tuple[str, str, float], Choice] = {}
-    for provider in result.providers:
-        for denoiser in result.denoisers:
-            for radius in result.rules.radii:
-                key = (provider.name, denoiser.name, radius)
-                sides = {
-                    side: [
-                        f
-                        for f in those
-                        if (f.provider, f.denoiser, f.radius) == key
-                        and (f.cap, f.method) == (cap, "sequential")
-                    ]
-                    for side, those in halves.items()
-                }
-                able = [f for f in sides[True] if f.queries_per_success is not None]
-                best = min(
-                    able, key=lambda f: (f.queries_per_success or math.inf, f.sigma), default=None
-                )
-                judged = [f for f in sides[False] if best is not None and f.sigma == best.sigma]
-                found[key] = Choice(
-                    best, judged[0] if judged else None, tuple(f for f in able if f is not best)
-                )
+    calibration, rest = (_of_half(result, cap, calibration=side) for side in (True, False))
+    keys = product(
+        [provider.name for provider in result.providers],
+        [denoiser.name for denoiser in result.denoisers],
+        result.rules.radii,
+    )
+    return {key: _choice(calibration[key], rest[key]) for key in keys}
+
+
+def _of_half(
+    result: StudyResult, cap: int, *, calibration: bool
+) -> dict[tuple[str, str, float], list[Figure]]:
+    """Return sequential figures of one half of the photos, by provider, denoiser and radius."""
+    half = [photo for photo in result.photos if photo.calibration is calibration]
+    found: dict[tuple[str, str, float], list[Figure]] = defaultdict(list)
+    for figure in figures(result, half):
+        if (figure.cap, figure.method) == (cap, "sequential"):
+            found[figure.provider, figure.denoiser, figure.radius].append(figure)
     return found
+
+
+def _choice(calibration: list[Figure], rest: list[Figure]) -> Choice:
+    able = [figure for figure in calibration if figure.queries_per_success is not None]
+    best = min(able, key=lambda f: (f.queries_per_success or math.inf, f.sigma), default=None)
+    if best is None:
+        return Choice(None, None, ())
+    judged = next((figure for figure in rest if figure.sigma == best.sigma), None)
+    return Choice(best, judged, tuple(figure for figure in able if figure is not best))
 
 
 @dataclass(frozen=True, slots=True)

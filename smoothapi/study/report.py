@@ -341,35 +341,24 @@ class _View:
 
     def _plain_calls(self) -> list[dict[str, Any]]:
         """Return, for each way and sigma, how often most votes are for the plain label."""
-        truths = {photo.name: photo.truth for photo in self._result.photos}
         rows: list[dict[str, Any]] = []
         for way in self._ways:
             for sigma in self._result.sigmas:
                 cells = [cell for cell in self._cells(way, sigma) if cell.votes]
-                leaders = [
-                    next((label for label in cell.tally if label is not None), None)
-                    for cell in cells
-                ]
-                same = sum(
-                    leader is not None and leader == cell.plain
-                    for leader, cell in zip(leaders, cells, strict=True)
-                )
-                known = [cell for cell in cells if truths[cell.photo]]
-                right = sum(
-                    cell.plain is not None and is_right(cell.plain, truths[cell.photo])
-                    for cell in known
-                )
                 if cells:
-                    rows.append(
-                        {
-                            "way": way,
-                            "sigma": sigma,
-                            "photos": len(cells),
-                            "same": same / len(cells),
-                            "plain_accuracy": right / len(known) if known else None,
-                        }
-                    )
+                    rows.append({"way": way, "sigma": sigma, **self._plain_shares(cells)})
         return rows
+
+    def _plain_shares(self, cells: list[Cell]) -> dict[str, Any]:
+        truths = {photo.name: photo.truth for photo in self._result.photos}
+        known = [(cell.plain, truths[cell.photo]) for cell in cells if truths[cell.photo]]
+        right = sum(plain is not None and is_right(plain, truth) for plain, truth in known)
+        same = sum(cell.leader is not None and cell.leader == cell.plain for cell in cells)
+        return {
+            "photos": len(cells),
+            "same": same / len(cells),
+            "plain_accuracy": right / len(known) if known else None,
+        }
 
     def _card(self, picture: Picture) -> dict[str, Any]:
         cell = next(

@@ -134,6 +134,11 @@ class Cell:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0] or "")))
 
     @property
+    def leader(self) -> str | None:
+        """The label with most votes; None if no vote was for one."""
+        return next((label for label in self.tally if label is not None), None)
+
+    @property
     def share(self) -> tuple[int, int]:
         """(votes for the label with most of them, all votes)."""
         named = [count for label, count in self.tally.items() if label is not None]
