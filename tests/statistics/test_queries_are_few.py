@@ -41,7 +41,7 @@ def test_published_photos_cost_a_fraction_of_the_fixed_sample(cap: int, at_most:
     shares, counts = np.unique(benchmark.published_shares(), return_counts=True)
     assert counts.sum() == 427
     q = required_p(0.25, 0.25)
-    fixed = bdtrc(benchmark._fewest_wins(cap, q, ALPHA) - 1, cap, shares)
+    fixed = bdtrc(benchmark.fewest_wins(cap, q, ALPHA) - 1, cap, shares)
     runs = [queries_needed(0.25, 0.25, ALPHA, float(p), max_votes=cap) for p in shares]
     certified = np.array([run.certified for run in runs])
     mean = counts @ np.array([run.mean for run in runs]) / counts.sum()
