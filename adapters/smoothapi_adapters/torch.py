@@ -217,32 +217,24 @@ class TorchAdapter:
             return self._loaded
 
     def _load(self) -> _Model:
-        import torch  # noqa: PLC0415  heavy: loaded with the model
-
-        given, size = self._given, self._size
-        module: Any
-        if isinstance(given, (str, Path)) and Path(given).suffix.lower() == ".onnx":
-            module, stated = _from_onnx(Path(given))
-            size = size or stated
-        elif isinstance(given, (str, Path)) and Path(given).suffix.lower() in _SCRIPTS:
-            module = _from_script(Path(given))
-        else:
-            module = _imported(given) if isinstance(given, str) else given
-            if isinstance(given, str) and not isinstance(module, torch.nn.Module):
-                module = module()
-            if not callable(module):
-                raise UsageError(f"{given} made a {type(module).__name__}, not a torch module.")
+        module, stated = _module_of(self._given)
         if self._weights is not None:
             _load_weights(module, self._weights)
-        device = self._device
-        if isinstance(module, torch.nn.Module):
-            module.eval()
-            if self._stays:
-                device = next((str(p.device) for p in module.parameters()), device)
-            else:
-                module.to(device)
+        device = self._placed(module)
         identity = self._model_id or _fingerprint(module) or self._fresh_id
-        return _Model(module, identity, size or 224, device)
+        return _Model(module, identity, self._size or stated or 224, device)
+
+    def _placed(self, module: Any) -> str:
+        """Put a module into evaluation mode and where it is to run; return where that is."""
+        import torch  # noqa: PLC0415  heavy: loaded with the model
+
+        if not isinstance(module, torch.nn.Module):
+            return self._device
+        module.eval()
+        if self._stays:
+            return next((str(p.device) for p in module.parameters()), self._device)
+        module.to(self._device)
+        return self._device
 
     def _prepared(self, payload: bytes, size: int) -> Tensor:
         """Return what the model is given of a picture.
@@ -350,6 +342,27 @@ class _Model:
         self.device = device
         self.lock = threading.Lock()
         self.batches = getattr(module, "smoothapi_batches", True)
+
+
+def _module_of(given: Any) -> tuple[Any, int | None]:
+    """Return the module that was given, or is named, and the side that its file states, if any.
+
+    Raises:
+        UsageError: it cannot be loaded, or is nothing to call.
+    """
+    import torch  # noqa: PLC0415
+
+    suffix = Path(given).suffix.lower() if isinstance(given, (str, Path)) else ""
+    if suffix == ".onnx":
+        return _from_onnx(Path(given))
+    if suffix in _SCRIPTS:
+        return _from_script(Path(given)), None
+    module = _imported(given) if isinstance(given, str) else given
+    if isinstance(given, str) and not isinstance(module, torch.nn.Module):
+        module = module()  # the function that builds it
+    if not callable(module):
+        raise UsageError(f"{given} made a {type(module).__name__}, not a torch module.")
+    return module, None
 
 
 def _from_onnx(path: Path) -> tuple[nn.Module, int]:
