@@ -136,14 +136,13 @@ class Sampler:
                 # Stored by an earlier model: what the votes' model says is what is of interest.
                 plain, again = self._ask_plainly_again(image)
                 plain_totals += again
-        except SmoothAPIError as error:
-            ended = error
-            if isinstance(error, BudgetExceededError):
-                kept = self._kept(image, len(votes), test)
-                ended = BudgetExceededError(f"{error} {kept:,} votes are kept.")
+        except BudgetExceededError as error:
+            kept = self._kept(image, len(votes), test)
+            ended = BudgetExceededError(f"{error} {kept:,} votes are kept.")
             (run.totals + plain_totals).tell(ended)
-            if ended is not error:
-                raise ended from error
+            raise ended from error
+        except SmoothAPIError as error:
+            (run.totals + plain_totals).tell(error)
             raise
         return Collection(
             votes=tuple(votes),

@@ -286,34 +286,39 @@ class HttpAdapter:
         """Return the way to the service; made at the first question, since it needs secrets."""
         with self._lock:
             if self._wired is None:
-                found = self.credentials()
-                if not found.found:
-                    raise FatalError(f"{self._who} needs a secret that is {found.where}. Set it.")
-                secrets = Secrets(
-                    headers={
-                        name: options.filled(text)
-                        for name, text in self._headers.items()
-                        if options.is_secret(name, text)
-                    },
-                    query=tuple(
-                        (name, options.filled(text))
-                        for name, text in self._query
-                        if options.is_secret(name, text)
-                    ),
-                    others=tuple(os.environ[name].strip() for name in self._references()),
-                )
-                for name, value in secrets.headers.items():
-                    options.check_header(name, value, FatalError)
-                if not (self._plain_http or secrets.empty) and is_exposed(self._url):
-                    raise FatalError(
-                        f"{self._who} would be sent secrets without TLS, for anybody on the way to "
-                        "read. Use https, or, in a network of your own, allow_plain_http = true."
-                    )
-                wire = Wire(
-                    self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client
-                )
-                self._wired = wire, secrets
+                self._wired = self._connected()
             return self._wired
+
+    def _connected(self) -> tuple[Wire, Secrets]:
+        found = self.credentials()
+        if not found.found:
+            raise FatalError(f"{self._who} needs a secret that is {found.where}. Set it.")
+        secrets = self._secrets()
+        for name, value in secrets.headers.items():
+            options.check_header(name, value, FatalError)
+        if not (self._plain_http or secrets.empty) and is_exposed(self._url):
+            raise FatalError(
+                f"{self._who} would be sent secrets without TLS, for anybody on the way to "
+                "read. Use https, or, in a network of your own, allow_plain_http = true."
+            )
+        wire = Wire(self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client)
+        return wire, secrets
+
+    def _secrets(self) -> Secrets:
+        """Read what must not be shown from the environment."""
+        return Secrets(
+            headers={
+                name: options.filled(text)
+                for name, text in self._headers.items()
+                if options.is_secret(name, text)
+            },
+            query=tuple(
+                (name, options.filled(text))
+                for name, text in self._query
+                if options.is_secret(name, text)
+            ),
+            others=tuple(os.environ[name].strip() for name in self._references()),
+        )
 
     def _packed(self, payloads: Sequence[bytes]) -> tuple[str, bytes]:
         """Return a request's media type and body."""
