@@ -86,6 +86,40 @@ class Votes:
 
 
 def main() -> None:
+    args = arguments()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    truth, images = photos(args)
+    classifiers = named_classifiers(args)
+    clean = {
+        key: {name: plain(classifier, image) for name, image in images.items()}
+        for key, classifier in classifiers.items()
+    }
+    rows: list[Row] = []
+    ends: list[dict] = []
+    with progress() as bar:
+        for sigma in args.sigmas:
+            for denoiser, runtime in chosen(args):
+                task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
+                votes = Votes(args.cache / f"{runtime.fingerprint}.json")
+                decided: dict[str, dict[str, Decision]] = {key: {} for key in classifiers}
+                for name, image in images.items():
+                    decisions = certify(args, sigma, runtime, classifiers, image, votes)
+                    for key, decision in decisions.items():
+                        decided[key][name] = decision
+                    bar.advance(task)
+                for key, decisions in decided.items():
+                    about = {"sigma": sigma, "denoiser": denoiser, "classifier": key}
+                    rows.append(summary(sigma, denoiser, key, decisions, clean[key], truth))
+                    ends += [about | end for end in photo_ends(decisions, clean[key], truth)]
+    show(rows, args)
+    if args.json:
+        given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+        report = {"arguments": given, "rows": [asdict(row) for row in rows], "photos": ends}
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--photos", type=int, default=60, help="of the 200 held out")
@@ -101,62 +135,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
     parser.add_argument("--cache", type=Path, default=Path("runs/certified_fraction"))
     parser.add_argument("--json", type=Path, help="also write the rows and each photo's end there")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    return parser.parse_args()
+
+
+def photos(args: argparse.Namespace) -> tuple[dict[str, int], dict[str, WorkingImage]]:
+    """Return what each labelled photo shows, and those that are asked about."""
     labelled = args.data / "labelled_photos"
     with (labelled / "labels.csv").open(encoding="utf-8") as stream:
         truth = {row["file"]: int(row["class_index"]) for row in csv.DictReader(stream)}
     paths = {path.name: path for path in files(labelled)}
-    names = sorted(held_out(paths, 200), key=lambda n: hashlib.sha256(n.encode()).digest())[
-        : args.photos
-    ]
-    folder = args.data / "classifiers"
-    classifiers = {
-        f"{name}:{hashlib.sha256((folder / f'{name}.onnx').read_bytes()).hexdigest()[:8]}": (
-            load_classifier(folder / f"{name}.onnx")
-        )
-        for name in args.classifiers
+    order = sorted(held_out(paths, 200), key=lambda name: hashlib.sha256(name.encode()).digest())
+    return truth, {name: load_image(paths[name], size=SIZE) for name in order[: args.photos]}
+
+
+def named_classifiers(args: argparse.Namespace) -> dict[str, Classifier]:
+    """Return classifiers by name and a piece of their files' digests: votes are kept under it."""
+    paths = {name: args.data / "classifiers" / f"{name}.onnx" for name in args.classifiers}
+    return {
+        f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}": load_classifier(path)
+        for name, path in paths.items()
     }
-    images = {name: load_image(paths[name], size=SIZE) for name in names}
-    clean = {
-        key: dict(zip(names, (plain(c, images[name]) for name in names), strict=True))
-        for key, c in classifiers.items()
-    }
-    rows: list[Row] = []
-    ends: list[dict] = []
-    with progress() as bar:
-        for sigma in args.sigmas:
-            for denoiser, runtime in chosen(args):
-                task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(names))
-                votes = Votes(args.cache / f"{runtime.fingerprint}.json")
-                decided: dict[str, dict[str, Decision]] = {key: {} for key in classifiers}
-                for name in names:
-                    tests = certify(args, sigma, runtime, classifiers, images[name], votes)
-                    for key, test in tests.items():
-                        decided[key][name] = test
-                    bar.advance(task)
-                for key, decisions in decided.items():
-                    rows.append(summary(sigma, denoiser, key, decisions, clean[key], truth))
-                    ends += [
-                        {
-                            "sigma": sigma,
-                            "denoiser": denoiser,
-                            "classifier": key,
-                            "photo": name,
-                            "label": decision.label,
-                            "reason": str(decision.reason),
-                            "votes": decision.votes,
-                            "clean": clean[key][name],
-                            "truth": truth[name],
-                        }
-                        for name, decision in decisions.items()
-                    ]
-    show(rows, args)
-    if args.json:
-        given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-        report = {"arguments": given, "rows": [asdict(row) for row in rows], "photos": ends}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
@@ -241,6 +239,20 @@ def summary(
         ),
         mean_votes=sum(d.votes for d in decisions.values()) / count,
     )
+
+
+def photo_ends(
+    decisions: dict[str, Decision], clean: dict[str, int], truth: dict[str, int]
+) -> Iterator[dict]:
+    for name, decision in decisions.items():
+        yield {
+            "photo": name,
+            "label": decision.label,
+            "reason": str(decision.reason),
+            "votes": decision.votes,
+            "clean": clean[name],
+            "truth": truth[name],
+        }
 
 
 def share(successes: int, count: int) -> tuple[float, float, float]:
