@@ -130,17 +130,18 @@ class Smoother:
         ).settings
         self._size = settings.size if size is None else size
         self._space = choose_label_space(labels, settings.labels)
-        self._opened = ExitStack()
         self._closed = False
-        self._sampler = open_sampler(
-            settings,
-            self._opened,
-            provider=provider,
-            denoiser=denoiser,
-            budget=budget,
-            retry=retry,
-            refresh=refresh,
-        )
+        with ExitStack() as opened:  # closes what was opened, should the rest not be
+            self._sampler = open_sampler(
+                settings,
+                opened,
+                provider=provider,
+                denoiser=denoiser,
+                budget=budget,
+                retry=retry,
+                refresh=refresh,
+            )
+            self._opened = opened.pop_all()
 
     def certify(
         self,

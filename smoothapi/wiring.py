@@ -52,7 +52,7 @@ def open_sampler(
     retry: Retry | None,
     refresh: bool,
 ) -> Sampler:
-    """Open all that a run needs, and have `opened` close it: what sends first, the store last.
+    """Open all that a run needs, and have `opened` close it, in the opposite order.
 
     Args:
         settings: in force where an argument is None.
@@ -76,15 +76,17 @@ def open_sampler(
     else:
         variants = _made_here(provider, denoiser, settings)
         answers = AnswerStore(settings.home / "answers")
-    recorder = None
+        opened.enter_context(closing(answers))
+    adapter = opened.enter_context(closing(variants.adapter))
+    kept_in: Answers = answers
     if settings.record is not None:
         names = {variants.denoiser.fingerprint: variants.denoiser.name}
         recorder = Recorder(answers, settings.record, names)
-    state = SharedState(settings.home / "ledger.db")
-    adapter = variants.adapter
+        kept_in = opened.enter_context(closing(recorder))
+    state = opened.enter_context(closing(SharedState(settings.home / "ledger.db")))
     dispatcher = Dispatcher(
         adapter,
-        recorder or answers,
+        kept_in,
         state,
         _budgets(budget if budget is not None else settings.budget),
         price=_price(adapter, settings),
@@ -92,9 +94,7 @@ def open_sampler(
         retry=retry or Retry(attempts=settings.attempts, deadline=settings.deadline),
         max_failed=settings.max_failed,
     )
-    for part in (state, answers, recorder, adapter, dispatcher):
-        if part is not None:
-            opened.push(closing(part))
+    opened.enter_context(closing(dispatcher))
     return Sampler(
         variants=variants,
         dispatcher=dispatcher,

@@ -436,6 +436,13 @@ def test_a_plain_answer_of_an_earlier_model_is_asked_again():
     assert certificate.plain_agrees is True
 
 
+def test_what_was_opened_is_closed_when_the_rest_cannot_be():
+    adapter = ScriptedAdapter()
+    with pytest.raises(UsageError, match="Cannot read the budget"):
+        Smoother(adapter, denoiser="none", budget="-3")
+    assert adapter.closed
+
+
 def test_an_outage_is_an_error_and_no_abstention():
     def refuse(*_):
         if adapter.sent > 15:  # slow, so that a busy machine sees the first ten before the last

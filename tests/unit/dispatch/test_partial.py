@@ -78,5 +78,5 @@ def test_closing_goes_on_when_a_step_fails():
     with pytest.raises(OSError, match="already gone"):
         s.close()
     assert adapter.closed
-    assert closed == ["store", "state"]
+    assert closed == ["state", "store"]
     s.close()  # once is enough
