@@ -173,7 +173,8 @@ class Ledger:
         """Return how many more queries fit now, or None if there is no limit."""
         self.rest()
         with self._state.transaction() as database:
-            return self._room(database, self._already(database))
+            now = self._clock()
+            return self._room(database, self._already(database, now), now)
 
     def reserve(self, queries: int) -> Reservation:
         """Set `queries` aside, on disk.
@@ -182,25 +183,24 @@ class Ledger:
             BudgetExceededError: they do not fit; nothing was set aside.
             StoreError: the ledger cannot be written.
         """
-        now = self._clock()
-        taken = self._take(queries, now)
+        taken = self._take(queries)
         if taken is None:
             with self._writing:
-                taken = self._take(queries, now)  # another thread may have renewed it
+                taken = self._take(queries)  # another thread may have renewed it
                 while taken is None:
-                    self._renew(queries, now)
-                    taken = self._take(queries, now)
+                    self._renew(queries)
+                    taken = self._take(queries)
         elif self._is_low(taken) and self._writing.acquire(blocking=False):
             try:
                 if self._is_low(taken):
-                    self._renew(1, now, ahead=True)
+                    self._renew(1, ahead=True)
             finally:
                 self._writing.release()
         return taken
 
-    def _take(self, queries: int, now: float) -> Reservation | None:
+    def _take(self, queries: int) -> Reservation | None:
         """Promise `queries` of the current block, or of the next; None if they are not there."""
-        day = _day(now)
+        day = _day(self._clock())
         with self._lock:
             for block in (self._current, self._next):
                 # What is sent in a new day is not to be paid from the last one's budget.
@@ -250,7 +250,7 @@ class Ledger:
                 retired = self._retire(database)
             self._strike_off(retired)
 
-    def _renew(self, queries: int, now: float, *, ahead: bool = False) -> None:
+    def _renew(self, queries: int, *, ahead: bool = False) -> None:
         """Set the next block aside; `ahead` of need, only if it is a large one."""
         refusal = ""
         number = size = 0
@@ -259,11 +259,12 @@ class Ledger:
                 self._turn_over()
                 self._turn_over()
         with self._state.transaction(durable=True) as database:
+            now = self._clock()  # one for all: it may have waited past midnight to be here
             retired = self._retire(database)
-            already = self._already(database)
-            room = self._room(database, already)
+            already = self._already(database, now)
+            room = self._room(database, already, now)
             if room is not None and queries > room:
-                refusal = "" if ahead else self._refusal(database, already, queries)
+                refusal = "" if ahead else self._refusal(database, already, now, queries)
             else:
                 # Far from the limit many at once; near it one by one, so that none lie idle.
                 size = max(queries, _BLOCK if room is None else min(_BLOCK, room // 64))
@@ -335,17 +336,17 @@ class Ledger:
                     self._old.remove(block)
                 emit("settled", provider=self._provider, queries=block.settled)
 
-    def _room(self, database: sqlite3.Connection, already: int) -> int | None:
-        rooms = [self._room_of(database, entry, already) for entry in self._open]
+    def _room(self, database: sqlite3.Connection, already: int, now: float) -> int | None:
+        rooms = [self._room_of(database, entry, already, now) for entry in self._open]
         limited = [room for room in rooms if room is not None]
         return min(limited) if limited else None
 
-    def _refusal(self, database: sqlite3.Connection, already: int, queries: int) -> str:
+    def _refusal(self, database: sqlite3.Connection, already: int, now: float, queries: int) -> str:
         for entry in self._open:
-            room = self._room_of(database, entry, already)
+            room = self._room_of(database, entry, already, now)
             if room is not None and queries > room:
                 break
-        spent = self._spent_of(database, entry)
+        spent = self._spent_of(database, entry, now)
         return (
             f"The budget ({entry.budget}) does not allow another query: {spent.queries:,} sent or "
             f"reserved, ${spent.dollars.normalize():f} by the price list. All answers are kept: "
@@ -358,22 +359,24 @@ class Ledger:
         with self._state.transaction() as database:
             database.execute("DELETE FROM accounts WHERE name = ?", (self._own,))
 
-    def _already(self, database: sqlite3.Connection) -> int:
+    def _already(self, database: sqlite3.Connection, now: float) -> int:
         row = database.execute(
             "SELECT queries FROM usage WHERE provider = ? AND month = ?",
-            (self._provider, _month(self._clock())),
+            (self._provider, _month(now)),
         ).fetchone()
         return int(row[0]) if row else 0
 
-    def _spent_of(self, database: sqlite3.Connection, entry: _Open) -> Spent:
+    def _spent_of(self, database: sqlite3.Connection, entry: _Open, now: float) -> Spent:
         row = database.execute(
             "SELECT queries, nano FROM accounts WHERE name = ? AND period = ?",
-            (entry.name, entry.period(self._clock())),
+            (entry.name, entry.period(now)),
         ).fetchone()
         return Spent(int(row[0]), Decimal(row[1]) / _NANO) if row else Spent()
 
-    def _room_of(self, database: sqlite3.Connection, entry: _Open, already: int) -> int | None:
-        spent = self._spent_of(database, entry)
+    def _room_of(
+        self, database: sqlite3.Connection, entry: _Open, already: int, now: float
+    ) -> int | None:
+        spent = self._spent_of(database, entry, now)
         rooms: list[int] = []
         if entry.budget.queries is not None:
             rooms.append(max(0, entry.budget.queries - spent.queries))

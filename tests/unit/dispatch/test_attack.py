@@ -1,0 +1,76 @@
+"""What a hostile review broke: midnight, Ctrl-C, two runs at once, needs that shrink."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from decimal import Decimal
+
+import pytest
+
+from smoothapi.dispatch import (
+    AnswerStore,
+    Budget,
+    Dispatcher,
+    Job,
+    Ledger,
+    Price,
+    SharedState,
+    accounts,
+)
+from smoothapi.errors import BudgetExceededError
+from tests.conftest import ScriptedAdapter
+from tests.unit.dispatch.test_dispatcher import asked, run, state_of, stored
+
+DOLLAR = Price(Decimal("1.00"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = AnswerStore(tmp_path / "answers")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def state(tmp_path):
+    state = SharedState(tmp_path / "ledger.db")
+    yield state
+    state.close()
+
+
+def job(count, left=None, *, name=None, **options):
+    """Ask for `count` answers; `left`, if given, is counted down by the test."""
+    left = [count] if left is None else left
+    return Job(
+        asked=asked if name is None else lambda index: {name: index},
+        prepare=lambda indices: [lambda i=i: b"%s%d" % ((name or "").encode(), i) for i in indices],
+        needed=lambda: left[0],
+        **options,
+    )
+
+
+def test_a_day_that_ends_while_the_ledger_is_waited_for_is_not_passed(state, monkeypatch):
+    """Another process may hold the database for a minute; what is full must be refused still."""
+    now = [20_000 * 86_400.0 - 1.0]
+    book = Ledger(state, [Budget(queries=64, per="day")], "a", DOLLAR, clock=lambda: now[0])
+    for _ in range(64):
+        book.settle(book.reserve(1), 1)
+    transaction = state.transaction
+
+    @contextmanager
+    def waits(**options):
+        with transaction(**options) as database:
+            now[0] += 2.0
+            yield database
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "transaction", waits)
+        book.settle(book.reserve(1), 1)
+    for _ in range(63):
+        book.settle(book.reserve(1), 1)
+    with pytest.raises(BudgetExceededError):
+        book.reserve(1)
+    book.rest()
+    assert [account.queries for account in accounts(state)] == [64, 64]
