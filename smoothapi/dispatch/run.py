@@ -334,9 +334,9 @@ class Run:
                     _log.warning("An answer that was paid for could not be kept: %s", news)
 
     def _write_down_the_end(self) -> None:
-        leases = [*self._held.values(), *self._finished]
         try:
-            self._leases.drop(leases)
+            # Those too that it did not get to note, since it was interrupted as it took them.
+            self._leases.end()
             self._dispatcher.ledger.rest()
         except (StoreError, UsageError) as error:
             # Leases end by themselves, and what is reserved counts as spent: on the safe side.

@@ -271,6 +271,11 @@ class Leases:
                 [(key, self._owner) for key in keys],
             )
 
+    def end(self) -> None:
+        """Give back all that is held."""
+        with self._state.transaction() as database:
+            database.execute("DELETE FROM leases WHERE owner = ?", (self._owner,))
+
 
 class Suspects:
     """Variants that were given up after their retries, while others were answered.

@@ -74,3 +74,26 @@ def test_a_day_that_ends_while_the_ledger_is_waited_for_is_not_passed(state, mon
         book.reserve(1)
     book.rest()
     assert [account.queries for account in accounts(state)] == [64, 64]
+
+
+def test_ctrl_c_as_variants_are_leased_does_not_block_the_next_run(store, monkeypatch):
+    """In a notebook the next run is in the same process, which lives: only expiry would help."""
+    dispatcher = Dispatcher(ScriptedAdapter(), store, state := state_of(store))
+    get, asked_for = store.get, []
+
+    def interrupted(key):
+        asked_for.append(key)
+        if asked_for.count(key) == 2:  # when it was leased already
+            raise KeyboardInterrupt
+        return get(key)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "get", interrupted)
+        with dispatcher.run(job(4)) as deliveries:
+            next(iter(deliveries))
+    began = time.monotonic()
+    with dispatcher.run(job(4)) as deliveries:
+        assert next(iter(deliveries)).answer
+    assert time.monotonic() - began < 20.0
+    dispatcher.close()
+    state.close()
