@@ -31,7 +31,7 @@ class Keeper:
         self._store = store
         self._room = Slots(most)
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Kept, Callable[[BaseException | None], None]]] = []
+        self._waiting: list[tuple[Kept | None, Callable[[BaseException | None], None]]] = []
         self._writing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-keep")
 
@@ -54,13 +54,16 @@ class Keeper:
             self._write()
 
     def flush(self) -> None:
-        """Wait until all that was handed over before is on disk, or known not to be."""
-        try:
-            written = self._thread.submit(lambda: None)
-        except RuntimeError:  # it is closed, or being closed
-            self._thread.shutdown()
-        else:
-            written.result()
+        """Wait until all that was handed over before is on disk, or known not to be.
+
+        Not for what others hand over meanwhile, of which there may be no end.
+        """
+        written = threading.Event()
+        with self._lock:
+            if not self._writing:
+                return
+            self._waiting.append((None, lambda _: written.set()))
+        written.wait()
 
     def close(self) -> None:
         """Write what was handed over, and end the thread."""
@@ -73,11 +76,13 @@ class Keeper:
                 if not batch:
                     self._writing = False
                     return
+            answers = [kept for kept, _ in batch if kept is not None]
             error: BaseException | None = None
             try:
-                self._store.put(*(kept for kept, _ in batch))
+                if answers:
+                    self._store.put(*answers)
             except BaseException as caught:  # noqa: BLE001  nobody's answer is stored
                 error = caught
-            self._room.give(len(batch))
+            self._room.give(len(answers))
             for _, then in batch:
                 then(error)

@@ -97,3 +97,37 @@ def test_ctrl_c_as_variants_are_leased_does_not_block_the_next_run(store, monkey
     assert time.monotonic() - began < 20.0
     dispatcher.close()
     state.close()
+
+
+def test_a_run_that_ends_does_not_wait_for_the_answers_of_another(store, monkeypatch):
+    """On a slow disk there is always another answer to be written."""
+    put = store.put
+
+    def slowly(*answers):
+        time.sleep(0.02)
+        put(*answers)
+
+    monkeypatch.setattr(store, "put", slowly)
+    dispatcher = Dispatcher(ScriptedAdapter(delay=0.002), store, state := state_of(store))
+    left, going = [10_000], threading.Event()
+
+    def go_on():
+        with dispatcher.run(job(0, left, name="other")) as deliveries:
+            for _ in deliveries:
+                left[0] -= 1
+                going.set()
+
+    other = threading.Thread(target=go_on)
+    other.start()
+    going.wait(20.0)
+    timer = threading.Timer(10.0, left.__setitem__, (0, 0))  # if need be
+    timer.start()
+    with dispatcher.run(job(1)) as deliveries:
+        next(iter(deliveries))
+    assert other.is_alive()
+    assert left[0] > 0
+    timer.cancel()
+    left[0] = 0
+    other.join()
+    dispatcher.close()
+    state.close()
