@@ -86,7 +86,7 @@ class Run:
         self._ahead = 0
         self._misses: deque[int] = deque()
         self._preparing: dict[_Preparing, list[int]] = {}
-        self._ready: deque[tuple[int, Encode]] = deque()
+        self._ready: dict[int, Encode] = {}
         self._sending: set[Future[None]] = set()
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._ended: dict[int, Delivery] = {}
@@ -130,7 +130,7 @@ class Run:
                     raise UsageError(STOPPED)
                 self._look_up(min(turn + needed, turn + self._window))
                 if turn not in self._ended:
-                    self._start_work()
+                    self._start_work(turn + needed)
                     if turn not in self._ended:  # starting may find what another process bought
                         self._await_work()
                     continue
@@ -161,24 +161,29 @@ class Run:
                 self._misses.append(index)
         self._ahead = max(self._ahead, end)
 
-    def _start_work(self) -> None:
-        """Begin to prepare and to send what may be."""
+    def _start_work(self, end: int) -> None:
+        """Begin to prepare and to send what may be, of the variants up to `end`.
+
+        Less may be needed than was when they were looked up, or even prepared.
+        """
         dispatcher, job = self._dispatcher, self._job
+        due = [index for index in self._ready if index < end]
         # Something for every request lies ready or is being made: a second lot is begun while the
         # first waits for its turn at the denoiser.
         enough = max(job.batch, dispatcher.concurrency)
-        while self._misses and len(self._preparing) < _LOTS_AT_ONCE:
-            if len(self._ready) + sum(map(len, self._preparing.values())) >= enough:
+        while len(self._preparing) < _LOTS_AT_ONCE:
+            if len(due) + sum(map(len, self._preparing.values())) >= enough:
                 break
-            lot = self._lease_lot()
+            lot = self._lease_lot(end)
             if not lot:
                 break
             preparing = dispatcher.preparer.submit(job.prepare, lot)
             self._preparing[preparing] = lot
             preparing.add_done_callback(self._news.put)
-        while self._ready and len(self._sending) < dispatcher.threads:
-            many = min(len(self._ready), self._sender.batch)
-            group = [self._ready.popleft() for _ in range(many)]
+        while due and len(self._sending) < dispatcher.threads:
+            many = self._sender.batch
+            group = [(index, self._ready.pop(index)) for index in due[:many]]
+            del due[:many]
             sending = dispatcher.senders.submit(self._sender.send, group)
             self._sending.add(sending)
             sending.add_done_callback(self._sent)
@@ -201,9 +206,13 @@ class Run:
         self._ended[index] = _delivery(index, stored, cached=True)
         return True
 
-    def _lease_lot(self) -> list[int]:
-        """Return the next variants that no other process is asking for, leased to this run."""
-        lot = [self._misses.popleft() for _ in range(min(self._job.batch, len(self._misses)))]
+    def _lease_lot(self, end: int) -> list[int]:
+        """Return the next variants up to `end` that no other asks for, leased to this run."""
+        lot: list[int] = []
+        while self._misses and self._misses[0] < end and len(lot) < self._job.batch:
+            lot.append(self._misses.popleft())
+        if not lot:
+            return lot
         keys = {index: self._key(index) for index in lot}
         taken = self._leases.take(list(keys.values()))
         ours: list[int] = []
@@ -269,7 +278,7 @@ class Run:
             self._finished.append(self._held.pop(news.index))
         elif news is not None:
             lot = self._preparing.pop(news)
-            self._ready.extend(zip(lot, news.result(), strict=True))
+            self._ready.update(zip(lot, news.result(), strict=True))
 
     def _mind_leases(self) -> None:
         """Give back the leases of variants that have ended, many at once; renew the others."""

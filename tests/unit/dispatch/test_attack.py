@@ -18,10 +18,12 @@ from smoothapi.dispatch import (
     Price,
     SharedState,
     accounts,
+    answer_key,
 )
+from smoothapi.dispatch.state import Leases
 from smoothapi.errors import BudgetExceededError
 from tests.conftest import ScriptedAdapter
-from tests.unit.dispatch.test_dispatcher import asked, run, state_of, stored
+from tests.unit.dispatch.test_dispatcher import asked, run, state_of
 
 DOLLAR = Price(Decimal("1.00"))
 
@@ -130,4 +132,40 @@ def test_a_run_that_ends_does_not_wait_for_the_answers_of_another(store, monkeyp
     left[0] = 0
     other.join()
     dispatcher.close()
+    state.close()
+
+
+@pytest.mark.parametrize(("batch", "concurrency"), [(1, 4), (1, 16), (4, 2)])
+def test_what_is_needed_no_more_is_not_bought(store, batch, concurrency):
+    """What a test needs shrinks by many at once when it gives a label up (`PresenceTest`)."""
+    adapter, delivered = ScriptedAdapter(batch=batch, delay=0.01), []
+
+    def needed():
+        return 100 if len(delivered) < 30 else min(2, 60 - len(delivered))
+
+    run(adapter, store, needed=needed, delivered=delivered, concurrency=concurrency, lot=16)
+    assert [delivery.index for delivery in delivered] == list(range(60))
+    late = sorted(int(payload) for request in adapter.requests[-3:] for payload in request)
+    assert late[-1] == 59
+    assert adapter.sent == 60
+
+
+def test_what_was_prepared_and_is_not_needed_does_not_stand_in_the_way(store):
+    """Another holds the next variant; when it gives that back, it is prepared at once."""
+    adapter, delivered = ScriptedAdapter(delay=0.005), []
+    state = state_of(store)
+    other = Leases(state)
+    keys = [answer_key(asked(index)) for index in range(40)]
+    assert other.take(keys[10:11])
+
+    def needed():
+        if len(delivered) == 10:
+            other.drop(keys)
+            return 1
+        return 30 - len(delivered)
+
+    began = time.monotonic()
+    run(adapter, store, needed=needed, delivered=delivered, concurrency=2, lot=16)
+    assert time.monotonic() - began < 20.0
+    assert len(delivered) == adapter.sent == 30
     state.close()
