@@ -323,9 +323,9 @@ class Run:
     def _halt(self) -> None:
         """Await what is under way and keep its answers; send nothing more."""
         self._stop.set()
-        under_way: list[Future[Any]] = [*self._preparing, *self._sending]
-        for future in under_way:
-            future.cancel()
+        begun: list[Future[Any]] = [*self._preparing, *self._sending]
+        # One that is cancelled would end only when a thread is free, which others may keep long.
+        under_way = [future for future in begun if not future.cancel()]
         try:
             finish(lambda: wait(under_way))
         finally:

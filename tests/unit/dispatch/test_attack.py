@@ -22,7 +22,7 @@ from smoothapi.dispatch import (
 )
 from smoothapi.dispatch.state import Leases
 from smoothapi.errors import BudgetExceededError
-from tests.conftest import ScriptedAdapter
+from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of
 
 DOLLAR = Price(Decimal("1.00"))
@@ -168,4 +168,41 @@ def test_what_was_prepared_and_is_not_needed_does_not_stand_in_the_way(store):
     run(adapter, store, needed=needed, delivered=delivered, concurrency=2, lot=16)
     assert time.monotonic() - began < 20.0
     assert len(delivered) == adapter.sent == 30
+    state.close()
+
+
+def test_a_run_that_ends_does_not_wait_for_what_it_did_not_begin(store):
+    """All threads are at work for another run, on requests that take their time."""
+    go, began = threading.Event(), threading.Event()
+
+    def script(payload, attempt):
+        if payload.startswith(b"other"):
+            began.set()
+            go.wait(20.0)
+        return answer()
+
+    adapter = ScriptedAdapter(script)
+    dispatcher = Dispatcher(adapter, store, state := state_of(store), concurrency=2)
+    left = [3]
+
+    def occupy():
+        with dispatcher.run(job(3, left, name="other")) as deliveries:
+            for _ in deliveries:
+                left[0] -= 1
+
+    other = threading.Thread(target=occupy)
+    other.start()
+    began.wait(20.0)
+    deliveries = dispatcher.run(job(1))
+    timer = threading.Timer(0.3, deliveries._news.put, [KeyboardInterrupt()])
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), deliveries:
+        next(iter(deliveries))
+    assert time.monotonic() - begun < 10.0
+    assert not go.is_set()
+    go.set()
+    other.join()
+    assert adapter.sent == 3
+    dispatcher.close()
     state.close()
