@@ -194,6 +194,9 @@ class Ledger:
             try:
                 if self._is_low(taken):
                     self._renew(1, ahead=True)
+            except BaseException:
+                self.release(taken, queries)
+                raise
             finally:
                 self._writing.release()
         return taken

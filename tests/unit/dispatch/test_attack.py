@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from decimal import Decimal
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,7 +22,7 @@ from smoothapi.dispatch import (
     answer_key,
 )
 from smoothapi.dispatch.state import Leases
-from smoothapi.errors import BudgetExceededError
+from smoothapi.errors import BudgetExceededError, StoreError
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of
 
@@ -206,3 +207,16 @@ def test_a_run_that_ends_does_not_wait_for_what_it_did_not_begin(store):
     assert adapter.sent == 3
     dispatcher.close()
     state.close()
+
+
+def test_a_block_that_cannot_be_set_aside_ahead_costs_no_query(state, monkeypatch):
+    book = Ledger(state, [Budget(queries=100_000, name="x")], "a", DOLLAR)
+    sent = 0
+    with monkeypatch.context() as patch, pytest.raises(StoreError):
+        while True:
+            book.settle(book.reserve(1), 1)
+            sent += 1
+            patch.setattr(state, "transaction", Mock(side_effect=StoreError("disk full")))
+    book.rest()
+    [account] = accounts(state)
+    assert (account.queries, account.reserved) == (sent, 0)
