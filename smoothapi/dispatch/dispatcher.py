@@ -91,6 +91,7 @@ class Dispatcher:
         self.closed = threading.Event()
         self._process = os.getpid()
         self._runs: WeakSet[Run] = WeakSet()
+        self._opening = threading.RLock()  # a run is begun before it is closed, or not at all
 
     def through(self, adapter: Adapter, price: Price | None = None) -> Dispatcher:
         """Return a dispatcher for another adapter of the provider, to be closed with this one.
@@ -110,18 +111,21 @@ class Dispatcher:
         Raises:
             UsageError: the dispatcher is closed, or was made before the process was forked.
         """
-        if self.closed.is_set():
-            raise UsageError(CLOSED)
         if os.getpid() != self._process:
             raise UsageError(FORKED)
-        run = Run(self, job)
-        self._runs.add(run)
+        with self._opening:
+            if self.closed.is_set():
+                raise UsageError(CLOSED)
+            run = Run(self, job)
+            self._runs.add(run)
         return run
 
     def close(self) -> None:
         """Stop all runs, wait for what is under way, then end the threads."""
-        self.closed.set()
-        for run in list(self._runs):
+        with self._opening:
+            self.closed.set()
+            runs = list(self._runs)
+        for run in runs:
             run.stop()
         try:
             finish(self.senders.shutdown)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from unittest.mock import Mock
 
@@ -22,7 +23,7 @@ from smoothapi.dispatch import (
     answer_key,
 )
 from smoothapi.dispatch.state import Leases
-from smoothapi.errors import BudgetExceededError, StoreError
+from smoothapi.errors import BudgetExceededError, StoreError, UsageError
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of
 
@@ -220,3 +221,32 @@ def test_a_block_that_cannot_be_set_aside_ahead_costs_no_query(state, monkeypatc
     book.rest()
     [account] = accounts(state)
     assert (account.queries, account.reserved) == (sent, 0)
+
+
+def test_closing_while_other_threads_begin_runs(store):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    state = state_of(store)
+    try:
+        for _ in range(10):
+            dispatcher = Dispatcher(ScriptedAdapter(), store, state, concurrency=1)
+            runs = []
+
+            def begin(dispatcher=dispatcher, runs=runs):
+                with suppress(UsageError):
+                    while True:
+                        runs.append(dispatcher.run(job(1)))
+
+            threads = [threading.Thread(target=begin) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while len(runs) < 1000:
+                time.sleep(0.001)
+            try:
+                dispatcher.close()
+            finally:
+                for thread in threads:
+                    thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        state.close()
