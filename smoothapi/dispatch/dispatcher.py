@@ -132,4 +132,6 @@ class Dispatcher:
         finally:
             self.keeper.close()
             self.preparer.shutdown()
+            for run in runs:
+                run.give_back()
             self.ledger.close()

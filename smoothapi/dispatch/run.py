@@ -78,6 +78,7 @@ class Run:
         self._meter = Meter()
         self._stop = threading.Event()
         self._stopped = False  # by `stop`, from outside
+        self._given_back = False
         self._known_to_fail: set[int] = set()
         self._sender = Sender(dispatcher, self._stop, self._meter, self, self._known_to_fail)
         # Room for what is sent, what is prepared, and what waits for its turn.
@@ -113,6 +114,14 @@ class Run:
         self._stop.set()
         self._news.put(None)
 
+    def give_back(self) -> None:
+        """Give back leases and reservations, when nothing is under way any more.
+
+        For a run that nobody iterates to its end, or too late for it to do so itself.
+        """
+        self._write_down_the_end()
+        self._given_back = True
+
     def __iter__(self) -> Iterator[Delivery]:
         return self._deliveries
 
@@ -126,7 +135,7 @@ class Run:
         turn = 0
         try:
             while (needed := self._job.needed()) > 0:
-                if self._stopped or self._dispatcher.closed.is_set():
+                if self._stopped:
                     raise UsageError(STOPPED)
                 self._look_up(min(turn + needed, turn + self._window))
                 if turn not in self._ended:
@@ -141,8 +150,8 @@ class Run:
         except (SmoothAPIError, RuntimeError) as error:
             self._halt()  # what is under way still counts
             ended = error
-            if self._dispatcher.closed.is_set():  # by another thread, at whatever line
-                ended = UsageError(CLOSED)
+            if self._stopped:  # by another thread, at whatever line
+                ended = UsageError(CLOSED if self._dispatcher.closed.is_set() else STOPPED)
             if isinstance(ended, SmoothAPIError):
                 self.totals.tell(ended)
             if ended is not error:
@@ -349,7 +358,8 @@ class Run:
             self._dispatcher.ledger.rest()
         except (StoreError, UsageError) as error:
             # Leases end by themselves, and what is reserved counts as spent: on the safe side.
-            _log.warning("The end of the run could not be written down: %s", error)
+            if not self._given_back:
+                _log.warning("The end of the run could not be written down: %s", error)
         self._held.clear()
         self._finished.clear()
 

@@ -250,3 +250,31 @@ def test_closing_while_other_threads_begin_runs(store):
     finally:
         sys.setswitchinterval(interval)
         state.close()
+
+
+def test_a_run_that_is_left_alone_blocks_nobody_once_it_is_closed(store):
+    """A traceback, as a notebook keeps it, holds what was iterated at the time."""
+    dispatcher = Dispatcher(ScriptedAdapter(delay=0.01), store, state := state_of(store))
+    deliveries = dispatcher.run(job(100, batch=32))
+    next(iter(deliveries))
+    dispatcher.close()
+    state.close()
+    began = time.monotonic()
+    delivered, _ = run(ScriptedAdapter(), store, count=100)
+    assert len(delivered) == 100
+    assert time.monotonic() - began < 20.0
+    with pytest.raises(UsageError, match="was closed"):
+        next(iter(deliveries))
+
+
+def test_a_run_that_is_stopped_ends(store):
+    dispatcher = Dispatcher(ScriptedAdapter(delay=0.01), store, state := state_of(store))
+    deliveries = dispatcher.run(job(100))
+    timer = threading.Timer(0.1, deliveries.stop)
+    timer.start()
+    with pytest.raises(UsageError, match="was closed"):
+        list(deliveries)
+    with dispatcher.run(job(1)) as others:
+        assert next(iter(others)).answer
+    dispatcher.close()
+    state.close()
