@@ -17,6 +17,7 @@ from smoothapi.errors import TransientError, UsageError
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
 
 _MOST_DOUBLINGS = 64  # beyond any cap; floats would overflow at 1,024
@@ -45,15 +46,17 @@ class Retry:
             if not getattr(self, name) >= 0.0:
                 raise UsageError(f"{name}={getattr(self, name)!r}: seconds are 0 or more.")
 
-    def loop(self, stop: threading.Event, provider: str = "") -> tenacity.Retrying:
-        """Return the loop for one request; `stop` ends its waits and its attempts."""
+    def loop(
+        self, wait: Callable[[float], None], stop: threading.Event, provider: str = ""
+    ) -> tenacity.Retrying:
+        """Return the loop for one request; `wait` waits, and `stop` ends its attempts."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=lambda state: (
                 stop.is_set() or state.attempt_number >= self.attempts or self._past_deadline(state)
             ),
             wait=self._wait,
-            sleep=tenacity.sleep_using_event(stop),
+            sleep=wait,
             before_sleep=lambda state: emit(
                 "retry",
                 provider=provider,

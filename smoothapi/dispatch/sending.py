@@ -182,14 +182,12 @@ class Sender:
                 raise errors.pop()
             self._attempt(request)
 
-        loop = self._dispatcher.retry.loop(self._stop, self._adapter.name)
+        loop = self._dispatcher.retry.loop(self._wait, self._stop, self._adapter.name)
         try:
             loop(attempt)
         except TransientError as error:
             why = f"{error} (tried {loop.statistics['attempt_number']} times)"
             return why, not isinstance(error, ThrottledError)
-        finally:
-            self._meter.count(waited=loop.statistics.get("idle_for", 0.0))
         return "", False
 
     def _attempt(self, request: _Request) -> None:
@@ -259,9 +257,15 @@ class Sender:
             )
         if wait > 0.0:
             emit("paced", provider=name, seconds=round(wait, 3))
-            self._meter.count(waited=wait)
-            if self._stop.wait(wait):
+            self._wait(wait)
+            if self._stop.is_set():
                 raise TransientError(_STOPPED, provider=name)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, unless the run is stopped, and count how long it was."""
+        began = time.monotonic()
+        self._stop.wait(seconds)
+        self._meter.count(waited=time.monotonic() - began)
 
     def _call(
         self, request: _Request, rows: list[int], *, probing: bool

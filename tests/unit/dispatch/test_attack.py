@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from decimal import Decimal
 from unittest.mock import Mock
 
@@ -18,12 +19,13 @@ from smoothapi.dispatch import (
     Job,
     Ledger,
     Price,
+    Retry,
     SharedState,
     accounts,
     answer_key,
 )
 from smoothapi.dispatch.state import Leases
-from smoothapi.errors import BudgetExceededError, StoreError, UsageError
+from smoothapi.errors import BudgetExceededError, FatalError, StoreError, ThrottledError, UsageError
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of
 
@@ -278,3 +280,19 @@ def test_a_run_that_is_stopped_ends(store):
         assert next(iter(others)).answer
     dispatcher.close()
     state.close()
+
+
+@pytest.mark.parametrize("per_second", [None, 0.1])
+def test_waits_that_were_cut_short_are_counted_as_they_were(store, per_second):
+    def script(payload, attempt):
+        if payload == b"0":
+            time.sleep(0.2)
+            return FatalError("no permission")
+        return ThrottledError("slow down", retry_after=50.0)
+
+    adapter = ScriptedAdapter(script)
+    adapter.limits = replace(adapter.limits, per_second=per_second)
+    began = time.monotonic()
+    with pytest.raises(FatalError) as caught:
+        run(adapter, store, count=8, concurrency=8, retry=Retry(deadline=1000.0))
+    assert 0.0 < caught.value.waited <= 12 * (time.monotonic() - began)
