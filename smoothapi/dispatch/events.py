@@ -11,18 +11,29 @@ Events: stored, paced, reserved, attempt, settled, retry, throttled, breaker, sp
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
     from contextlib import AbstractContextManager
 
 log = logging.getLogger("smoothapi")
 
 
 def emit(event: str, **fields: str | float | bool) -> None:
-    """Report that something happened: `event` is one word, `fields` say what."""
+    """Report that something happened: `event` is one word, `fields` say what.
+
+    Who listens may fail (a filter, an exporter); what is reported happened all the same.
+    """
+    try:
+        _tell(event, fields)
+    except Exception as error:  # noqa: BLE001  an answer that was paid for may hang on it
+        log.warning("The event %r could not be told: %r", event, error)
+
+
+def _tell(event: str, fields: Mapping[str, str | float | bool]) -> None:
     if log.isEnabledFor(logging.DEBUG):
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         log.debug("%s %s", event, text, extra={"smoothapi": {"event": event, **fields}})
@@ -43,11 +54,33 @@ def attempt_span(provider: str, pictures: int) -> AbstractContextManager[object]
     tracer = _tracer()
     if tracer is None or _nobody_traces():
         return _NO_SPAN
-    span: AbstractContextManager[object] = tracer.start_as_current_span(
-        "smoothapi.attempt",
-        attributes={"smoothapi.provider": provider, "smoothapi.pictures": pictures},
-    )
-    return span
+    return _span(tracer, provider, pictures)
+
+
+@contextmanager
+def _span(tracer: Any, provider: str, pictures: int) -> Generator[None]:
+    stack = ExitStack()
+    try:
+        stack.enter_context(
+            tracer.start_as_current_span(
+                "smoothapi.attempt",
+                attributes={"smoothapi.provider": provider, "smoothapi.pictures": pictures},
+            )
+        )
+    except Exception as error:  # noqa: BLE001  as in `emit`
+        log.warning("A span could not be told: %r", error)
+    failed: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        try:
+            stack.__exit__(type(failed) if failed else None, failed, None)
+        except Exception as error:  # noqa: BLE001
+            if error is not failed:
+                log.warning("A span could not be told: %r", error)
 
 
 _NO_SPAN = nullcontext()

@@ -23,6 +23,7 @@ from smoothapi.dispatch import (
     SharedState,
     accounts,
     answer_key,
+    events,
 )
 from smoothapi.dispatch.state import Leases
 from smoothapi.errors import BudgetExceededError, FatalError, StoreError, ThrottledError, UsageError
@@ -302,3 +303,33 @@ def test_waits_that_were_cut_short_are_counted_as_they_were(store, per_second):
     with pytest.raises(FatalError) as caught:
         run(adapter, store, count=8, concurrency=8, retry=Retry(deadline=1000.0))
     assert 0.0 < caught.value.waited <= 12 * (time.monotonic() - began)
+
+
+def test_whoever_listens_and_fails_costs_no_answer(store, monkeypatch, caplog):
+    """A handler's filter or a span processor of the user's own may raise; what came was paid."""
+
+    class Broken:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            raise ValueError("exporter")
+
+    def fail(record):
+        if getattr(record, "smoothapi", {}).get("event") == "attempt":
+            raise ValueError("filter")
+        return True
+
+    tracer = Mock(start_as_current_span=lambda *_, **__: Broken())
+    monkeypatch.setattr(events, "_tracer", lambda: tracer)
+    monkeypatch.setattr(events, "_nobody_traces", lambda: False)
+    caplog.set_level("DEBUG", "smoothapi")
+    events.log.addFilter(fail)
+    try:
+        adapter = ScriptedAdapter()
+        delivered, totals = run(adapter, store, count=5)
+    finally:
+        events.log.removeFilter(fail)
+    assert [delivery.answer for delivery in delivered] == [answer()] * 5
+    assert totals.attempts == adapter.sent == 5
+    assert "could not be told" in caplog.text
