@@ -281,7 +281,7 @@ def test_a_run_that_is_stopped_ends(store):
     deliveries = dispatcher.run(job(100))
     timer = threading.Timer(0.1, deliveries.stop)
     timer.start()
-    with pytest.raises(UsageError, match="was closed"):
+    with pytest.raises(UsageError, match="was stopped"):
         list(deliveries)
     with dispatcher.run(job(1)) as others:
         assert next(iter(others)).answer
