@@ -10,7 +10,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from smoothapi.dispatch.budget import MOST
 from smoothapi.dispatch.events import emit
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.budget import Budget
     from smoothapi.dispatch.price import Price
     from smoothapi.dispatch.state import SharedState
+
+_Before: TypeAlias = tuple[int, int]
 
 _NANO = 10**9
 _BLOCK = 32  # most queries reserved at once
@@ -103,7 +105,8 @@ class Reservation:
     Attributes:
         number: its row in the database.
         day: when they may be sent (days since the epoch, UTC).
-        already: queries of that month before them, for the price.
+        before: the fewest and the most queries of that month that may come before them, for the
+            price: what others have reserved may yet be given back.
         size: how many were set aside.
         taken: of these, promised to senders.
         settled: of these, sent.
@@ -111,7 +114,7 @@ class Reservation:
 
     number: int
     day: int
-    already: int
+    before: _Before
     size: int
     taken: int = 0
     settled: int = 0
@@ -174,7 +177,7 @@ class Ledger:
         self.rest()
         with self._state.transaction() as database:
             now = self._clock()
-            return self._room(database, self._already(database, now), now)
+            return self._room(database, self._before(database, now), now)
 
     def reserve(self, queries: int) -> Reservation:
         """Set `queries` aside, on disk.
@@ -232,7 +235,7 @@ class Ledger:
     def settle(self, reservation: Reservation, queries: int) -> Spent:
         """Note that `queries` of a reservation were sent, whatever came of it; say their price."""
         with self._lock:
-            before = reservation.already + reservation.settled
+            before = reservation.before[1] + reservation.settled
             reservation.settled += queries
         return Spent(queries, self._price.of(queries, before))
 
@@ -264,27 +267,27 @@ class Ledger:
         with self._state.transaction(durable=True) as database:
             now = self._clock()  # one for all: it may have waited past midnight to be here
             retired = self._retire(database)
-            already = self._already(database, now)
-            room = self._room(database, already, now)
+            before = self._before(database, now)
+            room = self._room(database, before, now)
             if room is not None and queries > room:
-                refusal = "" if ahead else self._refusal(database, already, now, queries)
+                refusal = "" if ahead else self._refusal(database, before, now, queries)
             else:
                 # Far from the limit many at once; near it one by one, so that none lie idle.
                 size = max(queries, _BLOCK if room is None else min(_BLOCK, room // 64))
             if size >= (_BLOCK // 2 if ahead else 1):
-                number = self._write(database, now, size, already)
+                number = self._write(database, now, size, before)
         self._strike_off(retired)
         if refusal:
             raise BudgetExceededError(refusal)
         if number:
             emit("reserved", provider=self._provider, queries=size)
             with self._lock:
-                self._next = Reservation(number, _day(now), already, size)
+                self._next = Reservation(number, _day(now), before, size)
 
-    def _write(self, database: sqlite3.Connection, now: float, size: int, already: int) -> int:
+    def _write(self, database: sqlite3.Connection, now: float, size: int, before: _Before) -> int:
         """Set a block aside; return its number."""
         keys, month = self._accounts(now), _month(now)
-        nano = _nano(self._price.of(size, already))
+        nano = _nano(self._price.dearest(size, *before))
         for key in keys:
             of = [entry for entry in self._open if (entry.name, entry.period(now)) == key]
             database.execute(
@@ -327,7 +330,7 @@ class Ledger:
             # Of old blocks nothing more is taken, so what is unused stays so.
             blocks = [(block, block.taken, block.settled == block.taken) for block in self._old]
         for block, used, settled in blocks:
-            _reduce(database, block.number, used, _nano(self._price.of(used, block.already)))
+            _reduce(database, block.number, used, _nano(self._price.dearest(used, *block.before)))
             if settled:
                 database.execute("DELETE FROM reservations WHERE id = ?", (block.number,))
         return [(block, settled) for block, _, settled in blocks]
@@ -339,14 +342,16 @@ class Ledger:
                     self._old.remove(block)
                 emit("settled", provider=self._provider, queries=block.settled)
 
-    def _room(self, database: sqlite3.Connection, already: int, now: float) -> int | None:
-        rooms = [self._room_of(database, entry, already, now) for entry in self._open]
+    def _room(self, database: sqlite3.Connection, before: _Before, now: float) -> int | None:
+        rooms = [self._room_of(database, entry, before, now) for entry in self._open]
         limited = [room for room in rooms if room is not None]
         return min(limited) if limited else None
 
-    def _refusal(self, database: sqlite3.Connection, already: int, now: float, queries: int) -> str:
+    def _refusal(
+        self, database: sqlite3.Connection, before: _Before, now: float, queries: int
+    ) -> str:
         for entry in self._open:
-            room = self._room_of(database, entry, already, now)
+            room = self._room_of(database, entry, before, now)
             if room is not None and queries > room:
                 break
         spent = self._spent_of(database, entry, now)
@@ -362,12 +367,17 @@ class Ledger:
         with self._state.transaction() as database:
             database.execute("DELETE FROM accounts WHERE name = ?", (self._own,))
 
-    def _already(self, database: sqlite3.Connection, now: float) -> int:
-        row = database.execute(
-            "SELECT queries FROM usage WHERE provider = ? AND month = ?",
-            (self._provider, _month(now)),
+    def _before(self, database: sqlite3.Connection, now: float) -> _Before:
+        """Return the fewest and the most queries that this month has had of the provider."""
+        of = (self._provider, _month(now))
+        usage = database.execute(
+            "SELECT queries FROM usage WHERE provider = ? AND month = ?", of
         ).fetchone()
-        return int(row[0]) if row else 0
+        (reserved,) = database.execute(
+            "SELECT TOTAL(queries) FROM reservations WHERE provider = ? AND month = ?", of
+        ).fetchone()
+        most = int(usage[0]) if usage else 0
+        return max(0, most - int(reserved)), most
 
     def _spent_of(self, database: sqlite3.Connection, entry: _Open, now: float) -> Spent:
         row = database.execute(
@@ -377,7 +387,7 @@ class Ledger:
         return Spent(int(row[0]), Decimal(row[1]) / _NANO) if row else Spent()
 
     def _room_of(
-        self, database: sqlite3.Connection, entry: _Open, already: int, now: float
+        self, database: sqlite3.Connection, entry: _Open, before: _Before, now: float
     ) -> int | None:
         spent = self._spent_of(database, entry, now)
         rooms: list[int] = []
@@ -385,7 +395,7 @@ class Ledger:
             rooms.append(max(0, entry.budget.queries - spent.queries))
         if entry.nano_limit is not None:
             left = entry.nano_limit - _nano(spent.dollars)
-            fits = _most_that_costs(left, lambda n: _nano(self._price.of(n, already)))
+            fits = _most_that_costs(left, lambda n: _nano(self._price.dearest(n, *before)))
             if fits < MOST:
                 rooms.append(fits)
         return min(rooms) if rooms else None

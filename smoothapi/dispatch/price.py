@@ -73,3 +73,11 @@ class Price:
             if high > low:
                 total += price * (high - low)
         return total / 1000
+
+    def dearest(self, pictures: int, fewest: int, most: int) -> Decimal:
+        """Return the most that `pictures` can cost, after `fewest` to `most` in the same month."""
+        # Between two steps the price of so many changes evenly with where they begin.
+        steps = [self.free_per_month, *(start for start, _ in self.steps)]
+        turns = {turn for step in steps for turn in (step, step - pictures)}
+        starts = {fewest, most} | {turn for turn in turns if fewest < turn < most}
+        return max(self.of(pictures, start) for start in starts)

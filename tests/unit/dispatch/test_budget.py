@@ -187,6 +187,33 @@ def test_impossible_prices(bad):
         Price(**bad)
 
 
+@given(
+    st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 40),
+    st.integers(1, 40), st.sampled_from(["0.5", "2"]),
+)  # fmt: skip
+def test_the_dearest_price_is_the_dearest(pictures, one, other, free, step, then):
+    fewest, most = sorted([one, other])
+    price = Price(Decimal(1), free_per_month=free, steps=((free + step, Decimal(then)),))
+    dearest = max(price.of(pictures, start) for start in range(fewest, most + 1))
+    assert price.dearest(pictures, fewest, most) == dearest
+
+
+def test_a_discount_that_others_may_give_back_is_not_counted_on(state):
+    discount = Price(Decimal(10), steps=((32, Decimal(1)),))
+    first = ledger(state, Budget(queries=10**6, name="first"), price=discount)
+    second = ledger(state, Budget(dollars="0.05", name="second"), price=discount)
+    first.settle(first.reserve(1), 1)  # sets more aside, and with it the step is passed
+    sent = 0
+    with pytest.raises(BudgetExceededError):
+        while True:
+            second.settle(second.reserve(1), 1)
+            sent += 1
+    first.rest()
+    second.rest()
+    assert sent > 0
+    assert discount.of(sent, 1) <= Decimal("0.05")
+
+
 def test_the_free_tier_is_counted_over_all_runs_of_a_month(state):
     price = Price(Decimal(1), free_per_month=100)
     first = ledger(state, price=price)
