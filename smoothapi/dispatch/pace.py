@@ -186,10 +186,6 @@ class Breaker:
         """Whether the service is taken to be down."""
         return self._opened is not None
 
-    def unanswered(self, caller: Caller) -> bool:
-        """Whether nobody has been answered since the caller first failed."""
-        return caller.witness and caller.answered == self._answered
-
     def enter(self, stop: threading.Event) -> bool:
         """Wait until a call may be made; return whether it is the probe of an open breaker.
 

@@ -159,8 +159,6 @@ class Sender:
                 self._attempt(request)
             except TransientError as error:
                 gave_up, failed = self._try_again(error, request)
-                while failed and self._was_an_outage(request.caller):
-                    gave_up, failed = self._try_again(error, request)
                 apart = failed and len(request.indices) > 1 and not request.ended
         except (PermanentError, BudgetExceededError):
             apart = len(request.open) > 1
@@ -191,18 +189,6 @@ class Sender:
             why = f"{error} (tried {loop.statistics['attempt_number']} times)"
             return why, not isinstance(error, ThrottledError)
         return "", False
-
-    def _was_an_outage(self, caller: Caller) -> bool:
-        """Whether the service, rather than a picture, is why a request used up its attempts.
-
-        Where nobody was answered meanwhile, what is under way for others must tell: so it waits
-        until one of them is answered, or failed too.
-        """
-        breaker, slots = self._dispatcher.breaker, self._dispatcher.slots
-        while breaker.unanswered(caller) and not breaker.open and slots.used:
-            if self._stop.wait(_LOOK_AGAIN):
-                return False
-        return breaker.open and breaker.unanswered(caller) and not self._stop.is_set()
 
     def _attempt(self, request: _Request) -> None:
         """Ask once about all that is open; more often to probe an outage.
@@ -332,7 +318,6 @@ class Sender:
 
 
 _STOPPED = "the run was stopped"
-_LOOK_AGAIN = 0.02  # seconds until it is looked again how others fare
 
 
 def _patience(error: TransientError) -> tuple[bool, float]:

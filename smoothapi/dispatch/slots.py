@@ -13,14 +13,8 @@ class Slots:
     """
 
     def __init__(self, number: int) -> None:
-        self._number = number
         self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.give(number)
-
-    @property
-    def used(self) -> int:
-        """How many are taken now."""
-        return self._number - self._free.qsize()
 
     def take(self) -> None:
         """Take one; wait until there is one."""
