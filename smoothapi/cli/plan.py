@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
-from smoothapi.cli.study import numbers
+from smoothapi.cli.study import numbers, told
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,16 @@ _PARTS = " ▏▎▍▌▋▊▉█"
 )
 @click.option("--p", "share", type=float, help="Assume this share of votes for every photo.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def plan(
+def plan(*, as_json: bool, **options: Any) -> int:
+    """Work out queries and dollars for many photos; nothing is sent.
+
+    What is not given is taken from the settings. The expectation is exact for each photo's share
+    of votes p; how p is distributed is assumed, and said.
+    """
+    return told(as_json, lambda: _plan(as_json=as_json, **options))
+
+
+def _plan(
     radius: float | None,
     *,
     sigmas: tuple[float, ...] | None,
@@ -51,11 +60,6 @@ def plan(
     share: float | None,
     as_json: bool,
 ) -> int:
-    """Work out queries and dollars for many photos; nothing is sent.
-
-    What is not given is taken from the settings. The expectation is exact for each photo's share
-    of votes p; how p is distributed is assumed, and said.
-    """
     from smoothapi import config  # noqa: PLC0415
     from smoothapi.smoother import Smoother  # noqa: PLC0415
     from smoothapi.study import Shares, expect  # noqa: PLC0415

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
-from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
+from smoothapi.errors import BudgetExceededError, ProviderError, SmoothAPIError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +50,19 @@ def numbers(kind: type[int | float]) -> Callable[..., Any]:
             raise click.BadParameter(f"{value!r}: write {what} with commas between.") from error
 
     return read
+
+
+def told(as_json: bool, work: Callable[[], int]) -> int:
+    """Do the work; with --json an error is an object on stdout, too, as of `certify`."""
+    try:
+        return work()
+    except SmoothAPIError as error:
+        if not as_json:
+            raise
+        from smoothapi.cli.certify import _report  # noqa: PLC0415  keeps --help light
+
+        _report(None, error, as_json)
+        return error.exit_code
 
 
 @click.group(cls=_StudyGroup)
@@ -122,7 +135,18 @@ def study() -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report."
 )
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
-def run(
+def run(photos: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
+    """Study the photos in PHOTOS (folders or files) and write a report.
+
+    Every answer is bought once and kept: stopped or killed, the same command continues and pays
+    for what is missing. `smoothapi study report RESULT.json --out FOLDER` draws the report again.
+
+    Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
+    """
+    return told(as_json, lambda: _run(photos, as_json=as_json, **options))
+
+
+def _run(
     photos: tuple[str, ...],
     *,
     providers: tuple[str, ...],
@@ -136,13 +160,6 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Study the photos in PHOTOS (folders or files) and write a report.
-
-    Every answer is bought once and kept: stopped or killed, the same command continues and pays
-    for what is missing. `smoothapi study report RESULT.json --out FOLDER` draws the report again.
-
-    Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
-    """
     from smoothapi.cli.certify import _target  # noqa: PLC0415  keeps --help light
     from smoothapi.study import Study  # noqa: PLC0415
 
@@ -240,7 +257,7 @@ def _progress() -> Iterator[Callable[[StudyProgress], None]]:
                     f"{rate:.0f}/s"
                 )
                 if state.problems:
-                    spent += f", {state.problems} left out"
+                    spent += f", {state.problems} problems"
             what = {"reading": "reading photos", "asking": "photo x sigma"}[state.phase]
             bar.update(task, description=what, completed=state.done, total=state.total, spent=spent)
             if not console.is_terminal and time.monotonic() - said[0] > 30 * _SAVE_EVERY:
@@ -306,7 +323,12 @@ def _show(result: StudyResult) -> None:
     for line in _advice(result):
         console.print(Text(printable(line)))
     sent = f"Sent now: {result.queries:,} queries (${result.dollars:.2f})."
-    console.print(sent + (f" {len(result.problems)} left out:" if result.problems else ""))
+    undecided = {p.photo for p in result.problems if p.kind == "undecided"}
+    if result.left_out:
+        sent += f" {result.left_out} left out."
+    if undecided:
+        sent += f" {len(undecided)} undecided somewhere, counted there as not certified."
+    console.print(sent)
     for problem in result.problems[:10]:
         console.print(Text(f"  {printable(problem.photo)}: {printable(problem.why)}"), style="dim")
     if len(result.problems) > 10:
@@ -344,7 +366,7 @@ def _table(result: StudyResult) -> Table:
             f"{figure.radius:g}",
             f"{band.share:.0%}",
             f"{band.low or 0.0:.0%} to {band.high or 0.0:.0%}",
-            f"{figure.mean_queries:,.0f}",
+            f"{'~' if figure.undecided else ''}{figure.mean_queries:,.0f}",
             "none" if per is None else f"{per:,.0f}",
         ]
         if result.labelled:

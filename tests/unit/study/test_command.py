@@ -172,6 +172,35 @@ def test_what_cannot_work_says_so(folder, capsys, arguments, message):
     assert paid(folder) == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["study", "nowhere"], "UsageError"),
+        (["study", "photos", "--labels", "photos/0.png"], "UsageError"),
+        (["study", "photos", "--provider", "nobody"], "UnknownProviderError"),
+        (["study", "photos", "--sigma", "9", "--dry-run"], "UsageError"),
+        (["plan", "--sigma", "0.25", "--p", "2"], "UsageError"),
+        (["plan", "--radius", "2", "--sigma", "0.25"], "UnreachableRadiusError"),
+    ],
+)
+def test_with_json_an_error_is_an_object_on_stdout(folder, capsys, arguments, error):
+    assert cli.run([*arguments, "--json"]) == 2
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    assert (said["schema"], said["error"]) == ("smoothapi.error/1", error)
+    assert said["message"].split()[0] in captured.err
+    assert said["queries"] == 0
+    assert cli.run(arguments) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_with_json_a_budget_that_allows_nothing_is_an_object_and_exit_code_3(folder, capsys):
+    assert cli.run([*STUDY, "--budget", "1", "--json"]) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert (said["schema"], said["error"]) == ("smoothapi.error/1", "BudgetExceededError")
+    assert said["queries"] <= paid(folder) <= 1
+
+
 def test_plan_says_what_it_assumes_and_prices_with_free_tier_and_steps(folder, capsys):
     with (folder / "smoothapi.toml").open("a") as stream:
         stream.write(
