@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from smoothapi.certify import Target, Vote, VoteTest
 
 UNDECIDED = "undecided"
-"""The study ended, or the provider failed too often, before the test could decide."""
+"""The study ended before the test could decide."""
+
+FAILED = "provider-failed"
+"""The provider failed too often under noise before the test could decide."""
+
+MODEL_CHANGED = "model-changed"
+"""The provider's model changed before the test could decide."""
+
+OPEN = frozenset((UNDECIDED, FAILED, MODEL_CHANGED))
+"""Reasons of photos about which more votes might have said more."""
 
 UNREACHABLE = "unreachable"
 """The cap is too small for the radius, even if every vote were for one label."""
@@ -170,25 +179,34 @@ class Collector:
             self._rules.alpha, 0.0,
         )  # fmt: skip
 
-    def outcomes(self, plain: Answer | None) -> tuple[Outcome, ...]:
-        """Return what each test made of the votes so far."""
+    def outcomes(self, plain: Answer | None, ended: str = UNDECIDED) -> tuple[Outcome, ...]:
+        """Return what each test made of the votes so far.
+
+        Those that could not decide abstain for the reason `ended`, one of `OPEN`: dropped, the
+        figures would be of those photos that are decided fast.
+        """
         found = [
-            self._sequential(radius, cap, test, plain)
+            self._sequential(radius, cap, test, plain, ended)
             for (radius, cap), test in self._tests.items()
         ]
         if isinstance(self._target, Top1):
             for cap in self._rules.caps:
                 if len(self.votes) >= cap:
                     found += self._fixed(cap, plain)
+                elif cap <= self._rules.complete:
+                    found += [
+                        Outcome(radius, cap, "fixed", None, ended, len(self.votes))
+                        for radius in self._rules.radii
+                    ]
         return tuple(found)
 
     def _sequential(
-        self, radius: float, cap: int, test: VoteTest | None, plain: Answer | None
+        self, radius: float, cap: int, test: VoteTest | None, plain: Answer | None, ended: str
     ) -> Outcome:
         if test is None:
             return Outcome(radius, cap, "sequential", None, UNREACHABLE, 0)
         decision = test.result()
-        reason = str(decision.reason) if test.done else UNDECIDED
+        reason = str(decision.reason) if test.done else ended
         label = decision.label if test.done else None
         agrees = self._agrees(plain, decision) if label is not None else None
         return Outcome(radius, cap, "sequential", label, reason, decision.votes, agrees)

@@ -23,7 +23,14 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.image import WorkingImage, load_image
-from smoothapi.study.collect import Collector, Gathering, Rules
+from smoothapi.study.collect import (
+    FAILED,
+    MODEL_CHANGED,
+    UNDECIDED,
+    Collector,
+    Gathering,
+    Rules,
+)
 from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
 from smoothapi.wiring import choose_denoiser
 
@@ -313,11 +320,13 @@ class Crew:
         error: SmoothAPIError,
     ) -> Cell | None:
         """Note what went wrong; stop the study if it is wrong for all; keep the votes."""
+        cell = self._cut_short(task, smoother, collector, error)
         ours = isinstance(error, (UsageError, TooManyFailuresError, ModelChangedError))
         with self._lock:
             if ours:
                 why = f"sigma {task.sigma:g}, {task.provider}, {task.denoiser}: {error}"
-                self.problems.append(Problem(task.read.photo.name, why, "failed"))
+                kind = "failed" if cell is None else "undecided"
+                self.problems.append(Problem(task.read.photo.name, why, kind))
                 self._failed += not isinstance(error, ImageError)
                 ended = len(self._latest) + 1
                 ours = self._failed < max(_FEWEST_FAILED, _MOST_FAILED * ended)
@@ -326,18 +335,34 @@ class Crew:
                 # Without money others still have what is stored.
                 if not isinstance(error, BudgetExceededError):
                     self._stop.set()
+        return cell
+
+    def _cut_short(
+        self,
+        task: Task,
+        smoother: Smoother,
+        collector: Collector | None,
+        error: SmoothAPIError,
+    ) -> Cell | None:
+        """Return the cell with the votes that there are; None if there are none.
+
+        A photo that the service answers about, but not under noise, or with one model to the end,
+        counts as not certified: left out, the figures would be of those photos that it can
+        answer, or that take few votes. Tests that had decided before stand.
+        """
         if collector is None or not isinstance(error, (BudgetExceededError, ProviderError)):
             return None
-        if isinstance(error, ModelChangedError) or not collector.votes:
+        if not collector.votes:
             return None
         _, queries, cached, _ = self._latest.get(task, (0, 0, 0, 0.0))
         image = task.read.load(self._setup.size)
         plain = smoother.stored(image, None)
         answer = None if plain is None or isinstance(plain, Exception) else plain
-        # A photo that the service answers about, but not under noise, counts as not certified:
-        # left out, the figures would be of those photos that it can answer.
         if isinstance(error, TooManyFailuresError) and answer is None:
             return None
+        ended = UNDECIDED
+        if isinstance(error, (TooManyFailuresError, ModelChangedError)):
+            ended = FAILED if isinstance(error, TooManyFailuresError) else MODEL_CHANGED
         space = getattr(self._setup.target, "space", None)
         return Cell(
             photo=task.read.photo.name,
@@ -352,5 +377,5 @@ class Crew:
             cached=cached,
             dollars=error.cost,
             seconds=0.0,
-            outcomes=collector.outcomes(answer),
+            outcomes=collector.outcomes(answer, ended),
         )

@@ -1,9 +1,13 @@
 """From what a study found to figures with bands.
 
 *Bands.* Photos are a sample of the photos that one could have taken, so a share of them has an
-exact binomial (Clopper-Pearson) interval. Photos whose test the end of the study cut short count
-as failures for the lower end and as successes for the upper one: they are the expensive ones, and
-leaving them out would flatter.
+exact binomial (Clopper-Pearson) interval. Photos whose test was cut short (by the end of the
+study, a provider that failed, a model that changed) count as failures for the share and the lower
+end, and as successes for the upper one: they are the expensive ones, and leaving them out would
+flatter.
+
+*Queries* of such photos are what they took and what is still to come, by Kaplan and Meier's
+estimate: as they stand they would pass for cheap.
 
 *HighProb.* Each certificate is wrong with a chance of at most alpha, whatever the photo, and the
 noise of different photos is independent, so the number of wrong ones among m photos is at most a
@@ -27,8 +31,9 @@ import numpy as np
 from scipy.special import bdtr, bdtrc, betaincinv
 
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper, required_p
-from smoothapi.study.collect import UNDECIDED, Outcome
+from smoothapi.study.collect import OPEN, Outcome
 from smoothapi.study.folder import is_right
+from smoothapi.study.plans import votes_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,9 +80,9 @@ class Figure:
         agreeing_highprob: HighProb lower bound of it.
         accuracy: of the photos with a known label, share with a certificate of a right one.
         accuracy_highprob: HighProb lower bound of it.
-        undecided: photos whose test the end of the study cut short.
+        undecided: photos whose test was cut short. They count as not certified.
         abstained: how many photos by reason.
-        mean_queries: votes used for a photo, on average.
+        mean_queries: votes used for a photo, on average; estimated where photos are undecided.
         median_queries: by half of the photos at most.
         queries_per_certified: votes of all photos for each certificate; None if there is none.
         dollars_per_certified: their price.
@@ -214,7 +219,7 @@ def _measured(
     first, total, alpha = cells[0], len(cells), result.rules.alpha
     certified = [o.certified for o in outcomes]
     agreeing = sum(o.certified and o.agrees is True for o in outcomes)
-    unknown = [o.reason == UNDECIDED for o in outcomes]
+    unknown = [o.reason in OPEN for o in outcomes]
     abstained: dict[str, int] = {}
     for outcome in outcomes:
         if not outcome.certified:
@@ -227,10 +232,10 @@ def _measured(
     accuracy = accuracy_bound = None
     if labelled:
         right = sum(o.label is not None and is_right(o.label, truth) for o, truth in labelled)
-        open_ones = sum(o.reason == UNDECIDED for o, _ in labelled)
+        open_ones = sum(o.reason in OPEN for o, _ in labelled)
         accuracy = band(right, len(labelled), unknown=open_ones)
         accuracy_bound = highprob(right, len(labelled), alpha)
-    votes = np.array([o.votes for o in outcomes])
+    votes = np.array(votes_to_the_end(outcomes))
     return Figure(
         provider=first.provider,
         denoiser=first.denoiser,
@@ -252,6 +257,22 @@ def _measured(
         compared=not any(certified) or any(o.agrees is not None for o in outcomes if o.certified),
         **_costs(float(votes.sum()), sum(certified), total, price),
     )
+
+
+def votes_to_the_end(outcomes: Sequence[Outcome]) -> list[float]:
+    """Return the votes of each photo, with what those cut short would have taken further.
+
+    Args:
+        outcomes: of one cap, radius and method.
+    """
+    if not outcomes:
+        return []
+    cap = outcomes[0].cap
+    if outcomes[0].method == "fixed":
+        return [float(cap)] * len(outcomes)
+    ended = [o.votes for o in outcomes if o.reason not in OPEN]
+    left = iter(votes_left(ended, [o.votes for o in outcomes if o.reason in OPEN], cap))
+    return [float(o.votes) + (next(left) if o.reason in OPEN else 0.0) for o in outcomes]
 
 
 def _costs(votes: float, certified: float, photos: int, price: Price) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def reasons_plot(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], descri
 
 
 def spread_plot(groups: Sequence[tuple[str, Sequence[int]]], cap: int, described: str) -> str:
-    """Draw which share of the photos was decided within how many queries."""
+    """Draw which share of the photos was decided within how many queries; 0 stands for never."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "spread"}):
         canvas, axes = _axes(4.6, 3.2)
         for number, (label, votes) in enumerate(groups):
@@ -183,7 +183,10 @@ def spread_plot(groups: Sequence[tuple[str, Sequence[int]]], cap: int, described
         _plain_log(axes)
         axes.set_xlabel("queries for one photo")
         _shares(axes, "decided")
-        axes.legend(loc="best", fontsize=8.5)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="best", fontsize=8.5)
+        else:  # no test of any photo used a vote and decided
+            axes.set_xlim(1, cap)
         return _svg(canvas, "spread", "Queries that photos took", described)
 
 

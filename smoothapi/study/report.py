@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from smoothapi.certify.certificate import confidence, rounded_down
 from smoothapi.certify.sequential import Reason
 from smoothapi.errors import UsageError
 from smoothapi.study import plots
-from smoothapi.study.collect import UNDECIDED, UNREACHABLE
+from smoothapi.study.collect import FAILED, MODEL_CHANGED, OPEN, UNDECIDED, UNREACHABLE
 from smoothapi.study.figures import (
     CONFIDENCE,
     RHO,
@@ -37,14 +38,15 @@ from smoothapi.study.figures import (
     figures,
     overhead,
     project,
+    votes_to_the_end,
 )
 from smoothapi.study.folder import is_right
-from smoothapi.study.plans import votes_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from smoothapi.study.collect import Outcome
     from smoothapi.study.result import Cell, Picture, StudyResult
 
 PROJECTED = (1_000, 10_000, 100_000)
@@ -54,7 +56,9 @@ _WANTED_RADIUS = 0.25
 _MOST_BARS = 5
 _NONE = "\N{EN DASH}"
 _TEXTS = {str(reason): reason.text for reason in Reason} | {
-    UNDECIDED: "the study ended, or the provider failed too often, before the test could decide",
+    UNDECIDED: "the study ended before the test could decide",
+    FAILED: "the provider failed too often under noise before the test could decide",
+    MODEL_CHANGED: "the provider's model changed before the test could decide",
     UNREACHABLE: "the cap is too small for this radius at this sigma, whatever the votes",
 }
 
@@ -159,6 +163,9 @@ class _View:
             "choices": self._choice_rows(),
             "side_by_side": self._side_by_side(),
             "reasons": self._reasons(),
+            "undecided": len(self._undecided()),
+            "undecided_kinds": sorted(Counter(self._undecided().values()).items()),
+            "cut_short": len({p.photo for p in result.problems if p.kind == "undecided"}),
             "projections": self._projections(),
             "comparison": self._comparison(),
             "plain": self._plain_calls(),
@@ -268,18 +275,22 @@ class _View:
         key = (way.provider, way.denoiser, sigma)
         return [c for c in self._result.cells if (c.provider, c.denoiser, c.sigma) == key]
 
-    def _votes(self, way: _Way, sigma: float, radius: float) -> list[int]:
+    def _outcomes(self, way: _Way, sigma: float, radius: float) -> list[Outcome]:
         outcomes = [cell.outcome(radius, self._cap) for cell in self._cells(way, sigma)]
-        return [outcome.votes for outcome in outcomes if outcome is not None]
+        return [outcome for outcome in outcomes if outcome is not None]
 
-    def _votes_to_the_end(self, way: _Way, sigma: float, radius: float) -> list[int]:
-        """Return the votes of each photo, with what those cut short would have taken further."""
-        outcomes = [cell.outcome(radius, self._cap) for cell in self._cells(way, sigma)]
-        found = [outcome for outcome in outcomes if outcome is not None]
-        begun = [outcome.votes for outcome in found if outcome.reason == UNDECIDED]
-        ended = [outcome.votes for outcome in found if outcome.reason != UNDECIDED]
-        left = votes_left(ended, begun, self._cap)
-        return ended + [round(votes + more) for votes, more in zip(begun, left, strict=True)]
+    def _votes(self, way: _Way, sigma: float, radius: float) -> list[int]:
+        """Return the votes that decided each photo, 0 where none did."""
+        return [0 if o.reason in OPEN else o.votes for o in self._outcomes(way, sigma, radius)]
+
+    def _undecided(self) -> dict[str, str]:
+        """Return {photo: why} of those without a decision in some cell, at the chosen radius."""
+        found: dict[str, str] = {}
+        for cell in self._result.cells:
+            outcome = cell.outcome(self._radius, self._cap)
+            if outcome is not None and outcome.reason in OPEN:
+                found[cell.photo] = outcome.reason
+        return found
 
     def _choice_rows(self) -> list[dict[str, Any]]:
         return [
@@ -322,7 +333,8 @@ class _View:
             for denoiser in self._result.denoisers:
                 way = _Way(facts.name, denoiser.name)
                 sigma = self._best_sigma()
-                votes = self._votes_to_the_end(way, sigma, self._radius)
+                outcomes = self._outcomes(way, sigma, self._radius)
+                votes = [round(number) for number in votes_to_the_end(outcomes)]
                 if not votes or not any(votes):
                     continue
                 more = overhead(self._cells(way, sigma))

@@ -50,12 +50,13 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A photo that is not in the figures, or not in all of them.
+    """A photo that is not in the figures, or not in all of them, or only as not certified.
 
     Attributes:
         photo: its name.
         why: in words.
-        kind: "unreadable", "duplicate" or "failed".
+        kind: "unreadable", "duplicate", "failed" (left out of the figures that `why` names), or
+            "undecided" (counted there as not certified).
     """
 
     photo: str
@@ -230,6 +231,11 @@ class StudyResult:
     def dollars(self) -> float:
         """What this run of the study cost, retries and plain queries included."""
         return sum(cell.dollars for cell in self.cells)
+
+    @property
+    def left_out(self) -> int:
+        """How many photos are not in the figures, or not in all of them."""
+        return len({p.photo for p in self.problems if p.kind != "undecided"})
 
     @property
     def labelled(self) -> bool:

@@ -9,11 +9,13 @@ import pytest
 
 from smoothapi.certify import TopK
 from smoothapi.errors import PermanentError
-from smoothapi.study.collect import UNDECIDED
+from smoothapi.study import StudyResult, band, choices
+from smoothapi.study.collect import MODEL_CHANGED, UNDECIDED
 from smoothapi.study.figures import figures
 from smoothapi.study.plans import votes_left
 from smoothapi.study.report import _View
 from smoothapi_adapters.mock import MockAdapter
+from tests.unit.study.conftest import synthetic
 
 
 def grey(brightness, number):
@@ -96,3 +98,124 @@ def test_projections_do_not_take_photos_cut_short_for_cheap_ones(make):
     view = _View(replace(result, cells=(*cells, *result.cells[4:])))
     [rows] = view.context()["projections"]
     assert rows["rows"][0].queries / rows["rows"][0].photos > (200 + cheap / 2) / 2 > 100
+
+
+def _switching(after):
+    """A model that is replaced after so many noisy copies of the grey photo that it wavers on."""
+    from smoothapi.answer import Answer, Label
+
+    class Switching(MockAdapter):
+        asked = 0
+
+        def ask(self, payloads):
+            found = []
+            for answer in super().ask(payloads):
+                wavering = isinstance(answer, Answer) and answer.labels[0].name == "maybe"
+                Switching.asked += wavering
+                late = wavering and Switching.asked > after
+                found.append(Answer((Label("maybe", 0.9),), "v2") if late else answer)
+            return found
+
+    return Switching
+
+
+def test_photos_whose_model_changed_in_the_middle_are_counted_as_not_certified(make, tmp_path):
+    """They are those that take many votes: without them the share would be of the easy ones."""
+    photos = {f"{n}": grey(60, n) for n in range(6)} | {"slow": grey(200, 0)}
+
+    def sure(pixels):
+        return [("maybe" if pixels.mean() > 150 else "dark", 0.9)]
+
+    adapter = _switching(after=10)(sure)
+    result = make(photos, adapter=adapter, sigmas=0.12, radii=(0.02, 0.1), caps=80).run()
+    assert not result.stopped
+    [problem] = result.problems
+    assert (problem.photo, problem.kind) == ("slow", "undecided")
+    assert result.left_out == 0
+    assert len(result.photos) == 7
+    reasons = {o.reason for c in result.cells if c.photo == "slow" for o in c.outcomes}
+    assert reasons == {MODEL_CHANGED}
+    for figure in figures(result):
+        if figure.method == "sequential":
+            assert figure.photos == 7
+            assert figure.certified.share == 6 / 7
+            assert figure.abstained == {MODEL_CHANGED: 1}
+            assert figure.undecided == 1
+            assert figure.certified.low == band(6, 7).low
+            assert figure.certified.high == band(7, 7).high
+    page = result.report(tmp_path / "report").read_text()
+    assert "model changed before the test could decide" in page
+    assert "1 photo was left undecided" in page
+    again = StudyResult.from_json(result.to_json())
+    assert again == result
+
+
+def test_a_fixed_sample_that_was_not_completed_is_measured_and_not_certified(make):
+    photos = {f"{n}": grey(60, n) for n in range(6)} | {"slow": grey(200, 0)}
+
+    def sure(pixels):
+        return [("maybe" if pixels.mean() > 150 else "dark", 0.9)]
+
+    adapter = _switching(after=10)(sure)
+    result = make(photos, adapter=adapter, sigmas=0.12, radii=0.1, caps=80, complete=True).run()
+    [fixed] = [f for f in figures(result) if f.method == "fixed"]
+    assert not fixed.estimated
+    assert fixed.certified.share == 6 / 7
+    assert fixed.mean_queries == fixed.median_queries == 80
+
+
+def _cut(result, sigma, votes):
+    """The study as it would be had photos that take more than `votes` ended there."""
+    return replace(
+        result,
+        cells=tuple(
+            replace(
+                cell,
+                outcomes=tuple(
+                    replace(o, label=None, reason=UNDECIDED, votes=votes, agrees=None)
+                    if cell.sigma == sigma and o.votes > votes
+                    else o
+                    for o in cell.outcomes
+                    if o.method == "sequential"
+                ),
+            )
+            for cell in result.cells
+        ),
+    )
+
+
+def test_queries_of_a_study_cut_short_are_not_those_of_truncated_votes():
+    """With most photos at some votes fewer, the cost of a photo stays what it was."""
+    whole = synthetic(60, pictures=0)
+    for figure in figures(_cut(whole, 0.25, 60)):
+        [full] = [
+            f
+            for f in figures(whole)
+            if (f.sigma, f.radius, f.cap, f.method)
+            == (figure.sigma, figure.radius, figure.cap, figure.method)
+        ]
+        if figure.undecided:
+            assert figure.sigma == 0.25
+            # All that is known of them is that they take more than 60 and at most the cap.
+            assert figure.mean_queries >= full.mean_queries
+            assert figure.mean_queries <= figure.cap
+            assert figure.certified.share <= full.certified.share <= figure.certified.high
+        elif figure.method == "sequential":
+            assert figure == full
+
+
+def test_the_sigma_whose_photos_were_cut_short_does_not_win_by_it():
+    whole = synthetic(60, pictures=0)
+    for before, after in zip(
+        choices(whole, 200).values(),
+        choices(_cut(whole, 0.25, 30), 200).values(),
+        strict=True,
+    ):
+        if before.chosen is not None and before.chosen.sigma == 0.12:
+            assert after.chosen.sigma == 0.12
+
+
+def test_a_study_without_any_decision_is_reported_as_one(tmp_path):
+    page = _cut(_cut(synthetic(6), 0.12, 1), 0.25, 1).report(tmp_path / "r").read_text()
+    assert "5 photos were left undecided" in page  # of the sixth the first vote was no answer
+    assert 'data-figure="headline">0%' in page
