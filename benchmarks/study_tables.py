@@ -2,11 +2,13 @@
 
     python benchmarks/study_tables.py DATA [--set photos|cifar10] [--photos 100] [--n 100]
         [--sigmas 0.12 0.25 0.5 1.0] [--denoisers none FFDNet BF-CNN ours] [--out FOLDER]
+        [--pilot 6] [--selection 100]
 
 DATA holds labelled_photos/, cifar10/, classifiers/ and denoisers_peer/ (see ../shared/data).
 Fixed samples as in the paper (Cohen's CERTIFY: a candidate from n0 votes, n others), and the
 sequential test on the same votes; n = 10000 takes 100 times as long. Run again, it continues:
-answers are kept in --home.
+answers are kept in --home. --pilot takes so many of the photos at random, and fewer --selection
+votes than the paper's 100 save time: they only name the candidate.
 
 The paper's rows are those of Salman, Sun, Yang, Kapoor and Kolter (NeurIPS 2020) with query access
 to the classifier: other photos, other classifiers, other denoisers and, as there, the best sigma
@@ -67,6 +69,8 @@ def main() -> None:
     parser.add_argument("--set", choices=sorted(PAPER), default="photos")
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--n", type=int, default=100, help="votes that estimate; 10000 to match")
+    parser.add_argument("--selection", type=int, default=SELECTION, help="votes that name")
+    parser.add_argument("--pilot", type=int, help="so many of the photos, drawn at random")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.12, 0.25, 0.5, 1.0])
     parser.add_argument("--denoisers", nargs="+", choices=DENOISERS, default=[*DENOISERS])
     parser.add_argument("--device", default="auto")
@@ -84,9 +88,9 @@ def main() -> None:
         provider=provider,
         sigmas=args.sigmas,
         radii=RADII,
-        caps=args.n + SELECTION,
+        caps=args.n + args.selection,
         complete=True,
-        selection=SELECTION,
+        selection=args.selection,
         labels=labels,
         denoisers={name: denoisers[name] for name in args.denoisers},
         alpha=ALPHA,
@@ -99,7 +103,8 @@ def main() -> None:
     ).run(
         lambda p: print(
             f"\r{p.done}/{p.total} {p.votes} votes {p.seconds:.0f} s ", end="", file=sys.stderr
-        )
+        ),
+        pilot=args.pilot,
     )
     if args.out is not None:
         print(f"\nReport: {result.report(args.out)}", file=sys.stderr)
@@ -115,7 +120,7 @@ def main() -> None:
         }
         print(json.dumps({"rows": shown, "plain": float(np.mean(plain))}))
     else:
-        show(args.set, args.n, result, rows, float(np.mean(plain)))
+        show(args.set, result, rows, float(np.mean(plain)))
 
 
 def of_photos(data: Path, count: int) -> tuple[dict, dict, MockAdapter]:
@@ -165,10 +170,12 @@ def best(result: StudyResult, denoiser: str, method: str) -> list[Figure | None]
     ]
 
 
-def show(kind: str, n: int, result: StudyResult, rows: dict, plain: float) -> None:
+def show(kind: str, result: StudyResult, rows: dict, plain: float) -> None:
     console = Console(width=120)
+    [cap] = result.rules.caps
+    first = result.rules.selection_of(cap)
     for method, of in rows.items():
-        title = f"Certified accuracy, {len(result.photos)} of {kind}, {method}, n = {n} after {SELECTION}, alpha {ALPHA}"
+        title = f"Certified accuracy, {len(result.photos)} of {kind}, {method}, n = {cap - first} after {first}, alpha {ALPHA}"
         table = Table(title=title, title_justify="left")
         table.add_column("denoiser")
         for radius in RADII:
