@@ -193,7 +193,7 @@ def load_onnx(path: Path) -> Classifier:
         convert = _converter()
     except ImportError as error:
         raise MissingExtraError(
-            "Reading ONNX classifiers needs onnx2torch: pip install 'smoothapi-vision[dev]'."
+            "Reading ONNX classifiers needs onnx2torch: pip install 'smoothapi-vision[onnx]'."
         ) from error
     try:
         model = onnx.load(str(path))

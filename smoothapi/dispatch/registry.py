@@ -48,7 +48,7 @@ def make_adapter(name: str, **options: Any) -> Adapter:
     Raises:
         UnknownProviderError: nothing is registered under the name.
         MissingExtraError: its packages are not installed.
-        UsageError: it does not take these options.
+        UsageError: it does not take these options, or its entry point names what is not there.
     """
     point = _find(name)
     try:
@@ -59,6 +59,11 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         raise MissingExtraError(
             f"The provider {name!r} needs a package that is not installed ({error.name}). "
             f"Install it with: pip install 'smoothapi-vision[{name}]'"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(
+            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
+            f"{error}. Mend the entry point of the package that brings it, or remove the package."
         ) from error
     try:
         return cast("Adapter", factory(**options))
