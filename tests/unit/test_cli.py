@@ -123,6 +123,22 @@ def test_verify_accepts_and_refuses(provider, photo, capsys):
     Path("forged.json").write_text(text.replace('"radius": 0.25,', '"radius": 0.26,'))
     assert run(["verify", "forged.json"]) == 2
     assert "does not add up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("missing.json", "No such file"), ("broken.json", "no JSON of a certificate")],
+)
+def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text("{broken")
+    assert run(["verify", name, "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["schema"], told["verified"]) == ("smoothapi.error/1", False)
+    assert told["error"] == "CertificateError"
+    assert said in told["message"]
+    assert name in told["message"]
+    assert "Errno" not in told["message"]
     assert run(["verify", "missing.json"]) == 2
     assert "Cannot read" in capsys.readouterr().err
 
