@@ -75,9 +75,10 @@ def wrap(
 
     It has the same methods. Those that label pictures return the SDK's own type of response: with
     the certified labels, the share of votes as their score, and the certificate under
-    `response["Smoothapi"]` (boto3) or `response.smoothapi`. One call then costs hundreds of
-    queries, which is why `budget` has no default; what each answer means and costs stands at the
-    top of `smoothapi.wrapping`. Everything else goes to `client` untouched.
+    `response["Smoothapi"]` (boto3; a dict, ready for JSON) or `response.smoothapi`;
+    `certificate_of` reads either. One call then costs hundreds of queries, which is why `budget`
+    has no default; what each answer means and costs stands at the top of `smoothapi.wrapping`.
+    Everything else goes to `client` untouched.
 
     What can be wrapped, and what is certified:
 
@@ -187,8 +188,14 @@ def certificate_of(response: object, picture: int = 0) -> Certificate:
     Raises:
         UsageError: there is none: the response is not of a wrapped client, or nothing in the call
             was to be certified.
+        CertificateError: what a dict holds in its place is none.
     """
-    found = response.get(KEY) if type(response) is dict else getattr(response, ATTRIBUTE, None)
+    if type(response) is dict:
+        found = response.get(KEY)
+        if isinstance(found, dict):
+            found = Certificate.from_dict(found)
+    else:
+        found = getattr(response, ATTRIBUTE, None)
     if isinstance(found, tuple) and 0 <= picture < len(found):
         found = found[picture]
     elif picture:
@@ -202,9 +209,13 @@ def certificate_of(response: object, picture: int = 0) -> Certificate:
 
 
 def attach(response: Any, certificates: Certificate | tuple[Certificate | None, ...]) -> None:
-    """Put certificates where `certificate_of` looks: a key of a dict, else an attribute."""
+    """Put certificates where `certificate_of` looks: a key of a dict, else an attribute.
+
+    In a dict one certificate is a dict too, so that the response can be written as JSON as before.
+    """
     if type(response) is dict:
-        response[KEY] = certificates
+        one = isinstance(certificates, Certificate)
+        response[KEY] = certificates.to_dict() if one else certificates
     else:
         # Past the __setattr__ of proto-plus, which takes only fields of the message.
         object.__setattr__(response, ATTRIBUTE, certificates)
