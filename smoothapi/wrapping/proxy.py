@@ -214,8 +214,9 @@ def attach(response: Any, certificates: Certificate | tuple[Certificate | None, 
     In a dict one certificate is a dict too, so that the response can be written as JSON as before.
     """
     if type(response) is dict:
-        one = isinstance(certificates, Certificate)
-        response[KEY] = certificates.to_dict() if one else certificates
+        response[KEY] = (
+            certificates.to_dict() if isinstance(certificates, Certificate) else certificates
+        )
     else:
         # Past the __setattr__ of proto-plus, which takes only fields of the message.
         object.__setattr__(response, ATTRIBUTE, certificates)
