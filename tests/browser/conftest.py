@@ -17,7 +17,7 @@ CHROMIUM = next(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open an event loop runs in this thread
 def browser():
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here: apt-get install chromium")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -106,13 +107,15 @@ def _switching(after):
 
     class Switching(MockAdapter):
         asked = 0
+        counting = threading.Lock()
 
         def ask(self, payloads):
             found = []
             for answer in super().ask(payloads):
                 wavering = isinstance(answer, Answer) and answer.labels[0].name == "maybe"
-                Switching.asked += wavering
-                late = wavering and Switching.asked > after
+                with self.counting:
+                    Switching.asked += wavering
+                    late = wavering and Switching.asked > after
                 found.append(Answer((Label("maybe", 0.9),), "v2") if late else answer)
             return found
 
@@ -127,7 +130,9 @@ def test_photos_whose_model_changed_in_the_middle_are_counted_as_not_certified(m
         return [("maybe" if pixels.mean() > 150 else "dark", 0.9)]
 
     adapter = _switching(after=10)(sure)
-    result = make(photos, adapter=adapter, sigmas=0.12, radii=(0.02, 0.1), caps=80).run()
+    # One request at a time: else the first fifteen votes can all be of the new model, and decide.
+    study = make(photos, adapter=adapter, sigmas=0.12, radii=(0.02, 0.1), caps=80, concurrency=1)
+    result = study.run()
     assert not result.stopped
     [problem] = result.problems
     assert (problem.photo, problem.kind) == ("slow", "undecided")
@@ -157,8 +162,10 @@ def test_a_fixed_sample_that_was_not_completed_is_measured_and_not_certified(mak
         return [("maybe" if pixels.mean() > 150 else "dark", 0.9)]
 
     adapter = _switching(after=10)(sure)
-    result = make(photos, adapter=adapter, sigmas=0.12, radii=0.1, caps=80, complete=True).run()
-    [fixed] = [f for f in figures(result) if f.method == "fixed"]
+    study = make(
+        photos, adapter=adapter, sigmas=0.12, radii=0.1, caps=80, complete=True, concurrency=1
+    )
+    [fixed] = [f for f in figures(study.run()) if f.method == "fixed"]
     assert not fixed.estimated
     assert fixed.certified.share == 6 / 7
     assert fixed.mean_queries == fixed.median_queries == 80
