@@ -127,7 +127,17 @@ class PermanentError(ProviderError):
 
 
 class FatalError(ProviderError):
-    """No payload will be answered (credentials, permission, quota): the run stops at once."""
+    """No payload will be answered (credentials, permission, quota): the run stops at once.
+
+    Attributes:
+        sent: whether the request may have left this machine; if not, it is not charged.
+    """
+
+    def __init__(
+        self, message: str, *, sent: bool = True, provider: str = "", request_id: str = ""
+    ) -> None:
+        super().__init__(message, provider=provider, request_id=request_id)
+        self.sent = sent
 
 
 class ModelChangedError(ProviderError):

@@ -199,7 +199,8 @@ class Wire:
         if self._secrets.query:
             raise FatalError(
                 "The session given as client= has a transport of its own, so that secrets in the "
-                "URL would be logged. Put the secret into a header."
+                "URL would be logged. Put the secret into a header.",
+                sent=False,
             )
         request.headers.update(self._secrets.headers)
         return mounted  # type: ignore[return-value]  # any BaseAdapter will do

@@ -121,17 +121,20 @@ def mapped(error: Exception, credentials: Callable[[], Credentials]) -> Provider
     if isinstance(error, _NO_CREDENTIALS):
         return FatalError(
             f"There are no credentials for AWS ({kind}): {credentials().where}. Set them as for "
-            "any program that uses boto3, or name a profile."
+            "any program that uses boto3, or name a profile.",
+            sent=False,
         )
     if isinstance(error, _LOST_CREDENTIALS):
         return FatalError(
             f"The credentials for AWS could not be had from where they come from ({kind}). Sign "
-            "in again (aws sso login, say), or have the role or command looked at that gives them."
+            "in again (aws sso login, say), or have the role or command looked at that gives them.",
+            sent=False,
         )
     if isinstance(error, _NO_PLACE):
         return FatalError(
             f"It is not clear where to send requests ({kind}). Give region, such as "
-            '"eu-west-1", or set AWS_DEFAULT_REGION or a profile\'s region.'
+            '"eu-west-1", or set AWS_DEFAULT_REGION or a profile\'s region.',
+            sent=False,
         )
     if isinstance(error, b.CapacityNotAvailableError):
         return ThrottledError(f"The client's own rate limit has no room ({kind}).")
@@ -164,7 +167,8 @@ def _unreached(error: Exception, kind: str) -> ProviderError:
     if isinstance(error, b.ParamValidationError):
         # Its text quotes the values, among them the picture.
         return FatalError(
-            "botocore refuses the request (ParamValidationError): check the adapter's options."
+            "botocore refuses the request (ParamValidationError): check the adapter's options.",
+            sent=False,
         )
     return FatalError(
         f"boto3 cannot send this ({kind}): check its configuration files and the AWS_* variables."

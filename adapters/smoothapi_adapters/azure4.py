@@ -290,7 +290,9 @@ def _of_connection(error: Any, owner: common.Account) -> ProviderError:
         return of_requests(inner, "Azure")
     if inner is None and not isinstance(error, ServiceRequestTimeoutError):
         # The SDK itself would not send it: a token without TLS, say.
-        return FatalError(f"The request to Azure was not sent: {owner.clean(error.message)}")
+        return FatalError(
+            f"The request to Azure was not sent: {owner.clean(error.message)}", sent=False
+        )
     return TransientError(f"The connection to Azure failed ({type(error).__name__}).")
 
 

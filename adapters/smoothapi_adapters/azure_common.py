@@ -135,7 +135,9 @@ class Account:
             FatalError: says what is missing, and where it was looked for.
         """
         if not self.complete:
-            raise FatalError(f"There are no credentials for Azure: {self.where}. {ADVICE}")
+            raise FatalError(
+                f"There are no credentials for Azure: {self.where}. {ADVICE}", sent=False
+            )
         return self
 
     def clean(self, text: object) -> str:

@@ -232,7 +232,8 @@ class ClarifaiAdapter:
                 if found is None:
                     raise FatalError(
                         f"Clarifai asks for a personal access token, and there is none: "
-                        f"{self.credentials().where}. Make one at clarifai.com, under Security."
+                        f"{self.credentials().where}. Make one at clarifai.com, under Security.",
+                        sent=False,
                     )
                 options.check_header(found[0], found[1], FatalError)
                 secrets = Secrets({"Authorization": f"Key {found[1]}"})

@@ -236,7 +236,9 @@ class GoogleAdapter:
                     raise
                 except ValueError as error:  # of the SDK's own checking of options
                     said = self._clean(str(error))
-                    raise FatalError(f"No client for Google can be made: {said}") from error
+                    raise FatalError(
+                        f"No client for Google can be made: {said}", sent=False
+                    ) from error
                 except Exception as error:  # noqa: BLE001
                     self._refuse(error)
             return self._client
@@ -317,7 +319,9 @@ def _sign_in(quota_project: str | None) -> Any:
         said = (
             f"what is in {looked.where} cannot be used ({error})" if looked.found else looked.where
         )
-        raise FatalError(f"There are no credentials for Google: {said}. {ADVICE}") from error
+        raise FatalError(
+            f"There are no credentials for Google: {said}. {ADVICE}", sent=False
+        ) from error
     return found
 
 

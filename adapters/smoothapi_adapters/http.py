@@ -292,14 +292,17 @@ class HttpAdapter:
     def _connected(self) -> tuple[Wire, Secrets]:
         found = self.credentials()
         if not found.found:
-            raise FatalError(f"{self._who} needs a secret that is {found.where}. Set it.")
+            raise FatalError(
+                f"{self._who} needs a secret that is {found.where}. Set it.", sent=False
+            )
         secrets = self._secrets()
         for name, value in secrets.headers.items():
             options.check_header(name, value, FatalError)
         if not (self._plain_http or secrets.empty) and is_exposed(self._url):
             raise FatalError(
                 f"{self._who} would be sent secrets without TLS, for anybody on the way to "
-                "read. Use https, or, in a network of your own, allow_plain_http = true."
+                "read. Use https, or, in a network of your own, allow_plain_http = true.",
+                sent=False,
             )
         wire = Wire(self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client)
         return wire, secrets

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.answer import Answer
@@ -16,6 +17,7 @@ from smoothapi.dispatch.events import attempt_span, emit
 from smoothapi.dispatch.pace import Caller
 from smoothapi.errors import (
     BudgetExceededError,
+    FatalError,
     PermanentError,
     ProviderError,
     ThrottledError,
@@ -300,18 +302,24 @@ class Sender:
                 dispatcher.breaker.failed(error, request.caller, probe=probing)
                 outcome = "failed"
                 raise
-            except ProviderError:
+            except ProviderError as error:
                 self._stop.set()  # at once: no thread may start another attempt
+                if isinstance(error, FatalError) and not error.sent:
+                    outcome = "unsent"
                 raise
             finally:
-                price = dispatcher.ledger.settle(reservation, len(rows))
-                self._meter.attempt([request.indices[row] for row in rows], price.dollars)
+                if outcome == "unsent":
+                    dispatcher.ledger.release(reservation, len(rows))
+                    dollars = Decimal(0)
+                else:
+                    dollars = dispatcher.ledger.settle(reservation, len(rows)).dollars
+                    self._meter.attempt([request.indices[row] for row in rows], dollars)
                 emit(
                     "attempt",
                     provider=name,
                     outcome=outcome,
                     pictures=len(rows),
-                    dollars=float(price.dollars),
+                    dollars=float(dollars),
                     seconds=round(time.monotonic() - began, 3),
                 )
         return answers

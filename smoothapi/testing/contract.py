@@ -460,6 +460,7 @@ class AdapterContract:
         assert found.found is False, "credentials() claims to have found some"
         assert found.where, "credentials().where says where it looked"
         assert isinstance(outcome, FatalError), f"it became {outcome!r}"
+        assert not outcome.sent, "its error says sent=False, or what was not asked is charged"
         places = re.findall(r"[\w./~-]{6,}", found.where)
         assert any(place in str(outcome) for place in places), (
             f"the error ({outcome}) does not say where it looked ({found.where})"

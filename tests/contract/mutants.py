@@ -70,7 +70,7 @@ class Sound:
 
     def ask(self, payloads):
         if not self._token:
-            raise FatalError("No token: not in ACME_TOKEN.")
+            raise FatalError("No token: not in ACME_TOKEN.", sent=False)
         if self.service.fault is not None:
             self.service.requests += 1
             raise self.error(self.service.fault)
@@ -524,10 +524,20 @@ class FindsWhatIsNotThere(Sound):
 
 
 @caught_by("test_without_credentials_it_says_where_it_looked")
+class ChargesWhatItDidNotSend(Sound):
+    def ask(self, payloads):
+        try:
+            return super().ask(payloads)
+        except FatalError as error:
+            error.sent = True
+            raise
+
+
+@caught_by("test_without_credentials_it_says_where_it_looked")
 class DoesNotSayWhereItLooked(Sound):
     def ask(self, payloads):
         if not self._token:
-            raise FatalError("Unauthorised.")
+            raise FatalError("Unauthorised.", sent=False)
         return super().ask(payloads)
 
 

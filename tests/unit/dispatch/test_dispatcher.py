@@ -19,6 +19,7 @@ from smoothapi.dispatch import (
     Job,
     Retry,
     SharedState,
+    accounts,
     answer_key,
 )
 from smoothapi.dispatch.pace import Breaker
@@ -337,6 +338,18 @@ def test_an_adapter_that_returns_too_few_answers_is_told_so(store):
 
     with pytest.raises(FatalError, match="defect of the adapter"):
         run(Short(), store)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_what_never_left_this_machine_is_not_charged(store, sent):
+    adapter = ScriptedAdapter(lambda *_: FatalError("no credentials", sent=sent))
+    budget = Budget(queries=100, name="all")
+    with pytest.raises(FatalError, match="no credentials") as caught:
+        run(adapter, store, budget=budget, concurrency=1)
+    state = state_of(store)
+    assert sum(account.queries for account in accounts(state)) == caught.value.queries == sent
+    assert caught.value.cost == 0.001 * sent
+    state.close()
 
 
 def test_a_full_disk_stops_the_run_before_more_is_bought(store, monkeypatch):
