@@ -4,7 +4,8 @@
 
 The ceiling is the denoiser alone, in lots as large as the study's, on variants that are ready. The
 study draws the noise, denoises, encodes, asks a service that takes 50 ms, stores and tests, with 20
-photos at once. Both are measured in turns in one run; the bar is 85%.
+photos at once; what the service itself works, decoding pictures, is not counted, for it would be
+on another machine. Both are measured in turns in one run; the bar is 85%.
 """
 
 from __future__ import annotations
@@ -15,22 +16,32 @@ import shutil
 import statistics
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smoothapi.answer import Answer, Label
 from smoothapi.denoise import load
 from smoothapi.study import Study
 from smoothapi_adapters.mock import MockAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIGMA = 0.25
 LOT = 8
 
 
-def named(pixels: np.ndarray) -> list[tuple[str, float]]:
-    return [("bright" if pixels[0, 0, 0] > 127 else "dark", 0.9)]
+class Elsewhere(MockAdapter):
+    """A service on another machine: it takes its time, and nothing of our processor."""
 
+    def __init__(self, latency: float) -> None:
+        super().__init__({"bus": 1.0})
+        self._wait = latency
 
-named.labeller_id = "study_throughput/1"
+    def ask(self, payloads: Sequence[bytes]) -> list[Answer]:
+        time.sleep(self._wait)
+        return [Answer((Label("bus", 0.9),)) for _ in payloads]
 
 
 def ceiling(runtime, size: int, seconds: float) -> float:
@@ -55,7 +66,7 @@ def studied(runtime, args, round_: int) -> tuple[float, float]:
     try:
         study = Study(
             photos,
-            provider=MockAdapter(named, latency=args.latency),
+            provider=Elsewhere(args.latency),
             sigmas=SIGMA,
             radii=0.05,
             caps=args.votes,
