@@ -69,17 +69,23 @@ def test_a_run_that_ends_early_keeps_what_was_under_way(store, slow):
 
 
 def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
-    put, begun = store.put, threading.Event()
+    put, others, delivered = store.put, threading.Event(), threading.Event()
+
+    def script(payload, attempt):
+        if payload == b"0":
+            others.wait(10.0)
+        else:  # is under way when the run ends
+            others.set()
+            delivered.wait(10.0)
+        return answer()
 
     def full(*answers):
-        if any(kept.asked == asked(0) for kept in answers):
-            put(*answers)
-        else:
-            begun.wait(5.0)
+        if any(kept.asked != asked(0) for kept in answers):
             raise StoreError("disk full")
+        put(*answers)
 
     monkeypatch.setattr(store, "put", full)
-    dispatcher = Dispatcher(ScriptedAdapter(), store, state := state_of(store))
+    dispatcher = Dispatcher(ScriptedAdapter(script), store, state := state_of(store))
     job = Job(
         asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
@@ -88,7 +94,7 @@ def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
     )
     with dispatcher.run(job) as deliveries:
         next(iter(deliveries))
-        begun.set()
+        delivered.set()
     dispatcher.close()
     state.close()
     assert "could not be kept: disk full" in caplog.text
@@ -105,7 +111,10 @@ def test_a_stalled_disk_stalls_the_senders(store, monkeypatch):
     monkeypatch.setattr(store, "put", stall)
     caller = threading.Thread(target=run, args=(adapter, store), kwargs={"count": 100})
     caller.start()
-    time.sleep(0.3)
+    until = time.monotonic() + 5.0
+    while adapter.sent < 8 and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.2)  # for more, if they were let
     sent = adapter.sent
     go.set()
     caller.join()
