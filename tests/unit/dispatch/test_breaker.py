@@ -47,7 +47,7 @@ def test_an_outage_pauses_and_is_given_up_at_the_deadline(store, concurrency):
     began = time.monotonic()
     with pytest.raises(ProviderError, match="has not answered"):
         run(adapter, store, count=30, retry=retry, concurrency=concurrency)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
     assert adapter.sent < 40
 
 
