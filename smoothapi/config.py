@@ -10,6 +10,7 @@ import logging
 import os
 import tomllib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +41,7 @@ _HARMLESS = {
     "language",
     "model_version",
 }
+_MAY_BE_SECRET = ("providers", "prices")
 _log = logging.getLogger("smoothapi")
 
 
@@ -180,28 +182,38 @@ def _table(file: str, *path: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
-        raise UsageError(f"The configuration file {file} cannot be read: {error}.") from error
+        raise UsageError(
+            f"The configuration file {Path(file).absolute()} cannot be read: {error}. Mend it "
+            "there, or move it away: `smoothapi config` shows all settings and their defaults."
+        ) from error
     if not isinstance(table, dict):
         raise UsageError(f"[{'.'.join(path)}] in {file} must be a table.")
     return table
 
 
 def _explain(error: ValidationError, origins: dict[str, str]) -> str:
-    problems: list[str] = []
-    for item in error.errors(include_input=False, include_url=False):
+    problems: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
         name = str(item["loc"][0]) if item["loc"] else "?"
         where = origins.get(name, "default")
         if item["type"] == "extra_forbidden":
             known = ", ".join(Settings.model_fields)
-            problems.append(f"{name!r} (from {where}) is no setting; there are: {known}")
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            said, why = f"{name!r} (from {where}) is no setting.{hint} There are", known
         else:
-            problems.append(f"{name} (from {where}): {item['msg']}")
-    return "; ".join(problems) + "."
+            value = item["input"]
+            # Options of providers may be secrets.
+            shown = f" = {value!r}" if isinstance(value, (bool, int, float, str)) else ""
+            said = f"{name}{'' if name in _MAY_BE_SECRET else shown} (from {where})"
+            why = item["msg"].replace("Input should be", "it should be", 1)
+        problems.setdefault(said, []).append(why)
+    return "; ".join(f"{said}: {' or '.join(whys)}" for said, whys in problems.items()) + "."
 
 
 def _shown(name: str, value: Any) -> str:
     """Return a value for display. Of an adapter's options, text is masked unless harmless."""
-    if name in ("providers", "prices"):
+    if name in _MAY_BE_SECRET:
         return _masked(name, value)
     return "not set" if value is None else str(value)
 

@@ -193,7 +193,12 @@ def _open(source: str | Path | bytes | Image.Image) -> tuple[Image.Image, str]:
             data = path.read_bytes()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ImageError(f"Cannot read the photo {str(path)!r}: {reason}.") from error
+            hint = ""
+            if isinstance(error, FileNotFoundError) and not path.is_absolute():
+                hint = f" It was looked for in {str(Path.cwd())!r}."
+            elif isinstance(error, IsADirectoryError):
+                hint = " Name the photos in it, or study them all: `smoothapi study`."
+            raise ImageError(f"Cannot read the photo {str(path)!r}: {reason}.{hint}") from error
         return _decode(io.BytesIO(data), path.name), path.name
     raise ImageError(
         f"A photo is a path, bytes, a PIL image or a numpy array, not {type(source).__name__}."

@@ -7,6 +7,7 @@ Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 7
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ import click
 
 from smoothapi._version import __version__
 from smoothapi.answer import printable
-from smoothapi.errors import SmoothAPIError
+from smoothapi.errors import SmoothAPIError, UsageError
 
 INTERRUPTED = 130
 BROKEN = 70
@@ -84,8 +85,16 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
+        if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            told = {
+                "schema": "smoothapi.error/1",
+                "photo": None,
+                "error": UsageError.__name__,
+                "message": error.format_message(),
+            }
+            click.echo(json.dumps(told, ensure_ascii=False))
         error.show()
-        return SmoothAPIError.exit_code
+        return UsageError.exit_code
     except SmoothAPIError as error:
         click.echo(f"smoothapi: {printable(str(error))}", err=True)
         if error.queries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -65,6 +66,7 @@ def make_adapter(name: str, **options: Any) -> Adapter:
             f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
             f"{error}. Mend the entry point of the package that brings it, or remove the package."
         ) from error
+    _check_names(name, factory, options)
     try:
         return cast("Adapter", factory(**options))
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -94,6 +96,24 @@ def providers(options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Pr
         except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
             found.append(ProviderInfo(name, distribution, None, str(error)))
     return found
+
+
+def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # of a callable that does not tell
+        return
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            near = get_close_matches(option, parameters, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"The provider {provider!r} has no option {option!r}.{hint} It takes: "
+                f"{', '.join(parameters) or 'none'}. Options come from [providers.{provider}] in "
+                f"smoothapi.toml or from SMOOTHAPI_PROVIDERS__{provider.upper()}__NAME."
+            )
 
 
 def _find(name: str) -> EntryPoint:

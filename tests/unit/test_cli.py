@@ -125,6 +125,25 @@ def test_verify_accepts_and_refuses(provider, photo, capsys):
     assert "does not add up" in capsys.readouterr().err
 
 
+def test_verify_checks_each_certificate_of_a_file(provider, photo, capsys):
+    run(["certify", photo, photo, "--json"])
+    text = capsys.readouterr().out
+    Path("two.jsonl").write_text(text + "\n")
+    assert run(["verify", "two.jsonl", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["verified"] for line in told] == [True, True]
+    assert run(["verify", "two.jsonl", "--photo", photo]) == 2
+    assert "--photo is about one" in capsys.readouterr().err
+    first, second = text.splitlines()
+    forged = second.replace('"radius": 0.25,', '"radius": 0.26,')
+    Path("bad.jsonl").write_text(f'{forged}\n{first}\n{{"schema": "smoothapi.error/1"}}\n')
+    assert run(["verify", "bad.jsonl"]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("Verified") == 1
+    assert "'bad.jsonl', line 1: The certificate does not add up" in err
+    assert "'bad.jsonl', line 3: " in err
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("missing.json", "No such file"), ("broken.json", "no JSON of a certificate")],
@@ -170,6 +189,23 @@ def test_bad_usage(provider, photo, capsys, arguments, code, said):
     assert said in err
     assert "Traceback" not in err
     assert adapter.sent == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["certify", "--json"], "PHOTO"),
+        (["certify", "a.jpg", "--json", "--nosuch"], "--nosuch"),
+        (["plan", "--json", "--photos", "many"], "many"),
+    ],
+)
+def test_bad_usage_is_told_in_json_if_asked_for(arguments, said, capsys):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert (told["schema"], told["error"]) == ("smoothapi.error/1", "UsageError")
+    assert said in told["message"]
+    assert said in err
 
 
 def test_unknown_provider(photo, capsys):

@@ -52,7 +52,9 @@ def test_the_order_of_the_sources(monkeypatch):
         ({"max_queries": 0}, "max_queries"),
         ({"concurrency": 0}, "concurrency"),
         ({"codec": "webp"}, "codec"),
-        ({"sigmaa": 0.1}, "no setting; there are: provider"),
+        ({"radius": -1}, r"radius = -1 \(from argument\): .* 0 or it should be 'largest'\.$"),
+        ({"sigma": 0}, r"sigma = 0 \(from argument\): it should be greater than 0\.$"),
+        ({"sigmaa": 0.1}, r"no setting. Did you mean sigma\? There are: provider"),
     ],
 )
 def test_values_out_of_range_are_named_with_their_origin(arguments, complaint):
@@ -71,6 +73,20 @@ def test_a_bad_file_is_named(text):
     toml(text)
     with pytest.raises(UsageError, match=r"smoothapi\.toml"):
         resolve()
+
+
+def test_a_broken_file_is_said_with_its_folder_and_line_and_what_to_do():
+    toml("alpha = 0.01\nsigma = = 1\n")
+    with pytest.raises(UsageError, match=r"at line 2.*Mend it there") as caught:
+        resolve()
+    assert str(Path.cwd()) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["SECRET", {"aws": "SECRET"}])
+def test_options_of_providers_are_not_quoted(value):
+    with pytest.raises(UsageError, match="providers") as caught:
+        resolve(providers=value)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_a_bad_table_in_pyproject_is_named():

@@ -234,10 +234,16 @@ def test_arrays_are_never_guessed_at(array, complaint):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match=r"No such file or directory\.$"):
         load_image(tmp_path / "missing.jpg")
-    with pytest.raises(ImageError, match="directory"):
+    with pytest.raises(ImageError, match=r"directory.*`smoothapi study`"):
         load_image(tmp_path)
+
+
+def test_a_photo_that_is_not_there_is_said_with_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match=f"No such file.*looked for in '{tmp_path}'"):
+        load_image("missing.jpg")
 
 
 def test_other_objects_are_refused():
