@@ -138,12 +138,21 @@ def smoothapi_mock(smoothapi_home: Path, monkeypatch: pytest.MonkeyPatch) -> Moc
 
 
 @pytest.fixture
-def smoothapi_service(smoothapi_home: Path) -> Iterator[Any]:
+def smoothapi_service(smoothapi_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Start local services that speak a provider's protocol: `smoothapi_service("aws", backend)`.
 
     Takes what `smoothapi.services.serve` takes and returns the service; it ends with the test.
+    Where the environment names a proxy, what is on this machine is reached without it.
     """
+    import os  # noqa: PLC0415
+
     del smoothapi_home
+    # Programs differ in which spelling they read first.
+    for name in ("no_proxy", "NO_PROXY"):
+        without = os.environ.get(name) or os.environ.get(name.swapcase()) or ""
+        if without != "*":
+            here = filter(None, (without, "localhost", "127.0.0.1", "::1"))
+            monkeypatch.setenv(name, ",".join(here))
     with ExitStack() as services:
 
         def start(provider: str, backend: Any, **options: Any) -> Service:

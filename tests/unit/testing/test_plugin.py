@@ -288,3 +288,26 @@ def test_it_has_ended():
     assert len(ports) == 2
 """)
     result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("spelling", [str.lower, str.upper])
+def test_services_are_reached_past_a_proxy(outcomes, monkeypatch, spelling):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(spelling(name), "http://127.0.0.1:9")
+    monkeypatch.setenv(spelling("no_proxy"), "example.com")
+    result = outcomes("""
+import urllib.request
+from smoothapi.testing import by_colour
+
+@pytest.mark.parametrize("provider", ["clarifai", "aws"])
+def test_it(smoothapi_service, monkeypatch, provider):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "X" * 16)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+    monkeypatch.setenv("CLARIFAI_PAT", "x" * 32)
+    from smoothapi.dispatch import make_adapter
+    service = smoothapi_service(provider, by_colour)
+    assert urllib.request.proxy_bypass("example.com")
+    options = {"region": "eu-west-1"} if provider == "aws" else {}
+    assert certify(make_adapter(provider, endpoint=service.url, **options)).label
+""")
+    result.assert_outcomes(passed=2)
