@@ -181,7 +181,7 @@ def show(kind: str, result: StudyResult, rows: dict, plain: float) -> None:
         for radius in RADII:
             table.add_column(f"r = {radius}", justify="right")
         if method == "sequential":
-            table.add_column("queries", justify="right")
+            table.add_column(f"votes at r={RADII[0]:g}", justify="right")
         for name, found in of.items():
             cells = [
                 "-"
@@ -190,7 +190,7 @@ def show(kind: str, result: StudyResult, rows: dict, plain: float) -> None:
                 for f in found
             ]
             if method == "sequential":
-                cells.append(f"{found[0].mean_queries:.0f} to {found[-1].mean_queries:.0f}")
+                cells.append("-" if found[0] is None else f"{found[0].mean_queries:.0f}")
             table.add_row(name, *cells)
         table.add_section()
         name, shares = PAPER[kind]

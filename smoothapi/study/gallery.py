@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -55,17 +56,24 @@ def make_pictures(
 
 
 def _worth_showing(result: StudyResult, count: int) -> list[Cell]:
-    """Return cells at the sigma in the middle: each kind of outcome in turn."""
-    if not result.cells or not count:
-        return []
-    first = result.cells[0]
+    """Return cells of one way to ask, at the sigma in the middle: each kind of outcome in turn."""
     sigma = result.sigmas[len(result.sigmas) // 2]
     radius = result.rules.radii[len(result.rules.radii) // 2]
+    found = [
+        (cell, outcome)
+        for cell in result.cells
+        if cell.sigma == sigma
+        and (outcome := cell.outcome(radius, result.rules.caps[-1])) is not None
+    ]
+    if not found:
+        return []
+    # The way that certified most is the one to be looked at.
+    certified = Counter({(cell.provider, cell.denoiser): 0 for cell, _ in found})
+    certified.update((cell.provider, cell.denoiser) for cell, o in found if o.certified)
+    (way, _), *_ = certified.most_common(1)
     kinds: dict[tuple[str, bool | None], list[Cell]] = {}
-    for cell in result.cells:
-        same = (cell.provider, cell.denoiser, cell.sigma) == (first.provider, first.denoiser, sigma)
-        outcome = cell.outcome(radius, result.rules.caps[-1])
-        if same and outcome is not None:
+    for cell, outcome in found:
+        if (cell.provider, cell.denoiser) == way:
             kinds.setdefault((outcome.reason, outcome.agrees), []).append(cell)
     chosen: list[Cell] = []
     while len(chosen) < count and any(kinds.values()):

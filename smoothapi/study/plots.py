@@ -103,7 +103,7 @@ def budget_plot(groups: Sequence[tuple[str, Sequence[Figure]]], described: str) 
         for name, style in (("sequential", "solid"), ("fixed sample", (0, (3, 2)))):
             handles += axes.plot([], [], color=_MUTED, linestyle=style, linewidth=1.4)
             labels.append(name)
-        axes.legend(handles, labels, loc="upper left", ncols=2, fontsize=8.5, handlelength=2.4)
+        _legend(axes, handles, labels, handlelength=2.4, ncols=5)
         return _svg(canvas, "budget", "What queries buy", described)
 
 
@@ -133,7 +133,7 @@ def radius_plot(
         axes.set_xlim(left=0.0)
         axes.set_xlabel("L2 radius")
         _shares(axes, "certified accuracy" if accuracy else "certified and agreeing")
-        axes.legend(loc="best", fontsize=8.5)
+        _legend(axes)
         return _svg(canvas, name, "Share of photos by radius", described)
 
 
@@ -159,10 +159,7 @@ def reasons_plot(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], descri
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=8.0, handlelength=1.2,
-            borderaxespad=0.2,
-        )  # fmt: skip
+        _legend(axes, fontsize=8.0, handlelength=1.2)
         return _svg(canvas, "reasons", "What became of the photos", described)
 
 
@@ -184,7 +181,7 @@ def spread_plot(groups: Sequence[tuple[str, Sequence[int]]], cap: int, described
         axes.set_xlabel("queries for one photo")
         _shares(axes, "decided")
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="best", fontsize=8.5)
+            _legend(axes)
         else:  # no test of any photo used a vote and decided
             axes.set_xlim(1, cap)
         return _svg(canvas, "spread", "Queries that photos took", described)
@@ -218,6 +215,12 @@ def _axes(width: float, height: float) -> tuple[Canvas, Axes]:
     axes.set_axisbelow(True)
     axes.grid(visible=True, axis="y")
     return canvas, axes
+
+
+def _legend(axes: Axes, *entries: Any, **options: Any) -> None:
+    """Put the legend above the axes, where it hides no band."""
+    place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    axes.legend(*entries, **{**place, "ncols": 3, "fontsize": 8.5, **options})
 
 
 def _look(number: int) -> tuple[str, str]:

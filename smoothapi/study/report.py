@@ -118,7 +118,7 @@ def _percent(value: float | None, digits: int = 0) -> str:
 def _dollars(value: float | None) -> str:
     if value is None:
         return _NONE
-    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.4f}"
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
 
 
 @dataclass(frozen=True)
