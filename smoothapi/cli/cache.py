@@ -62,7 +62,7 @@ def verify(home: str | None) -> int:
     return 2 if bad else 0
 
 
-@cache.command()
+@cache.command(short_help="Write all answers as a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
 def export(home: str | None, file: str) -> int:
@@ -79,7 +79,7 @@ def export(home: str | None, file: str) -> int:
     return 0
 
 
-@cache.command("import")
+@cache.command("import", short_help="Add the answers of a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
 def import_(home: str | None, file: str) -> int:

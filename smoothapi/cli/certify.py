@@ -91,7 +91,8 @@ def certify(
 ) -> int:
     """Certify the label of each PHOTO.
 
-    Exits with 0 if all are certified, 1 if smoothapi abstains on one.
+    What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
+    are certified, 1 if smoothapi abstains on one.
     """
 
     def ask(smoother: Smoother) -> int:
@@ -106,7 +107,10 @@ def certify(
 @click.command()
 @_options
 def predict(photos: tuple[str, ...], as_json: bool, **options: Any) -> int:
-    """Give the label that most noisy copies of each PHOTO get, with no radius."""
+    """Give the label that most noisy copies of each PHOTO get, with no radius.
+
+    What is not given is taken from the settings; `smoothapi config` shows them.
+    """
     return _with_smoother(
         options, as_json, lambda smoother: _each(photos, as_json, smoother, smoother.predict)
     )

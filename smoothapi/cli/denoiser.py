@@ -42,7 +42,7 @@ def denoiser() -> None:
     """Train, measure and convert the local denoiser."""
 
 
-@denoiser.command()
+@denoiser.command(short_help="Train a denoiser, or resume after a kill.")
 @click.option(
     "--data",
     "folders",
@@ -191,7 +191,7 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
     return report
 
 
-@denoiser.command("eval")
+@denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, speed.")
 @click.argument("folder", type=_FOLDER)
 @click.option("--weights", default="default", show_default=True, help="default, none or a file.")
 @click.option("--sigma", "sigmas", type=float, multiple=True, default=(0.12, 0.25, 0.5, 1.0))
@@ -243,7 +243,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-@denoiser.command()
+@denoiser.command(short_help="Convert a checkpoint of the paper's DnCNN.")
 @click.argument("checkpoint", type=_FILE)
 @click.argument("output", type=_OUT)
 def convert(checkpoint: Path, output: Path) -> None:

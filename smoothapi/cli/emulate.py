@@ -126,7 +126,7 @@ _TITLES = {
 
 
 @click.command()
-@click.argument("provider", type=click.Choice(_PROVIDERS))
+@click.argument("provider", type=click.Choice(_PROVIDERS), metavar="PROVIDER")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
@@ -168,6 +168,8 @@ def emulate(  # noqa: PLR0917  click passes options by name
     as_json: bool,
 ) -> int:
     """Speak a provider's protocol on this machine, for its SDKs, other languages and curl.
+
+    PROVIDER is aws, google, google-grpc, azure, azure4 or clarifai.
 
     With the provider's limits and error bodies, and with failures if asked for. Nothing is sent
     anywhere. Ctrl-C ends it.

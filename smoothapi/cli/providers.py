@@ -45,7 +45,7 @@ def providers(ctx: click.Context, as_json: bool) -> int:
     return 0
 
 
-@providers.command()
+@providers.command(short_help="Send one picture to a provider, once.")
 @click.argument("name")
 @click.option("--photo", type=click.Path(), help="A photo to send instead of a test picture.")
 @click.option("--yes", is_flag=True, help="Do not ask before a query that costs money.")
