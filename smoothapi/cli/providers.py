@@ -263,21 +263,30 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for column in ("provider", "here", "per 1,000", "a request", "a picture"):
         table.add_column(column)
     for row in rows:
-        cells = (row["name"], _here(row), *(_priced(row) if row["usable"] else ("", "", "")))
+        cells = (row["name"], _here(row)[0], *(_priced(row) if row["usable"] else ("", "", "")))
         table.add_row(*(Text(_printable_lines(cell)) for cell in cells))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    # Below, where names of variables and commands to install are not cut to a column's width.
+    for row in rows:
+        for more in _here(row)[1:]:
+            line = Text(printable(row["name"]), style="bold")
+            console.print(line.append(f": {printable(more)}", style="not bold"))
 
 
-def _here(row: dict[str, Any]) -> str:
+def _here(row: dict[str, Any]) -> list[str]:
+    """Return in a few words whether a provider can be used here, and what more there is to say."""
     if not row["usable"]:
-        return f"{'not usable' if row['installed'] else 'not installed'}: {row['problem']}"
-    lines = {
-        None: "ready; needs no credentials",
-        True: f"credentials found: {row['where']}",
-        False: f"no credentials: {row['where']}",
-    }
-    ending = f"\nends on {row['retires']}" if row["retires"] else ""
-    return lines[row["credentials"]] + ending
+        return ["not usable" if row["installed"] else "not installed", row["problem"]]
+    if row["credentials"] is None:
+        said = ["ready, needs no credentials"]
+    elif row["credentials"]:
+        said = ["ready", f"credentials found: {row['where']}"]
+    else:
+        said = ["no credentials", f"no credentials: {row['where']}"]
+    if row["retires"]:
+        said.append(f"ends on {row['retires']}")
+    return said
 
 
 def _priced(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -1,0 +1,5 @@
+"""`python -m smoothapi`: the command line, where no script is on the path."""
+
+from smoothapi.cli import main
+
+main()
