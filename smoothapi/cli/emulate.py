@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,7 @@ import click
 from smoothapi.answer import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from smoothapi.services import Received, Service
 
@@ -202,8 +203,8 @@ def emulate(  # noqa: PLR0917  click passes options by name
                 "tests: it verifies no signatures, and whoever reaches it can use it.",
                 err=True,
             )
-        _introduce(service, key=key or _KEY, plan=str(plan), as_json=as_json)
-        _wait()
+        told = partial(_introduce, service, key=key or _KEY, plan=str(plan), as_json=as_json)
+        _until_stopped(told)
         requests, billed = service.requests, service.billed
     if not as_json:
         click.echo(f"\nEnded: {requests:,} requests, {billed:,} pictures labelled.", err=True)
@@ -275,8 +276,8 @@ def _json_line(received: Received, status: str, seconds: float) -> None:
         click.echo(json.dumps(row))
 
 
-def _wait() -> None:
-    """Return when the user, or who started this process, asks to stop."""
+def _until_stopped(begin: Callable[[], None]) -> None:
+    """Begin, and return when the user, or who started this process, asks to stop."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -284,12 +285,17 @@ def _wait() -> None:
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if main else None
     try:
-        threading.Event().wait()
+        begin()  # in here: whoever reads that it is ready may ask to stop at once
+        _wait()
     except KeyboardInterrupt:
         pass
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+def _wait() -> None:
+    threading.Event().wait()
 
 
 def _warm_up(labeller: Any) -> None:

@@ -155,6 +155,14 @@ def test_ctrl_c_and_a_supervisor_end_it_cleanly_even_while_callers_hang(sign):
     ]
 
 
+def test_a_signal_as_soon_as_it_is_ready_ends_it_cleanly(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_introduce", interrupted)
+    assert run(["emulate", "aws", *COLOURS]) == 0
+
+
 def test_a_key_faults_latency_and_seed_are_obeyed(monkeypatch, capsys):
     import requests
 
