@@ -7,19 +7,24 @@ certificate, so the codec's name and version go into the cache key and the certi
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, features
 
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 CODECS = ("png", "jpeg")
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)
+_AVERAGE = 3  # the filter's number
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Codec:
         """
         parts = [f"{self.name}/1"]
         if self.name == "png" and self.jpeg_above is not None:
-            version = features.version("zlib_ng") or features.version("zlib")
-            parts += [f"jpeg-above-{self.jpeg_above}", f"zlib-{version}-rle"]
+            zlib_version = zlib.ZLIB_RUNTIME_VERSION
+            parts += [f"jpeg-above-{self.jpeg_above}", f"average-zlib-{zlib_version}-rle"]
         if len(parts) > 1 or self.name == "jpeg":
             parts.append(f"libjpeg-{features.version('jpg')}")
         if self.min_side > 1:
@@ -82,35 +87,56 @@ class Codec:
 
     def encode(self, picture: NDArray[np.uint8]) -> bytes:
         """Return the bytes of an (H, W, 3) uint8 RGB picture."""
-        image = Image.fromarray(picture)
-        target = self.size_of(image.size)
-        if target != image.size:
-            image = image.resize(target, Image.Resampling.BICUBIC)
-        data = _packed(image, self.name)
-        if self.name == "png" and self.jpeg_above is not None and len(data) > self.jpeg_above:
-            return _packed(image, "jpeg")
-        return data
+        size = (picture.shape[1], picture.shape[0])
+        target = self.size_of(size)
+        if target != size:
+            enlarged = Image.fromarray(picture).resize(target, Image.Resampling.BICUBIC)
+            picture = np.asarray(enlarged)
+        if self.name == "png":
+            data = _png(picture)
+            if self.jpeg_above is None or len(data) <= self.jpeg_above:
+                return data
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "JPEG", quality=95, subsampling=0)
+        return stream.getvalue()
 
 
-def _packed(image: Image.Image, name: str) -> bytes:
-    stream = io.BytesIO()
-    if name == "png":
-        # Looking for runs alone: in 224 x 224 photos a quarter faster and a tenth smaller than
-        # level 1 with its usual strategy.
-        image.save(stream, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    else:
-        image.save(stream, "JPEG", quality=95, subsampling=0)
-    return stream.getvalue()
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    """Return a PNG (ISO/IEC 15948) of an (H, W, 3) picture.
+
+    Encoders try each of the five filters on each row. The average of left and above is near the
+    best for denoised photos, and so are runs in place of a search for repeats: a third of
+    Pillow's time, for 2% more bytes (`benchmarks/encoders.py`). Decoders see the same pixels.
+    """
+    height, width, channels = picture.shape
+    rows = picture.reshape(height, width * channels)
+    left, above = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, channels:] = rows[:, :-channels]
+    above[1:] = rows[:-1]
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = _AVERAGE
+    # (left + above) // 2 that needs no ninth bit.
+    np.subtract(rows, (left & above) + ((left ^ above) >> 1), out=filtered[:, 1:])
+    packer = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    packed = packer.compress(filtered.data) + packer.flush()
+    header = struct.pack(">II5B", width, height, *_EIGHT_BIT_RGB)
+    return b"".join(
+        (_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", packed), *_chunk(b"IEND", b""))
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)
 
 
 def _largest_png(size: tuple[int, int]) -> int:
     """Return more bytes than any PNG of a (width, height) has.
 
     A row is a filter's number and three bytes a pixel; zlib states that what cannot be compressed
-    grows by up to an eighth and a 64th (deflateBound, for any of its settings); Pillow cuts the
-    stream into chunks of at least 64 KiB, with 12 bytes beside.
+    grows by up to an eighth and a 64th (deflateBound, for any of its settings). Signature and
+    chunks take 57 bytes.
     """
     width, height = size
     rows = (3 * width + 1) * height
-    stream = rows + (rows + 7) // 8 + (rows + 63) // 64 + 64
-    return stream + 12 * (stream // 65_536 + 1) + 256
+    return rows + (rows + 7) // 8 + (rows + 63) // 64 + 64 + 57

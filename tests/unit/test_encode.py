@@ -27,7 +27,11 @@ def decoded(data):
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**32 - 1))
 def test_png_loses_nothing(width, height, seed):
     sent = picture(width, height, seed)
-    kind, received = decoded(Codec("png").encode(sent))
+    data = Codec("png").encode(sent)
+    with Image.open(io.BytesIO(data)) as image:
+        image.verify()  # the checksums, too
+        assert image.mode == "RGB"
+    kind, received = decoded(data)
     assert kind == "PNG"
     assert np.array_equal(sent, received)
 
@@ -38,6 +42,21 @@ def test_jpeg_is_close_and_smaller():
     kind, received = decoded(data)
     assert kind == "JPEG"
     assert np.abs(smooth.astype(int) - received).max() <= 2
+
+
+def test_a_png_is_about_as_small_as_others_are():
+    smooth = np.add.outer(np.arange(200), np.arange(300)) // 2
+    noisy = smooth[..., None] + np.random.default_rng(0).normal(0, 6, (200, 300, 3))
+    sent = noisy.clip(0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(sent).save(stream, "PNG", compress_level=6)
+    assert len(Codec().encode(sent)) < 1.05 * len(stream.getvalue())
+
+
+def test_what_shares_memory_with_another_picture_is_packed_as_it_looks():
+    whole = picture(60, 40)
+    for part in (whole[::2, 5:20], whole[..., ::-1], whole.transpose(1, 0, 2)):
+        assert np.array_equal(decoded(Codec().encode(part))[1], part)
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg"])
