@@ -63,8 +63,8 @@ class Denoiser(Protocol):
 class DenoiserRuntime:
     """A denoiser with its device, precision and batches chosen. Made by `load`.
 
-    Safe to call from several threads, which take turns. The network is read at the first call of
-    `variants`, so a run that is answered from the cache never reads it.
+    Safe to call from several threads. The network is read at the first call of `variants`, so a run
+    that is answered from the cache never reads it.
 
     Attributes:
         name: for reports and certificates.
@@ -124,6 +124,15 @@ class DenoiserRuntime:
         return self._source is not None and self.device.startswith("cuda")
 
     @property
+    def takes_turns(self) -> bool:
+        """Whether calls wait for one another, so that few large ones are better than many.
+
+        A network on CPUs works on several at once, each with part of the cores.
+        """
+        source = self._source
+        return source is not None and not (self.device == "cpu" and source.reentrant)
+
+    @property
     def loaded(self) -> bool:
         """Whether the network is in memory."""
         return self._call is not None
@@ -153,9 +162,16 @@ class DenoiserRuntime:
         if noisy.size == 0 or self._source is None:
             return _to_8bit(noisy)
         with self._lock:
-            return self._denoise(
-                noisy.shape, lambda start, stop: self._one_batch(noisy[start:stop], sigma)
-            )
+            if self._call is None:
+                self._open()
+            if self._pool is None or len(noisy) == 1:
+                return self._denoise(
+                    noisy.shape, lambda start, stop: self._pictures(noisy[start:stop], sigma)
+                )
+        # Its workers take turns by themselves: while one ends a lot, another begins the next.
+        return self._denoise(
+            noisy.shape, lambda start, stop: self._side_by_side(noisy[start:stop], sigma)
+        )
 
     def variants_of(
         self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
@@ -233,11 +249,8 @@ class DenoiserRuntime:
 
             torch.cuda.empty_cache()
 
-    def _one_batch(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
-        if self._call is None:
-            self._open()
-        if self._pool is None or len(noisy) == 1:
-            return self._pictures(noisy, sigma)
+    def _side_by_side(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
+        assert self._pool is not None  # noqa: S101 - `variants` has seen to it
         parts = np.array_split(noisy, min(self._workers, len(noisy)))
         return np.concatenate(list(self._pool.map(self._pictures, parts, repeat(sigma))))
 

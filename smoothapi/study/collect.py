@@ -277,6 +277,11 @@ class Gathering(DenoiserRuntime):
         return self._inner.draws_noise
 
     @property
+    def takes_turns(self) -> bool:
+        """As of the denoiser itself."""
+        return self._inner.takes_turns
+
+    @property
     def loaded(self) -> bool:
         """Whether the network is in memory."""
         return self._inner.loaded

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from smoothapi.certify import Target
+    from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
     from smoothapi.smoother import Progress, Smoother
 
@@ -133,10 +134,10 @@ class Opened:
         self._setup = setup
         self._stack = ExitStack()
         self.smoothers: dict[tuple[str, str, float], Smoother] = {}
-        runtimes = {
-            name: Gathering(choose_denoiser(spec, setup.device))
-            for name, spec in setup.denoisers.items()
-        }
+        runtimes: dict[str, DenoiserRuntime] = {}
+        for name, spec in setup.denoisers.items():
+            runtime = choose_denoiser(spec, setup.device)
+            runtimes[name] = Gathering(runtime) if runtime.takes_turns else runtime
         self.denoisers = tuple(DenoiserFacts(n, r.fingerprint) for n, r in runtimes.items())
         facts: list[ProviderFacts] = []
         try:

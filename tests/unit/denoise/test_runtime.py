@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,45 @@ def test_splitting_into_batches_changes_no_bit(
     torch.set_num_threads(1)
     alone = load(tiny_file, device="cpu", precision=precision)
     np.testing.assert_array_equal(together, alone.variants(noisy, 0.25))
+
+
+def test_callers_at_once_get_what_they_would_get_alone(tiny_file: Path, noisy: np.ndarray) -> None:
+    torch.set_num_threads(2)
+    denoiser = load(tiny_file, device="cpu")
+    assert not denoiser.takes_turns
+    lots = [np.roll(noisy, n, axis=1) for n in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda lot: denoiser.variants(lot, 0.25), lots))
+    torch.set_num_threads(1)
+    alone = load(tiny_file, device="cpu")
+    for lot, pictures in zip(lots, found, strict=True):
+        np.testing.assert_array_equal(pictures, alone.variants(lot, 0.25))
+
+
+def test_on_cpus_the_next_lot_begins_while_the_last_one_ends(
+    tiny_file: Path, noisy: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    denoiser = load(tiny_file, device="cpu")
+    denoiser.variants(noisy, 0.25)
+    begun, both = threading.Event(), threading.Event()
+    pictures, second = denoiser._pictures, np.full_like(noisy, 2.0)
+
+    def slowly(part: np.ndarray, sigma: float) -> np.ndarray:
+        begun.set()
+        if part[0, 0, 0, 0] == 2.0:
+            both.set()
+        elif part.base is not None and np.shares_memory(part, noisy[:1]):
+            assert both.wait(20.0), "the second lot waited for the whole of the first"
+        return pictures(part, sigma)
+
+    monkeypatch.setattr(denoiser, "_pictures", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(denoiser.variants, noisy, 0.25)
+        assert begun.wait(20.0)
+        pool.submit(denoiser.variants, second, 0.25).result(30.0)
+        first.result(30.0)
+    assert load(nn.Identity(), device="cpu").takes_turns
 
 
 def test_network_is_read_at_the_first_variant_only(tiny_file: Path, noisy: np.ndarray) -> None:
