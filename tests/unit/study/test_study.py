@@ -58,7 +58,8 @@ def test_no_vote_is_bought_twice_and_the_second_run_is_free(make, pictures):
     again = make(pictures, adapter=study.adapter, caps=40, radii=0.1).run()
     assert study.adapter.billed == first.queries
     assert again.queries == 0
-    assert first.queries <= sum(cell.total_votes for cell in first.cells) * 1.25 + plain
+    # Beyond the votes used: what was under way when a photo was decided.
+    assert first.queries <= sum(cell.total_votes for cell in first.cells) * 1.5 + plain
 
 
 def test_fixed_samples_are_those_of_the_paper_where_all_votes_are_bought(make, pictures):
