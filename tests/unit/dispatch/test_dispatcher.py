@@ -238,7 +238,7 @@ def test_too_many_failures_stop_the_run(store):
     adapter = ScriptedAdapter(half)
     with pytest.raises(TooManyFailuresError, match="of 10 variants"):
         run(adapter, store, count=1000)
-    assert adapter.sent < 40
+    assert adapter.sent < 100  # what may wait for its turn to be judged
 
 
 def test_the_budget_counts_attempts_and_is_never_passed(store):
@@ -360,7 +360,7 @@ def test_a_full_disk_stops_the_run_before_more_is_bought(store, monkeypatch):
     adapter = ScriptedAdapter(delay=0.005)
     with pytest.raises(StoreError):
         run(adapter, store, count=500, concurrency=4)
-    assert adapter.sent <= 8
+    assert adapter.sent <= 4 + 4 + 2  # in flight, waiting for the disk, waiting to hand over
 
 
 def test_a_failing_denoiser_stops_the_run(store):
