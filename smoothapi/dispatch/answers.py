@@ -140,7 +140,14 @@ class AnswerStore:
             self._cache = _open(directory)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
-                raise StoreError(f"The answer store cannot be opened: {error}.") from error
+                held = (
+                    " Another process has held it for a minute: look for one that was stopped "
+                    "(Ctrl-Z, a debugger), and let it go on or end it. Nothing was sent."
+                )
+                raise StoreError(
+                    f"The answer store {str(directory)!r} cannot be opened: {error}."
+                    f"{held if 'locked' in str(error) else ''}"
+                ) from error
             self._cache = _open_afresh(directory)
         self._opened = self._file()
 

@@ -197,3 +197,12 @@ def test_when_storing_breaks_in_any_way_nobody_believes_it_worked(store, monkeyp
     for thread in threads:
         thread.join()
     assert sorted(failures) == list(range(8))
+
+
+def test_a_store_that_a_stopped_process_holds_is_said_as_that(tmp_path, monkeypatch):
+    def locked(_):
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr("smoothapi.dispatch.answers._open", locked)
+    with pytest.raises(StoreError, match=r"database is locked\. Another process has held it"):
+        AnswerStore(tmp_path / "answers")
