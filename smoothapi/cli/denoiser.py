@@ -193,7 +193,9 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
 
 @denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, speed.")
 @click.argument("folder", type=_FOLDER)
-@click.option("--weights", default="default", show_default=True, help="default, none or a file.")
+@click.option(
+    "--weights", default="default", show_default=True, help="default, small, none or a file."
+)
 @click.option("--sigma", "sigmas", type=float, multiple=True, default=(0.12, 0.25, 0.5, 1.0))
 @click.option("--classifier", "classifiers", multiple=True, help="ONNX file or module:function.")
 @click.option("--size", default=224, show_default=True, help="Side of the centre crop.")

@@ -22,7 +22,7 @@ from smoothapi.denoise.device import (
     choose_precision,
 )
 from smoothapi.denoise.sources import File, Function, Module, Source
-from smoothapi.denoise.storage import read_header
+from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
@@ -339,7 +339,8 @@ def load(
     """A denoiser that is ready to run, without loading it yet.
 
     Args:
-        spec: `"default"`, the weights that ship; a path of a .safetensors file that
+        spec: `"default"`, the weights that keep most labels; `"small"`, the ones that take a
+            third to two thirds of the time; a path of a .safetensors file that
             `smoothapi denoiser train` or `convert` wrote; a torch module, called with the noisy
             pictures and sigma, or with the pictures alone if its forward takes no more; any other
             callable of the `Denoiser` protocol; None or `"none"`: plain smoothing, noise as it is.
@@ -359,14 +360,18 @@ def load(
     if spec is None or spec == "none":
         source = None
     elif isinstance(spec, (str, Path)):
-        source = File.shipped(name) if spec == "default" else File(read_header(Path(spec)), name)
+        source = (
+            File.shipped(str(spec), name)
+            if spec in SHIPPED
+            else File(read_header(Path(spec)), name)
+        )
     elif _is_module(spec):
         source = Module(cast("torch.nn.Module", spec), name)
     elif callable(spec):
         source = Function(spec, name)
     else:
         raise UsageError(
-            f"A {type(spec).__name__} is no denoiser. Give 'default', 'none', a path of a "
+            f"A {type(spec).__name__} is no denoiser. Give 'default', 'small', 'none', a path of a "
             ".safetensors file, a torch module, or a function of (noisy, sigma)."
         )
     return DenoiserRuntime(source, device=device, precision=precision)

@@ -46,13 +46,13 @@ class File:
         )
 
     @classmethod
-    def shipped(cls, name: str | None) -> File:
-        """Return the weights that ship.
+    def shipped(cls, which: str, name: str | None) -> File:
+        """Return weights that ship: one of `storage.SHIPPED`.
 
         Raises:
             DenoiserError: they are not those that their model card names.
         """
-        card = read_card()
+        card = read_card(which)
         header = read_header(card.path)
         if header.sha256 != card.sha256:
             raise DenoiserError(

@@ -60,15 +60,23 @@ class Card:
     sha256: str
 
 
-def read_card(folder: Path | None = None) -> Card:
-    """The model card of the shipped weights.
+SHIPPED = ("default", "small")
+"""The denoisers that come along, by the name that chooses one; each has a card of that name."""
+
+
+def read_card(which: str = "default", folder: Path | None = None) -> Card:
+    """The model card of shipped weights.
+
+    Args:
+        which: one of `SHIPPED`.
+        folder: where the cards are, if not in the package.
 
     Raises:
         DenoiserError: there is none, or it is damaged.
     """
     folder = folder or Path(__file__).with_name("weights")
     try:
-        card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+        card = json.loads((folder / f"{which}.json").read_text(encoding="utf-8"))
         return Card(folder / card["file"], card["name"], card["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DenoiserError(
@@ -90,7 +98,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise DenoiserError(
             f"The denoiser's weights {path} cannot be read: {error.strerror or error}. Give "
-            "'default', 'none', or the path of a .safetensors file."
+            "'default', 'small', 'none', or the path of a .safetensors file."
         ) from error
     metadata = _metadata(path, content)
     if metadata.get("format") != FORMAT:
