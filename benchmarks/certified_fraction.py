@@ -1,18 +1,22 @@
 """What counts in the end: how many photos are certified with the right label, and for how much.
 
-    python benchmarks/certified_fraction.py DATA [--photos 60] [--sigmas 0.25] [--json FILE]
+    python benchmarks/certified_fraction.py DATA [--photos 200] [--sigmas 0.25] [--radii 0.25]
+        [--denoisers default small FFDNet BF-CNN none] [--device cuda] [--json FILE]
 
 DATA holds labelled_photos/, classifiers/ and denoisers_peer/ (see ../shared/data). The photos are
 of the 200 that no training saw, in the order of the SHA-256 of their names, so that any number of
-them is a random sample. Each gets at most 200 votes at radius 0.25, by smoothapi's own sequential
-test at alpha 0.001, on the same noise for every denoiser; a variant is denoised once and shown to
-all classifiers. "Right" is the photo's label, "as clean" what the classifier says of the photo
-itself: a certified fraction alone means nothing, since a classifier that calls all noise by one
-name certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
+them is a random sample. Each gets at most 200 votes, by smoothapi's own sequential test at alpha
+0.001, on the same noise for every denoiser; a variant is denoised once and shown to all
+classifiers. "Right" is the photo's label, "as clean" what the classifier says of the photo itself: a
+certified fraction alone means nothing, since a classifier that calls all noise by one name
+certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
+
+Several radii are each asked for in a run of their own, answered from the same kept votes: the table
+of a pair (sigma, radius) is what a user with that pair would get and pay.
 
 Votes are kept in --cache after every photo: a run that was ended goes on where it was, and more
-photos, votes or denoisers only cost what is new. On one core of two that were shared with much
-else, 60 photos took 5 minutes with ours, 35 with FFDNet and none, and 37 with BF-CNN.
+photos, votes, radii or denoisers only cost what is new. `--complete` buys all votes of each photo, so
+that any radius can be worked out later.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from smoothapi.denoise import load
 from smoothapi.denoise.data import files, held_out
 from smoothapi.denoise.surrogates import Classifier, load_classifier
 from smoothapi.image import WorkingImage, load_image
-from smoothapi.noise import NoiseKey, noisy_variants
+from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +62,7 @@ class Row:
     """One denoiser before one classifier at one sigma; shares with their 95% intervals."""
 
     sigma: float
+    radius: float
     denoiser: str
     classifier: str
     photos: int
@@ -101,16 +106,18 @@ def main() -> None:
         for sigma in args.sigmas:
             for denoiser, runtime in chosen(args):
                 task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
-                votes = Votes(args.cache / f"{runtime.fingerprint}.json")
-                decided: dict[str, dict[str, Decision]] = {key: {} for key in classifiers}
+                votes = Votes(args.cache / f"{denoiser}-{runtime.fingerprint}.json")
+                decided: dict[tuple[float, str], dict[str, Decision]] = {}
                 for name, image in images.items():
                     decisions = certify(args, sigma, runtime, classifiers, image, votes)
-                    for key, decision in decisions.items():
-                        decided[key][name] = decision
+                    for case, decision in decisions.items():
+                        decided.setdefault(case, {})[name] = decision
                     bar.advance(task)
-                for key, decisions in decided.items():
-                    about = {"sigma": sigma, "denoiser": denoiser, "classifier": key}
-                    rows.append(summary(sigma, denoiser, key, decisions, clean[key], truth))
+                votes.save()
+                for (radius, key), decisions in decided.items():
+                    about = {"sigma": sigma, "radius": radius, "denoiser": denoiser}
+                    about["classifier"] = key
+                    rows.append(summary(sigma, radius, denoiser, key, decisions, clean[key], truth))
                     ends += [about | end for end in photo_ends(decisions, clean[key], truth)]
     show(rows, args)
     if args.json:
@@ -122,14 +129,17 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--photos", type=int, default=60, help="of the 200 held out")
+    parser.add_argument("--photos", type=int, default=200, help="of the 200 held out")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25])
-    parser.add_argument("--radius", type=float, default=0.25)
+    parser.add_argument("--radii", type=float, nargs="+", default=[0.25])
     parser.add_argument("--alpha", type=float, default=0.001)
     parser.add_argument("--votes", type=int, default=200, help="most votes a photo")
-    parser.add_argument("--denoisers", nargs="+", default=[*DENOISERS], choices=DENOISERS)
+    parser.add_argument(
+        "--denoisers", nargs="+", default=[*DENOISERS], help=f"of {', '.join(DENOISERS)}, or files"
+    )
     parser.add_argument("--classifiers", nargs="+", default=[*CLASSIFIERS])
-    parser.add_argument("--weights", default="default", help="of ours")
+    parser.add_argument("--device", default="cpu", help="of denoisers and classifiers")
+    parser.add_argument("--complete", action="store_true", help="buy all votes of each photo")
     parser.add_argument("--precision", default="bf16", help="of every denoiser")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
@@ -151,18 +161,24 @@ def photos(args: argparse.Namespace) -> tuple[dict[str, int], dict[str, WorkingI
 def named_classifiers(args: argparse.Namespace) -> dict[str, Classifier]:
     """Return classifiers by name and a piece of their files' digests: votes are kept under it."""
     paths = {name: args.data / "classifiers" / f"{name}.onnx" for name in args.classifiers}
+    device = torch.device(args.device)
     return {
-        f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}": load_classifier(path)
+        f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}": load_classifier(path).to(
+            device
+        )
         for name, path in paths.items()
     }
 
 
 def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
-    found = {"none": load("none"), "ours": load(args.weights, precision=args.precision)}
+    options = {"precision": args.precision, "device": args.device}
+    found = {}
     if {"FFDNet", "BF-CNN"} & set(args.denoisers):
-        found |= peers(args.data / "denoisers_peer", precision=args.precision)
+        found |= peers(args.data / "denoisers_peer", **options)
     for name in args.denoisers:
-        yield name, found[name]
+        if name not in found:
+            found[name] = load(name, **({} if name == "none" else options))
+        yield Path(name).stem if name.endswith(".safetensors") else name, found[name]
 
 
 def certify(
@@ -172,38 +188,54 @@ def certify(
     classifiers: dict[str, Classifier],
     image: WorkingImage,
     votes: Votes,
-) -> dict[str, Decision]:
-    """Feed each classifier's test until all are done; denoise only what is not kept yet."""
+) -> dict[tuple[float, str], Decision]:
+    """Feed each test, by radius and classifier, until all are done; denoise only what is new."""
     delta = noise_delta(image.pixels.size, sigma)
-    secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
     tests = {
-        key: SequentialCertify(
-            sigma=sigma, alpha=args.alpha, max_votes=args.votes, radius=args.radius, delta=delta
+        (radius, key): SequentialCertify(
+            sigma=sigma, alpha=args.alpha, max_votes=args.votes, radius=radius, delta=delta
         )
+        for radius in args.radii
         for key in classifiers
     }
     bought = False
-    for start in range(0, args.votes, BATCH):
-        variants = None
-        for key, test in tests.items():
+    lot = args.votes if args.complete else BATCH
+    for start in range(0, args.votes, lot):
+        stop = min(start + lot, args.votes)
+        made = None
+        for key, classifier in classifiers.items():
             kept = votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"]
-            if not test.done and len(kept) < min(start + BATCH, args.votes):
-                if variants is None:
-                    indices = range(start, min(start + BATCH, args.votes))
-                    variants = runtime.variants(
-                        noisy_variants(image, sigma, indices, secret), sigma
-                    )
+            mine = [test for (_, asked), test in tests.items() if asked == key]
+            wanted = args.complete or not all(test.done for test in mine)
+            if wanted and len(kept) < stop:
+                if made is None:
+                    made = variants(args, sigma, runtime, image, range(start, stop))
                 del kept[start:]
-                kept += labels(classifiers[key], variants)
+                kept += labels(classifier, made)
                 bought = True
-            for vote in kept[start : start + BATCH]:
-                if not test.done:
-                    test.add(str(vote))
-        if all(test.done for test in tests.values()):
+            for test in mine:
+                for vote in kept[start:stop]:
+                    if not test.done:
+                        test.add(str(vote))
+        if not args.complete and all(test.done for test in tests.values()):
             break
-    if bought:
+    if bought and not args.complete:
         votes.save()
-    return {key: test.result() for key, test in tests.items()}
+    return {case: test.result() for case, test in tests.items()}
+
+
+def variants(
+    args: argparse.Namespace,
+    sigma: float,
+    runtime: DenoiserRuntime,
+    image: WorkingImage,
+    indices: range,
+) -> np.ndarray:
+    secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
+    if runtime.draws_noise:
+        seeds = variant_seeds(image, sigma, indices, secret)
+        return runtime.variants_of(image.pixels, sigma, seeds)
+    return runtime.variants(noisy_variants(image, sigma, indices, secret), sigma)
 
 
 def plain(classifier: Classifier, image: WorkingImage) -> int:
@@ -211,13 +243,15 @@ def plain(classifier: Classifier, image: WorkingImage) -> int:
 
 
 def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
+    where = next(classifier.module.parameters(), torch.zeros(())).device
     with torch.inference_mode():
-        pictures = torch.from_numpy(variants).permute(0, 3, 1, 2).float() / 255
+        pictures = torch.from_numpy(variants).to(where).permute(0, 3, 1, 2).float() / 255
         return classifier(pictures).argmax(dim=1).tolist()
 
 
 def summary(
     sigma: float,
+    radius: float,
     denoiser: str,
     classifier: str,
     decisions: dict[str, Decision],
@@ -228,6 +262,7 @@ def summary(
     count = len(given)
     return Row(
         sigma=sigma,
+        radius=radius,
         denoiser=denoiser,
         classifier=classifier.partition(":")[0],
         photos=count,
@@ -264,21 +299,22 @@ def share(successes: int, count: int) -> tuple[float, float, float]:
 
 def show(rows: list[Row], args: argparse.Namespace) -> None:
     title = (
-        f"Certified at radius {args.radius:g} with at most {args.votes} votes, alpha "
+        f"Certified with at most {args.votes} votes, alpha "
         f"{args.alpha:g}, of {rows[0].photos} photos that no training saw (95% intervals)"
     )
     table = Table(title=title)
-    for column in ("sigma", "classifier", "denoiser"):
+    for column in ("sigma", "radius", "classifier", "denoiser"):
         table.add_column(column)
     for column in ("clean right", "certified right", "certified as clean", "certified wrong"):
         table.add_column(column, justify="right")
     table.add_column("votes", justify="right")
-    ordered = sorted(rows, key=lambda r: (r.sigma, r.classifier))
+    ordered = sorted(rows, key=_group)
     for index, row in enumerate(ordered):
-        if index and (row.sigma, row.classifier) != _group(ordered[index - 1]):
+        if index and _group(row) != _group(ordered[index - 1]):
             table.add_section()
         table.add_row(
             f"{row.sigma:g}",
+            f"{row.radius:g}",
             row.classifier,
             row.denoiser,
             f"{row.clean_right:.1%}",
@@ -288,8 +324,8 @@ def show(rows: list[Row], args: argparse.Namespace) -> None:
     Console(width=140).print(table)
 
 
-def _group(row: Row) -> tuple[float, str]:
-    return row.sigma, row.classifier
+def _group(row: Row) -> tuple[float, float, str]:
+    return row.sigma, row.radius, row.classifier
 
 
 def progress() -> Progress:

@@ -74,7 +74,7 @@ def test_text_is_not_safetensors(tmp_path: Path) -> None:
 
 
 def test_missing_file_says_what_would_do(tmp_path: Path) -> None:
-    with pytest.raises(DenoiserError, match="'default', 'none'"):
+    with pytest.raises(DenoiserError, match="'default', 'small', 'none'"):
         read_header(tmp_path / "nothing.safetensors")
 
 
