@@ -16,7 +16,8 @@ of a pair (sigma, radius) is what a user with that pair would get and pay.
 
 Votes are kept in --cache after every photo: a run that was ended goes on where it was, and more
 photos, votes, radii or denoisers only cost what is new. `--complete` buys all votes of each photo, so
-that any radius can be worked out later.
+that any radius can be worked out later: `--kept` does so from the files in --cache alone, on any
+machine.
 """
 
 from __future__ import annotations
@@ -106,14 +107,15 @@ def main() -> None:
         for sigma in args.sigmas:
             for denoiser, runtime in chosen(args):
                 task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
-                votes = Votes(args.cache / f"{denoiser}-{runtime.fingerprint}.json")
+                votes = Votes(kept_file(args.cache, denoiser, runtime))
                 decided: dict[tuple[float, str], dict[str, Decision]] = {}
                 for name, image in images.items():
                     decisions = certify(args, sigma, runtime, classifiers, image, votes)
                     for case, decision in decisions.items():
                         decided.setdefault(case, {})[name] = decision
                     bar.advance(task)
-                votes.save()
+                if not args.kept:
+                    votes.save()
                 for (radius, key), decisions in decided.items():
                     about = {"sigma": sigma, "radius": radius, "denoiser": denoiser}
                     about["classifier"] = key
@@ -139,6 +141,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--classifiers", nargs="+", default=[*CLASSIFIERS])
     parser.add_argument("--device", default="cpu", help="of denoisers and classifiers")
+    parser.add_argument("--kept", action="store_true", help="buy nothing: what is kept suffices")
     parser.add_argument("--complete", action="store_true", help="buy all votes of each photo")
     parser.add_argument("--precision", default="bf16", help="of every denoiser")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
@@ -170,7 +173,10 @@ def named_classifiers(args: argparse.Namespace) -> dict[str, Classifier]:
     }
 
 
-def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
+def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime | None]]:
+    if args.kept:
+        yield from ((name, None) for name in args.denoisers)
+        return
     options = {"precision": args.precision, "device": args.device}
     found = {}
     if {"FFDNet", "BF-CNN"} & set(args.denoisers):
@@ -181,10 +187,19 @@ def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
         yield Path(name).stem if name.endswith(".safetensors") else name, found[name]
 
 
+def kept_file(cache: Path, denoiser: str, runtime: DenoiserRuntime | None) -> Path:
+    if runtime is not None:
+        return cache / f"{denoiser}-{runtime.fingerprint}.json"
+    found = sorted(cache.glob(f"{denoiser}-*.json"))
+    if len(found) != 1:
+        sys.exit(f"{cache} holds {len(found)} files of votes {denoiser}-*.json; one is needed.")
+    return found[0]
+
+
 def certify(
     args: argparse.Namespace,
     sigma: float,
-    runtime: DenoiserRuntime,
+    runtime: DenoiserRuntime | None,
     classifiers: dict[str, Classifier],
     image: WorkingImage,
     votes: Votes,
@@ -208,6 +223,8 @@ def certify(
             mine = [test for (_, asked), test in tests.items() if asked == key]
             wanted = args.complete or not all(test.done for test in mine)
             if wanted and len(kept) < stop:
+                if runtime is None:
+                    sys.exit(f"{len(kept)} votes are kept of {image.digest[:16]}, {key}, {sigma}.")
                 if made is None:
                     made = variants(args, sigma, runtime, image, range(start, stop))
                 del kept[start:]
