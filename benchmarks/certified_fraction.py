@@ -213,41 +213,39 @@ def certify(
         for radius in args.radii
         for key in classifiers
     }
-    bought = False
     lot = args.votes if args.complete else BATCH
     for start in range(0, args.votes, lot):
         stop = min(start + lot, args.votes)
-        made = None
-        for key, classifier in classifiers.items():
-            kept = votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"]
-            mine = [test for (_, asked), test in tests.items() if asked == key]
-            wanted = args.complete or not all(test.done for test in mine)
-            if wanted and len(kept) < stop:
-                if runtime is None:
-                    sys.exit(f"{len(kept)} votes are kept of {image.digest[:16]}, {key}, {sigma}.")
-                if made is None:
-                    made = variants(args, sigma, runtime, image, range(start, stop))
-                del kept[start:]
-                kept += labels(classifier, made)
-                bought = True
-            for test in mine:
-                for vote in kept[start:stop]:
-                    if not test.done:
-                        test.add(str(vote))
-        if not args.complete and all(test.done for test in tests.values()):
+        undecided = {key for (_, key), test in tests.items() if args.complete or not test.done}
+        if not undecided:
             break
-    if bought and not args.complete:
-        votes.save()
+        kept = {
+            key: votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"] for key in classifiers
+        }
+        lacking = [key for key in undecided if len(kept[key]) < stop]
+        if lacking:
+            made = variants(args, sigma, runtime, image, range(start, stop))
+            for key in lacking:
+                del kept[key][start:]
+                kept[key] += labels(classifiers[key], made)
+            if not args.complete:
+                votes.save()
+        for (_, key), test in tests.items():
+            for vote in kept[key][start:stop]:
+                if not test.done:
+                    test.add(str(vote))
     return {case: test.result() for case, test in tests.items()}
 
 
 def variants(
     args: argparse.Namespace,
     sigma: float,
-    runtime: DenoiserRuntime,
+    runtime: DenoiserRuntime | None,
     image: WorkingImage,
     indices: range,
 ) -> np.ndarray:
+    if runtime is None:
+        sys.exit(f"Votes {indices} of the picture {image.digest[:16]} at {sigma} are not kept.")
     secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
     if runtime.draws_noise:
         seeds = variant_seeds(image, sigma, indices, secret)
