@@ -128,9 +128,11 @@ def refuse_pickle(path: Path) -> None:
     start = b""
     if path.is_file():
         with path.open("rb") as stream:
-            start = stream.read(4)
-    # A zip is what torch.save writes now, 0x80 starts a bare pickle, as it wrote before.
-    if path.suffix.lower() in _PICKLES or start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+            start = stream.read(9)
+    # A zip is what torch.save writes now, 0x80 starts a bare pickle, as it wrote before. It may
+    # also be the last digit of a header's length: then a brace follows the eight bytes.
+    bare = start[:1] == b"\x80" and start[8:9] != b"{"
+    if path.suffix.lower() in _PICKLES or start[:4] == b"PK\x03\x04" or bare:
         raise DenoiserError(
             f"{path.name} is a pickle, which can run any code when it is read. Weights are read "
             "from safetensors only: `smoothapi denoiser convert FROM TO.safetensors` turns a "

@@ -125,6 +125,18 @@ def test_a_file_that_changed_after_its_fingerprint_is_refused(tiny_file: Path) -
         load_network(header)
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for filler in range(64):
+        about = {"note": "x" * 8 * filler}
+        write_weights(path, {"a": torch.zeros(2)}, architecture="x", config={}, about=about)
+        if path.read_bytes()[0] == 0x80:
+            break
+    else:
+        pytest.fail("no header of such a length was written")
+    assert read_header(path).about == about
+
+
 def test_damaged_model_card_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DenoiserError, match="model card"):
         read_card("default", tmp_path)
