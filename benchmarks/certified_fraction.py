@@ -258,9 +258,8 @@ def plain(classifier: Classifier, image: WorkingImage) -> int:
 
 
 def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
-    where = next(classifier.module.parameters(), torch.zeros(())).device
     with torch.inference_mode():
-        pictures = torch.from_numpy(variants).to(where).permute(0, 3, 1, 2).float() / 255
+        pictures = torch.from_numpy(variants).to(classifier.device).permute(0, 3, 1, 2).float() / 255
         return classifier(pictures).argmax(dim=1).tolist()
 
 

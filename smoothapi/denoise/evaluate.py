@@ -216,7 +216,7 @@ def _labels(classifier: Classifier, pictures: NDArray[np.uint8]) -> list[int]:
     labels: list[int] = []
     with torch.inference_mode():
         for start in range(0, len(pictures), _BATCH):
-            batch = torch.from_numpy(pictures[start : start + _BATCH])
+            batch = torch.from_numpy(pictures[start : start + _BATCH]).to(classifier.device)
             logits = classifier(batch.permute(0, 3, 1, 2).float() / 255)
             labels += logits.argmax(dim=1).tolist()
     return labels

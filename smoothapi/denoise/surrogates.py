@@ -54,6 +54,12 @@ class Classifier:
         logits: Tensor = self.module(pictures)
         return logits
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; pictures have to be there, too."""
+        first = next(self.module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
     def to(self, device: torch.device) -> Classifier:
         """The same classifier on another device."""
         return replace(self, module=self.module.to(device))
