@@ -259,7 +259,9 @@ def plain(classifier: Classifier, image: WorkingImage) -> int:
 
 def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
     with torch.inference_mode():
-        pictures = torch.from_numpy(variants).to(classifier.device).permute(0, 3, 1, 2).float() / 255
+        pictures = (
+            torch.from_numpy(variants).to(classifier.device).permute(0, 3, 1, 2).float() / 255
+        )
         return classifier(pictures).argmax(dim=1).tolist()
 
 
