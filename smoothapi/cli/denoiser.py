@@ -246,11 +246,19 @@ def _table(report: Report) -> Table:
 @denoiser.command(short_help="Convert a checkpoint of the paper's DnCNN.")
 @click.argument("checkpoint", type=_FILE)
 @click.argument("output", type=_OUT)
-def convert(checkpoint: Path, output: Path) -> None:
-    """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors)."""
+@click.option(
+    "--eps",
+    type=float,
+    help="Of batch normalisation, where the checkpoint's code has another than the paper's 1e-4.",
+)
+def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
+    """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors).
+
+    No code that it may carry is run.
+    """
     from smoothapi.denoise.convert import convert_dncnn  # noqa: PLC0415
 
-    header = convert_dncnn(checkpoint, output)
+    header = convert_dncnn(checkpoint, output, eps=eps)
     Console(stderr=True).print(
         f"{_plain(str(output))}: {header.architecture}, "
         f"{header.config['layers']} layers of {header.config['channels']} channels",
