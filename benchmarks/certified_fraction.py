@@ -10,6 +10,7 @@ all classifiers. "Right" is the photo's label, "as clean" what the classifier sa
 itself: a certified fraction alone means nothing, since a classifier that calls all noise by one
 name certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
 
+The counting is that of `smoothapi denoiser eval --certify`; this compares denoisers, and resumes.
 Votes are kept in --cache after every photo: a run that was ended goes on where it was, and more
 photos, votes or denoisers only cost what is new. On one core of two that were shared with much
 else, 60 photos took 5 minutes with ours, 35 with FFDNet and none, and 37 with BF-CNN.
@@ -27,21 +28,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from denoiser_labels import CLASSIFIERS, DENOISERS, peers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from scipy.special import betaincinv
 
-from smoothapi.certify import SequentialCertify
-from smoothapi.certify.arithmetic import noise_delta
 from smoothapi.denoise import load
 from smoothapi.denoise.data import files, held_out
+from smoothapi.denoise.evaluate import labels_of
 from smoothapi.denoise.surrogates import Classifier, load_classifier
 from smoothapi.image import WorkingImage, load_image
-from smoothapi.noise import NoiseKey, noisy_variants
+from smoothapi.study.certified import (
+    CertifiedPhoto,
+    Terms,
+    certify_photo,
+    ended,
+    noise_key,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +55,6 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
 
 SIZE = 224
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def main() -> None:
     truth, images = photos(args)
     classifiers = named_classifiers(args)
     clean = {
-        key: {name: plain(classifier, image) for name, image in images.items()}
+        key: {n: labels_of(classifier, i.to_uint8()[None])[0] for n, i in images.items()}
         for key, classifier in classifiers.items()
     }
     rows: list[Row] = []
@@ -102,16 +106,23 @@ def main() -> None:
             for denoiser, runtime in chosen(args):
                 task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
                 votes = Votes(args.cache / f"{runtime.fingerprint}.json")
-                decided: dict[str, dict[str, Decision]] = {key: {} for key in classifiers}
+                found: dict[str, list[CertifiedPhoto]] = {key: [] for key in classifiers}
                 for name, image in images.items():
                     decisions = certify(args, sigma, runtime, classifiers, image, votes)
                     for key, decision in decisions.items():
-                        decided[key][name] = decision
+                        end = ended(
+                            decision,
+                            sigma,
+                            key,
+                            photo=name,
+                            clean=clean[key][name],
+                            truth=truth[name],
+                        )
+                        found[key].append(end)
                     bar.advance(task)
-                for key, decisions in decided.items():
-                    about = {"sigma": sigma, "denoiser": denoiser, "classifier": key}
-                    rows.append(summary(sigma, denoiser, key, decisions, clean[key], truth))
-                    ends += [about | end for end in photo_ends(decisions, clean[key], truth)]
+                for of_one in found.values():
+                    rows.append(row_of(denoiser, of_one))
+                    ends += [photo_end(denoiser, end) for end in of_one]
     show(rows, args)
     if args.json:
         given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
@@ -173,93 +184,38 @@ def certify(
     image: WorkingImage,
     votes: Votes,
 ) -> dict[str, Decision]:
-    """Feed each classifier's test until all are done; denoise only what is not kept yet."""
-    delta = noise_delta(image.pixels.size, sigma)
-    secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
-    tests = {
-        key: SequentialCertify(
-            sigma=sigma, alpha=args.alpha, max_votes=args.votes, radius=args.radius, delta=delta
-        )
-        for key in classifiers
-    }
-    bought = False
-    for start in range(0, args.votes, BATCH):
-        variants = None
-        for key, test in tests.items():
-            kept = votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"]
-            if not test.done and len(kept) < min(start + BATCH, args.votes):
-                if variants is None:
-                    indices = range(start, min(start + BATCH, args.votes))
-                    variants = runtime.variants(
-                        noisy_variants(image, sigma, indices, secret), sigma
-                    )
-                del kept[start:]
-                kept += labels(classifiers[key], variants)
-                bought = True
-            for vote in kept[start : start + BATCH]:
-                if not test.done:
-                    test.add(str(vote))
-        if all(test.done for test in tests.values()):
-            break
-    if bought:
+    """Let the library decide about a photo, with the votes that are kept; keep those it buys."""
+    kept = {key: votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"] for key in classifiers}
+    before = [len(given) for given in kept.values()]
+    terms = Terms(args.radius, args.alpha, args.votes)
+    key = noise_key(args.seed)
+    decisions = certify_photo(image, runtime, classifiers, terms, sigma=sigma, key=key, votes=kept)
+    if before != [len(given) for given in kept.values()]:
         votes.save()
-    return {key: test.result() for key, test in tests.items()}
+    return decisions
 
 
-def plain(classifier: Classifier, image: WorkingImage) -> int:
-    return labels(classifier, np.rint(image.pixels * 255).astype(np.uint8)[None])[0]
-
-
-def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
-    with torch.inference_mode():
-        pictures = torch.from_numpy(variants).permute(0, 3, 1, 2).float() / 255
-        return classifier(pictures).argmax(dim=1).tolist()
-
-
-def summary(
-    sigma: float,
-    denoiser: str,
-    classifier: str,
-    decisions: dict[str, Decision],
-    clean: dict[str, int],
-    truth: dict[str, int],
-) -> Row:
-    given = {n: None if d.label is None else int(d.label) for n, d in decisions.items()}
-    count = len(given)
+def row_of(denoiser: str, ends: list[CertifiedPhoto]) -> Row:
+    found = summary(ends)
+    right, as_clean, wrong = (
+        (band.share, band.low, band.high) for band in (found.right, found.as_clean, found.wrong)
+    )
     return Row(
-        sigma=sigma,
+        sigma=found.sigma,
         denoiser=denoiser,
-        classifier=classifier.partition(":")[0],
-        photos=count,
-        clean_right=sum(clean[n] == truth[n] for n in given) / count,
-        right=share(sum(label == truth[n] for n, label in given.items()), count),
-        as_clean=share(sum(label == clean[n] for n, label in given.items()), count),
-        wrong=share(
-            sum(label is not None and label != truth[n] for n, label in given.items()), count
-        ),
-        mean_votes=sum(d.votes for d in decisions.values()) / count,
+        classifier=found.classifier.partition(":")[0],
+        photos=found.photos,
+        clean_right=found.clean_right.share,
+        right=right,
+        as_clean=as_clean,
+        wrong=wrong,
+        mean_votes=found.mean_votes,
     )
 
 
-def photo_ends(
-    decisions: dict[str, Decision], clean: dict[str, int], truth: dict[str, int]
-) -> Iterator[dict]:
-    for name, decision in decisions.items():
-        yield {
-            "photo": name,
-            "label": decision.label,
-            "reason": str(decision.reason),
-            "votes": decision.votes,
-            "clean": clean[name],
-            "truth": truth[name],
-        }
-
-
-def share(successes: int, count: int) -> tuple[float, float, float]:
-    """The share, and the exact 95% interval of its chance."""
-    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
-    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
-    return successes / count, low, high
+def photo_end(denoiser: str, end: CertifiedPhoto) -> dict:
+    label = None if end.label is None else str(end.label)
+    return asdict(end) | {"denoiser": denoiser, "label": label}
 
 
 def show(rows: list[Row], args: argparse.Namespace) -> None:
