@@ -11,13 +11,14 @@ classifiers. "Right" is the photo's label, "as clean" what the classifier says o
 certified fraction alone means nothing, since a classifier that calls all noise by one name
 certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
 
-Several radii are each asked for in a run of their own, answered from the same kept votes: the table
-of a pair (sigma, radius) is what a user with that pair would get and pay.
+Several radii are each asked for in a run of their own, answered from the same votes: the row of a
+pair (sigma, radius) is what a user with that pair gets and pays. Pairs that the votes cannot reach
+are left out.
 
+The counting is that of `smoothapi denoiser eval --certify`; this compares denoisers, and resumes.
 Votes are kept in --cache after every photo: a run that was ended goes on where it was, and more
-photos, votes, radii or denoisers only cost what is new. `--complete` buys all votes of each photo, so
-that any radius can be worked out later: `--kept` does so from the files in --cache alone, on any
-machine.
+photos, votes, radii or denoisers only cost what is new. `--at-least` buys so many votes of each
+photo, whatever the tests need, for `study_shares.py --kept`.
 """
 
 from __future__ import annotations
@@ -28,25 +29,34 @@ import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from denoiser_labels import CLASSIFIERS, DENOISERS, peers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from scipy.special import betaincinv
 
-from smoothapi.certify import SequentialCertify
-from smoothapi.certify.arithmetic import noise_delta
 from smoothapi.denoise import load
 from smoothapi.denoise.data import files, held_out
+from smoothapi.denoise.evaluate import labels_of
 from smoothapi.denoise.surrogates import Classifier, load_classifier
+from smoothapi.errors import UnreachableRadiusError
 from smoothapi.image import WorkingImage, load_image
-from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
+from smoothapi.noise import noisy_variants
+from smoothapi.study.certified import (
+    CertifiedPhoto,
+    Terms,
+    certify_photo,
+    ended,
+    noise_key,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +65,6 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
 
 SIZE = 224
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -98,29 +107,25 @@ def main() -> None:
     truth, images = photos(args)
     classifiers = named_classifiers(args)
     clean = {
-        key: {name: plain(classifier, image) for name, image in images.items()}
+        key: {n: labels_of(classifier, i.to_uint8()[None])[0] for n, i in images.items()}
         for key, classifier in classifiers.items()
     }
     rows: list[Row] = []
     ends: list[dict] = []
     with progress() as bar:
-        for sigma in args.sigmas:
-            for denoiser, runtime in chosen(args):
-                task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
-                votes = Votes(kept_file(args.cache, denoiser, runtime))
-                decided: dict[tuple[float, str], dict[str, Decision]] = {}
-                for name, image in images.items():
-                    decisions = certify(args, sigma, runtime, classifiers, image, votes)
-                    for case, decision in decisions.items():
-                        decided.setdefault(case, {})[name] = decision
-                    bar.advance(task)
-                if not args.kept:
-                    votes.save()
-                for (radius, key), decisions in decided.items():
-                    about = {"sigma": sigma, "radius": radius, "denoiser": denoiser}
-                    about["classifier"] = key
-                    rows.append(summary(sigma, radius, denoiser, key, decisions, clean[key], truth))
-                    ends += [about | end for end in photo_ends(decisions, clean[key], truth)]
+        for sigma, (denoiser, runtime) in product(args.sigmas, chosen(args)):
+            task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
+            votes = Votes(args.cache / f"{denoiser}-{runtime.fingerprint}.json")
+            found: dict[tuple[float, str], list[CertifiedPhoto]] = defaultdict(list)
+            for name, image in images.items():
+                decisions = certify(args, sigma, runtime, classifiers, image, votes)
+                for (radius, key), decision in decisions.items():
+                    about = {"photo": name, "clean": clean[key][name], "truth": truth[name]}
+                    found[radius, key].append(ended(decision, sigma, key, **about))
+                bar.advance(task)
+            for (radius, _), of_one in found.items():
+                rows.append(row_of(denoiser, radius, of_one))
+                ends += [photo_end(denoiser, radius, end) for end in of_one]
     show(rows, args)
     if args.json:
         given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
@@ -136,13 +141,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--radii", type=float, nargs="+", default=[0.25])
     parser.add_argument("--alpha", type=float, default=0.001)
     parser.add_argument("--votes", type=int, default=200, help="most votes a photo")
+    parser.add_argument("--at-least", type=int, default=0, help="votes a photo to buy anyway")
     parser.add_argument(
         "--denoisers", nargs="+", default=[*DENOISERS], help=f"of {', '.join(DENOISERS)}, or files"
     )
     parser.add_argument("--classifiers", nargs="+", default=[*CLASSIFIERS])
     parser.add_argument("--device", default="cpu", help="of denoisers and classifiers")
-    parser.add_argument("--kept", action="store_true", help="buy nothing: what is kept suffices")
-    parser.add_argument("--complete", action="store_true", help="buy all votes of each photo")
     parser.add_argument("--precision", default="bf16", help="of every denoiser")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
@@ -173,10 +177,7 @@ def named_classifiers(args: argparse.Namespace) -> dict[str, Classifier]:
     }
 
 
-def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime | None]]:
-    if args.kept:
-        yield from ((name, None) for name in args.denoisers)
-        return
+def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
     options = {"precision": args.precision, "device": args.device}
     found = {}
     if {"FFDNet", "BF-CNN"} & set(args.denoisers):
@@ -187,130 +188,60 @@ def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime | No
         yield Path(name).stem if name.endswith(".safetensors") else name, found[name]
 
 
-def kept_file(cache: Path, denoiser: str, runtime: DenoiserRuntime | None) -> Path:
-    if runtime is not None:
-        return cache / f"{denoiser}-{runtime.fingerprint}.json"
-    found = sorted(cache.glob(f"{denoiser}-*.json"))
-    if len(found) != 1:
-        sys.exit(f"{cache} holds {len(found)} files of votes {denoiser}-*.json; one is needed.")
-    return found[0]
-
-
 def certify(
     args: argparse.Namespace,
     sigma: float,
-    runtime: DenoiserRuntime | None,
+    runtime: DenoiserRuntime,
     classifiers: dict[str, Classifier],
     image: WorkingImage,
     votes: Votes,
 ) -> dict[tuple[float, str], Decision]:
-    """Feed each test, by radius and classifier, until all are done; denoise only what is new."""
-    delta = noise_delta(image.pixels.size, sigma)
-    tests = {
-        (radius, key): SequentialCertify(
-            sigma=sigma, alpha=args.alpha, max_votes=args.votes, radius=radius, delta=delta
-        )
-        for radius in args.radii
-        for key in classifiers
-    }
-    lot = args.votes if args.complete else BATCH
-    for start in range(0, args.votes, lot):
-        stop = min(start + lot, args.votes)
-        undecided = {key for (_, key), test in tests.items() if args.complete or not test.done}
-        if not undecided:
-            break
-        kept = {
-            key: votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"] for key in classifiers
-        }
-        lacking = [key for key in undecided if len(kept[key]) < stop]
-        if lacking:
-            made = variants(args, sigma, runtime, image, range(start, stop))
-            for key in lacking:
-                del kept[key][start:]
-                kept[key] += labels(classifiers[key], made)
-            if not args.complete:
-                votes.save()
-        for (_, key), test in tests.items():
-            for vote in kept[key][start:stop]:
-                if not test.done:
-                    test.add(str(vote))
-    return {case: test.result() for case, test in tests.items()}
+    """Let the library decide about a photo, with the votes that are kept; keep those it buys."""
+    kept = {key: votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"] for key in classifiers}
+    before = [len(given) for given in kept.values()]
+    key = noise_key(args.seed)
+    found = {}
+    for radius in args.radii:
+        terms = Terms(radius, args.alpha, args.votes)
+        with suppress(UnreachableRadiusError):
+            decisions = certify_photo(
+                image, runtime, classifiers, terms, sigma=sigma, key=key, votes=kept
+            )
+            found |= {(radius, name): decision for name, decision in decisions.items()}
+    for name, given in kept.items():
+        if len(given) < args.at_least:
+            indices = range(len(given), args.at_least)
+            given += labels_of(
+                classifiers[name],
+                runtime.variants(noisy_variants(image, sigma, indices, key), sigma),
+            )
+    if before != [len(given) for given in kept.values()]:
+        votes.save()
+    return found
 
 
-def variants(
-    args: argparse.Namespace,
-    sigma: float,
-    runtime: DenoiserRuntime | None,
-    image: WorkingImage,
-    indices: range,
-) -> np.ndarray:
-    if runtime is None:
-        sys.exit(f"Votes {indices} of the picture {image.digest[:16]} at {sigma} are not kept.")
-    secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
-    if runtime.draws_noise:
-        seeds = variant_seeds(image, sigma, indices, secret)
-        return runtime.variants_of(image.pixels, sigma, seeds)
-    return runtime.variants(noisy_variants(image, sigma, indices, secret), sigma)
-
-
-def plain(classifier: Classifier, image: WorkingImage) -> int:
-    return labels(classifier, np.rint(image.pixels * 255).astype(np.uint8)[None])[0]
-
-
-def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
-    with torch.inference_mode():
-        pictures = (
-            torch.from_numpy(variants).to(classifier.device).permute(0, 3, 1, 2).float() / 255
-        )
-        return classifier(pictures).argmax(dim=1).tolist()
-
-
-def summary(
-    sigma: float,
-    radius: float,
-    denoiser: str,
-    classifier: str,
-    decisions: dict[str, Decision],
-    clean: dict[str, int],
-    truth: dict[str, int],
-) -> Row:
-    given = {n: None if d.label is None else int(d.label) for n, d in decisions.items()}
-    count = len(given)
+def row_of(denoiser: str, radius: float, ends: list[CertifiedPhoto]) -> Row:
+    found = summary(ends)
+    right, as_clean, wrong = (
+        (band.share, band.low, band.high) for band in (found.right, found.as_clean, found.wrong)
+    )
     return Row(
-        sigma=sigma,
+        sigma=found.sigma,
         radius=radius,
         denoiser=denoiser,
-        classifier=classifier.partition(":")[0],
-        photos=count,
-        clean_right=sum(clean[n] == truth[n] for n in given) / count,
-        right=share(sum(label == truth[n] for n, label in given.items()), count),
-        as_clean=share(sum(label == clean[n] for n, label in given.items()), count),
-        wrong=share(
-            sum(label is not None and label != truth[n] for n, label in given.items()), count
-        ),
-        mean_votes=sum(d.votes for d in decisions.values()) / count,
+        classifier=found.classifier.partition(":")[0],
+        photos=found.photos,
+        clean_right=found.clean_right.share,
+        right=right,
+        as_clean=as_clean,
+        wrong=wrong,
+        mean_votes=found.mean_votes,
     )
 
 
-def photo_ends(
-    decisions: dict[str, Decision], clean: dict[str, int], truth: dict[str, int]
-) -> Iterator[dict]:
-    for name, decision in decisions.items():
-        yield {
-            "photo": name,
-            "label": decision.label,
-            "reason": str(decision.reason),
-            "votes": decision.votes,
-            "clean": clean[name],
-            "truth": truth[name],
-        }
-
-
-def share(successes: int, count: int) -> tuple[float, float, float]:
-    """The share, and the exact 95% interval of its chance."""
-    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
-    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
-    return successes / count, low, high
+def photo_end(denoiser: str, radius: float, end: CertifiedPhoto) -> dict:
+    label = None if end.label is None else str(end.label)
+    return asdict(end) | {"denoiser": denoiser, "radius": radius, "label": label}
 
 
 def show(rows: list[Row], args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
     python benchmarks/study_shares.py DATA [--photos 200] [--votes 100] [--out FILE]
     python benchmarks/study_shares.py DATA --kept VOTES.json --of "DENOISER on DEVICE" [--out FILE]
 
-With --kept the votes are those that `benchmarks/certified_fraction.py --complete` bought and kept, of
+With --kept the votes are those that `benchmarks/certified_fraction.py --at-least VOTES` bought and kept, of
 the same labeller, photos and size. DATA holds labelled_photos/ (see ../shared/data). Studies those photos that were held out of the
 denoiser's training, and writes, for each sigma, k of n votes for each photo's top label. All of
 the n votes are bought, so that no stopping rule leans the counts. Run again, it continues.
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--home", type=Path, default=Path(".cache/study_shares"))
     parser.add_argument("--out", type=Path, default=SHIPPED)
-    parser.add_argument("--kept", type=Path, help="votes of certified_fraction.py --complete")
+    parser.add_argument("--kept", type=Path, help="votes of certified_fraction.py --at-least VOTES")
     parser.add_argument("--of", help="what gave the kept votes: the denoiser, and its device")
     args = parser.parse_args()
     if args.kept:

@@ -18,8 +18,12 @@ from smoothapi.errors import SmoothAPIError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.progress import TaskID
+
     from smoothapi.denoise.evaluate import Report
     from smoothapi.denoise.train import StepReport
+    from smoothapi.study.certified import Certified
+    from smoothapi.study.figures import Band
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -191,17 +195,22 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
     return report
 
 
-@denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, speed.")
+@denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, certified shares, speed.")
 @click.argument("folder", type=_FOLDER)
 @click.option(
     "--weights", default="default", show_default=True, help="default, small, none or a file."
 )
 @click.option("--sigma", "sigmas", type=float, multiple=True, default=(0.12, 0.25, 0.5, 1.0))
 @click.option("--classifier", "classifiers", multiple=True, help="ONNX file or module:function.")
+@click.option("--truth", type=_FILE, help="CSV with columns file and label, a class number.")
 @click.option("--size", default=224, show_default=True, help="Side of the centre crop.")
 @click.option("--resize", is_flag=True, help="Shrink the whole photo to the size instead.")
 @click.option("--limit", default=0, help="Only the first so many photos.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--certify", is_flag=True, help="Certify each photo, before each classifier, too.")
+@click.option("--radius", default=0.25, show_default=True, help="With --certify: L2 radius wanted.")
+@click.option("--alpha", default=0.001, show_default=True, help="Chance of a wrong certificate.")
+@click.option("--votes", default=200, show_default=True, help="Most votes a photo.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
@@ -210,29 +219,118 @@ def evaluate(
     weights: str,
     classifiers: tuple[str, ...],
     *,
+    truth: Path | None,
+    certify: bool,
+    radius: float,
+    alpha: float,
+    votes: int,
+    device: str,
+    precision: str,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure a denoiser on a FOLDER of photos: PSNR, SSIM, labels kept, milliseconds."""
+    """Measure a denoiser on a FOLDER of photos: PSNR, SSIM, labels kept, milliseconds.
+
+    With --certify also how many photos are certified before each --classifier, and with --truth
+    how many of them with their right label: what counts in the end.
+    """
+    _check_certify(certify=certify, classifiers=classifiers, truth=truth)
     from smoothapi.denoise.evaluate import evaluate as measure  # noqa: PLC0415
+    from smoothapi.denoise.evaluate import pictures  # noqa: PLC0415
     from smoothapi.denoise.runtime import load  # noqa: PLC0415
     from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
+    from smoothapi.image import load_image  # noqa: PLC0415
+    from smoothapi.study.certified import Terms, certified, out_of_reach, read_truth  # noqa: PLC0415
 
-    runtime = load(weights, device=options.pop("device"), precision=options.pop("precision"))
+    labels = None if truth is None else read_truth(truth)
+    terms = Terms(radius, alpha, votes)
+    if certify:
+        # What cannot work is said before minutes are spent on the rest.
+        out_of_reach(terms, options["sigmas"], 3 * options["size"] ** 2)
+    runtime = load(weights, device=device, precision=precision)
     err = Console(stderr=True)
     with err.status("measuring"):
-        report = measure(runtime, folder, [load_classifier(c) for c in classifiers], **options)
+        judges = [load_classifier(spec) for spec in classifiers]
+        report = measure(runtime, folder, judges, labels=labels, **options)
+    found = None
+    if certify:
+        chosen = {key: options[key] for key in ("size", "resize", "limit")}
+        photos = {
+            name: load_image(picture, size=options["size"])
+            for name, picture in pictures(folder, **chosen).items()
+        }
+        with _bar(err) as bar:
+            found = certified(
+                runtime,
+                photos,
+                judges,
+                terms,
+                sigmas=options["sigmas"],
+                truth=labels,
+                seed=options["seed"],
+                progress=_photos_done(bar, len(photos)),
+            )
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
-    else:
-        Console().print(_table(report))
+        whole = report.to_dict() | ({} if found is None else {"certified": found.to_dict()})
+        click.echo(json.dumps(whole, indent=2))
+        return
+    Console().print(_table(report))
+    if found is not None:
+        Console().print(_certified_table(found))
+        for sigma, reason in found.unreachable.items():
+            err.print(
+                f"No row for sigma {sigma:g}: {_plain(reason)} (--votes, --radius, --alpha)",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _check_certify(*, certify: bool, classifiers: tuple[str, ...], truth: Path | None) -> None:
+    if certify and not classifiers:
+        raise click.UsageError(
+            "--certify needs votes, and classifiers give them: name one or more with --classifier."
+        )
+    if truth is not None and not classifiers:
+        raise click.UsageError("--truth is about a classifier's labels: name one by --classifier.")
+    context = click.get_current_context()
+    for name in ("radius", "alpha", "votes"):
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and not certify:
+            raise click.UsageError(f"--{name} is for --certify, which is not there: add it.")
+
+
+def _bar(err: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+def _photos_done(bar: Progress, photos: int) -> Callable[[float, int], None]:
+    tasks: dict[float, TaskID] = {}
+
+    def progress(sigma: float, done: int) -> None:
+        if sigma not in tasks:
+            tasks[sigma] = bar.add_task(f"certifying, sigma {sigma:g}", total=photos)
+        bar.update(tasks[sigma], completed=done)
+
+    return progress
 
 
 def _table(report: Report) -> Table:
     table = Table(title=f"{_plain(report.denoiser)} on {report.photos} photos")
     names = ("sigma", "noisy dB", "PSNR dB", "SSIM", "ms/variant")
-    for name in (*names, *(f"kept by {_plain(c)}" for c in report.classifiers)):
-        table.add_column(name, justify="right")
+    right = report.rows[0].accuracy
+    for name in (
+        *names,
+        *(f"kept by {_plain(c)}" for c in report.classifiers),
+        *(f"right by {_plain(c)}" for c in right),
+    ):
+        table.add_column(name, justify="right", overflow="fold")
     for row in report.rows:
         table.add_row(
             f"{row.sigma:g}",
@@ -240,19 +338,54 @@ def _table(report: Report) -> Table:
             f"{row.psnr:.2f}",
             f"{row.ssim:.4f}",
             f"{row.milliseconds:.1f}",
-            *(f"{share:.1%}" for share in row.agreement.values()),
+            *(f"{share:.1%}" for share in (*row.agreement.values(), *row.accuracy.values())),
         )
     return table
+
+
+def _certified_table(found: Certified) -> Table:
+    terms, first = found.terms, found.rows[0]
+    known = "" if first.known in (0, first.photos) else f" ({first.known} with a known label)"
+    table = Table(
+        title=f"Certified at radius {terms.radius:g} with at most {terms.votes} votes, alpha "
+        f"{terms.alpha:g}, of {first.photos} photos{known}; 95% intervals"
+    )
+    table.add_column("sigma", justify="right")
+    table.add_column("classifier", overflow="fold")
+    names = ("clean\nright", "certified\nright", "certified\nas clean", "certified\nwrong")
+    for name in (*(names if first.known else names[2:3]), "votes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.rows:
+        shares = (row.clean_right, row.right, row.as_clean, row.wrong)
+        table.add_row(
+            f"{row.sigma:g}",
+            _plain(row.classifier),
+            *(_share(share) for share in shares if share is not None),
+            f"{row.mean_votes:.0f}",
+        )
+    return table
+
+
+def _share(band: Band) -> str:
+    return f"{band.share:.1%}\n({100 * (band.low or 0):.0f}-{100 * (band.high or 0):.0f}%)"
 
 
 @denoiser.command(short_help="Convert a checkpoint of the paper's DnCNN.")
 @click.argument("checkpoint", type=_FILE)
 @click.argument("output", type=_OUT)
-def convert(checkpoint: Path, output: Path) -> None:
-    """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors)."""
+@click.option(
+    "--eps",
+    type=float,
+    help="Of batch normalisation, where the checkpoint's code has another than the paper's 1e-4.",
+)
+def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
+    """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors).
+
+    No code that it may carry is run.
+    """
     from smoothapi.denoise.convert import convert_dncnn  # noqa: PLC0415
 
-    header = convert_dncnn(checkpoint, output)
+    header = convert_dncnn(checkpoint, output, eps=eps)
     Console(stderr=True).print(
         f"{_plain(str(output))}: {header.architecture}, "
         f"{header.config['layers']} layers of {header.config['channels']} channels",

@@ -57,8 +57,8 @@ class Classifier:
     @property
     def device(self) -> torch.device:
         """Where its weights are; pictures have to be there, too."""
-        first = next(self.module.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
 
     def to(self, device: torch.device) -> Classifier:
         """The same classifier on another device."""
