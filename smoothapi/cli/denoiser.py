@@ -114,7 +114,7 @@ def denoiser() -> None:
 @click.option("--encoder-blocks", default="1,1,2,2", show_default=True)
 @click.option("--decoder-blocks", default="1,1,1", show_default=True)
 @click.option("--steps", default=0, help="End after so many steps (reproducible).")
-@click.option("--minutes", default=0.0, help="End after so many minutes.")
+@click.option("--minutes", default=0.0, help="End after so many minutes, compiling not counted.")
 @click.option("--crop", default=96, show_default=True, help="Side of a crop in pixels.")
 @click.option("--batch", default=16, show_default=True)
 @click.option("--scale-low", default=0.4, show_default=True, help="Smallest shrinking factor.")

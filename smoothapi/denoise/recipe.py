@@ -41,8 +41,8 @@ class Recipe:
         focus: narrower range that a `focus_share` of the pictures is drawn from instead.
         focus_share: in [0, 1].
         steps: optimiser steps, or 0 for no such limit.
-        minutes: wall clock, compiling included, or 0 for no such limit. Only a run that `steps`
-            ends is reproducible.
+        minutes: wall clock, compiling not included, or 0 for no such limit. Only a run that
+            `steps` ends is reproducible.
         optimizer: `muon` or `adamw`.
         learning_rate: at the top of the schedule (linear warm-up, constant, then half a cosine).
         hold: share of the run, in [0, 1), before the cosine begins.

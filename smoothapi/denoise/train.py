@@ -173,7 +173,6 @@ class Trainer:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         self.resume()
-        begun = saved = time.monotonic()
         earlier, reported = self.seconds, self.step
         batches = self.photos.batches(self.recipe.crops, self.recipe.seed, self.step)
         recent: list[Tensor] = []
@@ -182,7 +181,7 @@ class Trainer:
         with _fast_kernels(self.device):
             if self._compile:
                 self._forward = self._compiled()
-            since = time.monotonic()
+            begun = saved = since = time.monotonic()
             while self.recipe.progress(self.step, self.seconds) < 1 and self.step != stop_at:
                 rates.append(self.recipe.rate(self.step, self.seconds))
                 recent.append(self._train_step(torch.as_tensor(next(batches))))
