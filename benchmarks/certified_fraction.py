@@ -211,10 +211,8 @@ def certify(
     for name, given in kept.items():
         if len(given) < args.at_least:
             indices = range(len(given), args.at_least)
-            given += labels_of(
-                classifiers[name],
-                runtime.variants(noisy_variants(image, sigma, indices, key), sigma),
-            )
+            variants = runtime.variants(noisy_variants(image, sigma, indices, key), sigma)
+            given.extend(labels_of(classifiers[name], variants))
     if before != [len(given) for given in kept.values()]:
         votes.save()
     return found

@@ -1,4 +1,4 @@
-"""`smoothapi denoiser`: train, measure and convert denoisers."""
+"""`smoothapi denoiser`: train, measure and convert denoisers, and pack photos for training."""
 
 from __future__ import annotations
 
@@ -49,17 +49,44 @@ def denoiser() -> None:
 @denoiser.command(short_help="Train a denoiser, or resume after a kill.")
 @click.option(
     "--data",
-    "folders",
-    type=_FOLDER,
+    "places",
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
     required=True,
-    help="Folder of photos; repeatable. Named twice, it counts twice.",
+    help="Folder of photos, or FILE.bin of `denoiser pack`; repeatable. Named twice, it counts "
+    "twice.",
 )
-@click.option("--hold-out", type=_FOLDER, help="Folder of which some photos are never trained on.")
+@click.option(
+    "--source-weight",
+    "weights",
+    multiple=True,
+    metavar="NAME=WEIGHT",
+    help="How often photos of a source (a folder's name, or what a pack says) are drawn, where "
+    "others have 1; repeatable.",
+)
+@click.option(
+    "--photos-on",
+    type=click.Choice(["auto", "device", "ram"]),
+    default="auto",
+    show_default=True,
+    help="Where crops are cut: in RAM, after shrinking by a factor from --scale-low; or on the "
+    "device, out of photos with short sides of 1 and 8/7 crops. auto: on CUDA devices.",
+)
+@click.option(
+    "--hold-out",
+    type=_FOLDER,
+    help="Folder of which some photos are never trained on. Packs keep no names: hold out of them "
+    "when they are written.",
+)
 @click.option("--hold-out-count", default=200, show_default=True, help="How many of them.")
 @click.option("--out", type=_OUT, required=True, help="Folder of checkpoint, weights and log.")
 @click.option("--start", type=_FILE, help="Weights to begin from (safetensors).")
-@click.option("--surrogate", "surrogates", multiple=True, help="ONNX file or module:function.")
+@click.option(
+    "--surrogate",
+    "surrogates",
+    multiple=True,
+    help="ONNX file, module:function or FILE.py:function; repeatable.",
+)
 @click.option("--surrogates-per-step", default=1, show_default=True)
 @click.option(
     "--objective",
@@ -72,6 +99,18 @@ def denoiser() -> None:
     "--feature-weight", default=0.0, show_default=True, help="Of what surrogates see on the way."
 )
 @click.option(
+    "--labels-from",
+    default=0.0,
+    show_default=True,
+    help="Share of the run that looks at pixels alone, before stability and features come in.",
+)
+@click.option(
+    "--labels-sigma",
+    default=0.0,
+    show_default=True,
+    help="Noise level at which stability and features count half; 0: the same at each.",
+)
+@click.option(
     "--view", default=0, help="Side of what surrogates of any size see; 0 is the whole crop."
 )
 @click.option("--architecture", type=click.Choice(["unet", "dncnn"]), default="unet")
@@ -79,7 +118,7 @@ def denoiser() -> None:
 @click.option("--encoder-blocks", default="1,1,2,2", show_default=True)
 @click.option("--decoder-blocks", default="1,1,1", show_default=True)
 @click.option("--steps", default=0, help="End after so many steps (reproducible).")
-@click.option("--minutes", default=0.0, help="End after so many minutes.")
+@click.option("--minutes", default=0.0, help="End after so many minutes, compiling not counted.")
 @click.option("--crop", default=96, show_default=True, help="Side of a crop in pixels.")
 @click.option("--batch", default=16, show_default=True)
 @click.option("--scale-low", default=0.4, show_default=True, help="Smallest shrinking factor.")
@@ -91,10 +130,22 @@ def denoiser() -> None:
     "--optimizer", type=click.Choice(["muon", "adamw"]), default="muon", show_default=True
 )
 @click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option(
+    "--hold",
+    default=0.0,
+    show_default=True,
+    help="Share of the run before the rate begins to fall.",
+)
 @click.option("--final-rate", default=0.01, show_default=True, help="Fraction left at the end.")
 @click.option("--warmup", default=200, show_default=True)
 @click.option("--weight-decay", default=0.01, show_default=True)
 @click.option("--clip", default=1.0, show_default=True, help="Largest norm of the gradient.")
+@click.option(
+    "--burst",
+    default=20.0,
+    show_default=True,
+    help="Skip a step whose gradient is so many times the running norm.",
+)
 @click.option("--ema", default=0.999, show_default=True)
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16")
 @click.option("--seed", default=0, show_default=True)
@@ -103,11 +154,18 @@ def denoiser() -> None:
 @click.option(
     "--shards", default=1, show_default=True, help="Parts of a batch, a thread each (busy CPUs)."
 )
-@click.option("--compile", "compile_network", is_flag=True, help="torch.compile (CUDA).")
+@click.option(
+    "--compile/--no-compile",
+    "compile_network",
+    default=None,
+    help="torch.compile the network; by default on CUDA devices.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Reports as JSON lines on stdout.")
 def train(
     *,
-    folders: tuple[Path, ...],
+    places: tuple[Path, ...],
+    weights: tuple[str, ...],
+    photos_on: str,
     hold_out: Path | None,
     hold_out_count: int,
     out: Path,
@@ -124,21 +182,26 @@ def train(
     device: str,
     threads: int,
     shards: int,
-    compile_network: bool,
+    compile_network: bool | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Train a denoiser; run the same command again to resume after a kill."""
     import torch  # noqa: PLC0415 - help and usage errors must not wait for torch
 
-    from smoothapi.denoise import data, networks, storage  # noqa: PLC0415
+    from smoothapi.denoise import card, data, networks, storage  # noqa: PLC0415
     from smoothapi.denoise.device import choose_device  # noqa: PLC0415
     from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
     from smoothapi.denoise.train import Recipe, Trainer  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
-    recipe = Recipe(crops=data.Crops(crop, batch, scale_low, turned=not upright), **options)
+    crops = data.Crops(
+        crop, batch, scale_low, turned=not upright, weights=tuple(map(_weight, weights))
+    )
+    recipe = Recipe(crops=crops, **options)
+    chosen = torch.device(choose_device(device))
+    on_card = chosen.type == "cuda"
     torch.manual_seed(recipe.seed)
     if start is not None:
         network = storage.load_network(storage.read_header(start))
@@ -153,15 +216,19 @@ def train(
     kept = frozenset[str]()
     if hold_out is not None:
         kept = data.held_out((p.name for p in data.files(hold_out)), hold_out_count)
-    photos = data.Photos.load(folders, leave_out=kept)
+    photos: data.Batches
+    if photos_on == "device" or (photos_on == "auto" and on_card):
+        photos = card.PhotosOnDevice.load(places, size=crop, device=chosen, leave_out=kept)
+    else:
+        photos = data.Photos.load(places, leave_out=kept)
     trainer = Trainer(
         network,
         photos,
         recipe,
         out=out,
         surrogates=[load_classifier(path) for path in surrogates],
-        device=torch.device(choose_device(device)),
-        compile_network=compile_network,
+        device=chosen,
+        compile_network=on_card if compile_network is None else compile_network,
         shards=shards,
     )
     err = Console(stderr=True)
@@ -183,7 +250,10 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
     task = bar.add_task("training", total=1.0)
 
     def report(step: StepReport) -> None:
-        text = f"step {step.step}  loss {step.loss:.4f}  PSNR {step.psnr:.2f} dB"
+        text = (
+            f"step {step.step}  loss {step.loss:.4f}  PSNR {step.psnr:.2f} dB  "
+            f"{step.speed:.0f} pictures/s"
+        )
         bar.update(task, completed=step.progress, description=text)
         if as_json:
             line = {f.name: getattr(step, f.name) for f in fields(step)}
@@ -193,6 +263,44 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
             bar.console.print(f"{text}  {step.seconds:.0f} s", highlight=False)
 
     return report
+
+
+@denoiser.command(short_help="Write photos into one file, for a machine with a GPU.")
+@click.argument(
+    "places",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FOLDER...",
+)
+@click.argument("output", type=_OUT, metavar="FILE.bin")
+@click.option("--short-side", default=256, show_default=True, help="Pixels; none is enlarged.")
+@click.option("--quality", default=90, show_default=True, help="Of the JPEGs.")
+@click.option("--hold-out", type=_FOLDER, help="Folder of which some photos are not written.")
+@click.option("--hold-out-count", default=200, show_default=True, help="How many of them.")
+def pack(
+    places: tuple[Path, ...],
+    output: Path,
+    *,
+    hold_out: Path | None,
+    hold_out_count: int,
+    **options: Any,
+) -> None:
+    """Shrink the photos of each FOLDER and write them to FILE.bin, for `train --data FILE.bin`.
+
+    A list of offset, length and source (the folder's name) of each photo goes to FILE.json.
+    """
+    from smoothapi.denoise.data import files, held_out  # noqa: PLC0415
+    from smoothapi.denoise.packs import write_pack  # noqa: PLC0415
+
+    kept = frozenset[str]()
+    if hold_out is not None:
+        kept = held_out((p.name for p in files(hold_out)), hold_out_count)
+    count = write_pack(places, output, leave_out=kept, **options)
+    Console(stderr=True).print(
+        f"{_plain(str(output))}: {count} photos, {output.stat().st_size / 2**20:.1f} MiB",
+        soft_wrap=True,
+    )
 
 
 @denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, certified shares, speed.")
@@ -398,6 +506,17 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 48,96") from None
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, weight = text.rpartition("=")
+    try:
+        number = float(weight)
+    except ValueError:
+        name = ""
+    if not name:
+        raise click.BadParameter(f"{text!r} is not NAME=WEIGHT, such as pets=0.8")
+    return name, number
 
 
 def _plain(text: str) -> str:
