@@ -78,7 +78,8 @@ def _grid(rows: int, count: int) -> tuple[int, int]:
     return triton.cdiv(count, 4 * _BLOCKS), rows
 
 
-@triton.jit
+# The size is not specialised on, so that what is checked is the very code that draws.
+@triton.jit(do_not_specialize=["count"])
 def _pictures_kernel(out, pixels, scale, keys, count, BLOCKS: tl.constexpr):  # noqa: N803, PLR0917
     place = tl.program_id(0) * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
     row = tl.program_id(1).to(tl.int64)
@@ -96,7 +97,7 @@ def _pictures_kernel(out, pixels, scale, keys, count, BLOCKS: tl.constexpr):  # 
     tl.store(out + row * count + place, noisy, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _words_kernel(out, keys, count, BLOCKS: tl.constexpr):  # noqa: N803
     place = tl.program_id(0) * (4 * BLOCKS) + tl.arange(0, 4 * BLOCKS)
     row = tl.program_id(1).to(tl.int64)
@@ -104,7 +105,7 @@ def _words_kernel(out, keys, count, BLOCKS: tl.constexpr):  # noqa: N803
     tl.store(out + row * count + place, bits, mask=place < count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _normal_kernel(out, uniform, count, SIZE: tl.constexpr):  # noqa: N803
     place = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     inside = place < count
