@@ -83,6 +83,14 @@ class CudaCard:
 
     def record(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return what repeats a step with the tensors that it used; called while computing."""
+        try:
+            return self._record(step)
+        except BaseException:
+            # A pool that no graph is left in cannot be used again; those recorded before keep it.
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
+
+    def _record(self, step: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         with _fixed_algorithms():
             for _ in range(2):  # the first run chooses kernels and may compile some
@@ -151,7 +159,10 @@ class _Plan:
         self.replay = card.record(self._step)
 
     def _step(self) -> None:
-        denoised = self._network(self.noisy.permute(0, 3, 1, 2), self.sigma)
+        self.convert(self._network(self.noisy.permute(0, 3, 1, 2), self.sigma))
+
+    def convert(self, denoised: Tensor) -> None:
+        """Fill in the 8-bit pictures and the facts about what the network returned."""
         values = denoised.permute(0, 2, 3, 1).float()
         self.clean.copy_(values.clamp(0, 1).mul_(255).round_())
         rows, noisy = values.flatten(1), self.noisy.flatten(1)

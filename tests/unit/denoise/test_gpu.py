@@ -266,7 +266,7 @@ def test_a_certificate_from_end_to_end(runtime):
         sigma=0.25,
         denoiser=runtime,
         plain=False,
-        codec=Codec("png"),
+        codec="png",
     ) as smoother:
         certificate = smoother.certify(PHOTO, radius=0.25)
     assert certificate.label in {"bright", "dark"}
