@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from smoothapi.denoise import load
+from smoothapi.denoise import cuda, load
 from smoothapi.denoise.cuda import Engine
 from smoothapi.denoise.networks import DnCNN
 from smoothapi.denoise.noise import check_generator, choose_generator, keys_of, plain_generator
@@ -50,6 +50,7 @@ def main(weights: list[str], size: int, rounds: int, file: str | None) -> None:
         "size": size,
         "unit": f"variants of {size}x{size} a second",
     }
+    cuda.MOST_A_BATCH = max(BATCHES)
     bench = Bench(size, rounds)
     figures["DnCNN fp32 NCHW"] = bench.dncnn()
     figures["noise"] = bench.noise()

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     Network = Callable[[Tensor, Tensor], Tensor]
     """(N, 3, H, W) float32 and sigma, float32 (1,) -> floating point (N, 3, H, W)."""
 
+MOST_A_BATCH = 64
+"""Small pictures come no faster in larger batches, and few of them should not wait for many."""
+
 _SIZES_KEPT = 8
 """Sizes of picture whose buffers and graphs are kept, about 60 MB each beside a common pool."""
 
@@ -188,7 +191,8 @@ class Engine:
         network: in eval mode, on the device, in its precision.
         generator: draws the noise.
         judge: called with the facts of every batch and sigma; raises where they are no pictures'.
-        pixels_a_batch: as many pictures as have so many pixels are one batch, at least one.
+        pixels_a_batch: as many pictures as have so many pixels are one batch, at least one and at
+            most `MOST_A_BATCH`.
     """
 
     def __init__(
@@ -208,7 +212,7 @@ class Engine:
 
     def batch_of(self, height: int, width: int) -> int:
         """Return how many pictures of a size are always one batch."""
-        return max(1, self._pixels_a_batch // (height * width))
+        return max(1, min(MOST_A_BATCH, self._pixels_a_batch // (height * width)))
 
     def resize(self, pixels_a_batch: int) -> None:
         """Take other batches from now on, which may change bits, and give memory back."""

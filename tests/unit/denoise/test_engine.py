@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smoothapi.denoise import load
-from smoothapi.denoise.cuda import Engine, _fixed_algorithms
+from smoothapi.denoise.cuda import MOST_A_BATCH, Engine, _fixed_algorithms
 from smoothapi.denoise.judge import Facts, judge
 from smoothapi.denoise.noise import plain_generator
 from smoothapi.errors import DenoiserError
@@ -109,6 +109,7 @@ def test_sigma_and_size_may_change_from_call_to_call() -> None:
         assert engine.of_noisy(np.zeros((1, side, 16, 3)), 0.5).shape == (1, side, 16, 3)
         assert engine.batch_of(side, 16) == 4 * 20 * 26 // (16 * side)
     assert engine.batch_of(10_000, 10_000) == 1
+    assert engine_of(network, batch=1000).batch_of(20, 26) == MOST_A_BATCH
     assert card.recorded == 11
     engine.of_noisy(np.zeros((1, 26, 16, 3)), 0.5)
     assert card.recorded == 11, "sizes in use must not be recorded again"
