@@ -26,6 +26,8 @@ class Source(Protocol):
     """Whether `auto` may choose a 16-bit precision."""
     reentrant: bool
     """Whether several threads may call it at once."""
+    ours: bool
+    """Whether it is a network of smoothapi's, of which all is known that it does."""
 
     def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
         """Return what denoises."""
@@ -37,6 +39,7 @@ class File:
 
     wants_half = True
     reentrant = True
+    ours = True
 
     def __init__(self, header: Header, name: str | None) -> None:
         self._header = header
@@ -72,6 +75,7 @@ class Module:
 
     wants_half = False
     reentrant = False
+    ours = False
 
     def __init__(self, module: torch.nn.Module, name: str | None) -> None:
         self._module: torch.nn.Module = copy.deepcopy(module)
@@ -100,6 +104,7 @@ class Function:
 
     wants_half = False
     reentrant = False
+    ours = False
 
     def __init__(self, function: Callable[..., torch.Tensor], name: str | None) -> None:
         own = getattr(function, "fingerprint", None)
