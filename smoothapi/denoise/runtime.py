@@ -258,9 +258,16 @@ class DenoiserRuntime:
             try:
                 return work(self._engine)
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._shrink(self._engine, shape, error)
+                if _is_out_of_memory(error):
+                    self._shrink(self._engine, shape, error)
+                    continue
+                # Drivers and builds of torch fail in ways of their own. Another way to compute
+                # would round otherwise, under a fingerprint that promises this one.
+                raise DenoiserError(
+                    f"The denoiser {self.name} cannot run on {self.device}: "
+                    f"{type(error).__name__}: {str(error).partition(chr(10))[0]}. Use "
+                    "device='cpu', or another version of torch."
+                ) from error
 
     def _shrink(self, engine: Engine, shape: tuple[int, ...], error: Exception) -> None:
         """Take batches of half the size, under another fingerprint.

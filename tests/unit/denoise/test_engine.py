@@ -199,6 +199,16 @@ def test_a_single_picture_that_does_not_fit_is_refused(monkeypatch, tiny_file) -
         runtime.variants(np.zeros((2, 20, 26, 3)), 0.25)
 
 
+def test_a_graph_that_cannot_be_recorded_says_what_to_do(monkeypatch, tiny_file) -> None:
+    class Broken(FakeCard):
+        def record(self, step):
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    runtime = _on_the_fake_card(monkeypatch, tiny_file, Broken())
+    with pytest.raises(DenoiserError, match="stream is capturing. Use device='cpu'"):
+        runtime.variants(np.zeros((2, 20, 26, 3)), 0.25)
+
+
 def test_no_setting_of_torch_is_left_behind() -> None:
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
