@@ -205,7 +205,7 @@ def test_a_graph_that_cannot_be_recorded_says_what_to_do(monkeypatch, tiny_file)
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
     runtime = _on_the_fake_card(monkeypatch, tiny_file, Broken())
-    with pytest.raises(DenoiserError, match="stream is capturing. Use device='cpu'"):
+    with pytest.raises(DenoiserError, match=r"stream is capturing\. Use device='cpu'"):
         runtime.variants(np.zeros((2, 20, 26, 3)), 0.25)
 
 
