@@ -56,7 +56,7 @@ def main() -> None:
         reports = [json.loads(path.read_text()) for path in args.certified]
         card["certified"] = {
             "rows": [row for report in reports for row in report["rows"]],
-            **{k: reports[0]["arguments"][k] for k in ("radius", "alpha", "votes", "precision")},
+            **{k: reports[0]["arguments"][k] for k in ("alpha", "votes", "precision")},
         }
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (FOLDER / CARDS[args.which]).write_text(model_card(card), encoding="utf-8")
@@ -181,9 +181,9 @@ def label_table(labels: dict | None) -> str:
         + " |"
     )
     lines.append("|---" * (4 + 2 * len(names)) + "|")
-    for index in range(len(next(iter(labels.values())))):
-        for denoiser, rows in labels.items():
-            row = rows[index]
+    found = [(row["sigma"], name, row) for name, rows in labels.items() for row in rows]
+    for sigma in sorted({sigma for sigma, _, _ in found}):
+        for denoiser, row in ((name, row) for at, name, row in found if at == sigma):
             shares = " | ".join(
                 f"{row[kind][n]:.1%}" for n in names for kind in ("accuracy", "agreement")
             )
@@ -198,22 +198,23 @@ def certified_table(certified: dict | None) -> str:
     if not certified:
         return ""
     lines = [
-        "`benchmarks/certified_fraction.py`: held-out photos that are certified at radius",
-        f"{certified['radius']:g} with at most {certified['votes']} queries, alpha",
-        f"{certified['alpha']:g}; 'right' and 'as clean' as above, 'wrong' with a label that is",
-        f"not the photo's; exact 95% intervals. All denoisers in {certified['precision']}.",
+        "`benchmarks/certified_fraction.py`: held-out photos that are certified with at most",
+        f"{certified['votes']} votes, alpha {certified['alpha']:g}; 'right' and 'as clean' as above,",
+        "'wrong' with a label that is not the photo's; exact 95% intervals. All denoisers in",
+        f"{certified['precision']}, on two CPU cores.",
         "",
-        "| sigma | classifier | denoiser | photos | right | as clean | wrong | queries |",
-        "|---|---|---|---|---|---|---|---|",
+        "| sigma | radius | classifier | denoiser | photos | right | as clean | wrong | votes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(certified["rows"], key=lambda r: (r["sigma"], r["classifier"])):
+    order = sorted(certified["rows"], key=lambda r: (r["sigma"], r["radius"], r["classifier"]))
+    for row in order:
         shares = " | ".join(
             f"{p:.1%} ({low:.0%}-{high:.0%})"
             for p, low, high in (row["right"], row["as_clean"], row["wrong"])
         )
         lines.append(
-            f"| {row['sigma']:g} | {row['classifier']} | {row['denoiser']} | {row['photos']} | "
-            f"{shares} | {row['mean_votes']:.0f} |"
+            f"| {row['sigma']:g} | {row['radius']:g} | {row['classifier']} | {row['denoiser']} | "
+            f"{row['photos']} | {shares} | {row['mean_votes']:.0f} |"
         )
     return "\n".join(lines) + "\n\n"
 
