@@ -1,18 +1,24 @@
 """What counts in the end: how many photos are certified with the right label, and for how much.
 
-    python benchmarks/certified_fraction.py DATA [--photos 60] [--sigmas 0.25] [--json FILE]
+    python benchmarks/certified_fraction.py DATA [--photos 200] [--sigmas 0.25] [--radii 0.25]
+        [--denoisers default small FFDNet BF-CNN none] [--device cuda] [--json FILE]
 
 DATA holds labelled_photos/, classifiers/ and denoisers_peer/ (see ../shared/data). The photos are
 of the 200 that no training saw, in the order of the SHA-256 of their names, so that any number of
-them is a random sample. Each gets at most 200 votes at radius 0.25, by smoothapi's own sequential
-test at alpha 0.001, on the same noise for every denoiser; a variant is denoised once and shown to
-all classifiers. "Right" is the photo's label, "as clean" what the classifier says of the photo
-itself: a certified fraction alone means nothing, since a classifier that calls all noise by one
-name certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
+them is a random sample. Each gets at most 200 votes, by smoothapi's own sequential test at alpha
+0.001, on the same noise for every denoiser; a variant is denoised once and shown to all
+classifiers. "Right" is the photo's label, "as clean" what the classifier says of the photo itself: a
+certified fraction alone means nothing, since a classifier that calls all noise by one name
+certifies it everywhere. Intervals are exact (Clopper and Pearson, 95%).
 
+Several radii are each asked for in a run of their own, answered from the same votes: the row of a
+pair (sigma, radius) is what a user with that pair gets and pays. Pairs that the votes cannot reach
+are left out.
+
+The counting is that of `smoothapi denoiser eval --certify`; this compares denoisers, and resumes.
 Votes are kept in --cache after every photo: a run that was ended goes on where it was, and more
-photos, votes or denoisers only cost what is new. On one core of two that were shared with much
-else, 60 photos took 5 minutes with ours, 35 with FFDNet and none, and 37 with BF-CNN.
+photos, votes, radii or denoisers only cost what is new. `--at-least` buys so many votes of each
+photo, whatever the tests need, for `study_shares.py --kept`.
 """
 
 from __future__ import annotations
@@ -23,25 +29,34 @@ import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from denoiser_labels import CLASSIFIERS, DENOISERS, peers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from scipy.special import betaincinv
 
-from smoothapi.certify import SequentialCertify
-from smoothapi.certify.arithmetic import noise_delta
 from smoothapi.denoise import load
 from smoothapi.denoise.data import files, held_out
+from smoothapi.denoise.evaluate import labels_of
 from smoothapi.denoise.surrogates import Classifier, load_classifier
+from smoothapi.errors import UnreachableRadiusError
 from smoothapi.image import WorkingImage, load_image
-from smoothapi.noise import NoiseKey, noisy_variants
+from smoothapi.noise import noisy_variants
+from smoothapi.study.certified import (
+    CertifiedPhoto,
+    Terms,
+    certify_photo,
+    ended,
+    noise_key,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +65,6 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
 
 SIZE = 224
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Row:
     """One denoiser before one classifier at one sigma; shares with their 95% intervals."""
 
     sigma: float
+    radius: float
     denoiser: str
     classifier: str
     photos: int
@@ -92,26 +107,25 @@ def main() -> None:
     truth, images = photos(args)
     classifiers = named_classifiers(args)
     clean = {
-        key: {name: plain(classifier, image) for name, image in images.items()}
+        key: {n: labels_of(classifier, i.to_uint8()[None])[0] for n, i in images.items()}
         for key, classifier in classifiers.items()
     }
     rows: list[Row] = []
     ends: list[dict] = []
     with progress() as bar:
-        for sigma in args.sigmas:
-            for denoiser, runtime in chosen(args):
-                task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
-                votes = Votes(args.cache / f"{runtime.fingerprint}.json")
-                decided: dict[str, dict[str, Decision]] = {key: {} for key in classifiers}
-                for name, image in images.items():
-                    decisions = certify(args, sigma, runtime, classifiers, image, votes)
-                    for key, decision in decisions.items():
-                        decided[key][name] = decision
-                    bar.advance(task)
-                for key, decisions in decided.items():
-                    about = {"sigma": sigma, "denoiser": denoiser, "classifier": key}
-                    rows.append(summary(sigma, denoiser, key, decisions, clean[key], truth))
-                    ends += [about | end for end in photo_ends(decisions, clean[key], truth)]
+        for sigma, (denoiser, runtime) in product(args.sigmas, chosen(args)):
+            task = bar.add_task(f"{denoiser}, sigma {sigma:g}", total=len(images))
+            votes = Votes(args.cache / f"{denoiser}-{runtime.fingerprint}.json")
+            found: dict[tuple[float, str], list[CertifiedPhoto]] = defaultdict(list)
+            for name, image in images.items():
+                decisions = certify(args, sigma, runtime, classifiers, image, votes)
+                for (radius, key), decision in decisions.items():
+                    about = {"photo": name, "clean": clean[key][name], "truth": truth[name]}
+                    found[radius, key].append(ended(decision, sigma, key, **about))
+                bar.advance(task)
+            for (radius, _), of_one in found.items():
+                rows.append(row_of(denoiser, radius, of_one))
+                ends += [photo_end(denoiser, radius, end) for end in of_one]
     show(rows, args)
     if args.json:
         given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
@@ -122,14 +136,17 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--photos", type=int, default=60, help="of the 200 held out")
+    parser.add_argument("--photos", type=int, default=200, help="of the 200 held out")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25])
-    parser.add_argument("--radius", type=float, default=0.25)
+    parser.add_argument("--radii", type=float, nargs="+", default=[0.25])
     parser.add_argument("--alpha", type=float, default=0.001)
     parser.add_argument("--votes", type=int, default=200, help="most votes a photo")
-    parser.add_argument("--denoisers", nargs="+", default=[*DENOISERS], choices=DENOISERS)
+    parser.add_argument("--at-least", type=int, default=0, help="votes a photo to buy anyway")
+    parser.add_argument(
+        "--denoisers", nargs="+", default=[*DENOISERS], help=f"of {', '.join(DENOISERS)}, or files"
+    )
     parser.add_argument("--classifiers", nargs="+", default=[*CLASSIFIERS])
-    parser.add_argument("--weights", default="default", help="of ours")
+    parser.add_argument("--device", default="cpu", help="of denoisers and classifiers")
     parser.add_argument("--precision", default="bf16", help="of every denoiser")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
@@ -151,18 +168,24 @@ def photos(args: argparse.Namespace) -> tuple[dict[str, int], dict[str, WorkingI
 def named_classifiers(args: argparse.Namespace) -> dict[str, Classifier]:
     """Return classifiers by name and a piece of their files' digests: votes are kept under it."""
     paths = {name: args.data / "classifiers" / f"{name}.onnx" for name in args.classifiers}
+    device = torch.device(args.device)
     return {
-        f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}": load_classifier(path)
+        f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}": load_classifier(path).to(
+            device
+        )
         for name, path in paths.items()
     }
 
 
 def chosen(args: argparse.Namespace) -> Iterator[tuple[str, DenoiserRuntime]]:
-    found = {"none": load("none"), "ours": load(args.weights, precision=args.precision)}
+    options = {"precision": args.precision, "device": args.device}
+    found = {}
     if {"FFDNet", "BF-CNN"} & set(args.denoisers):
-        found |= peers(args.data / "denoisers_peer", precision=args.precision)
+        found |= peers(args.data / "denoisers_peer", **options)
     for name in args.denoisers:
-        yield name, found[name]
+        if name not in found:
+            found[name] = load(name, **({} if name == "none" else options))
+        yield Path(name).stem if name.endswith(".safetensors") else name, found[name]
 
 
 def certify(
@@ -172,113 +195,71 @@ def certify(
     classifiers: dict[str, Classifier],
     image: WorkingImage,
     votes: Votes,
-) -> dict[str, Decision]:
-    """Feed each classifier's test until all are done; denoise only what is not kept yet."""
-    delta = noise_delta(image.pixels.size, sigma)
-    secret = NoiseKey(hashlib.sha256(f"certified fraction {args.seed}".encode()).digest())
-    tests = {
-        key: SequentialCertify(
-            sigma=sigma, alpha=args.alpha, max_votes=args.votes, radius=args.radius, delta=delta
-        )
-        for key in classifiers
-    }
-    bought = False
-    for start in range(0, args.votes, BATCH):
-        variants = None
-        for key, test in tests.items():
-            kept = votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"]
-            if not test.done and len(kept) < min(start + BATCH, args.votes):
-                if variants is None:
-                    indices = range(start, min(start + BATCH, args.votes))
-                    variants = runtime.variants(
-                        noisy_variants(image, sigma, indices, secret), sigma
-                    )
-                del kept[start:]
-                kept += labels(classifiers[key], variants)
-                bought = True
-            for vote in kept[start : start + BATCH]:
-                if not test.done:
-                    test.add(str(vote))
-        if all(test.done for test in tests.values()):
-            break
-    if bought:
+) -> dict[tuple[float, str], Decision]:
+    """Let the library decide about a photo, with the votes that are kept; keep those it buys."""
+    kept = {key: votes[f"{key} {sigma:g} {args.seed} {image.digest[:16]}"] for key in classifiers}
+    before = [len(given) for given in kept.values()]
+    key = noise_key(args.seed)
+    found = {}
+    for radius in args.radii:
+        terms = Terms(radius, args.alpha, args.votes)
+        with suppress(UnreachableRadiusError):
+            decisions = certify_photo(
+                image, runtime, classifiers, terms, sigma=sigma, key=key, votes=kept
+            )
+            found |= {(radius, name): decision for name, decision in decisions.items()}
+    for name, given in kept.items():
+        if len(given) < args.at_least:
+            indices = range(len(given), args.at_least)
+            variants = runtime.variants(noisy_variants(image, sigma, indices, key), sigma)
+            given.extend(labels_of(classifiers[name], variants))
+    if before != [len(given) for given in kept.values()]:
         votes.save()
-    return {key: test.result() for key, test in tests.items()}
+    return found
 
 
-def plain(classifier: Classifier, image: WorkingImage) -> int:
-    return labels(classifier, np.rint(image.pixels * 255).astype(np.uint8)[None])[0]
-
-
-def labels(classifier: Classifier, variants: np.ndarray) -> list[int]:
-    with torch.inference_mode():
-        pictures = torch.from_numpy(variants).permute(0, 3, 1, 2).float() / 255
-        return classifier(pictures).argmax(dim=1).tolist()
-
-
-def summary(
-    sigma: float,
-    denoiser: str,
-    classifier: str,
-    decisions: dict[str, Decision],
-    clean: dict[str, int],
-    truth: dict[str, int],
-) -> Row:
-    given = {n: None if d.label is None else int(d.label) for n, d in decisions.items()}
-    count = len(given)
+def row_of(denoiser: str, radius: float, ends: list[CertifiedPhoto]) -> Row:
+    found = summary(ends)
+    right, as_clean, wrong = (
+        (band.share, band.low, band.high) for band in (found.right, found.as_clean, found.wrong)
+    )
     return Row(
-        sigma=sigma,
+        sigma=found.sigma,
+        radius=radius,
         denoiser=denoiser,
-        classifier=classifier.partition(":")[0],
-        photos=count,
-        clean_right=sum(clean[n] == truth[n] for n in given) / count,
-        right=share(sum(label == truth[n] for n, label in given.items()), count),
-        as_clean=share(sum(label == clean[n] for n, label in given.items()), count),
-        wrong=share(
-            sum(label is not None and label != truth[n] for n, label in given.items()), count
-        ),
-        mean_votes=sum(d.votes for d in decisions.values()) / count,
+        classifier=found.classifier.partition(":")[0],
+        photos=found.photos,
+        clean_right=found.clean_right.share,
+        right=right,
+        as_clean=as_clean,
+        wrong=wrong,
+        mean_votes=found.mean_votes,
     )
 
 
-def photo_ends(
-    decisions: dict[str, Decision], clean: dict[str, int], truth: dict[str, int]
-) -> Iterator[dict]:
-    for name, decision in decisions.items():
-        yield {
-            "photo": name,
-            "label": decision.label,
-            "reason": str(decision.reason),
-            "votes": decision.votes,
-            "clean": clean[name],
-            "truth": truth[name],
-        }
-
-
-def share(successes: int, count: int) -> tuple[float, float, float]:
-    """The share, and the exact 95% interval of its chance."""
-    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
-    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
-    return successes / count, low, high
+def photo_end(denoiser: str, radius: float, end: CertifiedPhoto) -> dict:
+    label = None if end.label is None else str(end.label)
+    return asdict(end) | {"denoiser": denoiser, "radius": radius, "label": label}
 
 
 def show(rows: list[Row], args: argparse.Namespace) -> None:
     title = (
-        f"Certified at radius {args.radius:g} with at most {args.votes} votes, alpha "
+        f"Certified with at most {args.votes} votes, alpha "
         f"{args.alpha:g}, of {rows[0].photos} photos that no training saw (95% intervals)"
     )
     table = Table(title=title)
-    for column in ("sigma", "classifier", "denoiser"):
+    for column in ("sigma", "radius", "classifier", "denoiser"):
         table.add_column(column)
     for column in ("clean right", "certified right", "certified as clean", "certified wrong"):
         table.add_column(column, justify="right")
     table.add_column("votes", justify="right")
-    ordered = sorted(rows, key=lambda r: (r.sigma, r.classifier))
+    ordered = sorted(rows, key=_group)
     for index, row in enumerate(ordered):
-        if index and (row.sigma, row.classifier) != _group(ordered[index - 1]):
+        if index and _group(row) != _group(ordered[index - 1]):
             table.add_section()
         table.add_row(
             f"{row.sigma:g}",
+            f"{row.radius:g}",
             row.classifier,
             row.denoiser,
             f"{row.clean_right:.1%}",
@@ -288,8 +269,8 @@ def show(rows: list[Row], args: argparse.Namespace) -> None:
     Console(width=140).print(table)
 
 
-def _group(row: Row) -> tuple[float, str]:
-    return row.sigma, row.classifier
+def _group(row: Row) -> tuple[float, float, str]:
+    return row.sigma, row.radius, row.classifier
 
 
 def progress() -> Progress:

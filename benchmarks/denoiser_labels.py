@@ -1,6 +1,7 @@
 """What is left of pictures and labels after one noisy copy: ours beside FFDNet, BF-CNN and none.
 
-    python benchmarks/denoiser_labels.py DATA [--weights default] [--photos 200] [--json]
+    python benchmarks/denoiser_labels.py DATA [--denoisers default small ...] [--photos 200]
+        [--device cuda] [--json]
 
 DATA holds kodak24/, labelled_photos/, classifiers/ and denoisers_peer/ (see ../shared/data). PSNR
 is of 256x256 centre crops of Kodak24, labels are of the labelled photos that were held out of
@@ -18,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -29,29 +31,38 @@ from smoothapi.denoise.surrogates import load_classifier
 if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
 
-DENOISERS = ("ours", "FFDNet", "BF-CNN", "none")
+DENOISERS = ("default", "small", "FFDNet", "BF-CNN", "none")
 CLASSIFIERS = ("efficientnet_lite0", "tiny_darknet")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", default="default")
     parser.add_argument("--photos", type=int, default=200, help="of the 200 held out")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.12, 0.25, 0.5])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--denoisers", nargs="+", default=[*DENOISERS], choices=DENOISERS)
+    parser.add_argument(
+        "--denoisers", nargs="+", default=[*DENOISERS], help=f"of {', '.join(DENOISERS)}, or files"
+    )
+    parser.add_argument("--device", default="cpu", help="of denoisers and classifiers")
     parser.add_argument("--no-psnr", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    denoisers = {"ours": load(args.weights), "none": load("none")}
+    denoisers = {
+        name: load(name, device=args.device)
+        for name in args.denoisers
+        if name not in {"FFDNet", "BF-CNN"}
+    }
     if {"FFDNet", "BF-CNN"} & set(args.denoisers):
-        denoisers |= peers(args.data / "denoisers_peer")
+        denoisers |= peers(args.data / "denoisers_peer", device=args.device)
     labelled = args.data / "labelled_photos"
     kept = sorted(held_out([p.name for p in files(labelled)], 200))[: args.photos]
     with (labelled / "labels.csv").open(encoding="utf-8") as stream:
         truth = {row["file"]: int(row["class_index"]) for row in csv.DictReader(stream)}
-    classifiers = [load_classifier(args.data / "classifiers" / f"{n}.onnx") for n in CLASSIFIERS]
+    device = torch.device(args.device)
+    classifiers = [
+        load_classifier(args.data / "classifiers" / f"{n}.onnx").to(device) for n in CLASSIFIERS
+    ]
     results = {}
     for name in args.denoisers:
         denoiser = denoisers[name]
@@ -69,7 +80,9 @@ def main() -> None:
     print(json.dumps(results, indent=2)) if args.json else show(results, len(kept))
 
 
-def peers(folder: Path, *, precision: str = "auto") -> dict[str, DenoiserRuntime]:
+def peers(
+    folder: Path, *, precision: str = "auto", device: str = "auto"
+) -> dict[str, DenoiserRuntime]:
     """The denoisers that others trained, for comparison only."""
     spec = importlib.util.spec_from_file_location("peers", folder / "peers.py")
     assert spec is not None
@@ -78,7 +91,12 @@ def peers(folder: Path, *, precision: str = "auto") -> dict[str, DenoiserRuntime
     spec.loader.exec_module(module)
     found = {"FFDNet": "ffdnet_color", "BF-CNN": "bfcnn_color_blind"}
     return {
-        name: load(module.load(str(folder / f"{file}.safetensors")), name=name, precision=precision)
+        name: load(
+            module.load(str(folder / f"{file}.safetensors")),
+            name=name,
+            precision=precision,
+            device=device,
+        )
         for name, file in found.items()
     }
 

@@ -1,9 +1,10 @@
 r"""Put trained weights into the package: half precision, model card, credits.
 
-    python benchmarks/denoiser_ship.py RUN/weights.safetensors --version 1.0 --data DATA \
+    python benchmarks/denoiser_ship.py default RUN/weights.safetensors --version 2.0 --data DATA \
         --labels labels.json --speed speed.json --command "smoothapi denoiser train ..."
 
-`--labels` is what benchmarks/denoiser_labels.py --json printed for these weights, `--speed` what
+The first argument is the name that chooses the weights: `default` or `small`. `--labels` is what
+benchmarks/denoiser_labels.py --json printed for these weights, `--speed` (repeatable: CPU, GPU) what
 benchmarks/denoiser_speed.py --json printed, `--certified` (repeatable) what
 benchmarks/certified_fraction.py --json wrote; the card holds measured figures only, so what is not
 given is left out. Without weights the card of those that ship gets the new figures, and keeps the
@@ -20,14 +21,17 @@ from collections import Counter
 from pathlib import Path
 
 from smoothapi.denoise.data import files, held_out
-from smoothapi.denoise.storage import load_network, read_header, write_weights
+from smoothapi.denoise.storage import SHIPPED, load_network, read_header, write_weights
 
 FOLDER = Path(__file__).parents[1] / "smoothapi" / "denoise" / "weights"
+CARDS = {"default": "MODEL_CARD.md", "small": "MODEL_CARD_SMALL.md"}
 HELD_OUT = 200
+PHOTOS = "`photos/`, `labelled_photos/` and `more_photos` of the project's data"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("which", choices=SHIPPED)
     parser.add_argument("weights", type=Path, nargs="?")
     parser.add_argument("--version", help="of the weights")
     parser.add_argument("--data", type=Path, required=True)
@@ -36,20 +40,26 @@ def main() -> None:
     parser.add_argument("--certified", type=Path, action="append", default=[])
     parser.add_argument("--command", action="append", default=[], help="of each stage, in order")
     parser.add_argument("--stage", action="append", default=[], type=Path, help="its weights")
+    parser.add_argument("--surrogate", action="append", default=[], help="by name, if not told")
+    parser.add_argument("--photos", default=PHOTOS, help="what it was trained on")
+    parser.add_argument("--limit", action="append", default=[], help="of these weights; repeatable")
     parser.add_argument("--note", default="", help="what the commands do not tell")
     args = parser.parse_args()
-    card = new_card(args) if args.weights else json.loads((FOLDER / "model_card.json").read_text())
+    path = FOLDER / f"{args.which}.json"
+    card = new_card(args) if args.weights else json.loads(path.read_text())
+    if args.limit:
+        card["limits"] = args.limit
     for name in ("labels", "speed"):
-        if path := getattr(args, name):
-            card[name] = json.loads(path.read_text())
+        if given := getattr(args, name):
+            card[name] = json.loads(given.read_text())
     if args.certified:
         reports = [json.loads(path.read_text()) for path in args.certified]
         card["certified"] = {
             "rows": [row for report in reports for row in report["rows"]],
             **{k: reports[0]["arguments"][k] for k in ("radius", "alpha", "votes", "precision")},
         }
-    (FOLDER / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (FOLDER / "MODEL_CARD.md").write_text(model_card(card), encoding="utf-8")
+    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (FOLDER / CARDS[args.which]).write_text(model_card(card), encoding="utf-8")
     (FOLDER / "CREDITS.md").write_text(credit(args.data, set(card["held_out"])), encoding="utf-8")
     shipped = FOLDER / card["file"]
     print(f"{shipped} {shipped.stat().st_size} bytes {card['sha256']}")
@@ -59,20 +69,22 @@ def new_card(args: argparse.Namespace) -> dict:
     """Copy the weights to where they ship from, and describe them; figures come later."""
     header = read_header(args.weights)
     network = load_network(header)
-    shipped = FOLDER / "unet.safetensors"
-    write_weights(
-        shipped,
-        network.state_dict(),
-        architecture=header.architecture,
-        config=header.config,
-        about={"version": args.version},
-        half=True,
-    )
+    name = "smoothapi-unet" + ("" if args.which == "default" else f"-{args.which}")
+    shipped = FOLDER / f"{name.removeprefix('smoothapi-')}-{args.version}.safetensors"
+    if args.weights.resolve() != shipped:
+        write_weights(
+            shipped,
+            network.state_dict(),
+            architecture=header.architecture,
+            config=header.config,
+            about=header.about | {"version": args.version},
+            half=True,
+        )
     labelled = args.data / "labelled_photos"
     kept = sorted(held_out([p.name for p in files(labelled)], HELD_OUT))
-    stages = [read_header(path).about for path in args.stage]
+    stages = [read_header(path).about for path in args.stage or [args.weights]]
     return {
-        "name": f"smoothapi-unet-{args.version}",
+        "name": f"{name}-{args.version}",
         "file": shipped.name,
         "sha256": read_header(shipped).sha256,
         "licence": "Apache-2.0",
@@ -86,12 +98,16 @@ def new_card(args: argparse.Namespace) -> dict:
             for command, about in zip(args.command, stages, strict=True)
         ],
         "note": args.note,
+        "photos": args.photos,
         "surrogates": sorted(
             {
-                word.rpartition(":")[2].rpartition("/")[2].removesuffix(".onnx")
-                for command in args.command
-                for flag, word in zip(command.split(), command.split()[1:], strict=False)
-                if flag == "--surrogate"
+                *args.surrogate,
+                *(
+                    word.rpartition(":")[2].rpartition("/")[2].removesuffix(".onnx")
+                    for command in args.command
+                    for flag, word in zip(command.split(), command.split()[1:], strict=False)
+                    if flag == "--surrogate"
+                ),
             }
         ),
         "labels": None,
@@ -106,6 +122,7 @@ def model_card(card: dict) -> str:
         f"{i}. {stage['steps']} steps:\n\n   ```\n   {stage['command']}\n   ```\n"
         for i, stage in enumerate(card["stages"], start=1)
     )
+    limits = "".join(f"- {text}\n" for text in card["limits"])
     return f"""# Model card: {card["name"]}
 
 A denoiser for Gaussian noise on photos, standard deviation 0.05 to 1.0 on the scale where black
@@ -120,18 +137,18 @@ meant to make photos look good, and must not be used to judge what a photo shows
 
 ## Training
 
-The repository's own command, on `photos/` and `labelled_photos/` of the project's data, less
+The repository's own command, on {card["photos"]}, less
 {len(card["held_out"])} labelled photos that no training saw: those whose file names have the
-smallest SHA-256, listed in model_card.json. Kodak24, CIFAR-10 and other people's denoisers were
+smallest SHA-256, listed in the card's JSON file. Kodak24, CIFAR-10 and other people's denoisers were
 not used. DATA stands for the data folder; the weights are the moving average.
 
 {stages}
 {card["note"]}
 
-Surrogates of the stability objective: {", ".join(card["surrogates"]) or "none"}
-(EfficientNet-Lite, see benchmarks/denoiser_surrogates.py).
-tiny_darknet was kept as the classifier that is never a surrogate. The full recipes are in
-model_card.json.
+Surrogates: {", ".join(card["surrogates"]) or "none"}
+(see benchmarks/denoiser_surrogates.py).
+tiny_darknet was kept as the classifier that is never a surrogate. The full recipes are in the
+JSON file.
 
 ## Measured
 
@@ -139,13 +156,7 @@ model_card.json.
 {certified_table(card.get("certified"))}{speed_table(card["speed"])}
 ## Limits
 
-- Trained on CPUs for about an hour and a half: more training would make it better.
-- Its PSNR is below that of FFDNet and BF-CNN. Of that, 0.4 dB at sigma 0.25 was given up by the
-  second stage (26.83 dB after the first) for labels.
-- The gain in labels is largest for classifiers related to the surrogates.
-- What is certified with the right label differs from BF-CNN and FFDNet by less than the intervals
-  say: on 60 photos no advantage over them is shown, only over no denoiser.
-- Pictures near a 224-pixel working size, of the kinds of things people photograph. Drawings,
+{limits}- Pictures near a 224-pixel working size, of the kinds of things people photograph. Drawings,
   screens, scans, medical, satellite and infrared pictures were not trained on.
 - Noise that is not Gaussian, independent by pixel and of the level that is told to it.
 - At sigma 0.5 and above fine detail is gone and may be replaced by likely texture.
@@ -234,8 +245,11 @@ def credit(data: Path, kept: set[str]) -> str:
     )
     with (data / "labelled_photos" / "labels.csv").open(encoding="utf-8") as stream:
         photos = [row for row in csv.DictReader(stream) if row["file"] not in kept]
+    with (data / "more_photos.csv").open(encoding="utf-8") as stream:
+        more = list(csv.DictReader(stream))
+    collections = Counter((row["source"], row["licence"]) for row in more)
     lines = [
-        "# Credits: the photos that the shipped denoiser was trained on",
+        "# Credits: the photos that the shipped denoisers were trained on",
         "",
         "The weights contain none of them. With thanks to everybody who shares photos freely.",
         "",
@@ -244,6 +258,10 @@ def credit(data: Path, kept: set[str]) -> str:
         "| collection | pictures | licence |",
         "|---|---|---|",
         *(f"| {g} | {n} | {licence} |" for (g, licence), n in groups.items()),
+        *(f"| {g} | {n} | {licence} |" for (g, licence), n in collections.items()),
+        "",
+        "The last seven are in the default denoiser alone; Open Images and COCO are by people on",
+        "Flickr, and those of COCO are listed below.",
         "",
         "## Works in them",
         "",
@@ -257,6 +275,12 @@ def credit(data: Path, kept: set[str]) -> str:
         "(https://creativecommons.org/licenses/by/2.0/), cropped and scaled.",
         "",
         *(f"- {clean(p['author'])}, {p['author_url']}: {p['landing_url']}" for p in photos),
+        "",
+        "## Photos of COCO",
+        "",
+        "Each under CC BY 2.0 or CC BY-SA 2.0, as COCO says; cropped and scaled.",
+        "",
+        *(f"- {row['credit']} ({row['licence'].split(' (')[0]})" for row in more if row["credit"]),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
 """Milliseconds and memory of the shipped denoiser beside the paper's DnCNN and FFDNet.
 
-    python benchmarks/denoiser_speed.py [--size 224] [--batch 8] [--rounds 5] [--json]
+    python benchmarks/denoiser_speed.py [--size 224] [--batch 8] [--rounds 5] [--json FILE]
+    python benchmarks/denoiser_speed.py --device cuda [--weights default small] [--json FILE]
 
 All networks take turns in one process, so that a busy machine is busy for each of them; the least
 disturbed round of each counts. DnCNN runs as the paper's code does: float32, NCHW, batch norm in
@@ -9,6 +10,8 @@ random weights, which take the same time, and runs in the precisions that ours r
 timed through the runtime: from the noisy array to 8-bit pictures.
 
 Bars: at most 1/8 of DnCNN; at most 1/2 of FFDNet in the same precision; below 1.5 GB.
+
+On a CUDA device the bars are those of `denoiser_speed_cuda.py`, which does the work.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,10 +64,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--weights", default="default")
+    parser.add_argument("--weights", nargs="+", default=["default"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    if args.device == "cuda":
+        import denoiser_speed_cuda
+
+        denoiser_speed_cuda.main(args.weights, args.size, args.rounds, args.json)
+        return
+    args.weights = args.weights[0]
     if args.memory_of:
         print(peak_memory(args.weights, args.size, args.memory_of))
         return
@@ -79,10 +90,9 @@ def main() -> None:
         )
         for count in (8, 256)
     }  # fmt: skip
+    show(figures)
     if args.json:
-        print(json.dumps(figures, indent=2))
-    else:
-        show(figures)
+        Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def times(args: argparse.Namespace) -> dict[str, float]:

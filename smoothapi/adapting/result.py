@@ -12,7 +12,7 @@ from scipy.special import betaincinv
 
 from smoothapi._version import __version__
 from smoothapi.answer import printable
-from smoothapi.denoise.adaptation import DEFAULT
+from smoothapi.denoise.storage import SHIPPED
 
 if TYPE_CHECKING:
     from smoothapi.adapting.race import Standing
@@ -189,7 +189,7 @@ class Adapted:
         """
         path = Path(path)
         weights = self.adaptation.weights
-        if weights != DEFAULT:
+        if weights not in SHIPPED:
             # So that both may be moved together.
             weights = os.path.relpath(Path(weights).resolve(), path.resolve().parent)
         replace(self.adaptation, weights=weights, about=self.to_dict()).write(path)

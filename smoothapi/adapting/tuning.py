@@ -27,11 +27,11 @@ from smoothapi.adapting.race import Race
 from smoothapi.adapting.result import Adapted, AdaptPlan, AdaptProgress, BeforeAfter, Tried
 from smoothapi.adapting.schedule import Schedule, spread
 from smoothapi.certify import LabelSpace
-from smoothapi.denoise.adaptation import DEFAULT, Adaptation, Shared, Tuned
+from smoothapi.denoise.adaptation import Adaptation, Shared, Tuned
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import DenoiserRuntime
 from smoothapi.denoise.sources import File
-from smoothapi.denoise.storage import read_header
+from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
@@ -66,7 +66,7 @@ class KnobTuning:
             denoiser is meant for.
         provider: who is asked: a registered name, or an adapter.
         sigma: the noise level that the denoiser is to be used at.
-        weights: "default", or a .safetensors file.
+        weights: "default", "small", or a .safetensors file.
         settings: the knobs that are tried.
         chance: that any setting is taken that is no better than the neutral one, in (0, 1).
         labels: what the photos show: {photo: label}, or a CSV file with the columns file and label.
@@ -93,7 +93,7 @@ class KnobTuning:
         *,
         provider: str | Adapter | None = None,
         sigma: float | None = None,
-        weights: str | Path = DEFAULT,
+        weights: str | Path = "default",
         settings: Sequence[Knobs] = GRID,
         chance: float = CHANCE,
         labels: str | Path | Mapping[str, str] | None = None,
@@ -389,12 +389,12 @@ def _compare(
 
 
 def _weights_of(weights: str | Path) -> File:
-    if weights == DEFAULT:
-        return File.shipped(None)
+    if weights in SHIPPED:
+        return File.shipped(str(weights), None)
     if str(weights) in ("none", "") or Path(weights).suffix.lower() == ".json":
         raise UsageError(
-            f"weights={str(weights)!r}: what is adapted is 'default' or a .safetensors file. An "
-            "adapted denoiser is not adapted again; adapt the weights that it was made of."
+            f"weights={str(weights)!r}: what is adapted is 'default', 'small' or a .safetensors "
+            "file. An adapted denoiser is not adapted again; adapt the weights that it was made of."
         )
     return File(read_header(Path(weights)), None)
 

@@ -55,7 +55,9 @@ def _settings(
 )
 @click.option("--budget", help="Hard limit, restarts included: 1000, $2 or '1000,$2'.")
 @click.option("--sigma", type=float, help="Noise level that it is to be used at.")
-@click.option("--denoiser", "weights", default="default", help="default, or a .safetensors file.")
+@click.option(
+    "--denoiser", "weights", default="default", help="default, small, or a .safetensors file."
+)
 @click.option(
     "--setting",
     "settings",

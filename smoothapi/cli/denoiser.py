@@ -1,4 +1,4 @@
-"""`smoothapi denoiser`: train, measure, convert and adapt denoisers."""
+"""`smoothapi denoiser`: train, measure, convert and adapt denoisers, and pack photos."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from smoothapi.errors import SmoothAPIError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.progress import TaskID
+
     from smoothapi.denoise.evaluate import Report
     from smoothapi.denoise.train import StepReport
+    from smoothapi.study.certified import Certified
+    from smoothapi.study.figures import Band
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -46,17 +50,44 @@ def denoiser() -> None:
 @denoiser.command(short_help="Train a denoiser, or resume after a kill.")
 @click.option(
     "--data",
-    "folders",
-    type=_FOLDER,
+    "places",
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
     required=True,
-    help="Folder of photos; repeatable. Named twice, it counts twice.",
+    help="Folder of photos, or FILE.bin of `denoiser pack`; repeatable. Named twice, it counts "
+    "twice.",
 )
-@click.option("--hold-out", type=_FOLDER, help="Folder of which some photos are never trained on.")
+@click.option(
+    "--source-weight",
+    "weights",
+    multiple=True,
+    metavar="NAME=WEIGHT",
+    help="How often photos of a source (a folder's name, or what a pack says) are drawn, where "
+    "others have 1; repeatable.",
+)
+@click.option(
+    "--photos-on",
+    type=click.Choice(["auto", "device", "ram"]),
+    default="auto",
+    show_default=True,
+    help="Where crops are cut: in RAM, after shrinking by a factor from --scale-low; or on the "
+    "device, out of photos with short sides of 1 and 8/7 crops. auto: on CUDA devices.",
+)
+@click.option(
+    "--hold-out",
+    type=_FOLDER,
+    help="Folder of which some photos are never trained on. Packs keep no names: hold out of them "
+    "when they are written.",
+)
 @click.option("--hold-out-count", default=200, show_default=True, help="How many of them.")
 @click.option("--out", type=_OUT, required=True, help="Folder of checkpoint, weights and log.")
 @click.option("--start", type=_FILE, help="Weights to begin from (safetensors).")
-@click.option("--surrogate", "surrogates", multiple=True, help="ONNX file or module:function.")
+@click.option(
+    "--surrogate",
+    "surrogates",
+    multiple=True,
+    help="ONNX file, module:function or FILE.py:function; repeatable.",
+)
 @click.option("--surrogates-per-step", default=1, show_default=True)
 @click.option(
     "--objective",
@@ -69,6 +100,18 @@ def denoiser() -> None:
     "--feature-weight", default=0.0, show_default=True, help="Of what surrogates see on the way."
 )
 @click.option(
+    "--labels-from",
+    default=0.0,
+    show_default=True,
+    help="Share of the run that looks at pixels alone, before stability and features come in.",
+)
+@click.option(
+    "--labels-sigma",
+    default=0.0,
+    show_default=True,
+    help="Noise level at which stability and features count half; 0: the same at each.",
+)
+@click.option(
     "--view", default=0, help="Side of what surrogates of any size see; 0 is the whole crop."
 )
 @click.option("--architecture", type=click.Choice(["unet", "dncnn"]), default="unet")
@@ -76,7 +119,7 @@ def denoiser() -> None:
 @click.option("--encoder-blocks", default="1,1,2,2", show_default=True)
 @click.option("--decoder-blocks", default="1,1,1", show_default=True)
 @click.option("--steps", default=0, help="End after so many steps (reproducible).")
-@click.option("--minutes", default=0.0, help="End after so many minutes.")
+@click.option("--minutes", default=0.0, help="End after so many minutes, compiling not counted.")
 @click.option("--crop", default=96, show_default=True, help="Side of a crop in pixels.")
 @click.option("--batch", default=16, show_default=True)
 @click.option("--scale-low", default=0.4, show_default=True, help="Smallest shrinking factor.")
@@ -88,10 +131,22 @@ def denoiser() -> None:
     "--optimizer", type=click.Choice(["muon", "adamw"]), default="muon", show_default=True
 )
 @click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option(
+    "--hold",
+    default=0.0,
+    show_default=True,
+    help="Share of the run before the rate begins to fall.",
+)
 @click.option("--final-rate", default=0.01, show_default=True, help="Fraction left at the end.")
 @click.option("--warmup", default=200, show_default=True)
 @click.option("--weight-decay", default=0.01, show_default=True)
 @click.option("--clip", default=1.0, show_default=True, help="Largest norm of the gradient.")
+@click.option(
+    "--burst",
+    default=20.0,
+    show_default=True,
+    help="Skip a step whose gradient is so many times the running norm.",
+)
 @click.option("--ema", default=0.999, show_default=True)
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16")
 @click.option("--seed", default=0, show_default=True)
@@ -100,11 +155,18 @@ def denoiser() -> None:
 @click.option(
     "--shards", default=1, show_default=True, help="Parts of a batch, a thread each (busy CPUs)."
 )
-@click.option("--compile", "compile_network", is_flag=True, help="torch.compile (CUDA).")
+@click.option(
+    "--compile/--no-compile",
+    "compile_network",
+    default=None,
+    help="torch.compile the network; by default on CUDA devices.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Reports as JSON lines on stdout.")
 def train(
     *,
-    folders: tuple[Path, ...],
+    places: tuple[Path, ...],
+    weights: tuple[str, ...],
+    photos_on: str,
     hold_out: Path | None,
     hold_out_count: int,
     out: Path,
@@ -121,21 +183,26 @@ def train(
     device: str,
     threads: int,
     shards: int,
-    compile_network: bool,
+    compile_network: bool | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Train a denoiser; run the same command again to resume after a kill."""
     import torch  # noqa: PLC0415 - help and usage errors must not wait for torch
 
-    from smoothapi.denoise import data, networks, storage  # noqa: PLC0415
+    from smoothapi.denoise import card, data, networks, storage  # noqa: PLC0415
     from smoothapi.denoise.device import choose_device  # noqa: PLC0415
     from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
     from smoothapi.denoise.train import Recipe, Trainer  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
-    recipe = Recipe(crops=data.Crops(crop, batch, scale_low, turned=not upright), **options)
+    crops = data.Crops(
+        crop, batch, scale_low, turned=not upright, weights=tuple(map(_weight, weights))
+    )
+    recipe = Recipe(crops=crops, **options)
+    chosen = torch.device(choose_device(device))
+    on_card = chosen.type == "cuda"
     torch.manual_seed(recipe.seed)
     if start is not None:
         network = storage.load_network(storage.read_header(start))
@@ -150,15 +217,19 @@ def train(
     kept = frozenset[str]()
     if hold_out is not None:
         kept = data.held_out((p.name for p in data.files(hold_out)), hold_out_count)
-    photos = data.Photos.load(folders, leave_out=kept)
+    photos: data.Batches
+    if photos_on == "device" or (photos_on == "auto" and on_card):
+        photos = card.PhotosOnDevice.load(places, size=crop, device=chosen, leave_out=kept)
+    else:
+        photos = data.Photos.load(places, leave_out=kept)
     trainer = Trainer(
         network,
         photos,
         recipe,
         out=out,
         surrogates=[load_classifier(path) for path in surrogates],
-        device=torch.device(choose_device(device)),
-        compile_network=compile_network,
+        device=chosen,
+        compile_network=on_card if compile_network is None else compile_network,
         shards=shards,
     )
     err = Console(stderr=True)
@@ -180,7 +251,10 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
     task = bar.add_task("training", total=1.0)
 
     def report(step: StepReport) -> None:
-        text = f"step {step.step}  loss {step.loss:.4f}  PSNR {step.psnr:.2f} dB"
+        text = (
+            f"step {step.step}  loss {step.loss:.4f}  PSNR {step.psnr:.2f} dB  "
+            f"{step.speed:.0f} pictures/s"
+        )
         bar.update(task, completed=step.progress, description=text)
         if as_json:
             line = {f.name: getattr(step, f.name) for f in fields(step)}
@@ -192,15 +266,60 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
     return report
 
 
-@denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, speed.")
+@denoiser.command(short_help="Write photos into one file, for a machine with a GPU.")
+@click.argument(
+    "places",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FOLDER...",
+)
+@click.argument("output", type=_OUT, metavar="FILE.bin")
+@click.option("--short-side", default=256, show_default=True, help="Pixels; none is enlarged.")
+@click.option("--quality", default=90, show_default=True, help="Of the JPEGs.")
+@click.option("--hold-out", type=_FOLDER, help="Folder of which some photos are not written.")
+@click.option("--hold-out-count", default=200, show_default=True, help="How many of them.")
+def pack(
+    places: tuple[Path, ...],
+    output: Path,
+    *,
+    hold_out: Path | None,
+    hold_out_count: int,
+    **options: Any,
+) -> None:
+    """Shrink the photos of each FOLDER and write them to FILE.bin, for `train --data FILE.bin`.
+
+    A list of offset, length and source (the folder's name) of each photo goes to FILE.json.
+    """
+    from smoothapi.denoise.data import files, held_out  # noqa: PLC0415
+    from smoothapi.denoise.packs import write_pack  # noqa: PLC0415
+
+    kept = frozenset[str]()
+    if hold_out is not None:
+        kept = held_out((p.name for p in files(hold_out)), hold_out_count)
+    count = write_pack(places, output, leave_out=kept, **options)
+    Console(stderr=True).print(
+        f"{_plain(str(output))}: {count} photos, {output.stat().st_size / 2**20:.1f} MiB",
+        soft_wrap=True,
+    )
+
+
+@denoiser.command("eval", short_help="Measure PSNR, SSIM, labels kept, certified shares, speed.")
 @click.argument("folder", type=_FOLDER)
-@click.option("--weights", default="default", show_default=True, help="default, none or a file.")
+@click.option(
+    "--weights", default="default", show_default=True, help="default, small, none or a file."
+)
 @click.option("--sigma", "sigmas", type=float, multiple=True, default=(0.12, 0.25, 0.5, 1.0))
 @click.option("--classifier", "classifiers", multiple=True, help="ONNX file or module:function.")
+@click.option("--truth", type=_FILE, help="CSV with columns file and label, a class number.")
 @click.option("--size", default=224, show_default=True, help="Side of the centre crop.")
 @click.option("--resize", is_flag=True, help="Shrink the whole photo to the size instead.")
 @click.option("--limit", default=0, help="Only the first so many photos.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--certify", is_flag=True, help="Certify each photo, before each classifier, too.")
+@click.option("--radius", default=0.25, show_default=True, help="With --certify: L2 radius wanted.")
+@click.option("--alpha", default=0.001, show_default=True, help="Chance of a wrong certificate.")
+@click.option("--votes", default=200, show_default=True, help="Most votes a photo.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
@@ -209,29 +328,118 @@ def evaluate(
     weights: str,
     classifiers: tuple[str, ...],
     *,
+    truth: Path | None,
+    certify: bool,
+    radius: float,
+    alpha: float,
+    votes: int,
+    device: str,
+    precision: str,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure a denoiser on a FOLDER of photos: PSNR, SSIM, labels kept, milliseconds."""
+    """Measure a denoiser on a FOLDER of photos: PSNR, SSIM, labels kept, milliseconds.
+
+    With --certify also how many photos are certified before each --classifier, and with --truth
+    how many of them with their right label: what counts in the end.
+    """
+    _check_certify(certify=certify, classifiers=classifiers, truth=truth)
     from smoothapi.denoise.evaluate import evaluate as measure  # noqa: PLC0415
+    from smoothapi.denoise.evaluate import pictures  # noqa: PLC0415
     from smoothapi.denoise.runtime import load  # noqa: PLC0415
     from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
+    from smoothapi.image import load_image  # noqa: PLC0415
+    from smoothapi.study.certified import Terms, certified, out_of_reach, read_truth  # noqa: PLC0415
 
-    runtime = load(weights, device=options.pop("device"), precision=options.pop("precision"))
+    labels = None if truth is None else read_truth(truth)
+    terms = Terms(radius, alpha, votes)
+    if certify:
+        # What cannot work is said before minutes are spent on the rest.
+        out_of_reach(terms, options["sigmas"], 3 * options["size"] ** 2)
+    runtime = load(weights, device=device, precision=precision)
     err = Console(stderr=True)
     with err.status("measuring"):
-        report = measure(runtime, folder, [load_classifier(c) for c in classifiers], **options)
+        judges = [load_classifier(spec) for spec in classifiers]
+        report = measure(runtime, folder, judges, labels=labels, **options)
+    found = None
+    if certify:
+        chosen = {key: options[key] for key in ("size", "resize", "limit")}
+        photos = {
+            name: load_image(picture, size=options["size"])
+            for name, picture in pictures(folder, **chosen).items()
+        }
+        with _bar(err) as bar:
+            found = certified(
+                runtime,
+                photos,
+                judges,
+                terms,
+                sigmas=options["sigmas"],
+                truth=labels,
+                seed=options["seed"],
+                progress=_photos_done(bar, len(photos)),
+            )
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
-    else:
-        Console().print(_table(report))
+        whole = report.to_dict() | ({} if found is None else {"certified": found.to_dict()})
+        click.echo(json.dumps(whole, indent=2))
+        return
+    Console().print(_table(report))
+    if found is not None:
+        Console().print(_certified_table(found))
+        for sigma, reason in found.unreachable.items():
+            err.print(
+                f"No row for sigma {sigma:g}: {_plain(reason)} (--votes, --radius, --alpha)",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _check_certify(*, certify: bool, classifiers: tuple[str, ...], truth: Path | None) -> None:
+    if certify and not classifiers:
+        raise click.UsageError(
+            "--certify needs votes, and classifiers give them: name one or more with --classifier."
+        )
+    if truth is not None and not classifiers:
+        raise click.UsageError("--truth is about a classifier's labels: name one by --classifier.")
+    context = click.get_current_context()
+    for name in ("radius", "alpha", "votes"):
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and not certify:
+            raise click.UsageError(f"--{name} is for --certify, which is not there: add it.")
+
+
+def _bar(err: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+def _photos_done(bar: Progress, photos: int) -> Callable[[float, int], None]:
+    tasks: dict[float, TaskID] = {}
+
+    def progress(sigma: float, done: int) -> None:
+        if sigma not in tasks:
+            tasks[sigma] = bar.add_task(f"certifying, sigma {sigma:g}", total=photos)
+        bar.update(tasks[sigma], completed=done)
+
+    return progress
 
 
 def _table(report: Report) -> Table:
     table = Table(title=f"{_plain(report.denoiser)} on {report.photos} photos")
     names = ("sigma", "noisy dB", "PSNR dB", "SSIM", "ms/variant")
-    for name in (*names, *(f"kept by {_plain(c)}" for c in report.classifiers)):
-        table.add_column(name, justify="right")
+    right = report.rows[0].accuracy
+    for name in (
+        *names,
+        *(f"kept by {_plain(c)}" for c in report.classifiers),
+        *(f"right by {_plain(c)}" for c in right),
+    ):
+        table.add_column(name, justify="right", overflow="fold")
     for row in report.rows:
         table.add_row(
             f"{row.sigma:g}",
@@ -239,19 +447,54 @@ def _table(report: Report) -> Table:
             f"{row.psnr:.2f}",
             f"{row.ssim:.4f}",
             f"{row.milliseconds:.1f}",
-            *(f"{share:.1%}" for share in row.agreement.values()),
+            *(f"{share:.1%}" for share in (*row.agreement.values(), *row.accuracy.values())),
         )
     return table
+
+
+def _certified_table(found: Certified) -> Table:
+    terms, first = found.terms, found.rows[0]
+    known = "" if first.known in (0, first.photos) else f" ({first.known} with a known label)"
+    table = Table(
+        title=f"Certified at radius {terms.radius:g} with at most {terms.votes} votes, alpha "
+        f"{terms.alpha:g}, of {first.photos} photos{known}; 95% intervals"
+    )
+    table.add_column("sigma", justify="right")
+    table.add_column("classifier", overflow="fold")
+    names = ("clean\nright", "certified\nright", "certified\nas clean", "certified\nwrong")
+    for name in (*(names if first.known else names[2:3]), "votes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.rows:
+        shares = (row.clean_right, row.right, row.as_clean, row.wrong)
+        table.add_row(
+            f"{row.sigma:g}",
+            _plain(row.classifier),
+            *(_share(share) for share in shares if share is not None),
+            f"{row.mean_votes:.0f}",
+        )
+    return table
+
+
+def _share(band: Band) -> str:
+    return f"{band.share:.1%}\n({100 * (band.low or 0):.0f}-{100 * (band.high or 0):.0f}%)"
 
 
 @denoiser.command(short_help="Convert a checkpoint of the paper's DnCNN.")
 @click.argument("checkpoint", type=_FILE)
 @click.argument("output", type=_OUT)
-def convert(checkpoint: Path, output: Path) -> None:
-    """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors)."""
+@click.option(
+    "--eps",
+    type=float,
+    help="Of batch normalisation, where the checkpoint's code has another than the paper's 1e-4.",
+)
+def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
+    """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors).
+
+    No code that it may carry is run.
+    """
     from smoothapi.denoise.convert import convert_dncnn  # noqa: PLC0415
 
-    header = convert_dncnn(checkpoint, output)
+    header = convert_dncnn(checkpoint, output, eps=eps)
     Console(stderr=True).print(
         f"{_plain(str(output))}: {header.architecture}, "
         f"{header.config['layers']} layers of {header.config['channels']} channels",
@@ -267,6 +510,17 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 48,96") from None
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, weight = text.rpartition("=")
+    try:
+        number = float(weight)
+    except ValueError:
+        name = ""
+    if not name:
+        raise click.BadParameter(f"{text!r} is not NAME=WEIGHT, such as pets=0.8")
+    return name, number
 
 
 def _plain(text: str) -> str:

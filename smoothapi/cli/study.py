@@ -109,7 +109,9 @@ def study() -> None:
     metavar="TARGET",
     help="top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or most-specific:SCORE.",
 )
-@click.option("--denoiser", "denoisers", multiple=True, help="default, none, a file; repeatable.")
+@click.option(
+    "--denoiser", "denoisers", multiple=True, help="default, small, none, a file; repeatable."
+)
 @click.option("--alpha", type=float, help="Chance of a wrong certificate.")
 @click.option(
     "--budget", help="Hard limit of this study, restarts included: 5000, $20 or '5000,$20'."

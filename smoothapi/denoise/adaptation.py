@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.denoise.knobs import Knobs
 from smoothapi.denoise.sources import File
-from smoothapi.denoise.storage import read_header
+from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from smoothapi.denoise.sources import Source
 
 SCHEMA = "smoothapi.denoiser-adaptation/1"
-DEFAULT = "default"
 _LARGEST_FILE = 64 << 20
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -44,7 +43,8 @@ class Adaptation:
     """What makes an adapted denoiser of some weights.
 
     Attributes:
-        weights: "default", or the path of a .safetensors file; relative to the adaptation's file.
+        weights: "default", "small", or the path of a .safetensors file; relative to the
+            adaptation's file.
         sha256: of the weights file, in hexadecimal.
         knobs: the chosen setting.
         provider: whose answers chose it.
@@ -143,8 +143,7 @@ class Tuned:
         self._inner = inner
         self.knobs = knobs
         self.adaptation = adaptation
-        self.wants_half = inner.wants_half
-        self.reentrant = inner.reentrant
+        self.wants_half, self.reentrant, self.ours = inner.wants_half, inner.reentrant, inner.ours
         if adaptation is None:
             self.identity = f"{inner.identity}|knobs {knobs.blend!r} {knobs.sharpen!r}"
             self.name = name or inner.name
@@ -165,7 +164,7 @@ class Shared:
         self._inner = inner
         self._opened: Callable[[torch.Tensor, float], torch.Tensor] | None = None
         self.name, self.identity = inner.name, inner.identity
-        self.wants_half, self.reentrant = inner.wants_half, inner.reentrant
+        self.wants_half, self.reentrant, self.ours = inner.wants_half, inner.reentrant, inner.ours
         self.knobs, self.adaptation = inner.knobs, inner.adaptation
 
     def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
@@ -185,12 +184,14 @@ def adapted(path: Path, name: str | None = None) -> Source:
         DenoiserError: the file is damaged, or the weights are not those that it was made for.
     """
     adaptation = Adaptation.read(path)
-    shipped = adaptation.weights == DEFAULT
+    shipped = adaptation.weights in SHIPPED
     inner = (
-        File.shipped(None) if shipped else File(read_header(path.parent / adaptation.weights), None)
+        File.shipped(adaptation.weights, None)
+        if shipped
+        else File(read_header(path.parent / adaptation.weights), None)
     )
     if inner.sha256 != adaptation.sha256:
-        which = "the weights that ship" if shipped else adaptation.weights
+        which = f"the weights {adaptation.weights!r}"
         raise DenoiserError(
             f"{path.name} was adapted for weights with the SHA-256 {adaptation.sha256[:16]}..., "
             f"but {which} have {inner.sha256[:16]}... now. What suits one network need not suit "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,9 +15,10 @@ from PIL import Image
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -32,12 +34,15 @@ class Crops:
             crops have the statistics of photos at a small working size.
         turned: whether crops are turned by quarters as well as mirrored; classifiers expect
             photos upright.
+        weights: how often a photo of a source is drawn, by the source's name (`Encoded.source`),
+            relative to 1 for the photos of sources that are not named; at least 0.
     """
 
     size: int = 96
     batch: int = 16
     scale_low: float = 0.4
     turned: bool = True
+    weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.batch < 1 or not 0 < self.scale_low <= 1:
@@ -45,6 +50,71 @@ class Crops:
                 f"Crops of {self.size} pixels, {self.batch} a batch, shrunk by down to "
                 f"{self.scale_low}: sizes start at 8, batches at 1, factors are in (0, 1]."
             )
+        for name, weight in self.weights:
+            if not 0 <= weight < float("inf"):
+                raise UsageError(f"The weight of the source {name!r} is {weight}; 0 is the least.")
+
+    def shares(self, sources: Sequence[str]) -> NDArray[np.float64]:
+        """The running sum of how often photos are drawn, by their sources; it ends at 1.
+
+        Raises:
+            UsageError: a source that has a weight has no photo, or all weights are 0.
+        """
+        weights = dict(self.weights)
+        if unknown := weights.keys() - set(sources):
+            raise UsageError(
+                f"No photo comes from {', '.join(map(repr, sorted(unknown)))}. The sources are "
+                f"{', '.join(sorted(set(sources)))}; a folder's photos come from its name."
+            )
+        total = np.cumsum([weights.get(source, 1.0) for source in sources])
+        if total[-1] <= 0:
+            raise UsageError("The weights of all sources are 0: no photo would ever be drawn.")
+        running: NDArray[np.float64] = total / total[-1]
+        return running
+
+
+class Batches(Protocol):
+    """Photos that can be trained on, wherever they are held."""
+
+    def __len__(self) -> int:
+        """How many photos there are."""
+        ...
+
+    def batches(
+        self, crops: Crops, seed: int, start: int
+    ) -> Generator[NDArray[np.uint8] | Tensor, None, None]:
+        """Crops of the steps start, start + 1, ..., each uint8 (batch, size, size, 3).
+
+        What a step's crops are is a function of the crops, the seed and the step alone.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One photo as it is stored.
+
+    Attributes:
+        source: where it is from: the name of its folder, or what a pack says.
+        content: the file, or its bytes.
+    """
+
+    source: str
+    content: Path | bytes
+
+    def decode(self) -> NDArray[np.uint8]:
+        """The photo as uint8 (H, W, 3).
+
+        Raises:
+            UsageError: it is no photo.
+        """
+        if isinstance(self.content, Path):
+            return read(self.content)
+        try:
+            with Image.open(io.BytesIO(self.content)) as photo:
+                return np.asarray(photo.convert("RGB"))
+        except OSError as error:
+            raise UsageError(f"A photo of {self.source} cannot be decoded: {error}") from error
 
 
 class Photos:
@@ -52,34 +122,33 @@ class Photos:
 
     Args:
         pictures: the decoded photos.
+        sources: where each is from, for `Crops.weights`; needed only with those.
     """
 
-    def __init__(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(
+        self, pictures: Sequence[NDArray[np.uint8]], sources: Sequence[str] | None = None
+    ) -> None:
         if not pictures:
             raise UsageError("There is no photo to train on.")
         self.pictures = list(pictures)
+        self.sources = list(sources or [""] * len(self.pictures))
 
     @classmethod
-    def load(cls, folders: Iterable[Path], *, leave_out: frozenset[str] = frozenset()) -> Photos:
-        """Decode every photo below the folders. A folder that is named twice counts twice.
+    def load(cls, places: Iterable[Path], *, leave_out: frozenset[str] = frozenset()) -> Photos:
+        """Decode every photo of folders and packs. A place that is named twice counts twice.
 
         Args:
-            folders: searched recursively.
+            places: as `found` takes them.
             leave_out: file names that must not be used, for example `held_out`'s.
 
         Raises:
-            UsageError: a folder holds no photo.
+            UsageError: a place holds no photo.
         """
-        pictures: list[NDArray[np.uint8]] = []
-        decoded: dict[Path, NDArray[np.uint8]] = {}
-        for folder in folders:
-            for path in files(folder):
-                if path.name in leave_out:
-                    continue
-                if path not in decoded:
-                    decoded[path] = read(path)
-                pictures.append(decoded[path])
-        return cls(pictures)
+        photos = found(places, leave_out=leave_out)
+        once = {photo.content: photo for photo in photos}
+        with ThreadPoolExecutor() as pool:
+            decoded = dict(zip(once, pool.map(Encoded.decode, once.values()), strict=True))
+        return cls([decoded[p.content] for p in photos], [p.source for p in photos])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -87,11 +156,12 @@ class Photos:
     def batch(self, crops: Crops, seed: int, step: int) -> NDArray[np.uint8]:
         """The crops of one step, (batch, size, size, 3), a pure function of seed and step."""
         rng = np.random.default_rng((seed, step))
-        return np.stack([self._crop(crops, rng) for _ in range(crops.batch)])
+        shares = crops.shares(self.sources) if crops.weights else None
+        return np.stack([self._crop(crops, rng, shares) for _ in range(crops.batch)])
 
     def batches(
         self, crops: Crops, seed: int, start: int, *, ahead: int = 4, workers: int = 1
-    ) -> Iterator[NDArray[np.uint8]]:
+    ) -> Generator[NDArray[np.uint8], None, None]:
         """The batches of steps start, start + 1, ... without end, cut ahead in threads."""
         with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
             waiting = [pool.submit(self.batch, crops, seed, start + i) for i in range(ahead)]
@@ -102,8 +172,13 @@ class Photos:
                 step += 1
                 yield batch
 
-    def _crop(self, crops: Crops, rng: np.random.Generator) -> NDArray[np.uint8]:
-        picture = self.pictures[rng.integers(len(self.pictures))]
+    def _crop(
+        self, crops: Crops, rng: np.random.Generator, shares: NDArray[np.float64] | None
+    ) -> NDArray[np.uint8]:
+        if shares is None:
+            picture = self.pictures[rng.integers(len(self.pictures))]
+        else:
+            picture = self.pictures[np.searchsorted(shares, rng.random(), side="right")]
         height, width = picture.shape[:2]
         scale = max(rng.uniform(crops.scale_low, 1.0), crops.size / min(height, width))
         side = min(round(crops.size / scale), height, width)
@@ -115,6 +190,28 @@ class Photos:
             cut = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC))
         turned: NDArray[np.uint8] = np.rot90(cut, turns if crops.turned else 0)
         return turned[:, ::-1] if mirrored else turned
+
+
+def found(places: Iterable[Path], *, leave_out: frozenset[str] = frozenset()) -> list[Encoded]:
+    """The photos of folders, searched recursively, and of packs (`packs.read_pack`), undecoded.
+
+    Args:
+        places: folders, or files of packs.
+        leave_out: file names in folders that must not be used. Packs keep no names.
+
+    Raises:
+        UsageError: a place holds no photo, or is no pack.
+    """
+    from smoothapi.denoise.packs import read_pack  # noqa: PLC0415 - which imports this module
+
+    photos: list[Encoded] = []
+    for place in map(Path, places):
+        if place.is_file():
+            photos += read_pack(place)
+        else:
+            source = place.resolve().name
+            photos += [Encoded(source, p) for p in files(place) if p.name not in leave_out]
+    return photos
 
 
 def files(folder: Path) -> list[Path]:

@@ -88,6 +88,14 @@ def choose_precision(spec: str, device: str) -> str:
     return "bf16" if cpu_has_bf16() else "fp32"
 
 
+def describe_card(device: str) -> str:
+    """The model of a CUDA device and the version of cuDNN: with another, sums round otherwise."""
+    import torch  # noqa: PLC0415
+
+    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return f"{torch.cuda.get_device_name(device)}|cudnn {version}"
+
+
 def check_precision(spec: str) -> None:
     """Refuse a string that names no precision, before anything is loaded.
 

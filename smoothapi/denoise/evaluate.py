@@ -16,7 +16,7 @@ from smoothapi.denoise.data import files, read
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from smoothapi.denoise.surrogates import Classifier
 
 _BATCH = 8
+_BATCH_ON_A_CARD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Row:
         ssim: of the 8-bit variant.
         milliseconds: for one variant in a batch of 8, noise and decoding not counted.
         agreement: by classifier, the share of photos whose label is what the clean photo gets.
-        accuracy: by classifier, the share whose label is the photo's true one; empty if none are
-            known.
+        accuracy: by classifier, the share whose label is the photo's true one, of the photos of
+            which that is known; empty if there are none.
     """
 
     sigma: float
@@ -95,18 +96,18 @@ def evaluate(
         limit: only the first so many photos; 0 means all.
         seed: of the noise, which is a pure function of seed, sigma and the photo's place.
         names: only files of these names.
-        labels: true class by file name, for accuracy.
+        labels: true class by file name or path below the folder, for accuracy.
 
     Raises:
-        UsageError: there is no photo, or one is smaller than the crop.
+        UsageError: there is no photo, one is smaller than the crop, or two classifiers have one
+            name.
     """
-    paths = [p for p in files(folder) if names is None or p.name in set(names)]
-    paths = paths[:limit] if limit else paths
-    if not paths:
-        raise UsageError(f"None of the photos that were asked for is in {folder}.")
-    clean = np.stack([_picture(path, size, resize=resize) for path in paths])
-    truth = [None if labels is None else labels.get(path.name) for path in paths]
-    reference = {c.name: _labels(c, clean) for c in classifiers}
+    named = by_name(classifiers, runtime.device)
+    photos = pictures(folder, size=size, resize=resize, limit=limit, names=names)
+    clean = np.stack(list(photos.values()))
+    truth = [true_class(name, labels) for name in photos]
+    known = [place for place, label in enumerate(truth) if label is not None]
+    reference = {name: labels_of(c, clean) for name, c in named.items()}
     rows = []
     for sigma in sigmas:
         variants = np.empty_like(clean)
@@ -121,7 +122,7 @@ def evaluate(
             variants[part] = runtime.variants(noisy, sigma)
             seconds += time.perf_counter() - begun
             noisy_db += [psnr(c, n) for c, n in zip(clean[part], noisy, strict=True)]
-        given = {c.name: _labels(c, variants) for c in classifiers}
+        given = {name: labels_of(c, variants) for name, c in named.items()}
         pairs = list(zip(clean, variants, strict=True))
         rows.append(
             Row(
@@ -130,8 +131,8 @@ def evaluate(
                 psnr=float(np.mean([psnr(*pair) for pair in pairs])),
                 ssim=float(np.mean([ssim(*pair) for pair in pairs])),
                 milliseconds=1000 * seconds / len(clean),
-                agreement={k: _share(v, reference[k]) for k, v in given.items()},
-                accuracy={k: _share(v, truth) for k, v in given.items()} if labels else {},
+                agreement={k: _share(v, reference[k], range(len(v))) for k, v in given.items()},
+                accuracy={k: _share(v, truth, known) for k, v in given.items()} if known else {},
             )
         )
     return Report(
@@ -142,9 +143,79 @@ def evaluate(
         photos=len(clean),
         size=size,
         seed=seed,
-        classifiers=tuple(c.name for c in classifiers),
+        classifiers=tuple(named),
         rows=tuple(rows),
     )
+
+
+def pictures(
+    folder: Path,
+    *,
+    size: int = 224,
+    resize: bool = False,
+    limit: int = 0,
+    names: Sequence[str] | None = None,
+) -> dict[str, NDArray[np.uint8]]:
+    """The pictures that `evaluate` looks at, by path below the folder; see there.
+
+    Returns:
+        (size, size, 3) each.
+
+    Raises:
+        UsageError: there is no photo, or one is smaller than the crop.
+    """
+    paths = [p for p in files(folder) if names is None or p.name in set(names)]
+    paths = paths[:limit] if limit else paths
+    if not paths:
+        raise UsageError(f"None of the photos that were asked for is in {folder}.")
+    return {
+        path.relative_to(folder).as_posix(): _picture(path, size, resize=resize) for path in paths
+    }
+
+
+def true_class(name: str, labels: Mapping[str, int] | None) -> int | None:
+    """The class that labels give a photo by its path or else by its file name; None if none."""
+    if labels is None:
+        return None
+    return labels.get(name, labels.get(name.rpartition("/")[2]))
+
+
+def by_name(classifiers: Sequence[Classifier], device: str = "cpu") -> dict[str, Classifier]:
+    """Classifiers by name, on a device.
+
+    Raises:
+        UsageError: two have one name, so that their figures could not be told apart.
+    """
+    named: dict[str, Classifier] = {}
+    for classifier in classifiers:
+        if classifier.name in named:
+            raise UsageError(
+                f"Two classifiers are called {classifier.name!r}. Name each one once, and files "
+                "of one name in two folders differently."
+            )
+        named[classifier.name] = classifier.to(torch.device(device))
+    return named
+
+
+def labels_of(classifier: Classifier, pictures: NDArray[np.uint8]) -> list[int]:
+    """The class that a classifier puts first for each picture, where the classifier is.
+
+    Args:
+        classifier: on any device.
+        pictures: (N, H, W, 3), 8-bit RGB.
+
+    Returns:
+        N class numbers, counted from 0.
+    """
+    device = classifier.device
+    together = _BATCH if device.type == "cpu" else _BATCH_ON_A_CARD
+    labels: list[int] = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), together):
+            batch = torch.from_numpy(pictures[start : start + together]).to(device)
+            logits = classifier(batch.permute(0, 3, 1, 2).float() / 255)
+            labels += logits.argmax(dim=1).tolist()
+    return labels
 
 
 def psnr(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -212,15 +283,5 @@ def _noisy(clean: NDArray[np.uint8], sigma: float, seed: int, start: int) -> NDA
     return clean.astype(np.float32) / np.float32(255) + np.float32(sigma) * noise
 
 
-def _labels(classifier: Classifier, pictures: NDArray[np.uint8]) -> list[int]:
-    labels: list[int] = []
-    with torch.inference_mode():
-        for start in range(0, len(pictures), _BATCH):
-            batch = torch.from_numpy(pictures[start : start + _BATCH])
-            logits = classifier(batch.permute(0, 3, 1, 2).float() / 255)
-            labels += logits.argmax(dim=1).tolist()
-    return labels
-
-
-def _share(given: Sequence[int], wanted: Sequence[int | None]) -> float:
-    return float(np.mean([a == b for a, b in zip(given, wanted, strict=True)]))
+def _share(given: Sequence[int], wanted: Sequence[int | None], places: Iterable[int]) -> float:
+    return float(np.mean([given[place] == wanted[place] for place in places]))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
 _LEAST_SHARP, _MOST_SHARP = -1.0, 4.0
@@ -80,6 +82,14 @@ class Knobs:
         if self.blend:
             out = out + self.blend * (noisy.float() - denoised)
         return out
+
+    def after(
+        self, network: Callable[[torch.Tensor, float], torch.Tensor]
+    ) -> Callable[[torch.Tensor, float], torch.Tensor]:
+        """Return `network` followed by these knobs."""
+        if self.neutral:
+            return network
+        return lambda noisy, sigma: self.apply(noisy, network(noisy, sigma))
 
 
 NEUTRAL = Knobs()

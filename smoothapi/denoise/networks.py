@@ -148,28 +148,47 @@ class DnCNN(nn.Module):
     """The paper's denoiser: a chain of 3x3 convolutions that predicts the noise.
 
     Zhang, Zuo, Chen, Meng and Zhang, "Beyond a Gaussian Denoiser" (TIP 2017), as Salman et al.
-    (NeurIPS 2020) trained it: 17 layers of 64 channels, or 100 channels for the wide one. It is
+    (NeurIPS 2020) trained it: 17 layers of 64 channels, or 128 channels for the wide one. It is
     blind: sigma is accepted and not used, so a checkpoint fits the one level it was trained for.
 
     Args:
         layers: convolutions in all, at least 3.
         channels: features between them.
         in_channels: colours of the picture.
+        bias: whether the first convolution has a bias, as in the paper's code; no other has.
+        eps: what batch normalisation adds to variances, above 0; the paper's code has 1e-4.
+
+    Raises:
+        DenoiserError: there are too few layers or channels, or eps is not above 0.
     """
 
-    def __init__(self, layers: int = 17, channels: int = 64, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        layers: int = 17,
+        channels: int = 64,
+        in_channels: int = 3,
+        *,
+        bias: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         if layers < 3 or channels < 1:
             raise DenoiserError("A DnCNN needs at least 3 layers and 1 channel.")
+        if not 0 < eps < 1:
+            raise DenoiserError(
+                f"eps is {eps}, but it is a small number that keeps batch normalisation from "
+                "dividing by 0: it must be above 0 and below 1. The paper's code has 1e-4."
+            )
         self.layers, self.channels, self.in_channels = layers, channels, in_channels
+        self.bias, self.eps = bias, eps
         chain: list[nn.Module] = [
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=bias),
             nn.ReLU(inplace=True),
         ]
         for _ in range(layers - 2):
             chain += [
                 nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
+                nn.BatchNorm2d(channels, eps=eps),
                 nn.ReLU(inplace=True),
             ]
         chain.append(nn.Conv2d(channels, in_channels, 3, padding=1, bias=False))
@@ -219,7 +238,13 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
         return "unet", asdict(network.config)
     if isinstance(network, DnCNN):
         names = ("layers", "channels", "in_channels")
-        return "dncnn", {name: getattr(network, name) for name in names}
+        config = {name: getattr(network, name) for name in names}
+        # Said only where they differ: files of earlier versions keep their fingerprints.
+        if network.bias:
+            config["bias"] = True
+        if network.eps != 1e-5:
+            config["eps"] = network.eps
+        return "dncnn", config
     raise DenoiserError(f"A {type(network).__name__} cannot be written as smoothapi weights.")
 
 

@@ -8,7 +8,7 @@ import inspect
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
@@ -21,9 +21,11 @@ from smoothapi.denoise.device import (
     check_precision,
     choose_device,
     choose_precision,
+    describe_card,
 )
+from smoothapi.denoise.judge import Facts, judge
 from smoothapi.denoise.sources import File, Function, Module, Source
-from smoothapi.denoise.storage import read_header
+from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
@@ -32,13 +34,18 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from smoothapi.denoise.cuda import Engine
+
 _logger = logging.getLogger("smoothapi")
 
 _PIXELS_A_BATCH = {"cpu": 8 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
 """Bounds the memory of a batch; beyond these sizes nothing gets faster."""
 
-NOISE_GENERATOR = "torch-philox/1"
-"""Of `smoothapi.denoise.noise`, which imports torch: a change of any bit needs another name."""
+_GRAPH_PIXELS = 32 * 224 * 224
+"""Pixels of a batch of `smoothapi.denoise.cuda`: chosen by benchmarks/denoiser_speed.py."""
+
+ENGINE = "graph/1"
+"""Of `smoothapi.denoise.cuda`, which imports torch: a change of any bit needs another name."""
 
 _WORKERS = 8
 """Most pictures that a CPU works on side by side."""
@@ -84,6 +91,9 @@ class DenoiserRuntime:
         self._call: Callable[[torch.Tensor, float], torch.Tensor] | None = None
         self._largest_batch: int | None = None
         self._generator_is_right = False  # as far as is known
+        self._engine: Engine | None = None
+        self._graph_pixels = _GRAPH_PIXELS
+        self._named = False  # whether anybody keeps answers under the fingerprint
         self._pool: ThreadPoolExecutor | None = None
         self._workers = 1
 
@@ -103,24 +113,44 @@ class DenoiserRuntime:
             return "fp32"
         return choose_precision(wanted, self.device)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that stand for all that decides a variant's bits.
 
         The weights or the name that the caller gave, kind of device, precision and torch's
         version: the votes of one certificate must come from one function, and another of these
-        may round a pixel differently. How variants are split into batches is not part of it: on
-        CPUs the tests show that it changes no bit; on CUDA that has not been measured yet.
+        may round a pixel differently. How variants are split into batches is not part of it: it
+        changes no bit. On CUDA what draws the noise is part of it, and for smoothapi's own
+        networks also the card, the version of cuDNN and the one shape that all batches have.
         """
+        self._named = True
+        return hashlib.sha256(f"smoothapi-denoiser|{self._identity}".encode()).hexdigest()[:16]
+
+    @property
+    def _identity(self) -> str:
         if self._source is None:
-            identity = "none"
-        else:
-            kind = self.device.partition(":")[0]
-            torch_version = importlib.metadata.version("torch").partition("+")[0]
-            identity = f"{self._source.identity}|{kind}|{self.precision}|{torch_version}"
-            if self.draws_noise:
-                identity += f"|{NOISE_GENERATOR}"
-        return hashlib.sha256(f"smoothapi-denoiser|{identity}".encode()).hexdigest()[:16]
+            return "none"
+        identity = f"{self._source.identity}|{self._platform}"
+        return f"{identity}|{self._graph_pixels}" if self._replays else identity
+
+    @cached_property
+    def _platform(self) -> str:
+        kind = self.device.partition(":")[0]
+        torch_version = importlib.metadata.version("torch").partition("+")[0]
+        platform = f"{kind}|{self.precision}|{torch_version}"
+        if self.draws_noise:
+            from smoothapi.denoise.noise import choose_generator  # noqa: PLC0415
+
+            platform += f"|{choose_generator(self.device).name}"
+        if self._replays:
+            platform += f"|{ENGINE}|{describe_card(self.device)}"
+        return platform
+
+    @property
+    def _replays(self) -> bool:
+        """Whether batches of one shape are replayed: on CUDA, for networks that are known."""
+        source = self._source
+        return source is not None and source.ours and self.device.startswith("cuda")
 
     @property
     def draws_noise(self) -> bool:
@@ -149,7 +179,8 @@ class DenoiserRuntime:
             sigma: the noise's standard deviation on that scale, above 0.
 
         Returns:
-            uint8 (N, H, W, 3). On a CPU a variant gets the same bits whatever else is in the call.
+            uint8 (N, H, W, 3). A variant gets the same bits whatever else is in the call; of a
+            module or callable of the user's on CUDA, that depends on what it does.
 
         Raises:
             UsageError: `noisy` or `sigma` is not as above.
@@ -168,6 +199,8 @@ class DenoiserRuntime:
         with self._lock:
             if self._call is None:
                 self._open()
+            if self._replays:
+                return self._replay(noisy.shape, lambda engine: engine.of_noisy(noisy, sigma))
             if self._pool is None or len(noisy) == 1:
                 return self._denoise(
                     noisy.shape, lambda start, stop: self._pictures(noisy[start:stop], sigma)
@@ -198,21 +231,80 @@ class DenoiserRuntime:
             raise UsageError("Without a denoiser there is no device to draw noise on.")
         import torch  # noqa: PLC0415
 
-        from smoothapi.denoise.noise import check_generator, noisy_pictures  # noqa: PLC0415
+        from smoothapi.denoise.noise import check_generator, choose_generator  # noqa: PLC0415
+
+        generator = choose_generator(self.device)
 
         def one_batch(start: int, stop: int) -> NDArray[np.uint8]:
             with torch.inference_mode():
                 clean = torch.from_numpy(np.array(pixels, dtype=np.float64)).to(self.device)
-                noisy = noisy_pictures(clean, sigma, seeds[start:stop])
+                noisy = generator.pictures(clean, sigma, seeds[start:stop])
                 return self._cleaned(noisy.permute(0, 3, 1, 2), sigma)
 
         with self._lock:
             if self._call is None:
                 self._open()
             if not self._generator_is_right:
-                check_generator(torch.device(self.device))
+                check_generator(torch.device(self.device), generator)
                 self._generator_is_right = True
+            if self._replays and seeds:
+                return self._replay(
+                    (len(seeds), *pixels.shape),
+                    lambda engine: engine.of_seeds(pixels, sigma, seeds),
+                )
             return self._denoise((len(seeds), *pixels.shape), one_batch)
+
+    def _replay(
+        self, shape: tuple[int, ...], work: Callable[[Engine], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        assert self._engine is not None  # noqa: S101 - callers have seen to it
+        while True:
+            try:
+                return work(self._engine)
+            except (MemoryError, RuntimeError) as error:
+                if _is_out_of_memory(error):
+                    self._shrink(self._engine, shape, error)
+                    continue
+                # Drivers and builds of torch fail in ways of their own. Another way to compute
+                # would round otherwise, under a fingerprint that promises this one.
+                raise DenoiserError(
+                    f"The denoiser {self.name} cannot run on {self.device}: "
+                    f"{type(error).__name__}: {str(error).partition(chr(10))[0]}. Use "
+                    "device='cpu', or another version of torch."
+                ) from error
+
+    def _shrink(self, engine: Engine, shape: tuple[int, ...], error: Exception) -> None:
+        """Take batches of half the size, under another fingerprint.
+
+        Raises:
+            DenoiserError: a batch was one picture; or somebody has read the fingerprint, and so
+                may hold answers that came from batches of the former size.
+        """
+        batch = engine.batch_of(*shape[1:3])
+        if batch == 1:
+            raise self._too_large(shape) from error
+        self._graph_pixels = (batch // 2) * shape[1] * shape[2]
+        engine.resize(self._graph_pixels)
+        _logger.warning(
+            "The denoiser ran out of memory with %d pictures at once; it goes on with %d, which "
+            "may round pixels differently: its answers are kept apart from those before.",
+            batch,
+            batch // 2,
+        )
+        if self._named:
+            self._named = False
+            raise DenoiserError(
+                f"The denoiser {self.name} ran out of memory on {self.device} with {batch} "
+                f"pictures of {shape[2]}x{shape[1]}. It now takes {batch // 2} at once, but the "
+                "votes of one certificate must come from batches of one size. Nothing was sent of "
+                "this lot. Start the certificate again, or stop what else uses the device."
+            ) from error
+
+    def _too_large(self, shape: tuple[int, ...]) -> DenoiserError:
+        return DenoiserError(
+            f"The denoiser {self.name} ran out of memory on {self.device} with a single "
+            f"picture of {shape[2]}x{shape[1]}. Choose a smaller working size, or device='cpu'."
+        )
 
     def _denoise(
         self, shape: tuple[int, ...], one_batch: Callable[[int, int], NDArray[np.uint8]]
@@ -238,10 +330,7 @@ class DenoiserRuntime:
 
     def _halve(self, batch: int, shape: tuple[int, ...], error: Exception) -> None:
         if batch == 1:
-            raise DenoiserError(
-                f"The denoiser {self.name} ran out of memory on {self.device} with a single "
-                f"picture of {shape[2]}x{shape[1]}. Choose a smaller working size, or device='cpu'."
-            ) from error
+            raise self._too_large(shape) from error
         self._largest_batch = batch // 2
         _logger.warning(
             "The denoiser ran out of memory with %d pictures at once; it goes on with %d.",
@@ -276,7 +365,19 @@ class DenoiserRuntime:
                 initializer=torch.set_num_threads,
                 initargs=(cores // self._workers,),
             )
+        if self._replays:
+            self._engine = self._start_engine(self._source.knobs.after(call))
         self._call = call
+
+    def _start_engine(self, call: Callable[..., torch.Tensor]) -> Engine:
+        import torch  # noqa: PLC0415
+
+        from smoothapi.denoise.cuda import CudaCard, Engine  # noqa: PLC0415
+        from smoothapi.denoise.noise import choose_generator  # noqa: PLC0415
+
+        card = CudaCard(torch.device(self.device))
+        generator = choose_generator(self.device)
+        return Engine(card, call, generator, partial(judge, self.name), self._graph_pixels)
 
     def _pictures(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
         import torch  # noqa: PLC0415
@@ -316,23 +417,8 @@ class DenoiserRuntime:
                 "[0, 1]."
             )
         low, high = (float(v) for v in denoised.aminmax())
-        if not np.isfinite([low, high]).all():
-            raise DenoiserError(
-                f"{who} returned values that are not finite at sigma {sigma}. Its weights are "
-                "damaged, or the precision is too low for it: try precision='fp32'."
-            )
-        if max(-low, high - 1) > 3 + 10 * sigma:
-            raise DenoiserError(
-                f"{who} returned values from {low:.3g} to {high:.3g}. Black is 0 and white is 1 "
-                "here: does it work on the scale [0, 255]? Wrap it in a function that rescales."
-            )
-        below = [float((x < -0.1).float().mean()) for x in (denoised, noisy)]
-        if below[0] > below[1] + 0.1:
-            raise DenoiserError(
-                f"{who} returned values below black for {below[0]:.0%} of the pixels, more than "
-                "the noise made. Black is 0 and white is 1 here: does it work on the scale "
-                "[-1, 1], or return the noise in place of the picture? Wrap it in a function."
-            )
+        below, noisy_below = (float((x < -0.1).float().mean()) for x in (denoised, noisy))
+        judge(self.name, Facts(low, high, below, noisy_below), sigma)
 
 
 def load(
@@ -345,7 +431,8 @@ def load(
     """A denoiser that is ready to run, without loading it yet.
 
     Args:
-        spec: `"default"`, the weights that ship; a path of a .safetensors file that
+        spec: `"default"`, the weights that keep most labels; `"small"`, the ones that take a
+            third to two thirds of the time; a path of a .safetensors file that
             `smoothapi denoiser train` or `convert` wrote, or of a .json file that `adapt` wrote; a
             torch module, called with the noisy pictures and sigma, or with the pictures alone if
             its forward takes no more; any other callable of the `Denoiser` protocol; None or
@@ -373,15 +460,15 @@ def load(
         source = Function(spec, name)
     else:
         raise UsageError(
-            f"A {type(spec).__name__} is no denoiser. Give 'default', 'none', a path of a "
+            f"A {type(spec).__name__} is no denoiser. Give 'default', 'small', 'none', a path of a "
             ".safetensors file, a torch module, or a function of (noisy, sigma)."
         )
     return DenoiserRuntime(source, device=device, precision=precision)
 
 
 def _on_disk(spec: str | Path, name: str | None) -> Source:
-    if spec == "default":
-        return File.shipped(name)
+    if spec in SHIPPED:
+        return File.shipped(str(spec), name)
     if Path(spec).suffix.lower() == ".json":
         return adapted(Path(spec), name)
     return File(read_header(Path(spec)), name)

@@ -29,6 +29,8 @@ class Source(Protocol):
     """Whether `auto` may choose a 16-bit precision."""
     reentrant: bool
     """Whether several threads may call it at once."""
+    ours: bool
+    """Whether it is a network of smoothapi's, of which all is known that it does."""
     knobs: Knobs
     """What the runtime does to the output."""
     adaptation: Adaptation | None
@@ -44,6 +46,7 @@ class File:
 
     wants_half = True
     reentrant = True
+    ours = True
     knobs: Knobs = NEUTRAL
     adaptation: Adaptation | None = None
 
@@ -56,13 +59,13 @@ class File:
         )
 
     @classmethod
-    def shipped(cls, name: str | None) -> File:
-        """Return the weights that ship.
+    def shipped(cls, which: str, name: str | None) -> File:
+        """Return weights that ship: one of `storage.SHIPPED`.
 
         Raises:
             DenoiserError: they are not those that their model card names.
         """
-        card = read_card()
+        card = read_card(which)
         header = read_header(card.path)
         if header.sha256 != card.sha256:
             raise DenoiserError(
@@ -82,6 +85,7 @@ class Module:
 
     wants_half = False
     reentrant = False
+    ours = False
     knobs: Knobs = NEUTRAL
     adaptation: Adaptation | None = None
 
@@ -112,6 +116,7 @@ class Function:
 
     wants_half = False
     reentrant = False
+    ours = False
     knobs: Knobs = NEUTRAL
     adaptation: Adaptation | None = None
 

@@ -60,15 +60,23 @@ class Card:
     sha256: str
 
 
-def read_card(folder: Path | None = None) -> Card:
-    """The model card of the shipped weights.
+SHIPPED = ("default", "small")
+"""The denoisers that come along, by the name that chooses one; each has a card of that name."""
+
+
+def read_card(which: str = "default", folder: Path | None = None) -> Card:
+    """The model card of shipped weights.
+
+    Args:
+        which: one of `SHIPPED`.
+        folder: where the cards are, if not in the package.
 
     Raises:
         DenoiserError: there is none, or it is damaged.
     """
     folder = folder or Path(__file__).with_name("weights")
     try:
-        card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
+        card = json.loads((folder / f"{which}.json").read_text(encoding="utf-8"))
         return Card(folder / card["file"], card["name"], card["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DenoiserError(
@@ -90,7 +98,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise DenoiserError(
             f"The denoiser's weights {path} cannot be read: {error.strerror or error}. Give "
-            "'default', 'none', or the path of a .safetensors file."
+            "'default', 'small', 'none', or the path of a .safetensors file."
         ) from error
     metadata = _metadata(path, content)
     if metadata.get("format") != FORMAT:
@@ -120,9 +128,11 @@ def refuse_pickle(path: Path) -> None:
     start = b""
     if path.is_file():
         with path.open("rb") as stream:
-            start = stream.read(4)
-    # A zip is what torch.save writes now, 0x80 starts a bare pickle, as it wrote before.
-    if path.suffix.lower() in _PICKLES or start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+            start = stream.read(9)
+    # A zip is what torch.save writes now, 0x80 starts a bare pickle, as it wrote before. It may
+    # also be the last digit of a header's length: then a brace follows the eight bytes.
+    bare = start[:1] == b"\x80" and start[8:9] != b"{"
+    if path.suffix.lower() in _PICKLES or start[:4] == b"PK\x03\x04" or bare:
         raise DenoiserError(
             f"{path.name} is a pickle, which can run any code when it is read. Weights are read "
             "from safetensors only: `smoothapi denoiser convert FROM TO.safetensors` turns a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import threading
 import warnings
@@ -19,6 +20,7 @@ from smoothapi.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
     import onnx
     from torch import Tensor, nn
@@ -53,6 +55,12 @@ class Classifier:
             pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True)
         logits: Tensor = self.module(pictures)
         return logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; pictures have to be there, too."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
 
     def to(self, device: torch.device) -> Classifier:
         """The same classifier on another device."""
@@ -136,12 +144,15 @@ class Features:
                 self._local.maps.append(out)
 
 
-def feature_distance(clean: Sequence[Tensor], denoised: Sequence[Tensor]) -> Tensor:
+def feature_distance(
+    clean: Sequence[Tensor], denoised: Sequence[Tensor], weight: Tensor | None = None
+) -> Tensor:
     """Squared distance of feature maps relative to those of the clean pictures.
 
     Args:
         clean: maps (N, channels, height, width) by scale.
         denoised: the same.
+        weight: what each picture's distance is multiplied by, (N,); 1 if not given.
 
     Returns:
         The mean over pictures and scales: 0 for equal maps, 1 for maps of zeros.
@@ -149,15 +160,16 @@ def feature_distance(clean: Sequence[Tensor], denoised: Sequence[Tensor]) -> Ten
     shares = []
     for kept, given in zip(clean, denoised, strict=True):
         error = (given.float() - kept.float()).square().sum(dim=(1, 2, 3))
-        shares.append((error / kept.float().square().sum(dim=(1, 2, 3)).clamp_min(1e-6)).mean())
+        share = error / kept.float().square().sum(dim=(1, 2, 3)).clamp_min(1e-6)
+        shares.append((share if weight is None else weight * share).mean())
     return torch.stack(shares).mean()
 
 
 def load_classifier(spec: str | Path) -> Classifier:
-    """A classifier by the path of an ONNX file, or by `module:function`.
+    """A classifier by the path of an ONNX file, by `module:function` or by `FILE.py:function`.
 
     The function takes nothing and returns a `Classifier`, or a torch module that takes 224x224
-    pictures. The module is imported, so it runs: name only code of your own.
+    pictures. The module or file is imported, so it runs: name only code of your own.
 
     Raises:
         UsageError: there is no such file, module or function, or it returns something else.
@@ -167,14 +179,28 @@ def load_classifier(spec: str | Path) -> Classifier:
     if not colon or Path(spec).exists() or not function.isidentifier():
         return load_onnx(Path(spec))
     try:
-        made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
+        made = getattr(_import(module), function)()
+    except (ImportError, AttributeError, OSError) as error:
         raise UsageError(f"The classifier {spec} cannot be imported: {error}") from error
     if isinstance(made, Classifier):
         return made
     if callable(getattr(made, "state_dict", None)):
         return Classifier(function, made)
     raise UsageError(f"{spec} returned a {type(made).__name__}; a torch module is needed.")
+
+
+def _import(module: str) -> ModuleType:
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    path = Path(module).resolve()
+    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) == str(path):
+        return sys.modules[path.stem]
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    loaded = importlib.util.module_from_spec(found)
+    found.loader.exec_module(loaded)
+    return loaded
 
 
 def load_onnx(path: Path) -> Classifier:

@@ -267,7 +267,7 @@ class Gathering(DenoiserRuntime):
         """As of the denoiser itself."""
         return self._inner.precision
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """As of the denoiser itself: who else is in a batch is no part of it."""
         return self._inner.fingerprint

@@ -109,7 +109,7 @@ def wrap(
         alpha: chance that any claim of one certificate is wrong.
         max_queries: most votes for one picture.
         size: of the working image.
-        denoiser: "default", "none", a file, a module or a callable.
+        denoiser: "default", "small", "none", a file, a module or a callable.
         device: of the denoiser.
         codec: "png" or "jpeg".
         concurrency: most requests in flight; more than the client's connection pool (10 for boto3,

@@ -53,6 +53,40 @@ def test_start_from_weights(photo_folder: Path, tmp_path: Path, tiny_file: Path)
     assert config["channels"] == [4, 6]
 
 
+def test_pack_and_train_on_the_device(photo_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photos.bin"
+    packed = run("pack", photo_folder, path, "--short-side", 32, "--hold-out", photo_folder,
+                 "--hold-out-count", 2)  # fmt: skip
+    assert packed.exit_code == 0, packed.output
+    assert "4 photos" in packed.stderr
+    surrogate = tmp_path / "mine.py"
+    surrogate.write_text(
+        "from torch import nn\n"
+        "from smoothapi.denoise.surrogates import Classifier\n"
+        "def look():\n"
+        "    return Classifier('look', nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU()), 16, False)\n"
+    )
+    command = ("train", "--data", path, "--data", photo_folder, "--source-weight", "photos=0.5",
+               "--photos-on", "device", "--out", tmp_path / "run", "--batch", 2, "--upright",
+               "--objective", "both", "--surrogate", f"{surrogate}:look", "--feature-weight", 0.5,
+               "--labels-from", 0.5, "--labels-sigma", 0.5, "--hold", 0.3, "--burst", 15,
+               "--device", "cpu", "--no-compile", *TINY)  # fmt: skip
+    first = run(*command, "--steps", 4)
+    assert first.exit_code == 0, first.output
+    assert "10 photos" in first.stderr
+    assert "pictures/s" in first.stderr
+    recipe = read_header(tmp_path / "run" / "weights.safetensors").about["recipe"]
+    assert recipe["crops"]["weights"] == [["photos", 0.5]]
+    assert {k: recipe[k] for k in ("labels_from", "labels_sigma", "hold", "burst")} == {
+        "labels_from": 0.5, "labels_sigma": 0.5, "hold": 0.3, "burst": 15.0}  # fmt: skip
+    again = run(*command, "--steps", 6)
+    assert again.exit_code == 0, again.output
+    for weight in ("photos", "=1", "photos=much"):
+        wrong = run(*command, "--source-weight", weight)
+        assert wrong.exit_code == 2
+        assert "is not NAME=WEIGHT" in wrong.stderr
+
+
 def test_errors_are_lines_with_an_exit_code(photo_folder: Path, tmp_path: Path) -> None:
     endless = run("train", "--data", photo_folder, "--out", tmp_path / "r")
     assert endless.exit_code == 2
@@ -75,5 +109,5 @@ def test_convert(tmp_path: Path) -> None:
 
 
 def test_help_of_each_command() -> None:
-    for name in ("train", "eval", "convert"):
+    for name in ("train", "pack", "eval", "convert"):
         assert run(name, "--help").exit_code == 0

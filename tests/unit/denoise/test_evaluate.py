@@ -182,3 +182,26 @@ def test_checkpoints_that_are_no_dncnn_are_refused(tmp_path: Path) -> None:
     torch.save(checkpoint, path)
     with pytest.raises(DenoiserError, match=r"\.safetensors"):
         convert_dncnn(path, tmp_path / "o.pth")
+
+
+def test_accuracy_is_of_the_photos_whose_class_is_known(photo_folder: Path) -> None:
+    classifier = Classifier("bright", Brightness(), 32)
+    asked = {"sigmas": [1e-4], "size": 32}
+    whole = evaluate(load(None), photo_folder, [classifier], **asked, labels=dict.fromkeys(
+        [f"{i}.png" for i in range(6)], 1))  # fmt: skip
+    assert 0 < whole.rows[0].accuracy["bright"] < 1
+    none = evaluate(load(None), photo_folder, [classifier], **asked, labels={"9.png": 1})
+    assert none.rows[0].accuracy == {}
+    parts = [
+        evaluate(load(None), photo_folder, [classifier], **asked, labels={f"{i}.png": 1})
+        for i in range(6)
+    ]
+    shares = [part.rows[0].accuracy["bright"] for part in parts]
+    assert set(shares) == {0.0, 1.0}
+    assert np.mean(shares) == pytest.approx(whole.rows[0].accuracy["bright"])
+
+
+def test_two_classifiers_of_one_name_are_refused(photo_folder: Path) -> None:
+    twins = [Classifier("bright", Brightness(), 32), Classifier("bright", Brightness(), 32)]
+    with pytest.raises(UsageError, match="Two classifiers"):
+        evaluate(load(None), photo_folder, twins, sigmas=[0.1], size=32)

@@ -28,7 +28,10 @@ def tuned(file, knobs):
     )
 
 
-def written(file, folder, *, knobs=Knobs(blend=0.1), photos=(DIGEST,), **changes):
+A_LITTLE = Knobs(blend=0.1)
+
+
+def written(file, folder, *, knobs=A_LITTLE, photos=(DIGEST,), **changes):
     facts = {
         "weights": "../" + file.name,
         "sha256": read_header(file).sha256,
@@ -119,7 +122,7 @@ def test_a_photo_that_tuned_a_denoiser_gets_fresh_noise_with_it(tiny_file, tmp_p
 
 def test_knobs_out_of_range_are_refused():
     for wrong in ({"blend": -0.1}, {"blend": 1.0}, {"sharpen": -1.1}, {"sharpen": float("nan")}):
-        with pytest.raises(UsageError, match="blend|sharpen"):
+        with pytest.raises(UsageError, match=r"blend|sharpen"):
             Knobs(**wrong)
 
 

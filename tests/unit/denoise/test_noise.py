@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from smoothapi import Smoother
 from smoothapi.certify.arithmetic import _NDTRI_ERROR
-from smoothapi.denoise import load
+from smoothapi.denoise import load, noise
 from smoothapi.denoise.noise import (
     check_generator,
     noisy_pictures,
@@ -65,13 +64,15 @@ def test_normal_values_are_numpys_but_for_the_last_places(device: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_error_is_what_certificates_pay_for(device: str) -> None:
     """`noise_delta` allows a relative error of 2^-48; the worst places are its formulas' seams."""
+    mpmath = pytest.importorskip("mpmath")
     rng = np.random.default_rng(9)
     seam = np.exp(-2.0) + np.arange(-40, 40) * 2.0**-55
     far = np.exp(-32.0) * (1 + np.arange(-20, 20) * 2.0**-50)
     shares = np.concatenate(
         [rng.random(150), seam, 1 - seam, far, 2.0 ** -rng.uniform(2, 53, 60), [0.5 + 2.0**-53]]
     )
-    given_ = torch.special.ndtri(torch.tensor(shares, device=device)).cpu().numpy()
+    uniform = torch.tensor(shares, device=device)
+    given_ = noise.choose_generator(device).normal(uniform).cpu().numpy()
     with mpmath.workdps(40):
         for share, value in zip(shares.tolist(), given_.tolist(), strict=True):
             exact = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(share) - 1)
@@ -114,12 +115,14 @@ def test_running_out_of_memory_while_drawing_halves_the_batch(
     seeds = variant_seeds(IMAGE, 0.25, range(6), KEY)
     whole = runtime.variants_of(IMAGE.pixels, 0.25, seeds)
 
-    def scarce(pixels: torch.Tensor, sigma: float, few: list[int]) -> torch.Tensor:
-        if len(few) > 2:
-            raise torch.OutOfMemoryError
-        return noisy_pictures(pixels, sigma, few)
+    draw = noise._draw
 
-    monkeypatch.setattr("smoothapi.denoise.noise.noisy_pictures", scarce)
+    def scarce(out: torch.Tensor, *rest: Any) -> None:
+        if len(out) > 2:
+            raise torch.OutOfMemoryError
+        draw(out, *rest)
+
+    monkeypatch.setattr("smoothapi.denoise.noise._draw", scarce)
     assert np.array_equal(runtime.variants_of(IMAGE.pixels, 0.25, seeds), whole)
     assert "out of memory" in caplog.text
 
@@ -129,18 +132,55 @@ def test_a_device_that_draws_right_is_found_right(device: str) -> None:
     check_generator(torch.device(device))
 
 
+def _one_word(right: Any) -> Any:
+    return lambda seeds, count, device: (
+        right(seeds, count, device)
+        ^ (torch.arange(count, device=device) == count - 2).to(torch.int64)
+    )
+
+
+def _at_the_seam(right: Any) -> Any:
+    return lambda u: right(u) * (1 + ((u / np.exp(-2.0) - 1).abs() < 2.0**-51).double() * 2.0**-46)
+
+
+def _in_the_tail(right: Any) -> Any:
+    return lambda u: right(u) * (1 + (u < 1e-14).double() * 2.0**-47)
+
+
+def _about_a_half(right: Any) -> Any:
+    # What a formula gives that computes 1 - u in float32 or forgets how near 1/2 u can be.
+    return lambda u: right(torch.where((u - 0.5).abs() < 2.0**-50, 0.5, u))
+
+
+def _two_values(right: Any) -> Any:
+    def draw(out: torch.Tensor, *rest: Any) -> None:
+        right(out, *rest)
+        out.view(-1)[5:7] += 2.0**-20
+
+    return draw
+
+
+def _another_picture(right: Any) -> Any:
+    return lambda out, pixels, sigma, keys: right(out, pixels, sigma, keys.flip(0))
+
+
 @pytest.mark.parametrize(
     ("wrong", "by"),
     [
-        ("random_words", lambda right: lambda *a: right(*a) ^ (torch.arange(a[1]) == 3999).long()),
-        ("standard_normal", lambda right: lambda *a: right(*a) * (1.0 + 2.0**-44)),
+        ("random_words", _one_word),
+        ("_quantile", lambda right: lambda u: right(u) * (1.0 + 2.0**-47)),
+        ("_quantile", _at_the_seam),
+        ("_quantile", _in_the_tail),
+        ("_quantile", _about_a_half),
+        ("_draw", _two_values),
+        ("_draw", _another_picture),
+        ("_draw", lambda right: lambda out, x, sigma, keys: right(out, x, sigma * 1.000001, keys)),
     ],
 )
 def test_a_device_that_draws_something_else_draws_nothing(
     monkeypatch: pytest.MonkeyPatch, wrong: str, by: Any
 ) -> None:
-    right = {"random_words": random_words, "standard_normal": standard_normal}[wrong]
-    monkeypatch.setattr(f"smoothapi.denoise.noise.{wrong}", by(right))
+    monkeypatch.setattr(noise, wrong, by(getattr(noise, wrong)))
     runtime = load(random_unet(), device="cpu", name="tiny")
     seeds = variant_seeds(IMAGE, 0.25, range(2), KEY)
     with pytest.raises(DenoiserError, match="Nothing was sent"):
@@ -150,16 +190,19 @@ def test_a_device_that_draws_something_else_draws_nothing(
 
 
 def test_only_cuda_draws_and_its_answers_are_not_mixed_with_others(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = load(random_unet(), device="cpu", name="tiny")
     assert not here.draws_noise
     assert not load("none").draws_noise
+    noise._fused_where_right.cache_clear()
     there = load(random_unet(), device="cpu", precision="fp32", name="tiny")
     monkeypatch.setattr(there, "device", "cuda:0")
     assert there.draws_noise
     drawn = there.fingerprint
-    monkeypatch.setattr("smoothapi.denoise.runtime.NOISE_GENERATOR", "torch-philox/2")
+    assert "the fused kernel cannot be used" in caplog.text
+    fused = noise.Generator("triton-philox/1", noise.random_words, noise._quantile, noise._draw)
+    monkeypatch.setattr(noise, "_fused_where_right", lambda _device: fused)
     again = load(random_unet(), device="cpu", precision="fp32", name="tiny")
     monkeypatch.setattr(again, "device", "cuda:0")
     assert len({here.fingerprint, drawn, again.fingerprint}) == 3

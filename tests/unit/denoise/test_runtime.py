@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from smoothapi.denoise import Denoiser, device, load, runtime
+from smoothapi.denoise.storage import SHIPPED
 from smoothapi.errors import DenoiserError, UsageError
 
 from .conftest import random_unet, save
@@ -315,11 +316,12 @@ def test_read_only_input_is_fine(tiny_file: Path, noisy: np.ndarray) -> None:
     np.testing.assert_array_equal(noisy, before)
 
 
-def test_shipped_denoiser_denoises() -> None:
+@pytest.mark.parametrize("which", SHIPPED)
+def test_shipped_denoisers_denoise(which: str) -> None:
     y, x = np.mgrid[0:64, 0:64] / 64
     clean = np.stack([y, x, (x + y) / 2], axis=-1)
     rng = np.random.default_rng(2)
     noisy = (clean + 0.25 * rng.standard_normal((2, 64, 64, 3))).astype(np.float32)
-    out = load("default", device="cpu").variants(noisy, 0.25) / 255
+    out = load(which, device="cpu").variants(noisy, 0.25) / 255
     before, after = (float(np.mean((v - clean) ** 2)) for v in (noisy, out))
     assert after < before / 20
