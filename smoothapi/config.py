@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
     labels: Path | None = Field(None, description="TOML or JSON file of your classes")
     plain: bool = Field(True, description="ask for the label of the working image itself, too")
-    denoiser: str = Field("default", description="default, small, none, or a .safetensors file")
+    denoiser: str = Field("default", description="default, small, none, or a file of one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
     concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")

@@ -62,6 +62,13 @@ class NoiseKey:
             b"key id", key=self.secret, digest_size=8, person=b"smoothapi"
         ).hexdigest()
 
+    def stream(self, name: str) -> NoiseKey:
+        """Return the key of a stream of its own, of which this one's noise tells nothing."""
+        secret = hashlib.blake2b(
+            name.encode(), key=self.secret, digest_size=_KEY_BYTES, person=b"smoothapi stream"
+        )
+        return NoiseKey(secret.digest())
+
     @classmethod
     def generate(cls) -> NoiseKey:
         """Draw a fresh key from the operating system's generator."""

@@ -69,8 +69,9 @@ class Smoother:
         labels: the caller's classes as {class: [provider labels]}, a `LabelSpace`, or a TOML or
             JSON file of one; by default the provider's own labels.
         plain: ask once for the label of the working image itself, to compare.
-        denoiser: "default", "small", "none", a .safetensors file, a torch module, a callable,
-            or what `smoothapi.denoise.load` returned (to share one that is loaded).
+        denoiser: "default", "small", "none", a .safetensors file, a .json file that `smoothapi
+            denoiser adapt` wrote, a torch module, a callable, or what `smoothapi.denoise.load`
+            returned (to share one that is loaded).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         codec: "png" or "jpeg".
         concurrency: most requests in flight.

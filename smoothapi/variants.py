@@ -85,6 +85,7 @@ class Variants:
         key, denoiser, codec = self.key, self.denoiser, self.codec_for(image)
         if isinstance(key, Named) or isinstance(denoiser, Named) or isinstance(codec, Named):
             raise self._missing(image, indices[0])
+        key = _stream(key, denoiser, image)
         if denoiser.draws_noise:
             seeds = variant_seeds(image, self.sigma, indices, key)
             pictures = denoiser.variants_of(image.pixels, self.sigma, seeds)
@@ -107,6 +108,7 @@ class Variants:
         key, denoiser = self.key, self.denoiser
         if isinstance(key, Named) or isinstance(denoiser, Named):
             raise UsageError("A replay has answers only: neither the noise nor the denoiser.")
+        key = _stream(key, denoiser, image)
         noisy = noisy_variants(image, self.sigma, [index], key)
         seen = np.rint(np.clip(noisy[0], 0.0, 1.0) * 255.0).astype(np.uint8)
         return seen, denoiser.variants(noisy, self.sigma)[0]
@@ -126,3 +128,16 @@ class Variants:
     def _missing(self, image: WorkingImage, index: int | None) -> UsageError:
         assert self.replay is not None  # noqa: S101
         return self.replay.missing(self.asked(image)(index), image.name)
+
+
+def _stream(key: NoiseKey, denoiser: DenoiserRuntime, image: WorkingImage) -> NoiseKey:
+    """Return the key that the image's noise is drawn from.
+
+    Where answers about this very image had a part in the denoiser, it is a stream of the
+    denoiser's own: the noise of those answers is no longer independent of what is certified. Such
+    variants are told apart in the store by the denoiser's fingerprint, of which the image is part.
+    """
+    adaptation = denoiser.adaptation
+    if adaptation is None or image.digest not in adaptation.photos:
+        return key
+    return key.stream(f"adapted {adaptation.identity}")

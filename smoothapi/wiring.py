@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smoothapi import denoise
+from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
 from smoothapi.dispatch import (
     Adapter,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     import torch
 
     from smoothapi.config import Settings
+
+_log = logging.getLogger("smoothapi")
 
 DenoiserSpec: TypeAlias = (
     "str | Path | torch.nn.Module | denoise.Denoiser | denoise.DenoiserRuntime"
@@ -162,6 +166,7 @@ def beside(sampler: Sampler, sigma: float, denoiser: DenoiserSpec | None) -> Sam
             raise UsageError("A replay has the denoiser that it was recorded with, and no other.")
         runtime = choose_denoiser(denoiser, sampler.settings.device)
         variants = replace(variants, denoiser=runtime)
+    _say_what_it_suits(variants)
     settings = sampler.settings.model_copy(update={"sigma": sigma})
     return replace(sampler, variants=variants, settings=settings)
 
@@ -183,7 +188,7 @@ def _made_here(
     provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings
 ) -> Variants:
     adapter = _choose_adapter(provider, settings)
-    return Variants(
+    variants = Variants(
         adapter=adapter,
         sigma=settings.sigma,
         codec=_codec(settings, adapter),
@@ -192,6 +197,29 @@ def _made_here(
         ),
         key=NoiseKey.of_installation(settings.home / "noise.key"),
     )
+    _say_what_it_suits(variants)
+    return variants
+
+
+def _say_what_it_suits(variants: Variants) -> None:
+    """Warn of a denoiser that was adapted to something else: sound, but perhaps the worse for it.
+
+    What suits one provider, or one noise level, can harm another.
+    """
+    adaptation = getattr(variants.denoiser, "adaptation", None)
+    if adaptation is None:
+        return
+    name, sigma = variants.adapter.name, variants.sigma
+    if adaptation.provider != name or adaptation.sigma != sigma:
+        _log.warning(
+            "The denoiser %s was adapted to %s at sigma %g, and is used for %s at sigma %g. "
+            "Certificates are valid, but the default denoiser may do better here.",
+            variants.denoiser.name,
+            printable(adaptation.provider),
+            adaptation.sigma,
+            name,
+            sigma,
+        )
 
 
 def _choose_adapter(provider: str | Adapter | None, settings: Settings) -> Adapter:

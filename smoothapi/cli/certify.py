@@ -49,7 +49,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
                 help="TOML or JSON file of your classes: {class: [provider labels]}.",
             ),
             click.option("--plain/--no-plain", default=None, help="Ask for the plain label too."),
-            click.option("--denoiser", help="default, small, none, or a .safetensors file."),
+            click.option("--denoiser", help="default, small, none, or a file of one."),
             click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
             click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding."),
             click.option("--concurrency", type=int, help="Most requests in flight."),

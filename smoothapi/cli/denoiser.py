@@ -1,4 +1,4 @@
-"""`smoothapi denoiser`: train, measure and convert denoisers, and pack photos for training."""
+"""`smoothapi denoiser`: train, measure, convert and adapt denoisers, and pack photos."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from smoothapi.cli.adapt import adapt
 from smoothapi.errors import SmoothAPIError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def denoiser() -> None:
-    """Train, measure and convert the local denoiser."""
+    """Train, measure, convert and adapt the local denoiser."""
 
 
 @denoiser.command(short_help="Train a denoiser, or resume after a kill.")
@@ -499,6 +500,9 @@ def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
         f"{header.config['layers']} layers of {header.config['channels']} channels",
         soft_wrap=True,
     )
+
+
+denoiser.add_command(adapt)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from smoothapi.denoise.adaptation import adapted
 from smoothapi.denoise.device import (
     check_device,
     check_precision,
@@ -75,12 +76,15 @@ class DenoiserRuntime:
 
     Attributes:
         name: for reports and certificates.
+        adaptation: to which provider it was adapted, and by answers about which photos; None for
+            a denoiser that no answer had a part in.
     """
 
     def __init__(self, source: Source | None, *, device: str, precision: str) -> None:
         check_device(device)
         check_precision(precision)
         self.name = "none" if source is None else source.name
+        self.adaptation = None if source is None else source.adaptation
         self._source = source
         self._wanted = (device, precision)
         self._lock = threading.Lock()
@@ -362,7 +366,7 @@ class DenoiserRuntime:
                 initargs=(cores // self._workers,),
             )
         if self._replays:
-            self._engine = self._start_engine(call)
+            self._engine = self._start_engine(self._source.knobs.after(call))
         self._call = call
 
     def _start_engine(self, call: Callable[..., torch.Tensor]) -> Engine:
@@ -386,9 +390,11 @@ class DenoiserRuntime:
     def _cleaned(self, pixels: torch.Tensor, sigma: float) -> NDArray[np.uint8]:
         import torch  # noqa: PLC0415
 
-        assert self._call is not None  # noqa: S101 - callers have seen to it
+        assert self._source is not None  # noqa: S101 - callers have seen to it
+        assert self._call is not None  # noqa: S101 - likewise
         denoised = self._call(pixels, float(sigma))
         self._check(denoised, pixels, sigma)
+        denoised = self._source.knobs.apply(pixels, denoised)
         rounded = (denoised.float().clamp(0, 1) * 255).round().to(torch.uint8)
         return cast("NDArray[np.uint8]", rounded.permute(0, 2, 3, 1).cpu().numpy())
 
@@ -427,9 +433,10 @@ def load(
     Args:
         spec: `"default"`, the weights that keep most labels; `"small"`, the ones that take a
             third to two thirds of the time; a path of a .safetensors file that
-            `smoothapi denoiser train` or `convert` wrote; a torch module, called with the noisy
-            pictures and sigma, or with the pictures alone if its forward takes no more; any other
-            callable of the `Denoiser` protocol; None or `"none"`: plain smoothing, noise as it is.
+            `smoothapi denoiser train` or `convert` wrote, or of a .json file that `adapt` wrote; a
+            torch module, called with the noisy pictures and sigma, or with the pictures alone if
+            its forward takes no more; any other callable of the `Denoiser` protocol; None or
+            `"none"`: plain smoothing, noise as it is.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. One that is missing is replaced by the
             CPU with a logged warning.
         precision: `auto`, `bf16`, `fp16` or `fp32`. A torch module of one's own stays in fp32
@@ -446,11 +453,7 @@ def load(
     if spec is None or spec == "none":
         source = None
     elif isinstance(spec, (str, Path)):
-        source = (
-            File.shipped(str(spec), name)
-            if spec in SHIPPED
-            else File(read_header(Path(spec)), name)
-        )
+        source = _on_disk(spec, name)
     elif _is_module(spec):
         source = Module(cast("torch.nn.Module", spec), name)
     elif callable(spec):
@@ -461,6 +464,14 @@ def load(
             ".safetensors file, a torch module, or a function of (noisy, sigma)."
         )
     return DenoiserRuntime(source, device=device, precision=precision)
+
+
+def _on_disk(spec: str | Path, name: str | None) -> Source:
+    if spec in SHIPPED:
+        return File.shipped(str(spec), name)
+    if Path(spec).suffix.lower() == ".json":
+        return adapted(Path(spec), name)
+    return File(read_header(Path(spec)), name)
 
 
 class _Prepared:

@@ -8,6 +8,7 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Protocol
 
+from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.storage import Header, load_network, read_card, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+
+    from smoothapi.denoise.adaptation import Adaptation
 
 
 class Source(Protocol):
@@ -28,6 +31,10 @@ class Source(Protocol):
     """Whether several threads may call it at once."""
     ours: bool
     """Whether it is a network of smoothapi's, of which all is known that it does."""
+    knobs: Knobs
+    """What the runtime does to the output."""
+    adaptation: Adaptation | None
+    """The provider's answers that had a part in it; None if none had."""
 
     def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
         """Return what denoises."""
@@ -40,9 +47,12 @@ class File:
     wants_half = True
     reentrant = True
     ours = True
+    knobs: Knobs = NEUTRAL
+    adaptation: Adaptation | None = None
 
     def __init__(self, header: Header, name: str | None) -> None:
         self._header = header
+        self.sha256 = header.sha256
         self.name = name or f"{header.path.stem}@{header.sha256[:8]}"
         self.identity = "|".join(
             (header.architecture, json.dumps(header.config, sort_keys=True), header.sha256)
@@ -76,6 +86,8 @@ class Module:
     wants_half = False
     reentrant = False
     ours = False
+    knobs: Knobs = NEUTRAL
+    adaptation: Adaptation | None = None
 
     def __init__(self, module: torch.nn.Module, name: str | None) -> None:
         self._module: torch.nn.Module = copy.deepcopy(module)
@@ -105,6 +117,8 @@ class Function:
     wants_half = False
     reentrant = False
     ours = False
+    knobs: Knobs = NEUTRAL
+    adaptation: Adaptation | None = None
 
     def __init__(self, function: Callable[..., torch.Tensor], name: str | None) -> None:
         own = getattr(function, "fingerprint", None)

@@ -249,6 +249,7 @@ class Gathering(DenoiserRuntime):
 
     def __init__(self, inner: DenoiserRuntime) -> None:
         self.name = inner.name
+        self.adaptation = inner.adaptation
         self._inner = inner
         self._turn = threading.Lock()
         self._waiting: deque[_Lot] = deque()

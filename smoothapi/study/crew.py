@@ -32,7 +32,6 @@ from smoothapi.study.collect import (
     Rules,
 )
 from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
-from smoothapi.wiring import choose_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,12 +52,11 @@ class Setup:
 
     Attributes:
         providers: {name: adapter or its registered name}.
-        denoisers: {name: as for `Smoother`}.
+        denoisers: {name: what was loaded}.
         sigmas: noise levels.
         rules: what is tested on the votes.
         target: what is certified.
         size: of the working image.
-        device: where denoisers run.
         budget: as for `Smoother`.
         fresh: what sets this run's budget apart from earlier ones', "" if nothing does.
         at_once: cells under way at the same time.
@@ -66,12 +64,11 @@ class Setup:
     """
 
     providers: Mapping[str, Any]
-    denoisers: Mapping[str, Any]
+    denoisers: Mapping[str, DenoiserRuntime]
     sigmas: tuple[float, ...]
     rules: Rules
     target: Target
     size: int | tuple[int, int]
-    device: str
     budget: Budget | str | Sequence[Budget] | None
     fresh: str
     at_once: int
@@ -135,8 +132,7 @@ class Opened:
         self._stack = ExitStack()
         self.smoothers: dict[tuple[str, str, float], Smoother] = {}
         runtimes: dict[str, DenoiserRuntime] = {}
-        for name, spec in setup.denoisers.items():
-            runtime = choose_denoiser(spec, setup.device)
+        for name, runtime in setup.denoisers.items():
             runtimes[name] = Gathering(runtime) if runtime.takes_turns else runtime
         self.denoisers = tuple(DenoiserFacts(n, r.fingerprint) for n, r in runtimes.items())
         facts: list[ProviderFacts] = []

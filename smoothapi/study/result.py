@@ -55,8 +55,9 @@ class Problem:
     Attributes:
         photo: its name.
         why: in words.
-        kind: "unreadable", "duplicate", "failed" (left out of the figures that `why` names), or
-            "undecided" (counted there as not certified).
+        kind: "unreadable", "duplicate", "tuned" (answers about it had a part in a denoiser),
+            "failed" (left out of the figures that `why` names), or "undecided" (counted there as
+            not certified).
     """
 
     photo: str

@@ -27,6 +27,7 @@ from smoothapi.study.folder import Photos, find_photos, label_of, read_labels
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
 from smoothapi.study.result import Photo, Problem, StudyResult
+from smoothapi.wiring import choose_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,12 +143,16 @@ class Study:
             raise UsageError("photos_at_once is at least 1, and gallery is a number of photos.")
         self._setup = Setup(
             providers=_named(settings.provider if provider is None else provider),
-            denoisers=_named(settings.denoiser if denoisers is None else denoisers),
+            denoisers={
+                name: choose_denoiser(spec, settings.device)
+                for name, spec in _named(
+                    settings.denoiser if denoisers is None else denoisers
+                ).items()
+            },
             sigmas=levels,
             rules=rules,
             target=Top1(space) if target == "top1" else parse_target(target),
             size=settings.size if size is None else size,
-            device=settings.device,
             budget=settings.budget if budget is None else budget,
             fresh=f" {time.time_ns()}" if refresh else "",
             at_once=photos_at_once,
@@ -268,6 +273,18 @@ class Study:
             pictures = make_pictures(result, self._gallery, loaders, open_.smoothers)
         return replace(result, pictures=pictures)
 
+    def _tuned(self) -> dict[str, str]:
+        """Return {digest: denoiser} of the photos whose answers had a part in a denoiser.
+
+        They are left out for all denoisers: each is measured on the same photos.
+        """
+        return {
+            digest: name
+            for name, runtime in self._setup.denoisers.items()
+            if runtime.adaptation is not None
+            for digest in runtime.adaptation.photos
+        }
+
     def _read(
         self, on_progress: Callable[[StudyProgress], None] | None
     ) -> tuple[list[Read], list[Problem]]:
@@ -276,6 +293,7 @@ class Study:
         reads: list[Read] = []
         problems: list[Problem] = []
         seen: dict[str, str] = {}
+        tuned = self._tuned()
 
         def look(item: tuple[str, PhotoSource]) -> Photo | Problem:
             name, source = item
@@ -297,6 +315,12 @@ class Study:
             for number, (found, item) in enumerate(zip(looked, self._found.photos, strict=True)):
                 if isinstance(found, Problem):
                     problems.append(found)
+                elif found.digest in tuned:
+                    why = (
+                        f"its answers had a part in the denoiser {tuned[found.digest]}, whose "
+                        "figures it would flatter"
+                    )
+                    problems.append(Problem(found.name, why, "tuned"))
                 elif found.digest in seen:
                     why = f"the same picture as {seen[found.digest]}, which is counted once"
                     problems.append(Problem(found.name, why, "duplicate"))
@@ -349,7 +373,9 @@ def _named(given: Any) -> dict[str, Any]:
         raise UsageError("Name at least one provider and one denoiser ('none' for none).")
     named: dict[str, Any] = {}
     for item in items:
-        if isinstance(item, Path) or (isinstance(item, str) and item.endswith(".safetensors")):
+        if isinstance(item, Path) or (
+            isinstance(item, str) and item.endswith((".safetensors", ".json"))
+        ):
             name = Path(item).stem
         else:
             name = (
