@@ -118,7 +118,8 @@ def test_closing_in_mid_run_says_so_and_loses_nothing(store):
             pass
     timer.join()
     assert caught.value.queries == adapter.sent
-    assert sum(stored(store, i) is not None for i in range(adapter.sent)) == adapter.sent
+    # Which variants were under way when it closed is the threads' affair: the last need not be next.
+    assert all(stored(store, int(payload)) is not None for payload in adapter.attempts)
     with pytest.raises(UsageError, match="was closed"):
         dispatcher.run(job)
     state.close()
