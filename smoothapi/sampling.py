@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Answers, Delivery, Dispatcher, Job, Run, Totals, answer_key
+from smoothapi.dispatch import Delivery, Dispatcher, Job, Run, Totals
 from smoothapi.errors import (
     BudgetExceededError,
     ModelChangedError,
     PermanentError,
     SmoothAPIError,
 )
+from smoothapi.store import Answers, answer_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -24,7 +24,7 @@ from smoothapi.certify.labels import label_key
 from smoothapi.certify.planning import reachable_presence
 from smoothapi.certify.sequential import Reason, SequentialPredict, VoteTest
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
-from smoothapi.dispatch import Adapter, Price, Retry, Totals
+from smoothapi.dispatch import Retry, Totals
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
 from smoothapi.plan import Plan, plan_run, refuse_unpayable
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from smoothapi.answer import Answer
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.labels import LabelSpace
-    from smoothapi.dispatch import Budget
     from smoothapi.errors import PermanentError
+    from smoothapi.provider import Adapter, Price
+    from smoothapi.store import Budget
     from smoothapi.wiring import DenoiserSpec
 
 __all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]

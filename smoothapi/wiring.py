@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from smoothapi import denoise
 from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
-from smoothapi.dispatch import (
-    Adapter,
-    Answers,
-    AnswerStore,
-    Budget,
-    Dispatcher,
-    Price,
-    Recorder,
-    Replay,
-    Retry,
-    SharedState,
-    make_adapter,
-)
+from smoothapi.dispatch import Dispatcher, Retry
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import MAX_SIGMA, NoiseKey
+from smoothapi.provider import Adapter, Price, make_adapter
 from smoothapi.sampling import Sampler
+from smoothapi.store import Answers, AnswerStore, Budget, Recorder, Replay, SharedState
 from smoothapi.variants import Variants
 
 if TYPE_CHECKING:

@@ -32,10 +32,10 @@ from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import DenoiserRuntime
 from smoothapi.denoise.sources import File
 from smoothapi.denoise.storage import SHIPPED, read_header
-from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.smoother import Smoother
+from smoothapi.store import Budget
 from smoothapi.study.collect import Gathering
 from smoothapi.study.folder import find_photos, read_labels
 
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.denoise.sources import Source
-    from smoothapi.dispatch import Adapter, Price, Retry, Totals
+    from smoothapi.dispatch import Retry, Totals
+    from smoothapi.provider import Adapter, Price
     from smoothapi.study.folder import Photos
 
 GRID = (Knobs(blend=0.05), Knobs(sharpen=0.2), Knobs(sharpen=0.4), Knobs(sharpen=-0.25))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.certify import Target
-    from smoothapi.dispatch import Price
     from smoothapi.image import WorkingImage
+    from smoothapi.provider import Price
     from smoothapi.smoother import Smoother
 
 _ENOUGH_MEASURED = 8  # decided cells from which a plan is made

@@ -32,8 +32,10 @@ from smoothapi.wiring import choose_denoiser
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.dispatch import Adapter, Budget, Retry
+    from smoothapi.dispatch import Retry
     from smoothapi.image import PhotoSource
+    from smoothapi.provider import Adapter
+    from smoothapi.store import Budget
     from smoothapi.study.shares import Shares
     from smoothapi.wiring import DenoiserSpec
 

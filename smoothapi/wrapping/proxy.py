@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, ca
 from smoothapi import config
 from smoothapi.certify.arithmetic import ceil_to
 from smoothapi.certify.certificate import Certificate
-from smoothapi.dispatch import Budget
 from smoothapi.errors import (
     ImageError,
     ModelChangedError,
@@ -22,6 +21,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.smoother import Smoother
+from smoothapi.store import Budget
 from smoothapi.wrapping.protocol import Picture, Remote, Verdict
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from smoothapi.answer import Answer
-    from smoothapi.dispatch import Adapter, Retry, Totals
+    from smoothapi.dispatch import Retry, Totals
+    from smoothapi.provider import Adapter
     from smoothapi.smoother import Radius
     from smoothapi.wiring import DenoiserSpec
     from smoothapi.wrapping.protocol import Wrapper

@@ -21,8 +21,8 @@ from smoothapi import (
 )
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1
-from smoothapi.dispatch import Limits
 from smoothapi.errors import BudgetExceededError, CertificateError, UsageError
+from smoothapi.provider import Limits
 from smoothapi_adapters.aws import AwsAdapter
 from smoothapi_adapters.clarifai import ClarifaiAdapter
 from smoothapi_adapters.mock import MockAdapter
