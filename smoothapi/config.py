@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         0.25, description="L2 radius to certify, or largest"
     )
     alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
-    max_queries: int = Field(1000, ge=1, description="most votes for one certificate")
+    max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
     labels: Path | None = Field(None, description="TOML or JSON file of your classes")

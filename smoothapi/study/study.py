@@ -159,7 +159,7 @@ class Study:
             smoother=partial(
                 Smoother,
                 alpha=settings.alpha,
-                max_queries=largest[-1],
+                max_votes=largest[-1],
                 size=size,
                 labels=space,
                 plain=True,

@@ -175,7 +175,7 @@ def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, mo
         (["certify", "{photo}", "--device", "gpu0"], 2, "gpu0"),
         (["certify", "{photo}", "--denoiser", "missing.safetensors"], 2, "missing"),
         (["certify", "{photo}", "--labels", "missing.json"], 2, "label file"),
-        (["certify", "{photo}", "--max-queries", "20"], 2, f"at least {LEAST}"),
+        (["certify", "{photo}", "--max-votes", "20"], 2, f"at least {LEAST}"),
         (["certify", "{photo}", "--budget", "20"], 3, "Nothing was sent"),
         (["certify", "{photo}", "--budget", "$0.01"], 3, "Nothing was sent"),
         (["certify", "{photo}", "--budget", "lots"], 2, "budget"),

@@ -125,7 +125,7 @@ def test_the_default_s_variants_are_those_of_certificates_and_the_adapted_one_s_
         "plain": False,
         "home": home,
         "device": "cpu",
-        "max_queries": 30,
+        "max_votes": 30,
     }
     with Smoother(adapter, denoiser=weights, **options) as plain:
         assert plain.predict(tuned[0]).cached == 1  # bought as the neutral setting's

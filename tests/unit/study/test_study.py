@@ -31,7 +31,7 @@ def test_outcomes_are_those_of_certify_at_every_radius_and_cap(make, pictures, t
             with Smoother(
                 study.adapter,
                 sigma=sigma,
-                max_queries=cap,
+                max_votes=cap,
                 denoiser="none",
                 home=tmp_path / "study-home",
             ) as smoother:
@@ -238,7 +238,7 @@ def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, picture
     recording = tmp_path / "answers.jsonl"
     few = dict(list(pictures.items())[8:])
     with Smoother(
-        MockAdapter(strongest), sigma=0.12, max_queries=40, denoiser="none", record=recording
+        MockAdapter(strongest), sigma=0.12, max_votes=40, denoiser="none", record=recording
     ) as smoother:
         certificates = {name: smoother.certify(photo, 0.05) for name, photo in few.items()}
     result = make(
