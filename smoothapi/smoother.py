@@ -66,7 +66,7 @@ class Smoother:
         budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
             once.
         size: shorter side of the working image, or its exact (width, height).
-        labels: the caller's classes as {class: [provider labels]}, a `LabelSpace`, or a TOML or
+        classes: the caller's classes as {class: [provider labels]}, a `LabelSpace`, or a TOML or
             JSON file of one; by default the provider's own labels.
         plain: ask once for the label of the working image itself, to compare.
         denoiser: "default", "small", "none", a .safetensors file, a .json file that `smoothapi
@@ -100,7 +100,7 @@ class Smoother:
         max_votes: int | None = None,
         budget: Budget | str | Sequence[Budget] | None = None,
         size: int | tuple[int, int] | None = None,
-        labels: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
+        classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         plain: bool | None = None,
         denoiser: DenoiserSpec | None = None,
         device: str | None = None,
@@ -119,7 +119,7 @@ class Smoother:
             alpha=alpha,
             max_votes=max_votes,
             size=size if isinstance(size, int) else None,
-            labels=labels if isinstance(labels, (str, Path)) else None,
+            classes=classes if isinstance(classes, (str, Path)) else None,
             plain=plain,
             denoiser=denoiser if isinstance(denoiser, str) else None,
             device=device,
@@ -130,7 +130,7 @@ class Smoother:
             home=home,
         ).settings
         self._size = settings.size if size is None else size
-        self._space = choose_label_space(labels, settings.labels)
+        self._space = choose_label_space(classes, settings.classes)
         self._closed = False
         with ExitStack() as opened:  # closes what was opened, should the rest not be
             self._sampler = open_sampler(

@@ -44,7 +44,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             click.option("--budget", help="Hard limit for this command: 500, $2 or '500,$2'."),
             click.option("--size", type=int, help="Shorter side of the working image."),
             click.option(
-                "--labels",
+                "--classes",
                 type=click.Path(dir_okay=False, path_type=Path),
                 help="TOML or JSON file of your classes: {class: [provider labels]}.",
             ),

@@ -86,7 +86,7 @@ def _plan(
                     settings.radius,
                     sigma,
                     alpha=settings.alpha,
-                    cap=settings.max_votes,
+                    max_votes=settings.max_votes,
                     photos=photos,
                     price=price,
                     shares=shares,
@@ -130,8 +130,8 @@ def _show(
 
     first = found[0]
     table = Table(
-        title=f"{first.photos:,} photos at radius {first.radius:g}, at most {first.cap:,} queries "
-        "each. Nothing was sent.",
+        title=f"{first.photos:,} photos at radius {first.radius:g}, at most "
+        f"{first.max_votes:,} votes each. Nothing was sent.",
         title_justify="left",
     )
     for name in ("sigma", "certified", "queries a photo", "queries", "dollars", "at most"):

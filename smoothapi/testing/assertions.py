@@ -111,7 +111,7 @@ def _advice(
     if not certificate.abstained and label is not None and certificate.label != label:
         return (
             f"{printable(label)!r} got {certificate.tally.get(label, 0)} votes: a label space "
-            "(labels=...) can join names that mean the same"
+            "(classes=...) can join names that mean the same"
             if _is_top1(certificate)
             else f"this was the target: {printable(json.dumps(dict(certificate.target)))}"
         )

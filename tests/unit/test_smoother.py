@@ -199,7 +199,7 @@ def test_a_label_space_joins_what_the_provider_tells_apart():
         names = ("School Bus", "Coach") if payload[-13] % 2 else ("coach", "Tree")
         return Answer(tuple(Label(name, 0.9) for name in names))
 
-    with smoother(ScriptedAdapter(script), labels={"bus": ["school bus", "Coach"]}) as s:
+    with smoother(ScriptedAdapter(script), classes={"bus": ["school bus", "Coach"]}) as s:
         certificate = s.certify(PHOTO)
     assert certificate.label == certificate.plain_label == "bus"
     with smoother(ScriptedAdapter(script)) as s:
@@ -336,7 +336,7 @@ def test_closing_closes_the_adapter():
         ({"denoiser": "missing.safetensors"}, DenoiserError, "missing"),
         ({"provider": "nobody"}, UnknownProviderError, "nobody"),
         ({"provider": 7}, UsageError, "adapter"),
-        ({"labels": {"a": []}}, UsageError, "label"),
+        ({"classes": {"a": []}}, UsageError, "label"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_sent(options, error, complaint):

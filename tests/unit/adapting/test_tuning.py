@@ -155,7 +155,7 @@ def test_photos_that_tuned_a_denoiser_are_kept_out_of_studies_with_it(
         "provider": adapter,
         "sigmas": 0.25,
         "radii": 0.1,
-        "caps": 20,
+        "max_votes": 20,
         "size": 18,
         "gallery": 0,
         "home": tmp_path / "h",
@@ -172,7 +172,7 @@ def test_photos_that_tuned_a_denoiser_are_kept_out_of_studies_with_it(
 
 def test_without_labels_the_provider_s_own_say_is_the_measure(make):
     adapter = likes_sharp()
-    result = make(adapter, labels=None).run()
+    result = make(adapter, truth=None).run()
     assert result.reference == "plain"
     # Smooth pictures are vans to it, and softened ones stay so.
     assert result.adaptation.knobs == SOFT

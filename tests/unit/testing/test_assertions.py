@@ -52,9 +52,7 @@ def test_a_share_too_small_says_how_far_it_would_reach():
 
 
 def test_too_few_votes_says_to_allow_more():
-    text = fails(
-        assert_certified, certificate({"bus": 0.9, "van": 0.1}, radius=0.25, max_votes=70)
-    )
+    text = fails(assert_certified, certificate({"bus": 0.9, "van": 0.1}, radius=0.25, max_votes=70))
     assert "raise max_votes (now 70)" in text
 
 
