@@ -199,7 +199,9 @@ def test_results_go_to_json_and_to_pandas(make, pictures):
     for change in ({"schema": "other/1"}, {"cells": [{"photo": "x"}]}, {"rules": {}}):
         with pytest.raises(UsageError):
             StudyResult.from_dict(broken | change)
-    first = json.loads(result.to_json().replace('"max_votes": [', '"caps": [').replace('"max_votes":', '"cap":'))
+    first = json.loads(
+        result.to_json().replace('"max_votes": [', '"caps": [').replace('"max_votes":', '"cap":')
+    )
     assert StudyResult.from_dict(first | {"schema": "smoothapi.study/1"}) == result
     broken["pictures"][0]["noisy"] = '"><script>'
     with pytest.raises(UsageError, match="base64"):
