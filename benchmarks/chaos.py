@@ -420,7 +420,7 @@ def overhead():
         return payload
 
     def certified(home):
-        options = {"radius": "largest", "max_queries": count, "plain": False}
+        options = {"radius": "largest", "max_votes": count, "plain": False}
         with smoother(port, home, concurrency=concurrency, **options) as s:
             assert s.certify(PHOTO).attempts == count
 
@@ -461,7 +461,7 @@ def overhead():
             )
         print("          bars: ours 95%, 1 ms")
         home = new_home(folder, "stored")
-        options = {"radius": "largest", "max_queries": 1000, "plain": False}
+        options = {"radius": "largest", "max_votes": 1000, "plain": False}
         with smoother(port, home, concurrency=concurrency, **options) as s:
             s.certify(PHOTO)
             seconds, _ = measured(lambda: s.certify(PHOTO))

@@ -47,7 +47,7 @@ def main() -> None:
         provider="mock",
         sigmas=args.sigmas,
         radii=0.05,
-        caps=args.votes,
+        max_votes=args.votes,
         complete=True,
         gallery=0,
         device=args.device,

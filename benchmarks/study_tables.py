@@ -88,10 +88,10 @@ def main() -> None:
         provider=provider,
         sigmas=args.sigmas,
         radii=RADII,
-        caps=args.n + args.selection,
+        max_votes=args.n + args.selection,
         complete=True,
         selection=args.selection,
-        labels=labels,
+        truth=labels,
         denoisers={name: denoisers[name] for name in args.denoisers},
         alpha=ALPHA,
         device=args.device,
@@ -172,7 +172,7 @@ def best(result: StudyResult, denoiser: str, method: str) -> list[Figure | None]
 
 def show(kind: str, result: StudyResult, rows: dict, plain: float) -> None:
     console = Console(width=120)
-    [cap] = result.rules.caps
+    [cap] = result.rules.max_votes
     first = result.rules.selection_of(cap)
     for method, of in rows.items():
         title = f"Certified accuracy, {len(result.photos)} of {kind}, {method}, n = {cap - first} after {first}, alpha {ALPHA}"

@@ -69,7 +69,7 @@ def studied(runtime, args, round_: int) -> tuple[float, float]:
             provider=Elsewhere(args.latency),
             sigmas=SIGMA,
             radii=0.05,
-            caps=args.votes,
+            max_votes=args.votes,
             complete=True,
             denoisers=runtime,
             size=args.size,

@@ -17,5 +17,5 @@ with Smoother(wavering, **options) as smoother:
     print("By the service's names:", smoother.certify(PHOTO))
 
 classes = {"bus": ["Bus", "School Bus", "Minibus"], "car": ["Car", "Taxi"]}
-with Smoother(wavering, labels=classes, **options) as smoother:
+with Smoother(wavering, classes=classes, **options) as smoother:
     print("By classes of our own:", smoother.certify(PHOTO))

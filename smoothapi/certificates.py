@@ -61,7 +61,7 @@ def issue(
         p_lower=decision.p_lower,
         sigma=settings.sigma,
         alpha=settings.alpha,
-        max_votes=settings.max_queries,
+        max_votes=settings.max_votes,
         votes=runs_of(collection.votes),
         delta=noise_delta(image.pixels.size, settings.sigma) if certify else 0.0,
         rounding=rounding,

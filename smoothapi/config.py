@@ -64,10 +64,10 @@ class Settings(BaseSettings):
         0.25, description="L2 radius to certify, or largest"
     )
     alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
-    max_queries: int = Field(1000, ge=1, description="most votes for one certificate")
+    max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
-    labels: Path | None = Field(None, description="TOML or JSON file of your classes")
+    classes: Path | None = Field(None, description="TOML or JSON file of your classes")
     plain: bool = Field(True, description="ask for the label of the working image itself, too")
     denoiser: str = Field("default", description="default, small, none, or a file of one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("home", "labels")
+    @field_validator("home", "classes")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value

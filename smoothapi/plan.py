@@ -68,7 +68,7 @@ def plan_run(
     settings = sampler.settings
     stored = sampler.stored(image)
     votes = count_stored(stored, test, target)
-    ahead = [stored(index) is not None for index in range(votes, settings.max_queries)]
+    ahead = [stored(index) is not None for index in range(votes, settings.max_votes)]
     plain = settings.plain and stored(None) is None
     price = sampler.dispatcher.price
     return Plan(
@@ -117,7 +117,7 @@ def refuse_unpayable(
             f"This needs at least {missing:,} queries "
             f"(${sampler.dispatcher.price.of(missing):.4f}), but the budget leaves room for "
             f"{room:,}. Nothing was sent. Raise the budget, ask for a smaller radius, or, for "
-            "the largest radius, set max_queries to what the budget allows; or buy a part now "
+            "the largest radius, set max_votes to what the budget allows; or buy a part now "
             "and the rest later with partial (--partial)."
         )
 
@@ -137,7 +137,7 @@ def _expected(
     image: WorkingImage, target: Target, radius: float, settings: Settings
 ) -> tuple[tuple[float, float], ...]:
     """Return (p, mean votes) where they can be told."""
-    sigma, alpha, most = settings.sigma, settings.alpha, settings.max_queries
+    sigma, alpha, most = settings.sigma, settings.alpha, settings.max_votes
     delta = noise_delta(image.pixels.size, sigma)
     counts = (
         (p, target_queries(target, radius, sigma, alpha, p, max_votes=most, delta=delta))

@@ -227,7 +227,7 @@ class Sampler:
         return Progress(
             votes=votes,
             needed=test.needed(),
-            max_votes=self.settings.max_queries,
+            max_votes=self.settings.max_votes,
             queries=totals.queries,
             cached=totals.cached,
             cost=float(totals.dollars),

@@ -63,11 +63,11 @@ class Smoother:
         radius: the L2 radius to certify, in units of the [0, 1] range; "largest" certifies as
             much as the votes allow.
         alpha: chance of a wrong certificate.
-        max_queries: most votes for one certificate.
+        max_votes: most votes for one certificate.
         budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
             once.
         size: shorter side of the working image, or its exact (width, height).
-        labels: the caller's classes as {class: [provider labels]}, a `LabelSpace`, or a TOML or
+        classes: the caller's classes as {class: [provider labels]}, a `LabelSpace`, or a TOML or
             JSON file of one; by default the provider's own labels.
         plain: ask once for the label of the working image itself, to compare.
         denoiser: "default", "small", "none", a .safetensors file, a .json file that `smoothapi
@@ -98,10 +98,10 @@ class Smoother:
         sigma: float | None = None,
         radius: Radius | None = None,
         alpha: float | None = None,
-        max_queries: int | None = None,
+        max_votes: int | None = None,
         budget: Budget | str | Sequence[Budget] | None = None,
         size: int | tuple[int, int] | None = None,
-        labels: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
+        classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         plain: bool | None = None,
         denoiser: DenoiserSpec | None = None,
         device: str | None = None,
@@ -118,9 +118,9 @@ class Smoother:
             sigma=sigma,
             radius=radius,
             alpha=alpha,
-            max_queries=max_queries,
+            max_votes=max_votes,
             size=size if isinstance(size, int) else None,
-            labels=labels if isinstance(labels, (str, Path)) else None,
+            classes=classes if isinstance(classes, (str, Path)) else None,
             plain=plain,
             denoiser=denoiser if isinstance(denoiser, str) else None,
             device=device,
@@ -131,7 +131,7 @@ class Smoother:
             home=home,
         ).settings
         self._size = settings.size if size is None else size
-        self._space = choose_label_space(labels, settings.labels)
+        self._space = choose_label_space(classes, settings.classes)
         self._closed = False
         with ExitStack() as opened:  # closes what was opened, should the rest not be
             self._sampler = open_sampler(
@@ -168,7 +168,7 @@ class Smoother:
 
         Raises:
             ImageError: the photo cannot be used.
-            UnreachableRadiusError: `max_queries` votes could not certify the radius.
+            UnreachableRadiusError: `max_votes` votes could not certify the radius.
             BudgetExceededError: the budget does not allow the next query.
             ProviderError: the service failed; what was answered is kept.
         """
@@ -186,7 +186,7 @@ class Smoother:
         get. Raises as `certify` does.
         """
         image = load_image(photo, size=self._size)
-        alpha, most = self.settings.alpha, self.settings.max_queries
+        alpha, most = self.settings.alpha, self.settings.max_votes
         start = partial(SequentialPredict, alpha=alpha, max_votes=most)
         return self._run("predict", image, Top1(self._space), start, on_progress)
 
@@ -242,7 +242,7 @@ class Smoother:
 
         Returns:
             The certificate of `Presence(labels, score, wanted="present")`; its claims are of those
-            labels that could be certified. Labels share alpha: where `max_queries` are too few for
+            labels that could be certified. Labels share alpha: where `max_votes` are too few for
             so many, the ones with the highest scores are asked about. An answer without labels
             costs no query: then the certificate has no votes.
         """
@@ -429,7 +429,7 @@ class Smoother:
         return target.start(
             sigma=self.settings.sigma,
             alpha=self.settings.alpha,
-            max_votes=self.settings.max_queries,
+            max_votes=self.settings.max_votes,
             radius=self._wanted(radius),
             delta=noise_delta(image.pixels.size, self.settings.sigma),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.errors import ImageError
 from smoothapi.image import load_image
-from smoothapi.study.folder import label_of
+from smoothapi.study.folder import truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ def read_photos(
 
     def look(item: tuple[str, PhotoSource]) -> Subject | None:
         name, source = item
-        right = () if truth is None else label_of(name, truth)
+        right = () if truth is None else truth_of(name, truth)
         if truth is not None and not right:
             return None
         try:

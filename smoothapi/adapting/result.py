@@ -123,7 +123,7 @@ class Adapted:
         needed: the e-value at which one is taken.
         photos: of the race.
         held_out: before and after; None if nothing was changed or the budget ended before.
-        reference: "labels" that were given, or the provider's "plain" answers.
+        reference: "truth", the labels that were given, or the provider's "plain" answers.
         model_versions: of the provider's model.
         queries: sent in this run.
         cached: answers that the store had.
@@ -139,7 +139,7 @@ class Adapted:
     needed: float
     photos: int
     held_out: BeforeAfter | None
-    reference: Literal["labels", "plain"]
+    reference: Literal["truth", "plain"]
     model_versions: tuple[str, ...]
     queries: int
     cached: int
@@ -201,7 +201,7 @@ class Adapted:
         """Return what a person should know of it, as Markdown."""
         adaptation = self.adaptation
         by = {
-            "labels": "the labels that were given",
+            "truth": "the labels that were given",
             "plain": "what the provider says of the photo itself",
         }[self.reference]
         models = ", ".join(map(printable, self.model_versions)) or "unknown"

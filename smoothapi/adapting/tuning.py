@@ -37,7 +37,7 @@ from smoothapi.label_file import read_label_space
 from smoothapi.smoother import Smoother
 from smoothapi.store import Budget
 from smoothapi.study.collect import Gathering
-from smoothapi.study.folder import find_photos, read_labels
+from smoothapi.study.folder import find_photos, read_truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ class KnobTuning:
         weights: "default", "small", or a .safetensors file.
         settings: the knobs that are tried.
         chance: that any setting is taken that is no better than the neutral one, in (0, 1).
-        labels: what the photos show: {photo: label}, or a CSV file with the columns file and label.
+        truth: what the photos show: {photo: label}, or a CSV file with the columns file and label.
             By default a photo's label is what the provider itself says of it: that is what a
             certificate can confirm, and each photo costs a query for it.
         classes: your classes as {class: [provider labels]}, or a TOML or JSON file of them.
@@ -97,7 +97,7 @@ class KnobTuning:
         weights: str | Path = "default",
         settings: Sequence[Knobs] = GRID,
         chance: float = CHANCE,
-        labels: str | Path | Mapping[str, str] | None = None,
+        truth: str | Path | Mapping[str, str] | None = None,
         classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         budget: Budget | str | Sequence[Budget] | None = None,
         size: int | tuple[int, int] | None = None,
@@ -114,7 +114,7 @@ class KnobTuning:
             concurrency=concurrency,
         ).settings
         self._found = find_photos(photos)
-        self._truth = None if labels is None else read_labels(labels)
+        self._truth = None if truth is None else read_truth(truth)
         self._space = _space(classes)
         self._weights = str(weights)
         self._base = _weights_of(weights)
@@ -132,7 +132,7 @@ class KnobTuning:
             Smoother,
             provider,
             sigma=sigma,
-            labels=self._space,
+            classes=self._space,
             plain=self._truth is None,
             size=size,
             device=device,
@@ -212,7 +212,7 @@ class KnobTuning:
                 needed=race.needed,
                 photos=race.photos,
                 held_out=held_out,
-                reference="plain" if self._truth is None else "labels",
+                reference="plain" if self._truth is None else "truth",
                 model_versions=tuple(sorted(asker.versions)),
                 queries=asker.totals.queries,
                 cached=asker.totals.cached,

@@ -67,7 +67,7 @@ def _settings(
     help="A setting to try, such as blend=0.05,sharpen=0.2; repeatable.",
 )
 @click.option(
-    "--labels",
+    "--truth",
     type=_PATH,
     help="CSV file with the columns file and label: what is right, in place of the provider's say.",
 )

@@ -40,11 +40,11 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             click.option("--provider", help="Adapter to ask, or replay:FILE."),
             click.option("--sigma", type=float, help="Noise level, of the [0, 1] range."),
             click.option("--alpha", type=float, help="Chance of a wrong certificate."),
-            click.option("--max-queries", type=int, help="Most votes for one photo."),
+            click.option("--max-votes", type=int, help="Most votes for one photo."),
             click.option("--budget", help="Hard limit for this command: 500, $2 or '500,$2'."),
             click.option("--size", type=int, help="Shorter side of the working image."),
             click.option(
-                "--labels",
+                "--classes",
                 type=click.Path(dir_okay=False, path_type=Path),
                 help="TOML or JSON file of your classes: {class: [provider labels]}.",
             ),

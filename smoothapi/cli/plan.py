@@ -28,7 +28,7 @@ _PARTS = " ▏▎▍▌▋▊▉█"
 )
 @click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--provider", help="Whose price list.")
-@click.option("--max-queries", type=int, help="Most votes for one photo.")
+@click.option("--max-votes", type=int, help="Most votes for one photo.")
 @click.option("--alpha", type=float, help="Chance of a wrong certificate.")
 @click.option("--size", type=int, help="Shorter side of the working image.")
 @click.option(
@@ -53,7 +53,7 @@ def _plan(
     sigmas: tuple[float, ...] | None,
     photos: int,
     provider: str | None,
-    max_queries: int | None,
+    max_votes: int | None,
     alpha: float | None,
     size: int | None,
     distribution: Path | None,
@@ -65,7 +65,7 @@ def _plan(
     from smoothapi.study import Shares, expect  # noqa: PLC0415
 
     settings = config.resolve(
-        provider=provider, radius=radius, max_queries=max_queries, alpha=alpha, size=size
+        provider=provider, radius=radius, max_votes=max_votes, alpha=alpha, size=size
     ).settings
     if settings.radius == "largest":
         raise UsageError("--radius: plan for one radius; the settings say 'largest'.")
@@ -86,7 +86,7 @@ def _plan(
                     settings.radius,
                     sigma,
                     alpha=settings.alpha,
-                    cap=settings.max_queries,
+                    max_votes=settings.max_votes,
                     photos=photos,
                     price=price,
                     shares=shares,
@@ -130,8 +130,8 @@ def _show(
 
     first = found[0]
     table = Table(
-        title=f"{first.photos:,} photos at radius {first.radius:g}, at most {first.cap:,} queries "
-        "each. Nothing was sent.",
+        title=f"{first.photos:,} photos at radius {first.radius:g}, at most "
+        f"{first.max_votes:,} votes each. Nothing was sent.",
         title_justify="left",
     )
     for name in ("sigma", "certified", "queries a photo", "queries", "dollars", "at most"):

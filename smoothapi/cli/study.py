@@ -86,7 +86,7 @@ def study() -> None:
     help="L2 radii of interest.",
 )
 @click.option(
-    "--caps",
+    "--max-votes",
     callback=numbers(int),
     default="50,100,200,1000",
     show_default=True,
@@ -94,7 +94,7 @@ def study() -> None:
     help="Most votes of a certificate.",
 )
 @click.option(
-    "--labels",
+    "--truth",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CSV file with the columns file and label: what is right.",
 )
@@ -347,7 +347,7 @@ def _table(result: StudyResult) -> Table:
 
     from smoothapi.study import figures  # noqa: PLC0415
 
-    cap = result.rules.caps[-1]
+    cap = result.rules.max_votes[-1]
     table = Table(
         title=f"{len(result.photos):,} photos, at most {cap:,} votes each, sequential",
         title_justify="left",
@@ -359,7 +359,7 @@ def _table(result: StudyResult) -> Table:
     if result.labelled:
         table.add_column("accuracy", justify="right")
     for figure in figures(result):
-        if figure.cap != cap or figure.method != "sequential":
+        if figure.max_votes != cap or figure.method != "sequential":
             continue
         names = (figure.provider, figure.denoiser) if _several(result) else ()
         band, per = figure.agreeing, figure.queries_per_certified
@@ -380,7 +380,7 @@ def _table(result: StudyResult) -> Table:
 def _advice(result: StudyResult) -> Iterator[str]:
     from smoothapi.study import choices  # noqa: PLC0415
 
-    found = choices(result, result.rules.caps[-1])
+    found = choices(result, result.rules.max_votes[-1])
     for (provider, denoiser, radius), choice in found.items():
         judged = choice.judged
         if choice.chosen is not None and judged is not None:

@@ -397,7 +397,7 @@ def _what_is_missing(recorded: list[Any], asked: Mapping[str, Any]) -> str:
     return (
         f"variant {asked['index']} at sigma {asked['sigma']:g}. It holds {len(indices)} variants, "
         f"{indices[0]} to {indices[-1]}: as many as the recorded run needed. Give the radius, "
-        "alpha, max_queries and target of that run, or record a longer one."
+        "alpha, max_votes and target of that run, or record a longer one."
     )
 
 

@@ -44,7 +44,7 @@ class Rules:
 
     Attributes:
         radii: L2 radii wanted, ascending.
-        caps: most votes of a certificate, ascending.
+        max_votes: most votes of a certificate, ascending.
         alpha: chance that one test certifies wrongly.
         complete: votes that are bought in any case, so that fixed samples up to it are measured.
         selection: votes of a fixed sample that only name its candidate; None for a tenth of the
@@ -52,7 +52,7 @@ class Rules:
     """
 
     radii: tuple[float, ...]
-    caps: tuple[int, ...]
+    max_votes: tuple[int, ...]
     alpha: float
     complete: int = 0
     selection: int | None = None
@@ -60,19 +60,23 @@ class Rules:
     def __post_init__(self) -> None:
         if not self.radii or not all(0.0 < radius < 100.0 for radius in self.radii):
             raise UsageError(f"radii={self.radii}: name at least one L2 radius above 0.")
-        if not self.caps or not all(type(cap) is int and 2 <= cap <= 10**6 for cap in self.caps):
-            raise UsageError(f"caps={self.caps}: caps are whole numbers from 2 to a million.")
+        if not self.max_votes or not all(
+            type(cap) is int and 2 <= cap <= 10**6 for cap in self.max_votes
+        ):
+            raise UsageError(
+                f"max_votes={self.max_votes}: caps are whole numbers from 2 to a million."
+            )
         if self.complete < 0:
             raise UsageError(f"complete={self.complete}: it is a number of votes.")
-        if self.selection is not None and not 1 <= self.selection < min(self.caps):
+        if self.selection is not None and not 1 <= self.selection < min(self.max_votes):
             raise UsageError(
                 f"selection={self.selection}: it takes at least one vote to name a candidate, and "
                 "at least one more, below the smallest cap, to test it."
             )
 
-    def selection_of(self, cap: int) -> int:
-        """Return how many votes of a fixed sample of `cap` name its candidate."""
-        return max(1, min(100, cap // 10)) if self.selection is None else self.selection
+    def selection_of(self, max_votes: int) -> int:
+        """Return how many votes of a fixed sample of `max_votes` name its candidate."""
+        return max(1, min(100, max_votes // 10)) if self.selection is None else self.selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class Outcome:
 
     Attributes:
         radius: L2 radius wanted.
-        cap: most votes allowed.
+        max_votes: most votes allowed.
         method: "sequential", or "fixed" for a sample of `cap` votes (Cohen et al.).
         label: the label certified, None where it abstains.
         reason: "certified", or why not.
@@ -90,7 +94,7 @@ class Outcome:
     """
 
     radius: float
-    cap: int
+    max_votes: int
     method: Literal["sequential", "fixed"]
     label: str | None
     reason: str
@@ -125,7 +129,7 @@ class Collector:
         self.votes: list[Vote] = []
         self._tests: dict[tuple[float, int], VoteTest | None] = {}
         for radius in rules.radii:
-            for cap in rules.caps:
+            for cap in rules.max_votes:
                 self._tests[radius, cap] = self._start(radius, cap)
         self._open = [test for test in self._tests.values() if test is not None]
 
@@ -190,7 +194,7 @@ class Collector:
             for (radius, cap), test in self._tests.items()
         ]
         if isinstance(self._target, Top1):
-            for cap in self._rules.caps:
+            for cap in self._rules.max_votes:
                 if len(self.votes) >= cap:
                     found += self._fixed(cap, plain)
                 elif cap <= self._rules.complete:

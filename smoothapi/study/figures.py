@@ -70,7 +70,7 @@ class Figure:
         denoiser: what was put in front.
         sigma: noise level.
         radius: L2 radius wanted.
-        cap: most votes of a certificate.
+        max_votes: most votes of a certificate.
         method: "sequential" or "fixed".
         estimated: whether it was worked out from photos' shares of votes, not from votes; so are
             fixed samples that were not bought.
@@ -94,7 +94,7 @@ class Figure:
     denoiser: str
     sigma: float
     radius: float
-    cap: int
+    max_votes: int
     method: str
     estimated: bool
     photos: int
@@ -197,9 +197,9 @@ def figures(result: StudyResult, photos: Iterable[Photo] | None = None) -> list[
 def _of_cells(
     result: StudyResult, cells: list[Cell], photos: dict[str, Photo], price: Price
 ) -> Iterable[Figure]:
-    indexed = [{(o.radius, o.cap, o.method): o for o in cell.outcomes} for cell in cells]
+    indexed = [{(o.radius, o.max_votes, o.method): o for o in cell.outcomes} for cell in cells]
     for radius in result.rules.radii:
-        for cap in result.rules.caps:
+        for cap in result.rules.max_votes:
             for method in ("sequential", "fixed"):
                 outcomes = [index.get((radius, cap, method)) for index in indexed]
                 complete = [outcome for outcome in outcomes if outcome is not None]
@@ -241,7 +241,7 @@ def _measured(
         denoiser=first.denoiser,
         sigma=first.sigma,
         radius=outcomes[0].radius,
-        cap=outcomes[0].cap,
+        max_votes=outcomes[0].max_votes,
         method=outcomes[0].method,
         estimated=False,
         photos=total,
@@ -267,7 +267,7 @@ def votes_to_the_end(outcomes: Sequence[Outcome]) -> list[float]:
     """
     if not outcomes:
         return []
-    cap = outcomes[0].cap
+    cap = outcomes[0].max_votes
     if outcomes[0].method == "fixed":
         return [float(cap)] * len(outcomes)
     ended = [o.votes for o in outcomes if o.reason not in OPEN]
@@ -286,14 +286,14 @@ def _costs(votes: float, certified: float, photos: int, price: Price) -> dict[st
 
 
 def _estimated(
-    result: StudyResult, cells: list[Cell], radius: float, cap: int, price: Price
+    result: StudyResult, cells: list[Cell], radius: float, max_votes: int, price: Price
 ) -> Figure:
-    """Return what a fixed sample of `cap` would be expected to certify.
+    """Return what a fixed sample of `max_votes` would be expected to certify.
 
     A photo's share of votes p is not known, so the chance is averaged over its Beta(1/2, 1/2)
     posterior. Votes were bought until a test had decided, which leans p a little to the sure side.
     """
-    n = cap - result.rules.selection_of(cap)
+    n = max_votes - result.rules.selection_of(max_votes)
     enough = fewest_wins(n, required_p(radius, cells[0].sigma), result.rules.alpha)
     grid = (np.arange(64) + 0.5) / 64.0
     certified = agreeing = 0.0
@@ -309,7 +309,7 @@ def _estimated(
         denoiser=cells[0].denoiser,
         sigma=cells[0].sigma,
         radius=radius,
-        cap=cap,
+        max_votes=max_votes,
         method="fixed",
         estimated=True,
         photos=total,
@@ -320,9 +320,9 @@ def _estimated(
         accuracy_highprob=None,
         undecided=0,
         abstained={},
-        mean_queries=float(cap),
-        median_queries=float(cap),
-        **_costs(float(cap) * total, certified, total, price),
+        mean_queries=float(max_votes),
+        median_queries=float(max_votes),
+        **_costs(float(max_votes) * total, certified, total, price),
     )
 
 
@@ -355,9 +355,9 @@ class Choice:
     others: tuple[Figure, ...]
 
 
-def choices(result: StudyResult, cap: int) -> dict[tuple[str, str, float], Choice]:
+def choices(result: StudyResult, max_votes: int) -> dict[tuple[str, str, float], Choice]:
     """Return the choice of sigma for each provider, denoiser and radius, at a cap."""
-    calibration, rest = (_of_half(result, cap, calibration=side) for side in (True, False))
+    calibration, rest = (_of_half(result, max_votes, calibration=side) for side in (True, False))
     keys = product(
         [provider.name for provider in result.providers],
         [denoiser.name for denoiser in result.denoisers],
@@ -367,13 +367,13 @@ def choices(result: StudyResult, cap: int) -> dict[tuple[str, str, float], Choic
 
 
 def _of_half(
-    result: StudyResult, cap: int, *, calibration: bool
+    result: StudyResult, max_votes: int, *, calibration: bool
 ) -> dict[tuple[str, str, float], list[Figure]]:
     """Return sequential figures of one half of the photos, by provider, denoiser and radius."""
     half = [photo for photo in result.photos if photo.calibration is calibration]
     found: dict[tuple[str, str, float], list[Figure]] = defaultdict(list)
     for figure in figures(result, half):
-        if (figure.cap, figure.method) == (cap, "sequential"):
+        if (figure.max_votes, figure.method) == (max_votes, "sequential"):
             found[figure.provider, figure.denoiser, figure.radius].append(figure)
     return found
 
@@ -415,7 +415,7 @@ class Projection:
 
 
 def project(
-    votes: Sequence[int], cap: int, photos: int, price: Price, *, overhead: float = 1.0
+    votes: Sequence[int], max_votes: int, photos: int, price: Price, *, overhead: float = 1.0
 ) -> Projection:
     """Project the votes that photos took to a larger number of photos.
 
@@ -425,7 +425,7 @@ def project(
 
     Args:
         votes: of each photo of the study.
-        cap: most votes of a photo.
+        max_votes: most votes of a photo.
         photos: how many there will be.
         price: the price list.
         overhead: attempts per vote (retries are paid, too).
@@ -443,8 +443,8 @@ def project(
         half = (1.0 - CONFIDENCE) / 2.0
         below, above = (float(np.quantile(t, q)) for q in (half, 1.0 - half))
         scale = spread * math.sqrt(1.0 + n / photos)
-        low = photos * min(float(cap), max(0.0, mean - above * scale))
-        high = photos * min(float(cap), max(0.0, mean - below * scale))
+        low = photos * min(float(max_votes), max(0.0, mean - above * scale))
+        high = photos * min(float(max_votes), max(0.0, mean - below * scale))
 
     def dollars(queries: float) -> float:
         return float(price.of(math.ceil(queries * overhead)))
@@ -454,11 +454,11 @@ def project(
         queries=photos * mean,
         low=low,
         high=high,
-        at_most=photos * cap,
+        at_most=photos * max_votes,
         dollars=dollars(photos * mean),
         dollars_low=None if low is None else dollars(low),
         dollars_high=None if high is None else dollars(high),
-        dollars_at_most=dollars(float(photos * cap)),
+        dollars_at_most=dollars(float(photos * max_votes)),
     )
 
 

@@ -94,7 +94,7 @@ def _is_visible(file: Path, root: Path) -> bool:
     return file.is_file() and not any(p.startswith(".") for p in file.relative_to(root).parts)
 
 
-def read_labels(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def read_truth(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Return {photo's name: labels that are right}.
 
     A CSV file has a header. One column names the photo: `file`, `filename`, `path`, `photo` or
@@ -123,23 +123,23 @@ def read_labels(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, .
             rows = [(row[file].strip().replace("\\", "/"), row[label]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"The labels in {str(path)!r} cannot be read: {error}.") from error
-    labels: dict[str, tuple[str, ...]] = {}
+    truth: dict[str, tuple[str, ...]] = {}
     for name, text in rows:
         right = _alternatives(text)
         if not name or not right:
             continue
-        if labels.setdefault(name, right) != right:
+        if truth.setdefault(name, right) != right:
             raise UsageError(
-                f"{str(path)!r} says of {name!r} that it is {' or '.join(labels[name])}, and "
+                f"{str(path)!r} says of {name!r} that it is {' or '.join(truth[name])}, and "
                 f"again that it is {' or '.join(right)}. Where both are right, write them in one "
                 "row, separated by |."
             )
-    return labels
+    return truth
 
 
-def label_of(name: str, labels: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def truth_of(name: str, truth: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return the labels that are right for a photo, found by its path or else by its file name."""
-    return labels.get(name) or labels.get(name.rsplit("/", 1)[-1]) or ()
+    return truth.get(name) or truth.get(name.rsplit("/", 1)[-1]) or ()
 
 
 def is_right(label: str, truth: tuple[str, ...]) -> bool:

@@ -63,7 +63,7 @@ def _worth_showing(result: StudyResult, count: int) -> list[Cell]:
         (cell, outcome)
         for cell in result.cells
         if cell.sigma == sigma
-        and (outcome := cell.outcome(radius, result.rules.caps[-1])) is not None
+        and (outcome := cell.outcome(radius, result.rules.max_votes[-1])) is not None
     ]
     if not found:
         return []

@@ -36,7 +36,7 @@ class Expected:
     Attributes:
         radius: L2 radius wanted.
         sigma: noise level.
-        cap: most votes of a photo.
+        max_votes: most votes of a photo.
         photos: how many.
         certified: share of photos that get a certificate.
         at_least: queries if every photo's votes were unanimous; hopeless photos take fewer.
@@ -50,7 +50,7 @@ class Expected:
 
     radius: float
     sigma: float
-    cap: int
+    max_votes: int
     photos: int
     certified: float
     at_least: int
@@ -72,7 +72,7 @@ def expect(
     sigma: float,
     *,
     alpha: float,
-    cap: int,
+    max_votes: int,
     photos: int,
     price: Price,
     shares: Shares,
@@ -84,7 +84,7 @@ def expect(
         radius: L2 radius wanted.
         sigma: noise level.
         alpha: chance of a wrong certificate.
-        cap: most votes of a photo.
+        max_votes: most votes of a photo.
         photos: how many, at least 1.
         price: the price list.
         shares: how the top label's share of votes is distributed.
@@ -111,18 +111,21 @@ def expect(
     if len(values) < len(grid):
         grid = np.unique(values)
     counts = [
-        queries_needed(radius, sigma, alpha, float(p), max_votes=cap, delta=delta) for p in grid
+        queries_needed(radius, sigma, alpha, float(p), max_votes=max_votes, delta=delta)
+        for p in grid
     ]
     means = np.interp(values, grid, [count.mean for count in counts])
     mean = float(means.mean())
     certified = float(np.interp(values, grid, [count.certified for count in counts]).mean())
-    at_least, at_most = photos * counts[0].at_least, photos * cap
+    at_least, at_most = photos * counts[0].at_least, photos * max_votes
     queries = math.ceil(photos * mean)
-    marks = [n for n in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if n < cap] + [cap]
+    marks = [n for n in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if n < max_votes] + [
+        max_votes
+    ]
     return Expected(
         radius=radius,
         sigma=sigma,
-        cap=cap,
+        max_votes=max_votes,
         photos=photos,
         certified=certified,
         at_least=at_least,
@@ -211,7 +214,7 @@ def plan_cells(
         image = load()
         delta = noise_delta(image.pixels.size, sigma)
         groups.setdefault(key, []).append(_stored(smoothers[key], image, rules, target, delta))
-    most = max(rules.caps[-1], rules.complete)
+    most = max(rules.max_votes[-1], rules.complete)
     rows: list[CellPlan] = []
     for (provider, denoiser, sigma), found in groups.items():
         totals = [votes for votes, decided, _ in found if decided]

@@ -80,9 +80,11 @@ def budget_plot(groups: Sequence[tuple[str, Sequence[Figure]]], described: str) 
         canvas, axes = _axes(6.4, 3.7)
         for number, (name, figures) in enumerate(groups):
             colour, marker = _look(number)
-            ours = sorted((f for f in figures if f.method == "sequential"), key=lambda f: f.cap)
+            ours = sorted(
+                (f for f in figures if f.method == "sequential"), key=lambda f: f.max_votes
+            )
             ours = [f for f in ours if f.mean_queries > 0]
-            fixed = sorted((f for f in figures if f.method == "fixed"), key=lambda f: f.cap)
+            fixed = sorted((f for f in figures if f.method == "fixed"), key=lambda f: f.max_votes)
             if fixed:
                 axes.plot(
                     [f.mean_queries for f in fixed],

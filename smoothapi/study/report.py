@@ -135,7 +135,7 @@ class _View:
     def __init__(self, result: StudyResult) -> None:
         self._result = result
         self._figures = figures(result)
-        self._cap = result.rules.caps[-1]
+        self._cap = result.rules.max_votes[-1]
         radii = result.rules.radii
         self._radius = min(radii, key=lambda radius: abs(radius - _WANTED_RADIUS))
         self._choices = choices(result, self._cap)
@@ -149,7 +149,7 @@ class _View:
             "result": result,
             "headline": self._headline(),
             "radius": self._radius,
-            "cap": self._cap,
+            "max_votes": self._cap,
             "confidence": confidence(result.rules.alpha),
             "band_percent": f"{CONFIDENCE:.0%}",
             "rho_percent": confidence(RHO),
@@ -226,7 +226,7 @@ class _View:
                 "fixed samples dashed. The same figures are in the table below it.",
             ),
         )
-        at_cap = self._by_sigma(cap=cap, method="sequential")
+        at_cap = self._by_sigma(max_votes=cap, method="sequential")
         if len(self._result.rules.radii) > 1:
             described = f"by radius, cap {cap}, with 95% bands, one line for each sigma."
             yield (
@@ -302,9 +302,9 @@ class _View:
         """Return, by sigma and cap, the sequential and the fixed figure at the chosen radius."""
         rows: list[dict[str, Any]] = []
         for sigma in self._result.sigmas:
-            for cap in self._result.rules.caps:
-                found = self._of(self._first, sigma=sigma, radius=self._radius, cap=cap)
-                row: dict[str, Any] = {"sigma": sigma, "cap": cap}
+            for cap in self._result.rules.max_votes:
+                found = self._of(self._first, sigma=sigma, radius=self._radius, max_votes=cap)
+                row: dict[str, Any] = {"sigma": sigma, "max_votes": cap}
                 row |= {"sequential": None, "fixed": None} | {f.method: f for f in found}
                 rows.append(row)
         return rows
@@ -312,7 +312,7 @@ class _View:
     def _reasons(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for figure in self._of(
-            self._first, radius=self._radius, cap=self._cap, method="sequential"
+            self._first, radius=self._radius, max_votes=self._cap, method="sequential"
         ):
             agreeing = round(figure.agreeing.share * figure.photos)
             certified = round(figure.certified.share * figure.photos)
@@ -348,7 +348,9 @@ class _View:
         return [
             figure
             for way in self._ways
-            for figure in self._of(way, radius=self._radius, cap=self._cap, method="sequential")
+            for figure in self._of(
+                way, radius=self._radius, max_votes=self._cap, method="sequential"
+            )
         ]
 
     def _plain_calls(self) -> list[dict[str, Any]]:
@@ -385,7 +387,7 @@ class _View:
         certified = [
             outcome
             for outcome in cell.outcomes
-            if outcome.method == "sequential" and outcome.cap == self._cap
+            if outcome.method == "sequential" and outcome.max_votes == self._cap
         ]
         return {
             "picture": picture,

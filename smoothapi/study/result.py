@@ -22,7 +22,8 @@ from smoothapi.study.folder import is_right
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-SCHEMA = "smoothapi.study/1"
+SCHEMA = "smoothapi.study/2"
+_FIRST_SCHEMA = "smoothapi.study/1"  # the same, with max_votes called caps, and cap in outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,10 @@ class Cell:
         named = [count for label, count in self.tally.items() if label is not None]
         return max(named, default=0), self.total_votes
 
-    def outcome(self, radius: float, cap: int, method: str = "sequential") -> Outcome | None:
+    def outcome(self, radius: float, max_votes: int, method: str = "sequential") -> Outcome | None:
         """Return what a test made of the votes; None if it has not got them."""
         for outcome in self.outcomes:
-            if (outcome.radius, outcome.cap, outcome.method) == (radius, cap, method):
+            if (outcome.radius, outcome.max_votes, outcome.method) == (radius, max_votes, method):
                 return outcome
         return None
 
@@ -267,7 +268,7 @@ class StudyResult:
                     "denoiser": cell.denoiser,
                     "sigma": cell.sigma,
                     "radius": outcome.radius,
-                    "cap": outcome.cap,
+                    "max_votes": outcome.max_votes,
                     "method": outcome.method,
                     "certified": outcome.certified,
                     "label": outcome.label,
@@ -302,12 +303,13 @@ class StudyResult:
             UsageError: `data` is none, or of another schema.
         """
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        if found != SCHEMA:
+        if found not in (SCHEMA, _FIRST_SCHEMA):
             raise UsageError(
-                f"This is no study of this version: expected schema {SCHEMA!r}, found {found!r}."
+                f"This is not a study's result that can be read: expected schema {SCHEMA!r}, found "
+                f"{found!r}."
             )
         try:
-            return _result(data)
+            return _result(data if found == SCHEMA else _renamed(data))
         except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
             raise UsageError(f"The study is malformed: {error!r}.") from error
 
@@ -366,6 +368,19 @@ def _tuples(value: Any) -> Any:
 
 def _made(kind: Any, data: Mapping[str, Any]) -> Any:
     return kind(**{name: _tuples(value) for name, value in data.items()})
+
+
+def _renamed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result of the first schema in the words of this one."""
+    names = {"caps": "max_votes", "cap": "max_votes"}
+
+    def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {names.get(name, name): value for name, value in row.items()}
+
+    cells = [
+        {**cell, "outcomes": [renamed(row) for row in cell["outcomes"]]} for cell in data["cells"]
+    ]
+    return {**data, "rules": renamed(data["rules"]), "cells": cells}
 
 
 def _result(data: Mapping[str, Any]) -> StudyResult:

@@ -23,7 +23,7 @@ from smoothapi.noise import MAX_SIGMA
 from smoothapi.smoother import Smoother
 from smoothapi.study.collect import Rules
 from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
-from smoothapi.study.folder import Photos, find_photos, label_of, read_labels
+from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
 from smoothapi.study.result import Photo, Problem, StudyResult
@@ -59,9 +59,9 @@ class Study:
         provider: who is asked: a name, an adapter, several, or {name: either}.
         sigmas: noise levels, in (0, 1.5].
         radii: L2 radii of interest.
-        caps: most votes of a certificate; the method is compared at each.
-        labels: what the photos show, for certified accuracy: {photo: label}, or a CSV file with
-            the columns file and label (`smoothapi.study.folder.read_labels` says more).
+        max_votes: most votes of a certificate; the method is compared at each.
+        truth: what the photos show, for certified accuracy: {photo: label}, or a CSV file with
+            the columns file and label (`smoothapi.study.folder.read_truth` says more).
         classes: your classes as {class: [provider labels]}, or a TOML or JSON file of them; by
             default the provider's own labels.
         target: what is certified: "top1", or a target such as `Presence("Weapon", 0.8)`.
@@ -98,8 +98,8 @@ class Study:
         provider: Providers | None = None,
         sigmas: Sequence[float] | float | None = None,
         radii: Sequence[float] | float = (0.1, 0.25, 0.5),
-        caps: Sequence[int] | int = (50, 100, 200, 1000),
-        labels: str | Path | Mapping[str, str] | None = None,
+        max_votes: Sequence[int] | int = (50, 100, 200, 1000),
+        truth: str | Path | Mapping[str, str] | None = None,
         classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         target: Target | Literal["top1"] = "top1",
         denoisers: Denoisers | None = None,
@@ -126,14 +126,14 @@ class Study:
         if resolved.origins["concurrency"] == "default":
             concurrency = _CONCURRENCY
         self._found = find_photos(photos)
-        self._labels = read_labels(labels) if labels is not None else {}
+        self._truth = read_truth(truth) if truth is not None else {}
         levels = _floats(settings.sigma if sigmas is None else sigmas)
         if not all(0.0 < sigma <= MAX_SIGMA for sigma in levels):
             raise UsageError(f"sigmas={levels}: noise levels are in (0, {MAX_SIGMA}].")
-        largest = _caps(caps)
+        largest = _ascending(max_votes)
         rules = Rules(
             radii=_floats(radii),
-            caps=largest,
+            max_votes=largest,
             alpha=settings.alpha,
             complete=largest[-1] if complete is True else int(complete),
             selection=selection,
@@ -161,9 +161,9 @@ class Study:
             smoother=partial(
                 Smoother,
                 alpha=settings.alpha,
-                max_queries=largest[-1],
+                max_votes=largest[-1],
                 size=size,
-                labels=space,
+                classes=space,
                 plain=True,
                 device=device,
                 codec=codec,
@@ -309,7 +309,7 @@ class Study:
                 size=image.size,
                 native_size=image.native_size,
                 gain=image.gain,
-                truth=label_of(name, self._labels),
+                truth=truth_of(name, self._truth),
             )
 
         with ThreadPoolExecutor(_READERS, thread_name_prefix="smoothapi-read") as pool:
@@ -359,10 +359,10 @@ def _floats(values: Sequence[float] | float) -> tuple[float, ...]:
     return tuple(sorted(numbers))
 
 
-def _caps(values: Sequence[int] | int) -> tuple[int, ...]:
+def _ascending(values: Sequence[int] | int) -> tuple[int, ...]:
     listed = values if isinstance(values, Sequence) else (values,)
     if not listed or not all(type(value) is int for value in listed):
-        raise UsageError(f"caps={values!r}: give whole numbers, such as (50, 100, 200, 1000).")
+        raise UsageError(f"max_votes={values!r}: give whole numbers, such as (50, 100, 200, 1000).")
     return tuple(sorted(set(listed)))
 
 

@@ -111,7 +111,7 @@ def _advice(
     if not certificate.abstained and label is not None and certificate.label != label:
         return (
             f"{printable(label)!r} got {certificate.tally.get(label, 0)} votes: a label space "
-            "(labels=...) can join names that mean the same"
+            "(classes=...) can join names that mean the same"
             if _is_top1(certificate)
             else f"this was the target: {printable(json.dumps(dict(certificate.target)))}"
         )
@@ -119,7 +119,7 @@ def _advice(
         return (
             f"radius={certificate.radius_requested:g} was asked for: ask for {radius:g}"
             if certificate.radius_requested is not None
-            else "it is the largest that these votes give: raise max_queries, or alpha"
+            else "it is the largest that these votes give: raise max_votes, or alpha"
         )
     return _why_abstained(certificate, radius)
 
@@ -131,7 +131,7 @@ def _is_top1(certificate: Certificate) -> bool:
 def _why_abstained(certificate: Certificate, radius: float | None) -> str:
     if not _is_top1(certificate):
         return (
-            f"raise max_queries (now {certificate.max_votes}), lower the radius, or lower the "
+            f"raise max_votes (now {certificate.max_votes}), lower the radius, or lower the "
             "score that the target asks for"
         )
     tally = {name: count for name, count in certificate.tally.items() if name is not None}
@@ -152,5 +152,5 @@ def _why_abstained(certificate: Certificate, radius: float | None) -> str:
         )
     return (
         f"{leader}, and radius {wanted:g} at sigma {sigma:g} needs more than {needed:.1%}: raise "
-        f"max_queries (now {certificate.max_votes}), lower the radius, or raise alpha"
+        f"max_votes (now {certificate.max_votes}), lower the radius, or raise alpha"
     )

@@ -17,7 +17,7 @@ What the answer means
     else in the response (boxes, colours, captions) is what the service said to the one call.
 
 What it costs
-    One query for the call itself, and up to `max_queries` more, 1,000 by default: at $1.00 per
+    One query for the call itself, and up to `max_votes` more, 1,000 by default: at $1.00 per
     1,000 up to a dollar and a tenth of a cent, where the plain call costs that tenth of a cent.
     The run goes on until the slowest label is decided. That is why a budget must be given. Answers
     to noisy copies are kept, so that the same picture costs one query the next time, unless the

@@ -56,7 +56,7 @@ def wrap(
     sigma: float | None = None,
     radius: Radius | None = None,
     alpha: float | None = None,
-    max_queries: int | None = None,
+    max_votes: int | None = None,
     size: int | tuple[int, int] | None = None,
     denoiser: DenoiserSpec | None = None,
     device: str | None = None,
@@ -108,7 +108,7 @@ def wrap(
         sigma: noise level, as for `Smoother`, like all that follow.
         radius: the L2 radius to certify, or "largest".
         alpha: chance that any claim of one certificate is wrong.
-        max_queries: most votes for one picture.
+        max_votes: most votes for one picture.
         size: of the working image.
         denoiser: "default", "small", "none", a file, a module or a callable.
         device: of the denoiser.
@@ -151,7 +151,7 @@ def wrap(
         sigma=sigma,
         radius=radius,
         alpha=alpha,
-        max_queries=max_queries,
+        max_votes=max_votes,
         size=size if isinstance(size, int) else None,
         device=device,
         codec=codec,
@@ -165,7 +165,7 @@ def wrap(
         sigma=sigma,
         radius=radius,
         alpha=alpha,
-        max_queries=max_queries,
+        max_votes=max_votes,
         size=size,
         denoiser=denoiser,
         device=device,

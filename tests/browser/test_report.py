@@ -45,7 +45,7 @@ def open_page(browser, folder):
 
 
 def _key(row):
-    names = ("provider", "denoiser", "sigma", "radius", "cap", "method")
+    names = ("provider", "denoiser", "sigma", "radius", "max_votes", "method")
     return "|".join(str(row[name]) for name in names)
 
 

@@ -55,7 +55,7 @@ def false_certificates(p: float, *, lost: float, concurrency: int) -> Rate:
         adapter,
         sigma=SIGMA,
         alpha=ALPHA,
-        max_queries=CAP,
+        max_votes=CAP,
         denoiser="none",
         plain=False,
         concurrency=concurrency,

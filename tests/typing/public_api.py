@@ -62,6 +62,6 @@ with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
     assert_type(smoother.predict("photo.jpg"), Certificate)
     assert_type(smoother.plan("photo.jpg"), Plan)
 
-Smoother(MyAdapter(), labels={"bus": ["School Bus"]}, denoiser="none", budget="$2")
+Smoother(MyAdapter(), classes={"bus": ["School Bus"]}, denoiser="none", budget="$2")
 assert_type(verify(certificate, "photo.jpg"), list[str])
 Smoother(sigma="loud")  # pyright: ignore[reportArgumentType]

@@ -40,7 +40,7 @@ def mixed(payload, attempt):
     [
         {},
         {"kind": "predict"},
-        {"radius": "largest", "max_queries": 150},
+        {"radius": "largest", "max_votes": 150},
         {"plain": False},
         {"script": mixed, "radius": 0.1},
         {"script": lambda p, n: answer("bus" if p[-13] % 2 else "van")},

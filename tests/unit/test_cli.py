@@ -174,8 +174,8 @@ def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, mo
         (["certify", "{photo}", "--alpha", "2"], 2, "alpha"),
         (["certify", "{photo}", "--device", "gpu0"], 2, "gpu0"),
         (["certify", "{photo}", "--denoiser", "missing.safetensors"], 2, "missing"),
-        (["certify", "{photo}", "--labels", "missing.json"], 2, "label file"),
-        (["certify", "{photo}", "--max-queries", "20"], 2, f"at least {LEAST}"),
+        (["certify", "{photo}", "--classes", "missing.json"], 2, "label file"),
+        (["certify", "{photo}", "--max-votes", "20"], 2, f"at least {LEAST}"),
         (["certify", "{photo}", "--budget", "20"], 3, "Nothing was sent"),
         (["certify", "{photo}", "--budget", "$0.01"], 3, "Nothing was sent"),
         (["certify", "{photo}", "--budget", "lots"], 2, "budget"),
@@ -248,14 +248,14 @@ def test_labels_from_outside_cannot_steer_the_terminal(provider, photo, capsys):
 def test_a_label_file(provider, photo, capsys, name, text):
     provider(unstable)
     Path(name).write_text(text)
-    assert run(["certify", photo, "--labels", name]) == 0
+    assert run(["certify", photo, "--classes", name]) == 0
     assert "vehicle" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"a": "b"}'])
 def test_a_bad_label_file(provider, photo, capsys, text):
     Path("labels.json").write_text(text)
-    assert run(["certify", photo, "--labels", "labels.json"]) == 2
+    assert run(["certify", photo, "--classes", "labels.json"]) == 2
     assert "label" in capsys.readouterr().err
 
 
@@ -370,7 +370,7 @@ def test_one_switch_shows_every_event(photo, monkeypatch, debug):
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "said"),
     [
-        (["--labels", "l.json"], {}, 2, "label file"),
+        (["--classes", "l.json"], {}, 2, "label file"),
         (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__PRICE": "abc"}, 2, "options"),
         (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__LATENCY": "x"}, 2, "latency"),
     ],

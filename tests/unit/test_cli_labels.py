@@ -37,21 +37,21 @@ def adapter(monkeypatch):
 
 @pytest.mark.parametrize("how", ["option", "variable", "file", "argument", "path"])
 def test_a_label_file_makes_classes_and_they_round_trip(how, adapter, photo, monkeypatch, capsys):
-    Path("labels.toml").write_text(RULES)
+    Path("classes.toml").write_text(RULES)
     if how == "variable":
-        monkeypatch.setenv("SMOOTHAPI_LABELS", "labels.toml")
+        monkeypatch.setenv("SMOOTHAPI_CLASSES", "classes.toml")
     elif how == "file":
-        Path("smoothapi.toml").write_text('labels = "labels.toml"\n')
+        Path("smoothapi.toml").write_text('classes = "classes.toml"\n')
     if how in ("argument", "path"):
-        given = "labels.toml" if how == "argument" else Path("labels.toml")
-        with Smoother(labels=given) as s:
+        given = "classes.toml" if how == "argument" else Path("classes.toml")
+        with Smoother(classes=given) as s:
             certificate = s.certify(photo)
     else:
-        more = ["--labels", "labels.toml"] if how == "option" else []
+        more = ["--classes", "classes.toml"] if how == "option" else []
         assert run(["certify", photo, "--json", *more]) == 0
         certificate = Certificate.from_json(capsys.readouterr().out)
     assert (certificate.label, certificate.plain_label) == ("bird", "bird")
-    space = read_label_space("labels.toml")
+    space = read_label_space("classes.toml")
     assert certificate.target["space"] == space.description
     assert LabelSpace.parse(certificate.target["space"]).digest == space.digest
     assert verify(Certificate.from_json(certificate.to_json()), photo)
@@ -60,17 +60,17 @@ def test_a_label_file_makes_classes_and_they_round_trip(how, adapter, photo, mon
 
 
 def test_the_argument_comes_before_the_setting(adapter, photo, monkeypatch):
-    Path("labels.toml").write_text('wrong = ["Sun"]')
-    monkeypatch.setenv("SMOOTHAPI_LABELS", "labels.toml")
+    Path("classes.toml").write_text('wrong = ["Sun"]')
+    monkeypatch.setenv("SMOOTHAPI_CLASSES", "classes.toml")
     for given in ({"up": ["Sky"]}, LabelSpace({"up": ["Sky"]})):
-        with Smoother(labels=given) as s:
+        with Smoother(classes=given) as s:
             assert s.certify(photo).label == "up"
 
 
 def test_what_no_class_lists_is_said_once_and_named(adapter, photo, capsys, caplog):
-    Path("labels.json").write_text('{"bird": ["Bird"]}')
+    Path("classes.json").write_text('{"bird": ["Bird"]}')
     with caplog.at_level(logging.WARNING, "smoothapi"):
-        assert run(["certify", photo, "--labels", "labels.json"]) == 1
+        assert run(["certify", photo, "--classes", "classes.json"]) == 1
     [said] = [record.getMessage() for record in caplog.records]
     assert "Sky, Vultures" in said
     assert "photo.png" in said
@@ -86,7 +86,7 @@ def test_what_no_class_lists_is_said_once_and_named(adapter, photo, capsys, capl
 )
 def test_nothing_is_said_where_nothing_is_unmapped(labels, reply, adapter, photo, caplog):
     adapter._script = lambda payload, attempt: reply
-    with caplog.at_level(logging.WARNING, "smoothapi"), Smoother(labels=labels) as s:
+    with caplog.at_level(logging.WARNING, "smoothapi"), Smoother(classes=labels) as s:
         s.certify(photo)
     assert not caplog.records
 
@@ -94,14 +94,14 @@ def test_nothing_is_said_where_nothing_is_unmapped(labels, reply, adapter, photo
 def test_labels_that_would_steer_a_terminal_are_shown_harmless(adapter, photo, caplog):
     reply = Answer((Label("\x1b[31mSky\n", 0.9),), model_version="v1")
     adapter._script = lambda payload, attempt: reply
-    with caplog.at_level(logging.WARNING, "smoothapi"), Smoother(labels={"a": ["b"]}) as s:
+    with caplog.at_level(logging.WARNING, "smoothapi"), Smoother(classes={"a": ["b"]}) as s:
         s.certify(photo)
     assert "\x1b" not in caplog.text
     assert "[31mSky" in caplog.text
 
 
 def test_a_file_that_is_not_there_is_named_with_where_it_is_from(adapter, photo, capsys):
-    assert run(["certify", photo, "--labels", "none.toml", "--json"]) == 2
+    assert run(["certify", photo, "--classes", "none.toml", "--json"]) == 2
     said = json.loads(capsys.readouterr().out)
     assert "none.toml" in said["message"]
     assert adapter.sent == 0

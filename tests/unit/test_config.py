@@ -49,7 +49,7 @@ def test_the_order_of_the_sources(monkeypatch):
         ({"alpha": 0.5}, "alpha"),
         ({"radius": -1}, "radius"),
         ({"radius": float("inf")}, "radius"),
-        ({"max_queries": 0}, "max_queries"),
+        ({"max_votes": 0}, "max_votes"),
         ({"concurrency": 0}, "concurrency"),
         ({"codec": "webp"}, "codec"),
         ({"radius": -1}, r"radius = -1 \(from argument\): .* 0 or it should be 'largest'\.$"),

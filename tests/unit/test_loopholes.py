@@ -144,13 +144,13 @@ def test_an_answer_of_many_labels_is_certified_as_far_as_the_votes_can():
     found = Answer(tuple(Label(f"L{n:02}", 0.99 - n / 100) for n in range(30)))
     adapter = MockAdapter(lambda _: found)
     common = {"sigma": 0.25, "radius": 0.25, "denoiser": "none"}
-    with Smoother(adapter, max_queries=55, **common) as smoother:
+    with Smoother(adapter, max_votes=55, **common) as smoother:
         certificate = smoother.certify_labels(PHOTO, found, score=0.5)
     certified = [claim.label for claim in certificate.claims]
     assert certified == [f"L{n:02}" for n in range(len(certified))]
     assert 0 < len(certified) < 30
     assert verify(certificate)
-    with Smoother(adapter, max_queries=200, **common) as smoother:
+    with Smoother(adapter, max_votes=200, **common) as smoother:
         assert len(smoother.certify_labels(PHOTO, found, score=0.5).claims) == 30
 
 

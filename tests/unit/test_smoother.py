@@ -177,7 +177,7 @@ def test_failed_variants_are_votes_for_no_answer():
 
 
 def test_the_largest_radius():
-    with smoother(ScriptedAdapter(), max_queries=200) as s:
+    with smoother(ScriptedAdapter(), max_votes=200) as s:
         certificate = s.certify(PHOTO, radius="largest")
     assert certificate.radius_requested is None
     assert 0.3 < certificate.radius < 1.0
@@ -199,7 +199,7 @@ def test_a_label_space_joins_what_the_provider_tells_apart():
         names = ("School Bus", "Coach") if payload[-13] % 2 else ("coach", "Tree")
         return Answer(tuple(Label(name, 0.9) for name in names))
 
-    with smoother(ScriptedAdapter(script), labels={"bus": ["school bus", "Coach"]}) as s:
+    with smoother(ScriptedAdapter(script), classes={"bus": ["school bus", "Coach"]}) as s:
         certificate = s.certify(PHOTO)
     assert certificate.label == certificate.plain_label == "bus"
     with smoother(ScriptedAdapter(script)) as s:
@@ -329,14 +329,14 @@ def test_closing_closes_the_adapter():
         ({"alpha": 1}, UsageError, "alpha"),
         ({"radius": -1}, UsageError, "radius"),
         ({"radius": "big"}, UsageError, "radius"),
-        ({"max_queries": 0}, UsageError, "max_queries"),
+        ({"max_votes": 0}, UsageError, "max_votes"),
         ({"budget": "lots"}, UsageError, "budget"),
         ({"codec": "webp"}, UsageError, "codec"),
         ({"device": "gpu0"}, DenoiserError, "gpu0"),
         ({"denoiser": "missing.safetensors"}, DenoiserError, "missing"),
         ({"provider": "nobody"}, UnknownProviderError, "nobody"),
         ({"provider": 7}, UsageError, "adapter"),
-        ({"labels": {"a": []}}, UsageError, "label"),
+        ({"classes": {"a": []}}, UsageError, "label"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_sent(options, error, complaint):
@@ -657,7 +657,7 @@ def test_a_target_with_a_label_space_of_its_own_verifies():
 
 
 def test_a_plan_refuses_nothing_that_can_be_done():
-    with smoother(ScriptedAdapter(), max_queries=150) as s:
+    with smoother(ScriptedAdapter(), max_votes=150) as s:
         plan = s.plan(PHOTO, 0.5, target=TopK(3))
         assert plan.expected == ()
         assert s.certify(PHOTO, 0.5, target=TopK(3)).label
@@ -681,7 +681,7 @@ def test_variants_too_large_as_png_are_sent_as_jpeg_and_the_certificate_says_so(
         seen.clear()
         limits = Limits(batch=1, max_bytes=max_bytes)
         adapter = Watched(labeller, labeller_id="brightness", limits=limits)
-        options = {"sigma": 0.05, "radius": "largest", "max_queries": 40, "plain": False}
+        options = {"sigma": 0.05, "radius": "largest", "max_votes": 40, "plain": False}
         with smoother(adapter, size=(64, 64), **options) as one:
             return one.certify(photo)
 

@@ -449,7 +449,7 @@ def test_a_certificate_through_clarifai_is_the_same_as_without():
         return [("bright" if picture.mean() > 127.6 else "dark", 0.875)]
 
     photo = np.full((24, 24, 3), 128, dtype=np.uint8)
-    options = {"denoiser": "none", "sigma": 0.5, "radius": "largest", "max_queries": 30}
+    options = {"denoiser": "none", "sigma": 0.5, "radius": "largest", "max_votes": 30}
     with emulate("clarifai", label) as service:
         adapter = ClarifaiAdapter(endpoint=service.url, per_second=10_000)
         with Smoother(adapter, plain=False, **options) as smoother:

@@ -890,7 +890,7 @@ def test_a_certificate_over_http_is_the_same_as_without():
         return [("bright" if picture.mean() > 127.6 else "dark", 0.9)]
 
     photo = np.full((24, 24, 3), 128, dtype=np.uint8)
-    options = {"denoiser": "none", "sigma": 0.5, "radius": "largest", "max_queries": 40}
+    options = {"denoiser": "none", "sigma": 0.5, "radius": "largest", "max_votes": 40}
     with serve(Service(label)) as (service, url):
         with Smoother(HttpAdapter(url, labels=LABELS), plain=False, **options) as smoother:
             one = smoother.certify(photo)

@@ -454,7 +454,7 @@ def test_threads_share_a_model():
 def test_a_certificate_of_a_model_names_it():
     photo = np.full((24, 24, 3), (220, 30, 30), dtype=np.uint8)
     adapter = TorchAdapter(Colours(), labels=COLOURS)
-    with Smoother(adapter, denoiser="none", sigma=0.25, radius=0.25, max_queries=300) as smoother:
+    with Smoother(adapter, denoiser="none", sigma=0.25, radius=0.25, max_votes=300) as smoother:
         certificate = smoother.certify(photo)
     assert certificate.label == "red"
     assert certificate.cost == 0

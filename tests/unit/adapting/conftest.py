@@ -81,7 +81,7 @@ def make(weights, photos, tmp_path):
             "sigma": 0.25,
             "size": 18,
             "settings": (SHARP, SOFT),
-            "labels": dict.fromkeys(photos, "bus"),
+            "truth": dict.fromkeys(photos, "bus"),
             "budget": "400",
             "home": tmp_path / "adapt-home",
             "device": "cpu",

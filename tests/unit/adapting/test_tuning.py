@@ -125,7 +125,7 @@ def test_the_default_s_variants_are_those_of_certificates_and_the_adapted_one_s_
         "plain": False,
         "home": home,
         "device": "cpu",
-        "max_queries": 30,
+        "max_votes": 30,
     }
     with Smoother(adapter, denoiser=weights, **options) as plain:
         assert plain.predict(tuned[0]).cached == 1  # bought as the neutral setting's
@@ -155,7 +155,7 @@ def test_photos_that_tuned_a_denoiser_are_kept_out_of_studies_with_it(
         "provider": adapter,
         "sigmas": 0.25,
         "radii": 0.1,
-        "caps": 20,
+        "max_votes": 20,
         "size": 18,
         "gallery": 0,
         "home": tmp_path / "h",
@@ -172,7 +172,7 @@ def test_photos_that_tuned_a_denoiser_are_kept_out_of_studies_with_it(
 
 def test_without_labels_the_provider_s_own_say_is_the_measure(make):
     adapter = likes_sharp()
-    result = make(adapter, labels=None).run()
+    result = make(adapter, truth=None).run()
     assert result.reference == "plain"
     # Smooth pictures are vans to it, and softened ones stay so.
     assert result.adaptation.knobs == SOFT

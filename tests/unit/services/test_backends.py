@@ -45,7 +45,7 @@ def recording(photo, tmp_path):
     file = tmp_path / "answers.jsonl"
     spying = Spying()
     with Smoother(
-        spying, sigma=0.25, size=48, denoiser="none", max_queries=40, plain=True, record=file
+        spying, sigma=0.25, size=48, denoiser="none", max_votes=40, plain=True, record=file
     ) as smoother:
         smoother.predict(photo)
     assert len(spying.sent) > 5

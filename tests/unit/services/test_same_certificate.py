@@ -54,7 +54,7 @@ def certificate(provider, labeller, home, **options):
             sigma=0.25,
             size=96,
             denoiser="none",
-            max_queries=150,
+            max_votes=150,
             plain=False,
             home=home,
             **options,

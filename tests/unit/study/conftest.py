@@ -65,7 +65,7 @@ def make(tmp_path):
             "provider": adapter,
             "sigmas": (0.12, 0.25),
             "radii": (0.05, 0.1),
-            "caps": (40, 80),
+            "max_votes": (40, 80),
             "denoisers": "none",
             "gallery": 0,
             "home": tmp_path / "study-home",

@@ -70,11 +70,11 @@ def paid(folder):
     return file.stat().st_size if file.exists() else 0
 
 
-STUDY = ["study", "photos", "--sigma", "0.12,0.25", "--radius", "0.05,0.1", "--caps", "40,120"]
+STUDY = ["study", "photos", "--sigma", "0.12,0.25", "--radius", "0.05,0.1", "--max-votes", "40,120"]
 
 
 def test_study_writes_a_report_and_a_second_one_from_json_alone(folder, capsys):
-    arguments = [*STUDY, "--labels", "photos/labels.csv", "--gallery", "2", "--out", "report"]
+    arguments = [*STUDY, "--truth", "photos/labels.csv", "--gallery", "2", "--out", "report"]
     assert cli.run([*arguments, "--dry-run"]) == 0
     assert paid(folder) == 0
     assert "Nothing was sent" in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_study_writes_a_report_and_a_second_one_from_json_alone(folder, capsys):
 
 
 def test_other_targets_are_studied_and_reported(folder, capsys):
-    arguments = ["study", "photos", "--sigma", "0.12", "--radius", "0.05", "--caps", "40"]
+    arguments = ["study", "photos", "--sigma", "0.12", "--radius", "0.05", "--max-votes", "40"]
     for target in ("present:red:0.5", "top2"):
         assert cli.run([*arguments, "--target", target, "--json", "--out", "report"]) == 0
         result = json.loads(capsys.readouterr().out)
@@ -156,7 +156,7 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
         (["study"], "Missing argument"),
         (["study", "nowhere"], "There is no photo"),
         (["study", "photos", "--sigma", "a"], "with commas"),
-        (["study", "photos", "--labels", "photos/0.png"], "cannot be read"),
+        (["study", "photos", "--truth", "photos/0.png"], "cannot be read"),
         (["study", "report", "smoothapi.toml", "--out", "x"], "no JSON"),
         (["plan", "--sigma", "0.25", "--p", "2"], "share of answers"),
         (["plan", "--p", "0.9", "--distribution", "smoothapi.toml"], "not both"),
@@ -176,7 +176,7 @@ def test_what_cannot_work_says_so(folder, capsys, arguments, message):
     ("arguments", "error"),
     [
         (["study", "nowhere"], "UsageError"),
-        (["study", "photos", "--labels", "photos/0.png"], "UsageError"),
+        (["study", "photos", "--truth", "photos/0.png"], "UsageError"),
         (["study", "photos", "--provider", "nobody"], "UnknownProviderError"),
         (["study", "photos", "--sigma", "9", "--dry-run"], "UsageError"),
         (["plan", "--sigma", "0.25", "--p", "2"], "UsageError"),

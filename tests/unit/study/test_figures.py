@@ -46,14 +46,16 @@ def test_highprob_takes_off_what_chance_could_have_got_wrong_and_no_more():
 
 def test_figures_count_what_the_outcomes_say():
     result = synthetic(30)
-    found = {(f.sigma, f.radius, f.cap, f.method): f for f in figures(result)}
+    found = {(f.sigma, f.radius, f.max_votes, f.method): f for f in figures(result)}
     assert len(found) == 2 * 3 * 3 * 2
     rows = [row for row in result.records() if row["method"] == "sequential"]
     for (sigma, radius, cap, method), figure in found.items():
         if method == "fixed":
             assert figure.mean_queries == cap
             continue
-        mine = [r for r in rows if (r["sigma"], r["radius"], r["cap"]) == (sigma, radius, cap)]
+        mine = [
+            r for r in rows if (r["sigma"], r["radius"], r["max_votes"]) == (sigma, radius, cap)
+        ]
         certified = sum(r["certified"] for r in mine)
         assert figure.photos == 30
         assert figure.certified.share == certified / 30
@@ -112,7 +114,7 @@ def test_sigma_is_chosen_on_one_half_and_judged_on_the_other():
         costs = {
             f.sigma: f.mean_queries / f.agreeing.share
             for f in halves
-            if (f.radius, f.cap, f.method) == (radius, 200, "sequential") and f.agreeing.share
+            if (f.radius, f.max_votes, f.method) == (radius, 200, "sequential") and f.agreeing.share
         }
         if not costs:
             assert choice.chosen is None
@@ -151,7 +153,7 @@ def test_expectations_are_those_of_the_planning_functions():
             0.25,
             0.25,
             alpha=0.001,
-            cap=1000,
+            max_votes=1000,
             photos=2000,
             price=PRICE,
             shares=Shares.of(p),
@@ -163,14 +165,14 @@ def test_expectations_are_those_of_the_planning_functions():
         assert found.dollars == float(PRICE.of(found.queries))
         assert found.at_most == 2_000_000
     with pytest.raises(UnreachableRadiusError):
-        expect(0.9, 0.25, alpha=0.001, cap=100, photos=1, price=PRICE, shares=Shares.of(0.9))
+        expect(0.9, 0.25, alpha=0.001, max_votes=100, photos=1, price=PRICE, shares=Shares.of(0.9))
     with pytest.raises(UsageError):
-        expect(0.25, 0.25, alpha=0.001, cap=100, photos=0, price=PRICE, shares=Shares.of(0.9))
+        expect(0.25, 0.25, alpha=0.001, max_votes=100, photos=0, price=PRICE, shares=Shares.of(0.9))
 
 
 def test_the_grid_is_as_good_as_each_photo_by_itself():
     shares = Shares.shipped()
-    found = expect(0.25, 0.25, alpha=0.001, cap=500, photos=1000, price=PRICE, shares=shares)
+    found = expect(0.25, 0.25, alpha=0.001, max_votes=500, photos=1000, price=PRICE, shares=shares)
     values = shares.at(0.25)
     each = [queries_needed(0.25, 0.25, 0.001, float(p), max_votes=500) for p in values[::5]]
     assert found.per_photo == pytest.approx(np.mean([c.mean for c in each]), rel=0.06)

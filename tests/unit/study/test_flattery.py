@@ -33,7 +33,9 @@ def test_photos_that_the_service_fails_on_under_noise_are_counted(make):
 
     photos = {f"dark {n}": grey(90, n) for n in range(8)}
     photos |= {f"bright {n}": grey(160, n) for n in range(2)}  # a third one could stop the study
-    study = make(photos, adapter=MockAdapter(refuses_noise_on_bright_ones), sigmas=0.12, caps=80)
+    study = make(
+        photos, adapter=MockAdapter(refuses_noise_on_bright_ones), sigmas=0.12, max_votes=80
+    )
     result = study.run()
     assert {problem.photo for problem in result.problems} == {f"bright {n}" for n in range(2)}
     for figure in figures(result):
@@ -84,7 +86,7 @@ def test_projections_do_not_take_photos_cut_short_for_cheap_ones(make):
         {f"{n}": grey(90, n) for n in range(8)},
         adapter=MockAdapter(lambda _: [("dark", 0.9)]),
         sigmas=0.25,
-        caps=200,
+        max_votes=200,
     ).run()
     cheap = max(cell.total_votes for cell in result.cells)
     cells = [
@@ -131,7 +133,9 @@ def test_photos_whose_model_changed_in_the_middle_are_counted_as_not_certified(m
 
     adapter = _switching(after=10)(sure)
     # One request at a time: else the first fifteen votes can all be of the new model, and decide.
-    study = make(photos, adapter=adapter, sigmas=0.12, radii=(0.02, 0.1), caps=80, concurrency=1)
+    study = make(
+        photos, adapter=adapter, sigmas=0.12, radii=(0.02, 0.1), max_votes=80, concurrency=1
+    )
     result = study.run()
     assert not result.stopped
     [problem] = result.problems
@@ -163,7 +167,7 @@ def test_a_fixed_sample_that_was_not_completed_is_measured_and_not_certified(mak
 
     adapter = _switching(after=10)(sure)
     study = make(
-        photos, adapter=adapter, sigmas=0.12, radii=0.1, caps=80, complete=True, concurrency=1
+        photos, adapter=adapter, sigmas=0.12, radii=0.1, max_votes=80, complete=True, concurrency=1
     )
     [fixed] = [f for f in figures(study.run()) if f.method == "fixed"]
     assert not fixed.estimated
@@ -198,14 +202,14 @@ def test_queries_of_a_study_cut_short_are_not_those_of_truncated_votes():
         [full] = [
             f
             for f in figures(whole)
-            if (f.sigma, f.radius, f.cap, f.method)
-            == (figure.sigma, figure.radius, figure.cap, figure.method)
+            if (f.sigma, f.radius, f.max_votes, f.method)
+            == (figure.sigma, figure.radius, figure.max_votes, figure.method)
         ]
         if figure.undecided:
             assert figure.sigma == 0.25
             # All that is known of them is that they take more than 60 and at most the cap.
             assert figure.mean_queries >= full.mean_queries
-            assert figure.mean_queries <= figure.cap
+            assert figure.mean_queries <= figure.max_votes
             assert figure.certified.share <= full.certified.share <= figure.certified.high
         elif figure.method == "sequential":
             assert figure == full

@@ -15,7 +15,7 @@ from smoothapi.denoise import load
 from smoothapi.errors import BudgetExceededError, FatalError, ImageError, UsageError
 from smoothapi.study import Rules, Shares, StudyResult
 from smoothapi.study.collect import Collector, Gathering
-from smoothapi.study.folder import find_photos, read_labels
+from smoothapi.study.folder import find_photos, read_truth
 from smoothapi_adapters.mock import MockAdapter
 from tests.unit.study.conftest import HOSTILE, strongest
 
@@ -31,7 +31,7 @@ def test_outcomes_are_those_of_certify_at_every_radius_and_cap(make, pictures, t
             with Smoother(
                 study.adapter,
                 sigma=sigma,
-                max_queries=cap,
+                max_votes=cap,
                 denoiser="none",
                 home=tmp_path / "study-home",
             ) as smoother:
@@ -55,7 +55,7 @@ def test_no_vote_is_bought_twice_and_the_second_run_is_free(make, pictures):
     first = study.run()
     plain = len(pictures)
     assert study.adapter.billed == sum(cell.queries for cell in first.cells)
-    again = make(pictures, adapter=study.adapter, caps=40, radii=0.1).run()
+    again = make(pictures, adapter=study.adapter, max_votes=40, radii=0.1).run()
     assert study.adapter.billed == first.queries
     assert again.queries == 0
     # Beyond the votes used: what was under way when a photo was decided.
@@ -82,7 +82,7 @@ def test_fixed_samples_are_those_of_the_paper_where_all_votes_are_bought(make, p
 
 def test_bad_photos_and_duplicates_are_said_and_end_nothing(make, pictures):
     pictures |= {"copy.png": pictures["05.png"], "broken.jpg": b"nothing", "empty.png": b""}
-    result = make(pictures, radii=0.05, caps=40).run()
+    result = make(pictures, radii=0.05, max_votes=40).run()
     kinds = {problem.photo: problem.kind for problem in result.problems}
     assert kinds == {"broken.jpg": "unreadable", "empty.png": "unreadable", "copy.png": "duplicate"}
     assert len(result.photos) == 12
@@ -107,7 +107,7 @@ def test_a_photo_that_the_provider_refuses_is_a_problem_of_its_own(make, picture
 
     picky.labeller_id = "picky/1"
     pictures["refused.png"] = np.full((24, 24, 3), 90, np.uint8)
-    result = make(pictures, adapter=Picky(picky), sigmas=0.12, radii=0.05, caps=40).run()
+    result = make(pictures, adapter=Picky(picky), sigmas=0.12, radii=0.05, max_votes=40).run()
     assert [problem.photo for problem in result.problems] == ["refused.png"]
     assert "no such pictures" in result.problems[0].why
     assert len(result.photos) == 12
@@ -135,7 +135,7 @@ def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(m
 
 def test_a_provider_that_refuses_all_ends_it(make, pictures):
     adapter = MockAdapter(strongest, quota=100)
-    result = make(pictures, adapter=adapter).run()
+    result = make(pictures, adapter=adapter, photos_at_once=1).run()
     assert result.stopped
     assert adapter.billed == 100
     with pytest.raises(FatalError):
@@ -185,7 +185,7 @@ def test_results_go_to_json_and_to_pandas(make, pictures):
     import pandas as pd
 
     labels = dict.fromkeys(pictures, "red|green")
-    result = make(pictures, labels=labels, gallery=2).run()
+    result = make(pictures, truth=labels, gallery=2).run()
     assert StudyResult.from_json(result.to_json()) == result
     assert len(result.pictures) == 2
     frame = pd.DataFrame(result.records())
@@ -199,6 +199,10 @@ def test_results_go_to_json_and_to_pandas(make, pictures):
     for change in ({"schema": "other/1"}, {"cells": [{"photo": "x"}]}, {"rules": {}}):
         with pytest.raises(UsageError):
             StudyResult.from_dict(broken | change)
+    first = json.loads(
+        result.to_json().replace('"max_votes": [', '"caps": [').replace('"max_votes":', '"cap":')
+    )
+    assert StudyResult.from_dict(first | {"schema": "smoothapi.study/1"}) == result
     broken["pictures"][0]["noisy"] = '"><script>'
     with pytest.raises(UsageError, match="base64"):
         StudyResult.from_dict(broken)
@@ -206,7 +210,7 @@ def test_results_go_to_json_and_to_pandas(make, pictures):
 
 def test_other_targets_and_classes(make, pictures):
     target = Presence("red", 0.5)
-    result = make(pictures, target=target, radii=0.05, caps=40).run()
+    result = make(pictures, target=target, radii=0.05, max_votes=40).run()
     assert {o.method for cell in result.cells for o in cell.outcomes} == {"sequential"}
     assert any(o.certified for cell in result.cells for o in cell.outcomes)
     warm = make(pictures, classes={"warm": ["red", "green"], "cold": ["blue"]}).run()
@@ -225,7 +229,7 @@ def test_denoisers_and_providers_are_compared_on_the_same_photos(make, pictures)
         pictures,
         provider={"a": MockAdapter(strongest), "b": MockAdapter(inverted)},
         denoisers={"none": "none", "again": "none"},
-        sigmas=0.12, radii=0.05, caps=40,
+        sigmas=0.12, radii=0.05, max_votes=40,
     ).run()  # fmt: skip
     assert [facts.name for facts in result.providers] == ["a", "b"]
     assert len(result.cells) == 12 * 4
@@ -238,11 +242,11 @@ def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, picture
     recording = tmp_path / "answers.jsonl"
     few = dict(list(pictures.items())[8:])
     with Smoother(
-        MockAdapter(strongest), sigma=0.12, max_queries=40, denoiser="none", record=recording
+        MockAdapter(strongest), sigma=0.12, max_votes=40, denoiser="none", record=recording
     ) as smoother:
         certificates = {name: smoother.certify(photo, 0.05) for name, photo in few.items()}
     result = make(
-        few, provider=f"replay:{recording}", sigmas=0.12, radii=0.05, caps=40, gallery=2
+        few, provider=f"replay:{recording}", sigmas=0.12, radii=0.05, max_votes=40, gallery=2
     ).run()
     assert not result.problems
     assert result.queries == 0
@@ -271,8 +275,8 @@ def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
     ("options", "message"),
     [
         ({"sigmas": (0.1, 2.0)}, "noise levels"),
-        ({"caps": (1,)}, "caps"),
-        ({"caps": (50.5,)}, "whole"),
+        ({"max_votes": (1,)}, "max_votes"),
+        ({"max_votes": (50.5,)}, "whole"),
         ({"radii": ()}, "radii"),
         ({"radii": "far"}, "numbers"),
         ({"selection": 40}, "candidate"),
@@ -305,17 +309,17 @@ def test_folders(tmp_path):
 def test_label_files(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("\ufefffile,wnid,name\na.jpg,n1,tabby|cat\nsub\\b.jpg,n2, bus \nc.jpg,n3,\n")
-    assert read_labels(path) == {"a.jpg": ("tabby", "cat"), "sub/b.jpg": ("bus",)}
+    assert read_truth(path) == {"a.jpg": ("tabby", "cat"), "sub/b.jpg": ("bus",)}
     path.write_text("file,label,name\na.jpg,cat,dog\n")
-    assert read_labels(path) == {"a.jpg": ("cat",)}
+    assert read_truth(path) == {"a.jpg": ("cat",)}
     path.write_text("file,label\na.jpg,cat\na.jpg,dog\n")
     with pytest.raises(UsageError, match="and again"):
-        read_labels(path)
+        read_truth(path)
     path.write_text("picture;was\n")
     with pytest.raises(UsageError, match="need a header"):
-        read_labels(path)
+        read_truth(path)
     with pytest.raises(UsageError, match="cannot be read"):
-        read_labels(tmp_path / "gone.csv")
+        read_truth(tmp_path / "gone.csv")
 
 
 def test_never_more_in_flight_than_could_still_be_needed():

@@ -16,7 +16,7 @@ PHOTO = np.full((8, 8, 3), 90, dtype=np.uint8)
 
 
 def certificate(chances, *, predict=False, target="top1", **options):
-    options = {"radius": 0.1, "max_queries": 200, **options}
+    options = {"radius": 0.1, "max_votes": 200, **options}
     with Smoother(MockAdapter(chances, seed=2), denoiser="none", size=8, **options) as smoother:
         return smoother.predict(PHOTO) if predict else smoother.certify(PHOTO, target=target)
 
@@ -52,10 +52,8 @@ def test_a_share_too_small_says_how_far_it_would_reach():
 
 
 def test_too_few_votes_says_to_allow_more():
-    text = fails(
-        assert_certified, certificate({"bus": 0.9, "van": 0.1}, radius=0.25, max_queries=70)
-    )
-    assert "raise max_queries (now 70)" in text
+    text = fails(assert_certified, certificate({"bus": 0.9, "van": 0.1}, radius=0.25, max_votes=70))
+    assert "raise max_votes (now 70)" in text
 
 
 @pytest.mark.parametrize(

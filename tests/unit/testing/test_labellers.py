@@ -67,7 +67,7 @@ def test_the_certificate_is_known_beforehand():
     for seed in range(runs):
         with Smoother(
             MockAdapter(chances, seed=seed), sigma=sigma, alpha=alpha, denoiser="none", size=8,
-            max_queries=400, concurrency=2, plain=False,
+            max_votes=400, concurrency=2, plain=False,
         ) as smoother:  # fmt: skip
             below += smoother.certify(photo, radius=0.6 * truth).label == "bus"
             above += not smoother.certify(photo, radius=1.02 * truth).abstained

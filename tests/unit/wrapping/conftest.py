@@ -21,7 +21,7 @@ PIXELS = np.random.default_rng(0).integers(60, 190, (90, 100, 3), dtype=np.uint8
 PHOTO = Codec().encode(PIXELS)
 FAST = {
     "denoiser": "none",
-    "max_queries": 60,
+    "max_votes": 60,
     "concurrency": 4,
     "radius": 0.05,
     "alpha": 0.01,

@@ -364,7 +364,7 @@ def test_other_clients_of_the_same_sdks_are_refused():
 @pytest.mark.parametrize(
     "bad",
     [{"budget": None}, {"budget": "much"}, {"uncertified": "hide"}, {"remote": "fetch"},
-     {"sigma": 9}, {"radius": -1}, {"concurrency": 0}, {"codec": "gif"}, {"max_queries": 0}],
+     {"sigma": 9}, {"radius": -1}, {"concurrency": 0}, {"codec": "gif"}, {"max_votes": 0}],
 )  # fmt: skip
 def test_bad_options(bad):
     import boto3
