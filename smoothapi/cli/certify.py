@@ -182,7 +182,7 @@ def _each(
             if as_json:
                 click.echo(certificate.to_json())
             else:
-                output.show_certificate(certificate, smoother.adapter.price, waited)
+                output.show_certificate(certificate, smoother.session.adapter.price, waited)
             if certificate.abstained and code == 0:
                 code = _ABSTAINED
     return code
@@ -221,5 +221,5 @@ def _plan_each(
         if as_json:
             click.echo(json.dumps(output.plan_dict(plans[-1])))
     if plans and not as_json:
-        output.show_plans(plans, smoother.settings)
+        output.show_plans(plans, smoother.session.settings)
     return code

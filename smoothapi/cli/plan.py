@@ -76,7 +76,7 @@ def _plan(
     else:
         shares = Shares.load(distribution) if distribution is not None else Shares.shipped()
     with Smoother(settings.provider, denoiser="none") as smoother:
-        price = smoother.price
+        price = smoother.session.price
     found: list[Expected] = []
     unreachable: list[str] = []
     for sigma in sigmas or (settings.sigma,):
