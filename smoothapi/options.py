@@ -82,7 +82,11 @@ def keywords(*declared: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         shown = inspect.signature(function)
         own = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
         known = [*(p.name for p in own if p.kind is not p.POSITIONAL_ONLY), *names]
-        types = {n: t for kind in declared for n, t in kind.__annotations__.items()}
+        types = {  # as a source would have them
+            name: getattr(annotation, "__forward_arg__", annotation)
+            for kind in declared
+            for name, annotation in kind.__annotations__.items()
+        }
 
         @wraps(function)
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -97,7 +101,12 @@ def keywords(*declared: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
             return function(*args, **kwargs)
 
         more = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if kind == "bool" else None,
+                annotation=kind,
+            )
             for name, kind in types.items()
         ]
         called.__signature__ = shown.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
