@@ -405,7 +405,7 @@ def _as_budgets(budget: Budget | str | Sequence[Budget]) -> tuple[Budget, ...]:
 def _most_queries(budgets: Sequence[Budget], price: Price) -> int | None:
     """Return what the budgets allow in all, at the dearest step of the price list."""
     dearest = max([price.per_thousand, *(each for _, each in price.steps)])
-    limits = [b.queries for b in budgets if b.queries is not None]
+    limits = [b.attempts for b in budgets if b.attempts is not None]
     if dearest > 0:
         dollars = (Decimal(b.dollars) for b in budgets if b.dollars is not None)
         limits += [math.floor(each * 1000 / dearest) for each in dollars]

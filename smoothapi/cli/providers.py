@@ -87,7 +87,7 @@ def _check(
     except ProviderError as error:
         error.provider = error.provider or adapter.name
         if found is None or found.found:  # else there was nothing to sign in with
-            error.queries, error.cost = 1, float(cost)
+            error.attempts, error.cost = 1, float(cost)
         raise
     seconds = time.monotonic() - began
     result = {
@@ -346,7 +346,7 @@ def _report(error: SmoothAPIError) -> None:
         "schema": "smoothapi.error/1",
         "error": type(error).__name__,
         "message": str(error),
-        "queries": error.queries,
+        "attempts": error.attempts,
         "cost": error.cost,
     }
     click.echo(json.dumps(data, ensure_ascii=False))

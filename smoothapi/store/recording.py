@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from smoothapi.store.protocols import Answers
-    from smoothapi.store.rows import Kept
+    from smoothapi.store.rows import StoredAnswer
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"
@@ -175,7 +175,7 @@ class Recorder:
             self._record(key, self._store.row(key))
         return outcome
 
-    def put(self, *answers: Kept) -> None:
+    def put(self, *answers: StoredAnswer) -> None:
         """Store answers, then record them."""
         self._store.put(*answers)
         for kept in answers:
@@ -351,7 +351,7 @@ class Replay:
         """Return an answer with what was asked."""
         return self._rows[key]
 
-    def put(self, *answers: Kept) -> None:
+    def put(self, *answers: StoredAnswer) -> None:
         """Refuse: nothing is asked, so nothing is answered."""
         del answers
         raise StoreError("A replay keeps no answers.")

@@ -368,7 +368,7 @@ class Crew:
             plain=None if answer is None else top1(answer, space),
             model_version="" if answer is None else answer.model_version,
             queries=queries,
-            attempts=error.queries,
+            attempts=error.attempts,
             cached=cached,
             dollars=error.cost,
             seconds=0.0,

@@ -270,7 +270,7 @@ class _Certifier:
                 raise image
             certificate = _votes(session, picture, image, answer)
         except SmoothAPIError as error:
-            error.queries += spent.attempts
+            error.attempts += spent.attempts
             error.cost += float(spent.dollars)
             raise
         certificate = replace(

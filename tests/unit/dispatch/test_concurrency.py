@@ -13,29 +13,21 @@ from unittest.mock import Mock
 import pytest
 
 from smoothapi import telemetry
-from smoothapi.dispatch import Dispatcher, Job, Retry
-from smoothapi.errors import BudgetExceededError, FatalError, StoreError, ThrottledError, UsageError
+from smoothapi.dispatch import Dispatcher, Retry
+from smoothapi.errors import (
+    BudgetExceededError,
+    FatalError,
+    StoppedError,
+    StoreError,
+    ThrottledError,
+    UsageError,
+)
 from smoothapi.provider import Price
-from smoothapi.store import AnswerStore, Budget, Ledger, SharedState, accounts, answer_key
-from smoothapi.store.local.leases import Leases
+from smoothapi.store import Budget, answer_key
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import asked, run, state_of
+from tests.unit.dispatch.harness import Job, asked, home_of, run
 
 DOLLAR = Price(Decimal("1.00"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = AnswerStore(tmp_path / "answers")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def state(tmp_path):
-    state = SharedState(tmp_path / "ledger.db")
-    yield state
-    state.close()
 
 
 def job(count, left=None, *, name=None, **options):
@@ -49,34 +41,34 @@ def job(count, left=None, *, name=None, **options):
     )
 
 
-def test_a_day_that_ends_while_the_ledger_is_waited_for_is_not_passed(state, monkeypatch):
+def test_a_day_that_ends_while_the_ledger_is_waited_for_is_not_passed(home, clock, monkeypatch):
     """Another process may hold the database for a minute; what is full must be refused still."""
-    now = [20_000 * 86_400.0 - 1.0]
-    book = Ledger(state, [Budget(queries=64, per="day")], "a", DOLLAR, clock=lambda: now[0])
+    clock.now = 20_000 * 86_400.0 - 1.0
+    book = home.ledger([Budget(attempts=64, per="day")], "a", DOLLAR)
     for _ in range(64):
         book.settle(book.reserve(1), 1)
-    transaction = state.transaction
+    transaction = home.database.transaction
 
     @contextmanager
     def waits(**options):
         with transaction(**options) as database:
-            now[0] += 2.0
+            clock.now += 2.0
             yield database
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "transaction", waits)
+        patch.setattr(home.database, "transaction", waits)
         book.settle(book.reserve(1), 1)
     for _ in range(63):
         book.settle(book.reserve(1), 1)
     with pytest.raises(BudgetExceededError):
         book.reserve(1)
     book.rest()
-    assert [account.queries for account in accounts(state)] == [64, 64]
+    assert [account.attempts for account in home.accounts()] == [64, 64]
 
 
 def test_ctrl_c_as_variants_are_leased_does_not_block_the_next_run(store, monkeypatch):
     """In a notebook the next run is in the same process, which lives: only expiry would help."""
-    dispatcher = Dispatcher(ScriptedAdapter(), store, state := state_of(store))
+    dispatcher = Dispatcher.open(ScriptedAdapter(), store, home := home_of(store))
     get, asked_for = store.get, []
 
     def interrupted(key):
@@ -94,7 +86,7 @@ def test_ctrl_c_as_variants_are_leased_does_not_block_the_next_run(store, monkey
         assert next(iter(deliveries)).answer
     assert time.monotonic() - began < 20.0
     dispatcher.close()
-    state.close()
+    home.close()
 
 
 def test_a_run_that_ends_does_not_wait_for_the_answers_of_another(store, monkeypatch):
@@ -106,7 +98,7 @@ def test_a_run_that_ends_does_not_wait_for_the_answers_of_another(store, monkeyp
         put(*answers)
 
     monkeypatch.setattr(store, "put", slowly)
-    dispatcher = Dispatcher(ScriptedAdapter(delay=0.002), store, state := state_of(store))
+    dispatcher = Dispatcher.open(ScriptedAdapter(delay=0.002), store, home := home_of(store))
     left, going = [10_000], threading.Event()
 
     def go_on():
@@ -128,7 +120,7 @@ def test_a_run_that_ends_does_not_wait_for_the_answers_of_another(store, monkeyp
     left[0] = 0
     other.join()
     dispatcher.close()
-    state.close()
+    home.close()
 
 
 @pytest.mark.parametrize(("batch", "concurrency"), [(1, 4), (1, 16), (4, 2)])
@@ -155,8 +147,8 @@ def test_what_is_needed_no_more_is_not_bought(store, batch, concurrency):
 def test_what_was_prepared_and_is_not_needed_does_not_stand_in_the_way(store):
     """Another holds the next variant; when it gives that back, it is prepared at once."""
     adapter, delivered = ScriptedAdapter(delay=0.005), []
-    state = state_of(store)
-    other = Leases(state)
+    home = home_of(store)
+    other = home.leases()
     keys = [answer_key(asked(index)) for index in range(40)]
     assert other.take(keys[10:11])
 
@@ -170,7 +162,7 @@ def test_what_was_prepared_and_is_not_needed_does_not_stand_in_the_way(store):
     run(adapter, store, needed=needed, delivered=delivered, concurrency=2, lot=16)
     assert time.monotonic() - began < 20.0
     assert len(delivered) == adapter.sent == 30
-    state.close()
+    home.close()
 
 
 def test_a_run_that_ends_does_not_wait_for_what_it_did_not_begin(store):
@@ -184,7 +176,7 @@ def test_a_run_that_ends_does_not_wait_for_what_it_did_not_begin(store):
         return answer()
 
     adapter = ScriptedAdapter(script)
-    dispatcher = Dispatcher(adapter, store, state := state_of(store), concurrency=2)
+    dispatcher = Dispatcher.open(adapter, store, home := home_of(store), concurrency=2)
     left = [3]
 
     def occupy():
@@ -207,29 +199,29 @@ def test_a_run_that_ends_does_not_wait_for_what_it_did_not_begin(store):
     other.join()
     assert adapter.sent == 3
     dispatcher.close()
-    state.close()
+    home.close()
 
 
-def test_a_block_that_cannot_be_set_aside_ahead_costs_no_query(state, monkeypatch):
-    book = Ledger(state, [Budget(queries=100_000, name="x")], "a", DOLLAR)
+def test_a_block_that_cannot_be_set_aside_ahead_costs_no_query(home, monkeypatch):
+    book = home.ledger([Budget(attempts=100_000, name="x")], "a", DOLLAR)
     sent = 0
     with monkeypatch.context() as patch, pytest.raises(StoreError):
         while True:
             book.settle(book.reserve(1), 1)
             sent += 1
-            patch.setattr(state, "transaction", Mock(side_effect=StoreError("disk full")))
+            patch.setattr(home.database, "transaction", Mock(side_effect=StoreError("disk full")))
     book.rest()
-    [account] = accounts(state)
-    assert (account.queries, account.reserved) == (sent, 0)
+    [account] = home.accounts()
+    assert (account.attempts, account.reserved) == (sent, 0)
 
 
 def test_closing_while_other_threads_begin_runs(store):
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    state = state_of(store)
+    home = home_of(store)
     try:
         for _ in range(10):
-            dispatcher = Dispatcher(ScriptedAdapter(), store, state, concurrency=1)
+            dispatcher = Dispatcher.open(ScriptedAdapter(), store, home, concurrency=1)
             runs = []
 
             def begin(dispatcher=dispatcher, runs=runs):
@@ -249,35 +241,35 @@ def test_closing_while_other_threads_begin_runs(store):
                     thread.join()
     finally:
         sys.setswitchinterval(interval)
-        state.close()
+        home.close()
 
 
 def test_a_run_that_is_left_alone_blocks_nobody_once_it_is_closed(store):
     """A traceback, as a notebook keeps it, holds what was iterated at the time."""
-    dispatcher = Dispatcher(ScriptedAdapter(delay=0.01), store, state := state_of(store))
+    dispatcher = Dispatcher.open(ScriptedAdapter(delay=0.01), store, home := home_of(store))
     deliveries = dispatcher.run(job(100, batch=32))
     next(iter(deliveries))
     dispatcher.close()
-    state.close()
+    home.close()
     began = time.monotonic()
     delivered, _ = run(ScriptedAdapter(), store, count=100)
     assert len(delivered) == 100
     assert time.monotonic() - began < 20.0
-    with pytest.raises(UsageError, match="was closed"):
+    with pytest.raises(StoppedError, match="was closed"):
         next(iter(deliveries))
 
 
 def test_a_run_that_is_stopped_ends(store):
-    dispatcher = Dispatcher(ScriptedAdapter(delay=0.01), store, state := state_of(store))
+    dispatcher = Dispatcher.open(ScriptedAdapter(delay=0.01), store, home := home_of(store))
     deliveries = dispatcher.run(job(100))
     timer = threading.Timer(0.1, deliveries.stop)
     timer.start()
-    with pytest.raises(UsageError, match="was stopped"):
+    with pytest.raises(StoppedError, match="was stopped"):
         list(deliveries)
     with dispatcher.run(job(1)) as others:
         assert next(iter(others)).answer
     dispatcher.close()
-    state.close()
+    home.close()
 
 
 @pytest.mark.parametrize("per_second", [None, 0.1])

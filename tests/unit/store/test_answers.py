@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, StoreError, UsageError
-from smoothapi.store import AnswerStore, Kept, answer_key
+from smoothapi.store import StoredAnswer, answer_key
+from smoothapi.store.local.answers import AnswerStore
 from tests.conftest import answer
 
 ASKED = {"picture": 1}
@@ -34,13 +35,6 @@ ANSWERS = st.builds(
 )
 
 
-@pytest.fixture
-def store(tmp_path):
-    store = AnswerStore(tmp_path / "answers")
-    yield store
-    store.close()
-
-
 @given(ANSWERS)
 def test_an_answer_survives_the_way_to_a_dict_and_back(value):
     assert Answer.from_dict(value.to_dict()) == value
@@ -50,13 +44,13 @@ def test_an_answer_survives_the_way_to_a_dict_and_back(value):
 @given(ANSWERS)
 def test_an_answer_survives_the_store(tmp_path_factory, value):
     store = AnswerStore(tmp_path_factory.mktemp("answers"))
-    store.put(Kept(ASKED, value))
+    store.put(StoredAnswer(ASKED, value))
     assert store.get(KEY) == value
     store.close()
 
 
 def test_a_permanent_failure_is_kept(store):
-    store.put(Kept(ASKED, PermanentError("bad picture")))
+    store.put(StoredAnswer(ASKED, PermanentError("bad picture")))
     kept = store.get(KEY)
     assert isinstance(kept, PermanentError)
     assert str(kept) == "bad picture"
@@ -71,7 +65,7 @@ def test_the_folder_is_private(store):
 
 
 def test_a_pickled_row_is_refused_and_never_run(store):
-    store.put(Kept(ASKED, answer()))
+    store.put(StoredAnswer(ASKED, answer()))
     database = sqlite3.connect(store.directory / "cache.db")
     evil = pickle.dumps(("would", "run"))
     with database:
@@ -82,7 +76,7 @@ def test_a_pickled_row_is_refused_and_never_run(store):
 
 
 def test_a_row_that_points_to_a_file_is_refused(store):
-    store.put(Kept(ASKED, answer()))
+    store.put(StoredAnswer(ASKED, answer()))
     database = sqlite3.connect(store.directory / "cache.db")
     with database:
         database.execute(
@@ -110,7 +104,7 @@ def test_nothing_is_ever_evicted(tmp_path):
     ).close()
     store = AnswerStore(tmp_path)
     for index in range(200):
-        store.put(Kept({"n": index}, answer("x" * 500)))
+        store.put(StoredAnswer({"n": index}, answer("x" * 500)))
     assert len(store) == 200
     store.close()
 
@@ -121,7 +115,7 @@ def test_a_damaged_database_is_set_aside_and_said(tmp_path, caplog):
     (directory / "cache.db").write_bytes(b"this is no database" * 100)
     with caplog.at_level(logging.WARNING, logger="smoothapi"):
         store = AnswerStore(directory)
-    store.put(Kept(ASKED, answer()))
+    store.put(StoredAnswer(ASKED, answer()))
     assert store.get(KEY) == answer()
     assert "set aside" in caplog.text
     assert any(file.name.startswith("damaged-") for file in directory.iterdir())
@@ -140,11 +134,11 @@ def test_answers_survive_kill_9(tmp_path):
         """
         import os, signal, sys
         from pathlib import Path
-        from smoothapi.store import AnswerStore, Kept
+        from smoothapi.store import AnswerStore, StoredAnswer
         from smoothapi.answer import Answer
         store = AnswerStore(Path(sys.argv[1]))
         for index in range(50):
-            store.put(Kept({'n': index}, Answer(())))
+            store.put(StoredAnswer({'n': index}, Answer(())))
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -187,7 +181,7 @@ def test_when_storing_breaks_in_any_way_nobody_believes_it_worked(store, monkeyp
 
     def put(number):
         try:
-            store.put(Kept({"n": number}, answer()))
+            store.put(StoredAnswer({"n": number}, answer()))
         except StoreError:
             failures.append(number)
 

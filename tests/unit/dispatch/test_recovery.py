@@ -12,42 +12,26 @@ from decimal import Decimal
 
 import pytest
 
-from smoothapi.dispatch import Dispatcher, Job, Retry
+from smoothapi.dispatch import Dispatcher, Retry
 from smoothapi.dispatch.breaker import Breaker
-from smoothapi.errors import FatalError, ProviderError, StoreError, TransientError, UsageError
-from smoothapi.provider import Limits, Price
-from smoothapi.store import (
-    AnswerStore,
-    Budget,
-    Kept,
-    Ledger,
-    SharedState,
-    accounts,
-    answer_key,
-    reset,
+from smoothapi.errors import (
+    FatalError,
+    ProviderError,
+    StoppedError,
+    StoreError,
+    TransientError,
+    UsageError,
 )
+from smoothapi.provider import Limits, Price
+from smoothapi.store import Budget, Home, StoredAnswer, answer_key
 from smoothapi.store.local import answers
+from smoothapi.store.local.answers import AnswerStore
 from smoothapi.store.local.database import _STEPS
-from smoothapi.store.local.pace import Pace
 from smoothapi.store.owners import owner, owner_is_dead
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import asked, run, state_of, stored
+from tests.unit.dispatch.harness import Job, asked, home_of, run, stored
 
 DOLLAR = Price(Decimal("1.00"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = AnswerStore(tmp_path / "answers")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def state(tmp_path):
-    state = SharedState(tmp_path / "ledger.db")
-    yield state
-    state.close()
 
 
 def test_answers_beside_a_fatal_one_are_kept(store):
@@ -73,13 +57,13 @@ def test_requests_are_split_by_their_bytes(store):
         prepare=lambda indices: [lambda i=i: (b"%d" % i).ljust(100) for i in indices],
         needed=lambda: 20 - len(done),
     )
-    state = state_of(store)
-    dispatcher = Dispatcher(adapter, store, state, [Budget(queries=20)], concurrency=3)
+    home = home_of(store)
+    dispatcher = Dispatcher.open(adapter, store, home, [Budget(attempts=20)], concurrency=3)
     with dispatcher.run(job) as deliveries:
         done.extend(next(iter(deliveries)) for _ in range(20))
         totals = deliveries.totals
     dispatcher.close()
-    state.close()
+    home.close()
     assert [d.answer.labels[0].name for d in done] == [str(i) for i in range(20)]
     assert max(sum(map(len, request)) for request in adapter.requests) == 200
     assert (totals.queries, totals.attempts, adapter.sent) == (20, 20, 20)
@@ -103,8 +87,8 @@ def test_impossible_limits(bad):
 
 def test_closing_in_mid_run_says_so_and_loses_nothing(store):
     adapter = ScriptedAdapter(delay=0.02)
-    state = state_of(store)
-    dispatcher = Dispatcher(adapter, store, state, concurrency=4)
+    home = home_of(store)
+    dispatcher = Dispatcher.open(adapter, store, home, concurrency=4)
     job = Job(
         asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
@@ -112,35 +96,38 @@ def test_closing_in_mid_run_says_so_and_loses_nothing(store):
     )
     timer = threading.Timer(0.2, dispatcher.close)
     timer.start()
-    with pytest.raises(UsageError, match="was closed") as caught, dispatcher.run(job) as deliveries:
+    with (
+        pytest.raises(StoppedError, match="was closed") as caught,
+        dispatcher.run(job) as deliveries,
+    ):
         for _ in deliveries:
             pass
     timer.join()
-    assert caught.value.queries == adapter.sent
+    assert caught.value.attempts == adapter.sent
     # Which variants were under way when it closed is the threads' affair: the last need not be next.
     assert all(stored(store, int(payload)) is not None for payload in adapter.attempts)
     with pytest.raises(UsageError, match="was closed"):
         dispatcher.run(job)
-    state.close()
+    home.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_after_a_fork_it_is_refused_rather_than_hung(store, state, monkeypatch):
-    dispatcher = Dispatcher(ScriptedAdapter(), store, state)
+def test_after_a_fork_it_is_refused_rather_than_hung(store, home, monkeypatch):
+    dispatcher = Dispatcher.open(ScriptedAdapter(), store, home)
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)  # as in the child
     with pytest.raises(UsageError, match="forked"):
         dispatcher.run(Job(asked=asked, prepare=list, needed=lambda: 1))
-    with pytest.raises(UsageError, match="forked"), state.transaction():
+    with pytest.raises(UsageError, match="forked"), home.database.transaction():
         pass
     monkeypatch.undo()
     dispatcher.close()
 
 
-def test_ctrl_c_between_two_lines_leaves_no_open_transaction(state):
-    with pytest.raises(KeyboardInterrupt), state.transaction():
+def test_ctrl_c_between_two_lines_leaves_no_open_transaction(home):
+    with pytest.raises(KeyboardInterrupt), home.database.transaction():
         raise KeyboardInterrupt
-    with state.transaction() as database:
+    with home.database.transaction() as database:
         database.execute("SELECT 1")
 
 
@@ -166,12 +153,12 @@ def test_a_zombie_owns_nothing():
         os.waitpid(child, 0)
 
 
-def test_an_outage_that_ended_a_run_does_not_forbid_the_next():
-    now = [0.0]
-    breaker = Breaker(1, deadline=10.0, clock=lambda: now[0])
+def test_an_outage_that_ended_a_run_does_not_forbid_the_next(clock):
+    clock.now = 0.0
+    breaker = Breaker(1, deadline=10.0, clock=clock)
     stop = threading.Event()
     breaker.failed(TransientError("down"))
-    now[0] = 100.0
+    clock.now = 100.0
     with pytest.raises(ProviderError, match="has not answered"):
         breaker.enter(stop)
     assert not breaker.enter(stop)
@@ -186,50 +173,49 @@ def test_calls_that_were_under_way_do_not_lengthen_the_waits():
     assert time.monotonic() - began < 10.0
 
 
-def test_a_clock_set_back_does_not_stop_the_pace(state, monkeypatch):
-    pace = Pace(state, "aws", 5.0)
+def test_a_clock_set_back_does_not_stop_the_pace(home, clock):
+    pace = home.pace("aws", 5.0)
     for _ in range(8):
         pace.take(1)
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() - 3600.0)
-    assert Pace(state, "aws", 5.0).take(1) < 5.0
+    clock.now -= 3600.0
+    assert home.pace("aws", 5.0).take(1) < 5.0
 
 
 def test_many_attempts_do_not_overflow(store):
     adapter = ScriptedAdapter(lambda p, n: TransientError("busy") if n < 1200 else answer())
-    state = Retry(attempts=3000, base=1e-9, cap=1e-9)
-    breaker_free = Dispatcher(adapter, store, state_of(store), retry=state)
+    home = Retry(attempts=3000, base=1e-9, cap=1e-9)
+    breaker_free = Dispatcher.open(adapter, store, home_of(store), retry=home)
     breaker_free.breaker = Breaker(10**6, 60.0)
     job = Job(asked=asked, prepare=lambda i: [lambda: b"0"], needed=lambda: 1)
     with breaker_free.run(job) as deliveries:
         assert next(iter(deliveries)).answer == answer()
     breaker_free.close()
-    breaker_free.state.close()
+    breaker_free.home.close()
 
 
-def test_two_limits_on_one_account_count_once(state):
-    book = Ledger(state, [Budget(queries=10, per="day"), Budget(dollars=1, per="day")], "a", DOLLAR)
+def test_two_limits_on_one_account_count_once(home):
+    book = home.ledger([Budget(attempts=10, per="day"), Budget(dollars=1, per="day")], "a", DOLLAR)
     for _ in range(10):
         book.settle(book.reserve(1), 1)
     book.rest()
-    [account] = accounts(state)
-    assert (account.queries, account.query_limit, account.dollar_limit) == (10, 10, 1)
-    assert account.queries_left == 0
+    [account] = home.accounts()
+    assert (account.attempts, account.attempt_limit, account.dollar_limit) == (10, 10, 1)
+    assert account.attempts_left == 0
 
 
-def test_a_reset_in_mid_run_gives_nothing_to_the_new_account(state):
-    book = Ledger(state, [Budget(queries=5000, name="x")], "a", DOLLAR)
+def test_a_reset_in_mid_run_gives_nothing_to_the_new_account(home):
+    book = home.ledger([Budget(attempts=5000, name="x")], "a", DOLLAR)
     book.settle(book.reserve(1), 1)  # sets several aside
-    reset(state, "x")
-    other = Ledger(state, [Budget(queries=5, name="x")], "a", DOLLAR)
+    home.reset("x")
+    other = home.ledger([Budget(attempts=5, name="x")], "a", DOLLAR)
     for _ in range(5):
         other.settle(other.reserve(1), 1)
     book.rest()
     assert other.room() == 0
 
 
-def test_a_failed_write_keeps_what_is_to_be_given_back(state, monkeypatch):
-    book = Ledger(state, [Budget(queries=5000, name="x")], "a", DOLLAR)
+def test_a_failed_write_keeps_what_is_to_be_given_back(home, monkeypatch):
+    book = home.ledger([Budget(attempts=5000, name="x")], "a", DOLLAR)
     book.settle(book.reserve(1), 1)
     with monkeypatch.context() as patch, pytest.raises(StoreError):
         patch.setattr(
@@ -238,7 +224,7 @@ def test_a_failed_write_keeps_what_is_to_be_given_back(state, monkeypatch):
         )
         book.rest()
     book.rest()
-    assert accounts(state)[0].queries == 1
+    assert home.accounts()[0].attempts == 1
 
 
 @pytest.mark.parametrize("text", ["1__0", "1_", "9" * 30, "$1e400", "$1e30"])
@@ -248,10 +234,10 @@ def test_odd_amounts_are_refused_in_words(text):
 
 
 def test_what_is_bought_after_the_files_were_deleted_is_kept_all_the_same(store):
-    store.put(Kept({"n": 0}, answer()))
+    store.put(StoredAnswer({"n": 0}, answer()))
     for file in store.directory.glob("cache.db*"):
         file.unlink()
-    store.put(Kept({"n": 1}, answer()))
+    store.put(StoredAnswer({"n": 1}, answer()))
     other = AnswerStore(store.directory)
     assert other.get(answer_key({"n": 1})) == answer()
     other.close()
@@ -259,18 +245,18 @@ def test_what_is_bought_after_the_files_were_deleted_is_kept_all_the_same(store)
 
 def test_a_store_that_cannot_be_written_says_so_and_does_not_spin(store, monkeypatch):
     """diskcache, asked to retry, would try a read-only database for ever."""
-    store.put(Kept({"n": 0}, answer()))
+    store.put(StoredAnswer({"n": 0}, answer()))
     store._cache._con.execute("PRAGMA query_only = 1")
     began = time.monotonic()
     with pytest.raises(StoreError, match="readonly"):
-        store.put(Kept({"n": 1}, answer()))
+        store.put(StoredAnswer({"n": 1}, answer()))
     assert time.monotonic() - began < 30.0
 
 
 def test_of_a_damaged_store_what_can_be_read_is_kept(tmp_path):
     store = AnswerStore(tmp_path)
     for number in range(300):
-        store.put(Kept({"n": number}, answer("x" * 200)))
+        store.put(StoredAnswer({"n": number}, answer("x" * 200)))
     store.close()
     file = tmp_path / "cache.db"
     data = bytearray(file.read_bytes())
@@ -279,7 +265,7 @@ def test_of_a_damaged_store_what_can_be_read_is_kept(tmp_path):
     store = AnswerStore(tmp_path)
     found = sum(store.get(answer_key({"n": n})) is not None for n in range(300))
     assert list(tmp_path.glob("damaged-*.db")) or found == 300
-    store.put(Kept({"n": 1000}, answer()))
+    store.put(StoredAnswer({"n": 1000}, answer()))
     assert store.get(answer_key({"n": 1000})) == answer()
     store.close()
 
@@ -292,25 +278,25 @@ def test_an_older_ledger_is_brought_up_to_date(tmp_path):
     with database:
         database.execute("INSERT INTO accounts VALUES ('study', 'run', 7, 7, 10, NULL)")
     database.close()
-    state = SharedState(path)
-    assert accounts(state)[0].queries == 7
-    with state.transaction() as opened:
+    home = Home(path.parent)
+    assert home.accounts()[0].attempts == 7
+    with home.database.transaction() as opened:
         assert opened.execute("PRAGMA user_version").fetchone() == (len(_STEPS),)
         assert opened.execute(
             "SELECT name FROM sqlite_master WHERE name = 'leases_until'"
         ).fetchone()
-    state.close()
+    home.close()
 
 
 def test_older_answers_are_brought_up_to_date_and_newer_ones_refused(store, monkeypatch):
-    store.put(Kept({"n": 0}, answer()))
+    store.put(StoredAnswer({"n": 0}, answer()))
     monkeypatch.setattr(
         answers, "_STEPS", (lambda row: {**row, "answer": {**row["answer"]}, "two": 2},)
     )
     key = answer_key({"n": 0})
     assert store.get(key) == answer()
     assert (store.row(key)["schema"], store.row(key)["two"]) == (2, 2)
-    store.put(Kept({"n": 1}, answer()))
+    store.put(StoredAnswer({"n": 1}, answer()))
     monkeypatch.undo()
     with pytest.raises(StoreError, match="later smoothapi"):
         store.get(answer_key({"n": 1}))

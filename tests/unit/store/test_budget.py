@@ -15,32 +15,26 @@ from hypothesis import strategies as st
 
 from smoothapi.errors import BudgetExceededError, StoreError, UsageError
 from smoothapi.provider import Price
-from smoothapi.store import Budget, Ledger, SharedState, accounts, release_abandoned, reset
+from smoothapi.store import Budget, Home
+from tests.conftest import Clock
 
 DOLLAR = Price(Decimal("1.00"))
 
 
-@pytest.fixture
-def state(tmp_path):
-    state = SharedState(tmp_path / "ledger.db")
-    yield state
-    state.close()
-
-
-def ledger(state, *budgets, price=DOLLAR, provider="aws", **options):
-    return Ledger(state, budgets, provider, price, **options)
+def ledger(home, *budgets, price=DOLLAR, provider="aws"):
+    return home.ledger(budgets, provider, price)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("500", Budget(queries=500)),
+        ("500", Budget(attempts=500)),
         ("$2", Budget(dollars=Decimal(2))),
         ("$0.50", Budget(dollars=Decimal("0.50"))),
-        ("500, $2", Budget(queries=500, dollars=2)),
-        ("1_000", Budget(queries=1000)),
+        ("500, $2", Budget(attempts=500, dollars=2)),
+        ("1_000", Budget(attempts=1000)),
         ("$20/month", Budget(dollars=20, per="month")),
-        ("100 / day", Budget(queries=100, per="day")),
+        ("100 / day", Budget(attempts=100, per="day")),
     ],
 )
 def test_budgets_are_read(text, expected):
@@ -56,83 +50,83 @@ def test_what_is_no_budget_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"queries": -1}, {"queries": 1.5}, {"dollars": float("inf")}, {"per": "week"}]
+    "bad", [{"attempts": -1}, {"attempts": 1.5}, {"dollars": float("inf")}, {"per": "week"}]
 )
 def test_impossible_budgets(bad):
     with pytest.raises(UsageError):
         Budget(**bad)
 
 
-def test_dollars_are_exact(state):
+def test_dollars_are_exact(home):
     """0.1 + 0.1 + 0.1 is 0.3 here: 300 queries at a dollar a thousand, not 299."""
-    book = ledger(state, Budget(dollars=0.3))
+    book = ledger(home, Budget(dollars=0.3))
     assert book.room() == 300
     book.reserve(300)
     with pytest.raises(BudgetExceededError):
         book.reserve(1)
 
 
-def test_a_free_provider_is_limited_by_queries_alone(state):
-    assert ledger(state, Budget(dollars=0), price=Price(Decimal(0))).room() is None
+def test_a_free_provider_is_limited_by_queries_alone(home):
+    assert ledger(home, Budget(dollars=0), price=Price(Decimal(0))).room() is None
 
 
-def test_several_budgets_hold_at_once(state):
+def test_several_budgets_hold_at_once(home):
     book = ledger(
-        state,
-        Budget(queries=100),
+        home,
+        Budget(attempts=100),
         Budget(dollars="0.05", per="day"),
-        Budget(queries=70, per="month"),
+        Budget(attempts=70, per="month"),
     )
     assert book.room() == 50
     book.settle(book.reserve(50), 50)
     with pytest.raises(BudgetExceededError, match="a day"):
         book.reserve(1)
-    assert ledger(state, Budget(queries=70, per="month")).room() == 20
+    assert ledger(home, Budget(attempts=70, per="month")).room() == 20
 
 
-def test_reservations_count_until_released(state):
-    book = ledger(state, Budget(queries=5))
+def test_reservations_count_until_released(home):
+    book = ledger(home, Budget(attempts=5))
     first, second = book.reserve(3), book.reserve(1)
     assert book.room() == 1
     book.release(second, 1)
     assert book.room() == 2
     spent = book.settle(first, 3)
-    assert (spent.queries, spent.dollars) == (3, Decimal("0.003"))
+    assert (spent.attempts, spent.dollars) == (3, Decimal("0.003"))
     assert book.room() == 2
 
 
-def test_a_run_without_a_name_has_its_own_budget_and_leaves_nothing_behind(state):
-    one, other = ledger(state, Budget(queries=5)), ledger(state, Budget(queries=5))
+def test_a_run_without_a_name_has_its_own_budget_and_leaves_nothing_behind(home):
+    one, other = ledger(home, Budget(attempts=5)), ledger(home, Budget(attempts=5))
     one.settle(one.reserve(5), 5)
     assert other.room() == 5
     one.close()
-    assert accounts(state) == []
+    assert home.accounts() == []
 
 
-def test_named_budgets_are_shared_and_can_be_reset(state):
-    one, other = (ledger(state, Budget(queries=5, name="study")) for _ in range(2))
+def test_named_budgets_are_shared_and_can_be_reset(home):
+    one, other = (ledger(home, Budget(attempts=5, name="study")) for _ in range(2))
     one.settle(one.reserve(4), 4)
     one.rest()
     assert other.room() == 1
     one.close()
-    [account] = accounts(state)
-    assert (account.name, account.queries, account.reserved, account.query_limit) == (
+    [account] = home.accounts()
+    assert (account.name, account.attempts, account.reserved, account.attempt_limit) == (
         "study",
         4,
         0,
         5,
     )
-    assert reset(state, "study") == 1
+    assert home.reset("study") == 1
     assert other.room() == 5
 
 
 @pytest.mark.parametrize(("per", "later"), [("day", 86_400), ("month", 31 * 86_400)])
-def test_periods_begin_anew(state, per, later):
-    now = [time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, 0))]
-    book = ledger(state, Budget(queries=5, per=per), clock=lambda: now[0])
+def test_periods_begin_anew(home, clock, per, later):
+    clock.now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, 0))
+    book = ledger(home, Budget(attempts=5, per=per))
     book.settle(book.reserve(5), 5)
     assert book.room() == 0
-    now[0] += later
+    clock.now += later
     assert book.room() == 5
 
 
@@ -191,10 +185,10 @@ def test_the_dearest_price_is_the_dearest(pictures, one, other, free, step, then
     assert price.dearest(pictures, fewest, most) == dearest
 
 
-def test_a_discount_that_others_may_give_back_is_not_counted_on(state):
+def test_a_discount_that_others_may_give_back_is_not_counted_on(home):
     discount = Price(Decimal(10), steps=((32, Decimal(1)),))
-    first = ledger(state, Budget(queries=10**6, name="first"), price=discount)
-    second = ledger(state, Budget(dollars="0.05", name="second"), price=discount)
+    first = ledger(home, Budget(attempts=10**6, name="first"), price=discount)
+    second = ledger(home, Budget(dollars="0.05", name="second"), price=discount)
     first.settle(first.reserve(1), 1)  # sets more aside, and with it the step is passed
     sent = 0
     with pytest.raises(BudgetExceededError):
@@ -207,12 +201,12 @@ def test_a_discount_that_others_may_give_back_is_not_counted_on(state):
     assert discount.of(sent, 1) <= Decimal("0.05")
 
 
-def test_the_free_tier_is_counted_over_all_runs_of_a_month(state):
+def test_the_free_tier_is_counted_over_all_runs_of_a_month(home):
     price = Price(Decimal(1), free_per_month=100)
-    first = ledger(state, price=price)
+    first = ledger(home, price=price)
     first.settle(first.reserve(90), 90)
     first.rest()
-    second = ledger(state, Budget(dollars="0.005"), price=price)
+    second = ledger(home, Budget(dollars="0.005"), price=price)
     assert second.room() == 15
     spent = second.settle(second.reserve(15), 15)
     assert spent.dollars == Decimal("0.005")
@@ -221,8 +215,8 @@ def test_the_free_tier_is_counted_over_all_runs_of_a_month(state):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 7), max_size=30), st.integers(0, 60))
 def test_no_order_of_reservations_passes_the_limit(tmp_path_factory, requests, limit):
-    state = SharedState(tmp_path_factory.mktemp("ledger") / "ledger.db")
-    book = ledger(state, Budget(queries=limit))
+    home = Home(tmp_path_factory.mktemp("ledger"))
+    book = ledger(home, Budget(attempts=limit))
     taken = 0
     for size in requests:
         try:
@@ -237,7 +231,7 @@ def test_no_order_of_reservations_passes_the_limit(tmp_path_factory, requests, l
     book.rest()
     assert book.room() == limit - taken
     book.close()
-    state.close()
+    home.close()
 
 
 PROCESS = """
@@ -245,10 +239,10 @@ import sys, threading
 from decimal import Decimal
 from pathlib import Path
 from smoothapi.provider import Price
-from smoothapi.store import Budget, Ledger, SharedState
+from smoothapi.store import Budget, Home
 from smoothapi.errors import BudgetExceededError
-state = SharedState(Path(sys.argv[1]))
-book = Ledger(state, [Budget(queries=int(sys.argv[2]), name="shared")], "aws", Price(Decimal(1)))
+home = Home(Path(sys.argv[1]))
+book = home.ledger([Budget(attempts=int(sys.argv[2]), name="shared")], "aws", Price(Decimal(1)))
 sent = []
 def work():
     try:
@@ -266,7 +260,9 @@ for t in threads: t.join()
 
 def start(path, limit):
     return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(path), str(limit)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROCESS, str(path.parent), str(limit)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -286,25 +282,25 @@ def test_kill_9_never_lets_more_through_and_leaves_what_was_reserved_as_spent(tm
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         sent += process.communicate()[0].count("sent")
-    state = SharedState(path)
-    [account] = accounts(state)
+    home = Home(path.parent)
+    [account] = home.accounts()
     assert (
-        sent <= account.queries <= sent + 4 * (8 + 2 * 32)
+        sent <= account.attempts <= sent + 4 * (8 + 2 * 32)
     )  # what was reserved and perhaps not sent
     last = start(path, 2000)
     sent += last.communicate()[0].count("sent")
     assert sent <= 2000
-    reserved = accounts(state)[0].reserved
-    assert release_abandoned(state) == reserved
-    assert accounts(state)[0].reserved == 0
-    assert accounts(state)[0].queries == 2000 - reserved
-    state.close()
+    reserved = home.accounts()[0].reserved
+    assert home.release_abandoned() == reserved
+    assert home.accounts()[0].reserved == 0
+    assert home.accounts()[0].attempts == 2000 - reserved
+    home.close()
 
 
-def test_what_a_living_process_reserved_is_not_released(state):
-    book = ledger(state, Budget(queries=5, name="mine"))
+def test_what_a_living_process_reserved_is_not_released(home):
+    book = ledger(home, Budget(attempts=5, name="mine"))
     book.reserve(2)
-    assert release_abandoned(state) == 0
+    assert home.release_abandoned() == 0
     assert book.room() == 3
 
 
@@ -312,24 +308,24 @@ def test_a_damaged_ledger_is_not_forgotten_silently(tmp_path):
     path = tmp_path / "ledger.db"
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreError, match="budgets could not be kept"):
-        SharedState(path)
+        Home(path.parent)
 
 
 def test_a_ledger_of_another_version_is_refused(tmp_path):
-    state = SharedState(tmp_path / "ledger.db")
-    with state.transaction() as database:
+    home = Home(tmp_path)
+    with home.database.transaction() as database:
         database.execute("PRAGMA user_version = 99")
-    state.close()
+    home.close()
     with pytest.raises(StoreError, match="schema 99"):
-        SharedState(tmp_path / "ledger.db")
+        Home(tmp_path)
 
 
-def test_the_ledger_is_private(state):
-    assert state.path.stat().st_mode & 0o077 == 0
+def test_the_ledger_is_private(home):
+    assert home.database.path.stat().st_mode & 0o077 == 0
 
 
-def test_threads_of_one_process_cannot_pass_the_limit_together(state):
-    book = ledger(state, Budget(queries=300))
+def test_threads_of_one_process_cannot_pass_the_limit_together(home):
+    book = ledger(home, Budget(attempts=300))
     taken = []
 
     def take():
@@ -349,36 +345,36 @@ def test_threads_of_one_process_cannot_pass_the_limit_together(state):
     assert sum(taken) == 300
 
 
-def test_a_new_day_is_not_paid_from_yesterdays_reservation(state):
-    now = [time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, 0))]
-    book = ledger(state, Budget(queries=5000, per="day"), clock=lambda: now[0])
+def test_a_new_day_is_not_paid_from_yesterdays_reservation(home, clock):
+    clock.now = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, 0))
+    book = ledger(home, Budget(attempts=5000, per="day"))
     book.settle(book.reserve(1), 1)  # sets 16 aside
-    now[0] += 86_400
+    clock.now += 86_400
     for _ in range(5000):
         book.settle(book.reserve(1), 1)
     with pytest.raises(BudgetExceededError):
         book.reserve(1)
     book.close()
-    assert [account.queries for account in accounts(state)] == [1, 5000]
+    assert [account.attempts for account in home.accounts()] == [1, 5000]
 
 
-def test_the_next_block_is_set_aside_before_the_last_is_used_up(state, monkeypatch):
-    book = Ledger(state, [Budget(queries=100_000, name="x")], "a", DOLLAR)
+def test_the_next_block_is_set_aside_before_the_last_is_used_up(home, monkeypatch):
+    book = home.ledger([Budget(attempts=100_000, name="x")], "a", DOLLAR)
     book.reserve(1)
-    [before] = accounts(state)
+    [before] = home.accounts()
     for _ in range(before.queries // 2):
         book.reserve(1)
-    [ahead] = accounts(state)
+    [ahead] = home.accounts()
     assert ahead.queries == 2 * before.queries
     with monkeypatch.context() as patch:
-        patch.setattr(state, "transaction", None)  # no disk is waited for
+        patch.setattr(home.database, "transaction", None)  # no disk is waited for
         for _ in range(before.queries // 2):
             book.reserve(1)
 
 
-def test_what_was_given_back_is_not_given_back_again(state, monkeypatch):
+def test_what_was_given_back_is_not_given_back_again(home, monkeypatch):
     """Ctrl-C may come between the transaction and the note that it was made."""
-    book = Ledger(state, [Budget(queries=100_000, dollars=100, name="x")], "a", DOLLAR)
+    book = home.ledger([Budget(attempts=100_000, dollars=100, name="x")], "a", DOLLAR)
     for _ in range(3):
         book.settle(book.reserve(1), 1)
     book.reserve(2)  # under way
@@ -387,8 +383,8 @@ def test_what_was_given_back_is_not_given_back_again(state, monkeypatch):
         book.rest()
     for _ in range(3):
         book.rest()
-    [account] = accounts(state)
-    assert (account.queries, account.dollars, account.reserved) == (5, Decimal("0.005"), 5)
+    [account] = home.accounts()
+    assert (account.attempts, account.dollars, account.reserved) == (5, Decimal("0.005"), 5)
 
 
 @given(
@@ -401,10 +397,11 @@ def test_what_was_given_back_is_not_given_back_again(state, monkeypatch):
 @settings(max_examples=60, deadline=None)
 def test_the_account_is_what_was_sent_or_may_be(tmp_path_factory, steps, limit):
     """Of two ledgers that share a budget for a month, in any order of events."""
-    state = SharedState(tmp_path_factory.mktemp("ledger") / "l.db")
-    now = [1_700_000_000.0]
-    budget = Budget(queries=limit, per="month", name="x")
-    books = [Ledger(state, [budget], "a", DOLLAR, clock=lambda: now[0]) for _ in range(2)]
+    clock = Clock()
+    clock.now = 1_700_000_000.0
+    home = Home(tmp_path_factory.mktemp("ledger"), clock=clock)
+    budget = Budget(attempts=limit, per="month", name="x")
+    books = [home.ledger([budget], "a", DOLLAR) for _ in range(2)]
     mine, under_way = 0, []
     for step in steps:
         book = books[step == "other"]
@@ -416,7 +413,7 @@ def test_the_account_is_what_was_sent_or_may_be(tmp_path_factory, steps, limit):
             except BudgetExceededError:
                 assert mine + many > limit - 2 * 2 * limit // 64 - 2
         elif step == "day":
-            now[0] += 86_400.0 * (time.gmtime(now[0] + 86_400.0).tm_mon == 11)
+            clock.now += 86_400.0 * (time.gmtime(clock.now + 86_400.0).tm_mon == 11)
         elif step == "rest":
             book.rest()
         elif under_way:
@@ -427,9 +424,9 @@ def test_the_account_is_what_was_sent_or_may_be(tmp_path_factory, steps, limit):
                 of.release(reservation, many)
                 mine -= many
         assert mine <= limit
-        assert mine <= sum(account.queries for account in accounts(state)) <= limit
+        assert mine <= sum(account.attempts for account in home.accounts()) <= limit
     for book in books:
         book.rest()
-    assert sum(account.queries for account in accounts(state)) == mine
-    assert sum(account.reserved for account in accounts(state)) <= mine
-    state.close()
+    assert sum(account.attempts for account in home.accounts()) == mine
+    assert sum(account.reserved for account in home.accounts()) <= mine
+    home.close()

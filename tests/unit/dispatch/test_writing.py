@@ -7,19 +7,12 @@ import time
 
 import pytest
 
-from smoothapi.dispatch import Dispatcher, Job
-from smoothapi.dispatch.writing import Keeper
+from smoothapi.dispatch import Dispatcher
+from smoothapi.dispatch.writing import AnswerWriter
 from smoothapi.errors import StoreError
-from smoothapi.store import AnswerStore, Kept
+from smoothapi.store import StoredAnswer
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import asked, run, state_of, stored
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = AnswerStore(tmp_path / "answers")
-    yield store
-    store.close()
+from tests.unit.dispatch.harness import Job, asked, home_of, run, stored
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def slow(store, monkeypatch):
 
 
 def test_what_is_handed_on_is_on_disk(store, slow):
-    dispatcher = Dispatcher(ScriptedAdapter(), store, state := state_of(store))
+    dispatcher = Dispatcher.open(ScriptedAdapter(), store, home := home_of(store))
     left = [40]
     job = Job(
         asked=asked,
@@ -49,14 +42,14 @@ def test_what_is_handed_on_is_on_disk(store, slow):
             assert stored(store, delivery.index) == delivery.answer
             left[0] -= 1
     dispatcher.close()
-    state.close()
+    home.close()
     assert sum(slow) == 40
     assert max(slow) > 1, "what gathers while one transaction is made goes into the next"
 
 
 def test_a_run_that_ends_early_keeps_what_was_under_way(store, slow):
     adapter = ScriptedAdapter(delay=0.01)
-    dispatcher = Dispatcher(adapter, store, state := state_of(store))
+    dispatcher = Dispatcher.open(adapter, store, home := home_of(store))
     job = Job(
         asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
@@ -66,7 +59,7 @@ def test_a_run_that_ends_early_keeps_what_was_under_way(store, slow):
         next(iter(deliveries))
     assert len(store) == adapter.sent
     dispatcher.close()
-    state.close()
+    home.close()
 
 
 def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
@@ -86,7 +79,7 @@ def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
         put(*answers)
 
     monkeypatch.setattr(store, "put", full)
-    dispatcher = Dispatcher(ScriptedAdapter(script), store, state := state_of(store))
+    dispatcher = Dispatcher.open(ScriptedAdapter(script), store, home := home_of(store))
     job = Job(
         asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
@@ -97,7 +90,7 @@ def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
         next(iter(deliveries))
         delivered.set()
     dispatcher.close()
-    state.close()
+    home.close()
     assert "could not be kept: disk full" in caplog.text
 
 
@@ -129,19 +122,19 @@ def test_each_is_told_what_prevented_its_answer(store, monkeypatch):
         raise StoreError("disk full")
 
     monkeypatch.setattr(store, "put", full)
-    keeper, told = Keeper(store, 8), []
+    writer, told = AnswerWriter(store, 8), []
     for number in range(5):
-        keeper.keep(Kept({"n": number}, answer()), told.append)
-    keeper.flush()
-    keeper.close()
+        writer.write(StoredAnswer({"n": number}, answer()), told.append)
+    writer.flush()
+    writer.close()
     assert [str(error) for error in told] == ["disk full"] * 5
 
 
 def test_a_last_answer_is_kept_though_its_thread_is_gone(store):
-    keeper, told = Keeper(store, 1), []
-    keeper.close()
+    writer, told = AnswerWriter(store, 1), []
+    writer.close()
     for number in range(2):
-        keeper.keep(Kept({"n": number}, answer()), told.append)
-        keeper.flush()
+        writer.write(StoredAnswer({"n": number}, answer()), told.append)
+        writer.flush()
     assert told == [None, None]
     assert len(store) == 2
