@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from smoothapi.testing.faults import Fault, Faults
     from smoothapi.testing.labellers import Probabilities, Recorded, Table, picture_digest
     from smoothapi.testing.latency import Latency
+    from smoothapi.testing.store_contract import StoreContract
 
 _HOMES = {
     "smoothapi.testing.assertions": ("assert_abstained", "assert_certified"),
@@ -24,6 +25,7 @@ _HOMES = {
     "smoothapi.testing.faults": ("Fault", "Faults"),
     "smoothapi.testing.labellers": ("Probabilities", "Recorded", "Table", "picture_digest"),
     "smoothapi.testing.latency": ("Latency",),
+    "smoothapi.testing.store_contract": ("StoreContract",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -34,6 +36,7 @@ __all__ = [
     "Latency",
     "Probabilities",
     "Recorded",
+    "StoreContract",
     "Table",
     "assert_abstained",
     "assert_certified",

@@ -221,7 +221,7 @@ def test_provider_errors_exit_with_4_and_say_what_was_sent(provider, photo, caps
     assert "Sent until then: 1" in err
     assert run(["certify", photo, "--json"]) == 4
     line = json.loads(capsys.readouterr().out)
-    assert (line["error"], line["queries"]) == ("FatalError", 1)
+    assert (line["error"], line["attempts"]) == ("FatalError", 1)
 
 
 def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):
@@ -300,7 +300,7 @@ def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     capsys.readouterr()
     assert run(["budget", "--json"]) == 0
     [account] = json.loads(capsys.readouterr().out)
-    assert account["queries"] == LEAST + 1
+    assert account["attempts"] == LEAST + 1
     assert account["dollars"] == pytest.approx((LEAST + 1) / 1000)
     assert (account["name"], account["reserved"], account["dollar_limit"]) == ("default", 0, 1.0)
     assert run(["budget"]) == 0
