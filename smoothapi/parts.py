@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from smoothapi import denoise
 from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
-from smoothapi.dispatch import Adapter, Budget, Price, Replay, make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
+from smoothapi.provider import Adapter, Price, make_adapter
+from smoothapi.store import Budget, Replay
 from smoothapi.variants import Variants
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from smoothapi.config import Settings
     from smoothapi.options import Budgets, Classes, DenoiserSpec
+    from smoothapi.store import Store
 
 _log = logging.getLogger("smoothapi")
 
@@ -76,7 +78,7 @@ def recorded(replay: Replay, settings: Settings, *, refresh: bool) -> Variants:
 
 
 def made_here(
-    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings
+    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings, store: Store
 ) -> Variants:
     """Return variants that are made on this machine, for a provider that is asked."""
     adapter = choose_adapter(provider, settings)
@@ -87,7 +89,7 @@ def made_here(
         denoiser=choose_denoiser(
             settings.denoiser if denoiser is None else denoiser, settings.device
         ),
-        key=NoiseKey.of_installation(settings.home / "noise.key"),
+        key=NoiseKey(store.secret()),
     )
     warn_unsuited(variants)
     return variants
@@ -135,7 +137,7 @@ def choose_budgets(budget: Budgets | None) -> Sequence[Budget]:
     budgets = (budget,) if isinstance(budget, Budget) else budget
     if not isinstance(budgets, Sequence) or not all(isinstance(b, Budget) for b in budgets):
         raise UsageError(
-            f"budget={budget!r}: give Budget(queries=500), Budget(dollars=2), or text such as "
+            f"budget={budget!r}: give Budget(attempts=500), Budget(dollars=2), or text such as "
             "'500' or '$2'."
         )
     return budgets

@@ -101,7 +101,7 @@ def refuse_unpayable(
     Raises:
         BudgetExceededError: the budget has no room for the fewest queries that could be enough.
     """
-    room = session.dispatcher.ledger.room()
+    room = session.dispatcher.room()
     if room is None:
         return
     stored, test = session.stored(image), start()

@@ -97,11 +97,11 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
         return UsageError.exit_code
     except SmoothAPIError as error:
         click.echo(f"smoothapi: {printable(str(error))}", err=True)
-        if error.queries:
+        if error.attempts:
             again = f", {error.retries:,} of them retries" if error.retries else ""
             waited = f"; {error.waited:.1f} s waited" if error.waited >= 0.05 else ""
             click.echo(
-                f"Sent until then: {error.queries:,} (${error.cost:.4f}){again}{waited}.", err=True
+                f"Sent until then: {error.attempts:,} (${error.cost:.4f}){again}{waited}.", err=True
             )
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):

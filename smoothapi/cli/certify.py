@@ -151,7 +151,7 @@ def _report(photo: str | None, error: SmoothAPIError, as_json: bool) -> None:
             "photo": photo,
             "error": type(error).__name__,
             "message": str(error),
-            "queries": error.queries,
+            "attempts": error.attempts,
             "cost": error.cost,
             "retries": error.retries,
             "waited": round(error.waited, 3),

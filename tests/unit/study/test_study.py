@@ -115,18 +115,18 @@ def test_a_photo_that_the_provider_refuses_is_a_problem_of_its_own(make, picture
 
 
 def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(make, pictures):
-    study = make(pictures, budget=Budget(queries=150))
+    study = make(pictures, budget=Budget(attempts=150))
     result = study.run()
     assert "budget" in result.stopped.lower()
     assert study.adapter.billed <= 150
     assert 0 < len(result.photos) < 12
     assert "undecided" in {o.reason for cell in result.cells for o in cell.outcomes}
     # The limit is the study's: a second call has not got another 150.
-    again = make(pictures, adapter=study.adapter, budget=Budget(queries=150))
+    again = make(pictures, adapter=study.adapter, budget=Budget(attempts=150))
     bought = study.adapter.billed
     assert len(again.run().photos) >= len(result.photos)
     assert study.adapter.billed == bought
-    more = make(pictures, adapter=study.adapter, budget=Budget(queries=100_000)).run()
+    more = make(pictures, adapter=study.adapter, budget=Budget(attempts=100_000)).run()
     assert not more.stopped
     assert len(more.photos) == 12
     with pytest.raises(BudgetExceededError):
