@@ -17,8 +17,7 @@ from smoothapi.cli import run
 from smoothapi.cli.providers import trial_picture
 from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour, serve
 from smoothapi_adapters import azure_common
 from tests.conftest import ScriptedAdapter
 

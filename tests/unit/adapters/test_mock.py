@@ -27,7 +27,7 @@ from smoothapi.errors import (
     UnknownProviderError,
     UsageError,
 )
-from smoothapi.testing import Fault, Faults, Latency, Probabilities
+from smoothapi.services import Fault, Faults, Latency, Probabilities
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"

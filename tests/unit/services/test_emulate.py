@@ -19,7 +19,7 @@ from smoothapi.cli import run
 from smoothapi.services import PROVIDERS
 from tests.unit.services.conftest import picture
 
-COLOURS = ["--port", "0", "--backend", "smoothapi.testing:by_colour"]
+COLOURS = ["--port", "0", "--backend", "smoothapi.services:by_colour"]
 
 
 def blocks(text):

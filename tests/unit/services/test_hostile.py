@@ -8,8 +8,7 @@ import socket
 import pytest
 
 from smoothapi.answer import Answer, Label
-from smoothapi.services import PROVIDERS, serve
-from smoothapi.testing import by_colour
+from smoothapi.services import PROVIDERS, by_colour, serve
 from tests.unit.services.conftest import picture
 
 ON_HTTP = [name for name in PROVIDERS if name != "google-grpc"]

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from smoothapi.answer import Answer, Label
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour, serve
 from tests.unit.services.conftest import ClarifaiCaller, picture
 from tests.unit.services.test_service import shown
 

@@ -20,9 +20,8 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.services import PROVIDERS, serve
-from smoothapi.testing import by_colour
-from smoothapi.testing.faults import Fault
+from smoothapi.services import PROVIDERS, by_colour, serve
+from smoothapi.services.faults import Fault
 from tests.unit.services.conftest import picture
 
 ON_HTTP = [name for name in PROVIDERS if name != "google-grpc"]

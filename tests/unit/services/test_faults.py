@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from smoothapi.errors import UsageError
-from smoothapi.testing.faults import Fault, Faults, Span
+from smoothapi.services.faults import Fault, Faults, Span
 
 faults = st.none() | st.sampled_from(Fault)
 

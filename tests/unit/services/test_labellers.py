@@ -12,7 +12,7 @@ from scipy import stats
 
 from smoothapi import Label, Smoother, load_image
 from smoothapi.errors import ImageError, PermanentError, UsageError
-from smoothapi.testing import Latency, Probabilities, Recorded, Table, picture_digest
+from smoothapi.services import Latency, Probabilities, Recorded, Table, picture_digest
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
