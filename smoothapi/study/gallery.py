@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from smoothapi.errors import SmoothAPIError
-from smoothapi.study.result import Picture
+from smoothapi.study.findings import GalleryPhoto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.image import WorkingImage
-    from smoothapi.smoother import Smoother
-    from smoothapi.study.result import Cell, StudyResult
+    from smoothapi.session import Session
+    from smoothapi.study.findings import Cell, Findings
 
 _SIDE = 160  # pixels
 _QUALITY = 60
 
 
 def make_pictures(
-    result: StudyResult,
+    result: Findings,
     count: int,
     loaders: Mapping[str, Callable[[], WorkingImage]],
-    smoothers: Mapping[tuple[str, str, float], Smoother],
-) -> tuple[Picture, ...]:
+    sessions: Mapping[tuple[str, str, float], Session],
+) -> tuple[GalleryPhoto, ...]:
     """Return up to `count` photos with a noisy and a denoised copy: some of each outcome."""
-    pictures: list[Picture] = []
+    pictures: list[GalleryPhoto] = []
     for cell in _worth_showing(result, count):
-        smoother = smoothers[cell.provider, cell.denoiser, cell.sigma]
+        session = sessions[cell.provider, cell.denoiser, cell.sigma]
         try:
             image = loaders[cell.photo]()
-            noisy, denoised = smoother.variant(image, 0)
+            noisy, denoised = session.look_at(image, 0)
         except SmoothAPIError:  # a replay has no pictures; a photo may be gone by now
             continue
         pictures.append(
-            Picture(
+            GalleryPhoto(
                 photo=cell.photo,
                 provider=cell.provider,
                 denoiser=cell.denoiser,
@@ -55,7 +55,7 @@ def make_pictures(
     return tuple(pictures)
 
 
-def _worth_showing(result: StudyResult, count: int) -> list[Cell]:
+def _worth_showing(result: Findings, count: int) -> list[Cell]:
     """Return cells of one way to ask, at the sigma in the middle: each kind of outcome in turn."""
     sigma = result.sigmas[len(result.sigmas) // 2]
     radius = result.rules.radii[len(result.rules.radii) // 2]
