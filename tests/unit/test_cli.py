@@ -153,7 +153,7 @@ def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, mo
     Path("broken.json").write_text("{broken")
     assert run(["verify", name, "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
-    assert (told["schema"], told["verified"]) == ("smoothapi.error/1", False)
+    assert (told["schema"], told["photo"]) == ("smoothapi.error/1", None)
     assert told["error"] == "CertificateError"
     assert said in told["message"]
     assert name in told["message"]
@@ -221,7 +221,7 @@ def test_provider_errors_exit_with_4_and_say_what_was_sent(provider, photo, caps
     assert "Sent until then: 1" in err
     assert run(["certify", photo, "--json"]) == 4
     line = json.loads(capsys.readouterr().out)
-    assert (line["error"], line["queries"]) == ("FatalError", 1)
+    assert (line["error"], line["attempts"]) == ("FatalError", 1)
 
 
 def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):

@@ -14,8 +14,7 @@ from smoothapi import Smoother
 from smoothapi.errors import PermanentError, UsageError
 from smoothapi.services import by_colour, load_backend, serve
 from smoothapi_adapters.mock import MockAdapter
-from tests.unit.services.conftest import picture
-from tests.unit.services.test_service import shown
+from tests.unit.services.conftest import picture, shown
 
 
 @pytest.fixture

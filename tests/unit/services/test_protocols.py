@@ -12,8 +12,7 @@ from PIL import Image
 
 from smoothapi.answer import Answer, Label
 from smoothapi.services import by_colour, serve
-from tests.unit.services.conftest import ClarifaiCaller, picture
-from tests.unit.services.test_service import shown
+from tests.unit.services.conftest import ClarifaiCaller, picture, shown
 
 RECORDED = Path(__file__).parents[2] / "data" / "answers"
 PARTS = Answer(
