@@ -24,13 +24,13 @@ What it costs
     service's model has changed since: then they are asked for anew.
 """
 
-from smoothapi.wrapping.certifier import Certified, Certifier
+from smoothapi.wrapping.certifier import CertifiedResponse, Certifier
 from smoothapi.wrapping.protocol import Call, Item, OwnCall, Remote, Verdict, Wrapper
 from smoothapi.wrapping.proxy import certificate_of, wrap
 
 __all__ = [
     "Call",
-    "Certified",
+    "CertifiedResponse",
     "Certifier",
     "Item",
     "OwnCall",

@@ -31,7 +31,7 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True)
-class Certified:
+class CertifiedResponse:
     """A call's response, and what is certified of it.
 
     Attributes:
@@ -67,7 +67,7 @@ class Certifier:
         """Budgets, store and threads of all calls; None before the first."""
         return self._session
 
-    def certify(self, call: Call) -> Certified:
+    def certify(self, call: Call) -> CertifiedResponse:
         """Make a call, and put the labels in its response to the vote.
 
         Raises:
@@ -83,7 +83,7 @@ class Certifier:
             [(response, _)] = done
         else:
             response = call.join([part for part, _ in done])
-        return Certified(response, certificates)
+        return CertifiedResponse(response, certificates)
 
     def close(self) -> None:
         """Wait for requests under way, and release what the session holds."""
