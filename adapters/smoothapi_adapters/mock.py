@@ -37,8 +37,8 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Limits, Price
-from smoothapi.testing.faults import Fault, Faults
-from smoothapi.testing.labellers import (
+from smoothapi.services.faults import Fault, Faults
+from smoothapi.services.labellers import (
     Labeller,
     PayloadLabeller,
     Probabilities,
@@ -46,7 +46,7 @@ from smoothapi.testing.labellers import (
     Table,
     to_answer,
 )
-from smoothapi.testing.latency import Latency
+from smoothapi.services.latency import Latency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

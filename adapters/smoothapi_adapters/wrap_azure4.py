@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
-from smoothapi.wrapping import Call, OwnCall, Picture, Remote
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters import azure_common as common
 from smoothapi_adapters.azure4 import Azure4Adapter, labels_of
@@ -76,14 +76,14 @@ class ImageAnalysisWrapper:
             except Exception as error:  # noqa: BLE001  raised again, mapped if it is the SDK's
                 votes._refuse(error)  # noqa: SLF001
 
-        picture = Picture(
+        item = Item(
             photo=photo,
             own=OwnCall(votes, send, _read, price=common.price(asked)),
             votes=votes,
             score=ANY_SCORE,
             write=_write,
         )
-        return Call([picture])
+        return Call([item])
 
 
 def _read(result: Any) -> Answer:

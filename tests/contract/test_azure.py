@@ -17,10 +17,10 @@ from msrest.authentication import CognitiveServicesCredentials
 from smoothapi.certify.labels import top1
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
+from smoothapi.testing import AdapterContract
 from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
 from smoothapi_adapters import azure_common
 from smoothapi_adapters.azure import AzureAdapter
 

@@ -14,10 +14,9 @@ from azure.core.credentials import AccessToken, AzureKeyCredential
 from smoothapi.certify.labels import top1
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
 from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
 from smoothapi_adapters.azure4 import Azure4Adapter
 from tests.contract.test_azure import ANSWERS, KEY, PNG, TestAzure, _no_keys, answering
 

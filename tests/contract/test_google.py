@@ -22,10 +22,10 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
-from smoothapi.services import serve
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
+from smoothapi.testing import AdapterContract
 from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
 from smoothapi_adapters.google import GoogleAdapter
 from tests.contract.test_azure import answering
 
