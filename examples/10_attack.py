@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from smoothapi import Smoother, load_image
 from smoothapi.encode import Codec
-from smoothapi_adapters.efficientnet import EfficientNetLite0
+from smoothapi_adapters.mock import EfficientNetLite0
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTO = Path(__file__).parent / "photos" / "monarch.jpg"

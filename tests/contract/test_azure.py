@@ -21,7 +21,7 @@ from smoothapi.services import serve
 from smoothapi.testing import AdapterContract, by_colour
 from smoothapi.testing.contract import unused_port
 from smoothapi.testing.faults import Fault
-from smoothapi_adapters import azure_common
+from smoothapi_adapters.azure import common as azure_common
 from smoothapi_adapters.azure import AzureAdapter
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -18,7 +18,7 @@ from smoothapi.services import serve
 from smoothapi.testing import by_colour
 from smoothapi.testing.contract import unused_port
 from smoothapi.testing.faults import Fault
-from smoothapi_adapters.azure4 import Azure4Adapter
+from smoothapi_adapters.azure import Azure4Adapter
 from tests.contract.test_azure import ANSWERS, KEY, PNG, TestAzure, _no_keys, answering
 
 assert _no_keys  # the fixture is of this module, too

@@ -43,7 +43,7 @@ def _nowhere(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setattr("smoothapi_adapters.google._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._PRODUCT", tmp_path / "none")
 
 
 class TestGoogleRest(AdapterContract):

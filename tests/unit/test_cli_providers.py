@@ -19,7 +19,7 @@ from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, TransientError
 from smoothapi.services import serve
 from smoothapi.testing import by_colour
-from smoothapi_adapters import azure_common
+from smoothapi_adapters.azure import common as azure_common
 from tests.conftest import ScriptedAdapter
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -32,7 +32,7 @@ def _no_keys(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setattr("smoothapi_adapters.google._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._PRODUCT", tmp_path / "none")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_options_of_the_settings_count_and_secrets_are_not_shown(capsys):
 
 
 def test_what_is_not_installed_says_how_to_install_it(capsys, monkeypatch):
-    monkeypatch.setattr("smoothapi_adapters.google._installed", lambda: False)
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._installed", lambda: False)
     row = listed(capsys)["google"]
     assert (row["installed"], row["usable"], row["per_thousand"]) == (False, False, None)
     assert "smoothapi-vision[google]" in row["problem"]

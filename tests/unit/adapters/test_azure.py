@@ -35,8 +35,8 @@ from smoothapi.errors import (
 )
 from smoothapi_adapters import azure, azure4, azure_common
 from smoothapi_adapters.azure import AzureAdapter
-from smoothapi_adapters.azure4 import Azure4Adapter
-from smoothapi_adapters.azure_common import Account, of_status
+from smoothapi_adapters.azure import Azure4Adapter
+from smoothapi_adapters.azure.common import Account, of_status
 
 ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -515,7 +515,7 @@ def test_without_the_extra_the_error_says_what_to_install(make, module, monkeypa
 def test_both_are_silent_and_light_until_asked():
     script = (
         "import sys; from smoothapi_adapters.azure import AzureAdapter as A;"
-        "from smoothapi_adapters.azure4 import Azure4Adapter as B;"
+        "from smoothapi_adapters.azure import Azure4Adapter as B;"
         f"A(endpoint={URL!r}, key='k'); B(endpoint={URL!r}, key='k');"
         "assert not {'requests', 'msrest', 'azure.core'} & set(sys.modules);"
         "A(endpoint='http://127.0.0.1:9', key='k')._ready();"

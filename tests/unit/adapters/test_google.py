@@ -27,7 +27,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi_adapters.google import CATEGORIES, LIKELIHOOD, GoogleAdapter
-from smoothapi_adapters.google_errors import mapped_error, of_picture
+from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
 
@@ -499,7 +499,7 @@ def test_options_that_cannot_work(options):
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
-    monkeypatch.setattr("smoothapi_adapters.google._installed", lambda: False)
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._installed", lambda: False)
     with pytest.raises(MissingExtraError, match=r"smoothapi-vision\[google\]"):
         GoogleAdapter()
 
@@ -510,7 +510,7 @@ def nowhere(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setattr("smoothapi_adapters.google._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._PRODUCT", tmp_path / "none")
     return tmp_path
 
 

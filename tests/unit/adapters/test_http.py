@@ -34,7 +34,7 @@ from smoothapi.errors import (
 )
 from smoothapi.testing import unused_port
 from smoothapi.testing.watch import everything_logged, told
-from smoothapi_adapters._http import MAX_ANSWER
+from smoothapi_adapters._common.client import MAX_ANSWER
 from smoothapi_adapters.http import HttpAdapter
 from smoothapi_adapters.mock import MockAdapter
 from tests.contract.json_service import Service, serve

@@ -22,8 +22,8 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters import _options as options
-from smoothapi_adapters._http import (
+from smoothapi_adapters._common import options
+from smoothapi_adapters._common.client import (
     Reply,
     Secrets,
     Wire,

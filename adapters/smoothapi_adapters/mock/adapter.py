@@ -279,7 +279,7 @@ _TRANSIENT = {
 def _labeller(given: Any, seed: int) -> Any:
     """Return the labeller that an option means."""
     if given is None or given == _DEFAULT:
-        from smoothapi_adapters.efficientnet import EfficientNetLite0  # noqa: PLC0415
+        from smoothapi_adapters.mock.efficientnet import EfficientNetLite0  # noqa: PLC0415
 
         return EfficientNetLite0()
     if isinstance(given, Mapping):

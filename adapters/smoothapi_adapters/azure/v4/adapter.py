@@ -16,7 +16,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters import azure_common as common
+from smoothapi_adapters.azure import common
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -187,7 +187,7 @@ class Azure4Adapter:
         from azure.core.credentials import AzureKeyCredential  # noqa: PLC0415
         from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
 
-        from smoothapi_adapters.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+        from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
 
         if self._credential is None or not self._account.endpoint:
             self._account.required()
@@ -283,7 +283,7 @@ def _of_connection(error: Any, owner: common.Account) -> ProviderError:
     import requests  # noqa: PLC0415
     from azure.core.exceptions import ServiceRequestTimeoutError  # noqa: PLC0415
 
-    from smoothapi_adapters.sessions import of_requests  # noqa: PLC0415
+    from smoothapi_adapters._common.sessions import of_requests  # noqa: PLC0415
 
     inner = error.inner_exception
     if isinstance(inner, requests.RequestException):

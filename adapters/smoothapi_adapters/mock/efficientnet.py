@@ -41,7 +41,7 @@ class EfficientNetLite0:
         self._top = top
         self._lock = threading.Lock()
         self._network: Any = None
-        names = files("smoothapi_adapters") / "data" / "imagenet_classes.txt"
+        names = files("smoothapi_adapters.mock") / "imagenet_classes.txt"
         self._names = names.read_text(encoding="utf-8").splitlines()
 
     def __call__(self, picture: NDArray[np.uint8]) -> list[tuple[str, float]]:

@@ -26,8 +26,8 @@ import urllib3
 from smoothapi.answer import Answer, Label, printable
 from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError, UsageError
-from smoothapi_adapters import _options as options
-from smoothapi_adapters._http import (
+from smoothapi_adapters._common import options
+from smoothapi_adapters._common.client import (
     Secrets,
     Wire,
     detail_of,

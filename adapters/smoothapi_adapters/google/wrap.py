@@ -14,8 +14,8 @@ from smoothapi.dispatch import Price
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
-from smoothapi_adapters.google import GoogleAdapter
-from smoothapi_adapters.google_errors import mapped_error, of_picture
+from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -21,16 +21,16 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters._options import switch
-from smoothapi_adapters.google_errors import ADVICE, mapped_error, of_picture
-from smoothapi_adapters.secrets import checked_secret
+from smoothapi_adapters._common.options import switch
+from smoothapi_adapters.google.errors import ADVICE, mapped_error, of_picture
+from smoothapi_adapters._common.secrets import checked_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from google.cloud import vision
 
-    from smoothapi_adapters.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
 
 OPERATIONS = ("labels", "safe_search")
 TRANSPORTS = ("grpc", "rest")
@@ -271,7 +271,7 @@ class GoogleAdapter:
         return client
 
     def _hold_to_one_request(self, client: vision.ImageAnnotatorClient) -> None:
-        from smoothapi_adapters.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+        from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
 
         session = client.transport._session  # type: ignore[attr-defined]  # noqa: SLF001  no other way in
         # After a 401 it would sign in again and send the same once more, twice.

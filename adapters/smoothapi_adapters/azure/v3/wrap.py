@@ -11,8 +11,8 @@ from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi.wrapping.proxy import attach
-from smoothapi_adapters import azure_common as common
-from smoothapi_adapters.azure import AzureAdapter, labels_of
+from smoothapi_adapters.azure import common
+from smoothapi_adapters.azure.v3.adapter import AzureAdapter, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -31,7 +31,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
-from smoothapi_adapters import _options as options
+from smoothapi_adapters._common import options
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -19,7 +19,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters.secrets import checked_secret
+from smoothapi_adapters._common.secrets import checked_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,8 +9,8 @@ from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
-from smoothapi_adapters import azure_common as common
-from smoothapi_adapters.azure4 import Azure4Adapter, labels_of
+from smoothapi_adapters.azure import common
+from smoothapi_adapters.azure.v4.adapter import Azure4Adapter, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.errors import UsageError
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
-from smoothapi_adapters.aws import MODEL_THRESHOLD, AwsAdapter
+from smoothapi_adapters.aws.adapter import MODEL_THRESHOLD, AwsAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

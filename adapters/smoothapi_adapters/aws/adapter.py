@@ -17,8 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from smoothapi.answer import Answer, Label
 from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi_adapters.aws_client import find_credentials, sending_once
-from smoothapi_adapters.aws_errors import malformed, mapped
+from smoothapi_adapters.aws.client import find_credentials, sending_once
+from smoothapi_adapters.aws.errors import malformed, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,14 +18,14 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters import azure_common as common
+from smoothapi_adapters.azure import common
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from azure.cognitiveservices.vision.computervision import ComputerVisionClient
 
-    from smoothapi_adapters.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
 
 FEATURES = ("tags", "categories", "description", "adult")
 
@@ -188,7 +188,7 @@ class AzureAdapter:
                 ComputerVisionClient,
             )
             from msrest.authentication import CognitiveServicesCredentials  # noqa: PLC0415
-        from smoothapi_adapters.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+        from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
 
         make: Any = ComputerVisionClient
         client: ComputerVisionClient
@@ -275,7 +275,7 @@ def mapped_error(error: Exception, owner: common.Account, seen: Any = None) -> P
     from azure.core.exceptions import DeserializationError, SerializationError  # noqa: PLC0415
     from msrest import exceptions as msrest  # noqa: PLC0415
 
-    from smoothapi_adapters.sessions import of_requests  # noqa: PLC0415
+    from smoothapi_adapters._common.sessions import of_requests  # noqa: PLC0415
 
     if isinstance(error, requests.RequestException):
         return of_requests(error, "Azure")
