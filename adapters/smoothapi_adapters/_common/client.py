@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import requests
 import urllib3
@@ -25,30 +25,20 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from smoothapi.answer import printable
-from smoothapi.dispatch import retry_after_seconds
 from smoothapi.errors import (
     FatalError,
-    PermanentError,
     ProviderError,
-    ThrottledError,
     TransientError,
     UsageError,
 )
+from smoothapi_adapters._common.bounds import MOST_BYTES, POOL, BodyTooLongError, read_body
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-CONCURRENCY = 256  # most threads that ask at once
 CONNECT = 10.0  # seconds; a host that is up answers sooner
-MAX_ANSWER = 8 * 2**20  # bytes, unpacked: labels of 128 pictures are far smaller
 
-_CHUNK = 65_536
-_PERMANENT = frozenset({400, 413, 415, 422})
-_TRANSIENT = frozenset({408, 409, 423, 424, 425})
-_ONLY_FATAL_5XX = frozenset({501, 505, 511})
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Few: some of Python's codecs take a time that grows with the square of what they decode.
 _CHARSETS = frozenset({"utf-16", "utf-32", "iso-8859-1", "latin-1", "windows-1252", "us-ascii"})
 _CHARSET = re.compile(r"""charset=["']?([\w.:-]+)""", re.IGNORECASE)
@@ -93,7 +83,7 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpResponse:
     """A service's answer to one request, read to its end.
 
     Attributes:
@@ -124,7 +114,7 @@ class Reply:
             ) from None
 
 
-class Wire:
+class HttpClient:
     """The way to one service. Threads share it.
 
     Args:
@@ -157,7 +147,9 @@ class Wire:
             client.auth = _as_it_is  # keeps .netrc out: it would replace what was configured
         self._session = client
 
-    def send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes) -> Reply:
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes
+    ) -> HttpResponse:
         """Send one request and read its answer to the end.
 
         Raises:
@@ -175,11 +167,13 @@ class Wire:
             began = time.monotonic()
             timeout = (min(CONNECT, self._timeout), self._timeout)
             with transport.send(request, timeout=timeout, **options) as response:
-                return Reply(
-                    response.status_code,
-                    response.headers,
-                    self._read(response.raw, began + self._timeout),
-                )
+                answered = read_body(response.raw, began + self._timeout)
+                return HttpResponse(response.status_code, response.headers, answered)
+        except BodyTooLongError as e:
+            raise FatalError(
+                f"{self._who} answers with more than {MOST_BYTES:,} bytes. Labels are shorter: "
+                "check the URL, and that it asks for labels alone."
+            ) from e
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
             error = self._meant_by(e)
             if isinstance(e, requests.RequestException):
@@ -204,19 +198,6 @@ class Wire:
             )
         request.headers.update(self._secrets.headers)
         return mounted  # type: ignore[return-value]  # any BaseAdapter will do
-
-    def _read(self, raw: Any, deadline: float) -> bytes:
-        body = bytearray()
-        while chunk := raw.read(_CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                raise FatalError(
-                    f"{self._who} answers with more than {MAX_ANSWER:,} bytes. Labels are shorter: "
-                    "check the URL, and that it asks for labels alone."
-                )
-            if time.monotonic() > deadline:
-                raise TimeoutError
-        return bytes(body)
 
     def _meant_by(self, error: Exception) -> ProviderError:
         """Return what an exception of requests, urllib3 or a socket means for a caller."""
@@ -265,72 +246,13 @@ def refuse_unsafe(client: requests.Session, url: str) -> None:
         )
 
 
-def is_exposed(url: str) -> bool:
-    """Whether what is sent there can be read on the way: no TLS, to another machine."""
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
-
-
-def error_of_status(
-    reply: Reply, who: str, detail: str = "", *, request_id: str = ""
-) -> ProviderError | None:
-    """Return what a status of HTTP means, None for one of success.
-
-    Args:
-        reply: the answer.
-        who: the service in words.
-        detail: what the service says of it, already fit to be shown.
-        request_id: the service's id of the request.
-    """
-    status = reply.status
-    if 200 <= status < 300:
-        return None
-    said = f"{who} answered with status {status}" + (f" ({detail})" if detail else "")
-    wait = retry_after_seconds(reply.headers.get("retry-after"))
-    if status == 429 or (status == 503 and wait is not None):
-        return ThrottledError(f"{said}: slow down.", retry_after=wait, request_id=request_id)
-    if status in _TRANSIENT or (status >= 500 and status not in _ONLY_FATAL_5XX):
-        return TransientError(f"{said}.", retry_after=wait, request_id=request_id)
-    if status in _PERMANENT:
-        return PermanentError(f"{said}: it does not take this picture.", request_id=request_id)
-    advice = "Check the URL, the method and the credentials."
-    if status in (401, 403, 407):
-        advice = "The credentials are missing, wrong, or not allowed to do this."
-    elif 300 <= status < 400:
-        to = _host_of(reply.headers.get("location", ""))
-        advice = (
-            f"It redirects{f' to {to}' if to else ''}, which is not followed: pictures "
-            "and credentials go to the configured host only. Configure the URL it leads to."
+def check_header(name: str, value: str, kind: type[UsageError | FatalError]) -> None:
+    """Refuse a value that no header can hold; it is not shown."""
+    if not all(c == "\t" or " " <= c <= "~" or "\xa0" <= c <= "\xff" for c in value):
+        raise kind(
+            f"The value of the header {name} holds a line break or another character that headers "
+            "cannot hold."
         )
-    return FatalError(f"{said}. {advice}", request_id=request_id)
-
-
-def detail_of(reply: Reply, secrets: Secrets) -> str:
-    """Return what a service says of a status that is no success, fit to be shown, or ""."""
-    if 200 <= reply.status < 300:
-        return ""
-    try:
-        return said_in(reply.json(""), secrets)
-    except TransientError:
-        return ""
-
-
-def said_in(body: Any, secrets: Secrets) -> str:
-    """Return the words that a service has for an error, short and fit to be shown, or ""."""
-    for name in ("message", "detail", "details", "description", "error", "msg", "title"):
-        found = body.get(name) if isinstance(body, dict) else None
-        if isinstance(found, dict):
-            found = said_in(found, secrets)
-        if isinstance(found, str) and found:
-            return printable(secrets.mask(found))[:200]
-    return ""
-
-
-def _host_of(url: str) -> str:
-    try:
-        return printable(urlsplit(url).hostname or "")[:100]
-    except ValueError:
-        return ""
 
 
 def media_type(payload: bytes) -> str:
@@ -345,7 +267,7 @@ class _Transport(HTTPAdapter):
 
     def __init__(self, secrets: Secrets, timeout: float) -> None:
         self._schemes = _schemes(secrets, timeout)
-        super().__init__(pool_connections=4, pool_maxsize=CONCURRENCY, max_retries=0)
+        super().__init__(pool_connections=4, pool_maxsize=POOL, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)

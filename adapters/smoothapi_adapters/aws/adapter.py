@@ -17,6 +17,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from smoothapi.answer import Answer, Label
 from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import PermanentError, UsageError
+from smoothapi_adapters._common import options
+from smoothapi_adapters._common.bounds import POOL
+from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters.aws.client import find_credentials, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 _AS_OF = "2026-11-01"
-_THREADS = 256  # the largest concurrency that settings allow
 _OF_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 # Assumed on 2026-11-01 from the published default quotas; accounts can have others: `per_second`.
@@ -51,9 +53,9 @@ class _Operation:
     Attributes:
         method: of the client.
         labels: key of the answer's list.
-        version: key of the answer's model version, "" if there is none.
-        arn: parameter that takes a project version, "" if there is none.
-        cap: parameter that limits the number of labels, "" if there is none.
+        version: key of the answer's model version; "" where answers tell none.
+        arn: parameter that takes a project version; "" where none is taken.
+        cap: parameter that limits the number of labels; "" where there is no limit.
         min_confidence: what the service would assume, in percent.
     """
 
@@ -130,21 +132,18 @@ class AwsAdapter:
         first_year: bool | str = False,
         client: BaseClient | None = None,
     ) -> None:
-        if operation not in _OPERATIONS:
-            raise UsageError(
-                f"operation={operation!r} is unknown; choose from {', '.join(_OPERATIONS)}."
-            )
-        self._operation = operation
+        self._operation = options.one_of("operation", operation, tuple(_OPERATIONS))
         self._how = _OPERATIONS[operation]
         self._arn = _checked_arn(operation, project_version_arn)
         self._confidence = _checked_confidence(operation, min_confidence)
-        self._max_labels = _in_range("max_labels", max_labels, 1, 10**6, whole=True)
-        self._timeout = _in_range("timeout", timeout, 0.001, 3600.0)
+        self._max_labels = options.whole("max_labels", max_labels, 1, 10**6)
+        self._timeout = options.timeout(timeout)
         self._per_second = (
-            None if per_second is None else _in_range("per_second", per_second, 0.001, 10**6)
+            None if per_second is None else options.above_zero("per_second", per_second)
         )
-        self._region, self._profile, self._endpoint = region, profile, _checked_url(endpoint)
-        self._free = _FREE_PER_MONTH if _is_yes("first_year", first_year) else 0
+        self._region, self._profile = region, profile
+        self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
+        self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
         self._given = client
         self._own: BaseClient | None = None
         self._session: boto3.session.Session | None = None
@@ -166,7 +165,7 @@ class AwsAdapter:
             "min_confidence": self._confidence,
         }
         if self._how.cap:
-            identity["max_labels"] = int(self._max_labels)
+            identity["max_labels"] = self._max_labels
         if self._arn:
             identity["project_version_arn"] = self._arn
         identity["region"], url = self._place
@@ -234,8 +233,8 @@ class AwsAdapter:
     def read(self, response: Mapping[str, Any]) -> Answer:
         """Return the answer that one of the operation's responses holds.
 
-        An empty list is an answer; a missing list, a label without name or score, or a score
-        that is none is a malformed response.
+        An empty list is an answer; a missing list, or a label without a name or a score from 0
+        to 100, is a malformed response.
 
         Raises:
             TransientError: the response is malformed.
@@ -265,7 +264,7 @@ class AwsAdapter:
         if self._confidence != MODEL_THRESHOLD:
             parameters["MinConfidence"] = self._confidence
         if self._how.cap:
-            parameters[self._how.cap] = int(self._max_labels)
+            parameters[self._how.cap] = self._max_labels
         if self._arn:
             parameters[self._how.arn] = self._arn
         return parameters
@@ -282,7 +281,7 @@ class AwsAdapter:
                     retries={"total_max_attempts": 1, "mode": "standard"},
                     connect_timeout=min(10.0, self._timeout),
                     read_timeout=self._timeout,
-                    max_pool_connections=_THREADS,
+                    max_pool_connections=POOL,
                 )
                 try:
                     self._own = sending_once(self._make(config=config), self._timeout)
@@ -290,13 +289,13 @@ class AwsAdapter:
                     raise mapped(error, self.credentials) from error
             return self._own
 
-    def _make(self, **options: Any) -> BaseClient:
+    def _make(self, **more: Any) -> BaseClient:
         # A session of our own, behind a lock: none of boto3's may be shared by threads.
         with self._making:
             if self._session is None:
                 self._session = boto3.session.Session(profile_name=self._profile)
             client: BaseClient = self._session.client(
-                "rekognition", region_name=self._region, endpoint_url=self._endpoint, **options
+                "rekognition", region_name=self._region, endpoint_url=self._endpoint, **more
             )
         return client
 
@@ -380,8 +379,8 @@ def _checked_arn(operation: str, arn: str | None) -> str:
         raise UsageError('project_version_arn is for operation="custom" or "moderation".')
     if arn and not re.fullmatch(r"arn:[a-z\d-]+:rekognition:\S{1,2000}/version/\S+", arn):
         raise UsageError(
-            f"project_version_arn={arn!r} is none. It looks like arn:aws:rekognition:REGION:"
-            "ACCOUNT:project/NAME/version/NAME/NUMBER."
+            f"project_version_arn={arn!r} is not the ARN of a project version. Expected "
+            "arn:aws:rekognition:REGION:ACCOUNT:project/NAME/version/NAME/NUMBER."
         )
     return arn or ""
 
@@ -391,32 +390,4 @@ def _checked_confidence(operation: str, value: float | str | None) -> float | st
         return _OPERATIONS[operation].min_confidence
     if value == MODEL_THRESHOLD and operation == "custom":
         return MODEL_THRESHOLD
-    return _in_range("min_confidence", value, 0.0, 100.0)
-
-
-def _in_range(
-    name: str, value: float | str, low: float, high: float, *, whole: bool = False
-) -> float:
-    try:  # a variable of the environment is text
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not low <= number <= high or (whole and number != int(number)):
-        kind = "a whole number" if whole else "a number"
-        raise UsageError(f"{name}={value!r}: give {kind} from {low:g} to {high:g}.")
-    return number
-
-
-def _is_yes(name: str, value: bool | str) -> bool:  # noqa: FBT001  the value, not a switch
-    if isinstance(value, bool):
-        return value
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in known:
-        raise UsageError(f"{name}={value!r}: give true or false.")
-    return known[str(value).lower()]
-
-
-def _checked_url(url: str | None) -> str | None:
-    if url is not None and urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError("endpoint is the URL of a server, such as http://127.0.0.1:8000.")
-    return url
+    return options.number("min_confidence", value, 0.0, 100.0)

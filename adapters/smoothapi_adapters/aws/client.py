@@ -13,13 +13,11 @@ from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
 
 from smoothapi.dispatch import Credentials
 from smoothapi.errors import UsageError
+from smoothapi_adapters._common.bounds import read_body
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from botocore.client import BaseClient
-
-_MOST_BYTES = 16 * 2**20
-_CHUNK = 65_536
 
 
 def sending_once(client: BaseClient, seconds: float) -> BaseClient:
@@ -74,31 +72,17 @@ class _BoundedSession:
         request.stream_output = True  # leaves the body to us
         response = self._session.send(request)
         try:
-            response._content = _read(response.raw, limit, request.url)  # noqa: SLF001  where it is kept
-        except BotoCoreError:
-            response.raw.close()
-            raise
+            response._content = read_body(response.raw, limit)  # noqa: SLF001  where it is kept
         except Exception as error:
             response.raw.close()
+            if isinstance(error, TimeoutError):
+                raise ReadTimeoutError(endpoint_url=request.url) from error
             raise HTTPClientError(error=error, request=request, response=response) from error
         answer: AWSResponse = response
         return answer
 
     def close(self) -> None:
         self._session.close()
-
-
-def _read(raw: Any, limit: float, url: str) -> bytes:
-    """Return the whole body, decoded."""
-    body = bytearray()
-    while chunk := raw.read1(_CHUNK, decode_content=True):
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            raise HTTPClientError(error=f"the answer is longer than {_MOST_BYTES:,} bytes")
-        if time.monotonic() > limit:
-            raise ReadTimeoutError(endpoint_url=url)
-    raw.release_conn()
-    return bytes(body)
 
 
 # What a profile's table holds if its credentials are made when they are needed.

@@ -12,25 +12,20 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from smoothapi.answer import Answer, Label, printable
-from smoothapi.dispatch import Credentials, Limits, retry_after_seconds
-from smoothapi.errors import (
-    FatalError,
-    PermanentError,
-    ProviderError,
-    ThrottledError,
-    TransientError,
-    UsageError,
-)
+from smoothapi.answer import Answer, Label
+from smoothapi.dispatch import Credentials, Limits
+from smoothapi.errors import FatalError, ProviderError, TransientError, UsageError
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
-    Reply,
+    HttpClient,
+    HttpResponse,
     Secrets,
-    Wire,
-    error_of_status,
-    is_exposed,
+    check_header,
     refuse_unsafe,
 )
+from smoothapi_adapters._common.endpoints import is_exposed, origin, split_url
+from smoothapi_adapters._common.errors import error_of_status
+from smoothapi_adapters.clarifai.errors import error_of_code, said_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,40 +38,7 @@ VARIABLES = ("CLARIFAI_PAT", "CLARIFAI_API_KEY")
 OK, MIXED, FAILED = 10000, 10010, 10020
 
 _MOST_CONCEPTS = 200
-_HOUR = 3600.0
-
-# Clarifai's published status codes (clarifai/api/status/status_code.proto) by what can be done
-# about them: the first range that holds a code decides.
-_MEANING: tuple[tuple[int, int, type[ProviderError]], ...] = (
-    (10030, 10030, TransientError),  # try again
-    (11003, 11003, ThrottledError),  # limit of the hour
-    (11005, 11006, ThrottledError),  # throttled, above limits
-    (10040, 11999, FatalError),  # account, key, limit of the month, scopes, path, format
-    (21313, 21313, TransientError),  # the prediction failed
-    (21351, 21355, TransientError),  # deploying, queued, not deployed for now, busy, loading
-    (21000, 21999, FatalError),  # no such model, no permission, untrained, wrong arguments
-    (25604, 25608, TransientError),  # a runner needs another try
-    (30001, 30001, TransientError),  # inputs that are pending or in progress
-    (30003, 30003, TransientError),
-    (30000, 31999, PermanentError),  # inputs: format, size, bytes
-    (39996, 39997, TransientError),  # connection failed, maintenance
-    (39999, 39999, PermanentError),  # invalid request for an input
-    (40001, 40001, PermanentError),  # invalid request for a prediction
-    (40016, 40016, ThrottledError),  # too many clients
-    (40030, 40030, ThrottledError),  # queue full
-    (40033, 40033, PermanentError),  # message too large
-    (40036, 40036, FatalError),  # unknown method
-    (40010, 41999, TransientError),  # databases, remote calls, queues
-    (43000, 43999, TransientError),  # clusters
-    (45000, 45999, TransientError),  # caches
-    (46003, 46003, PermanentError),  # file type
-    (47100, 47199, PermanentError),  # decoding and processing of media
-    (47000, 47999, TransientError),
-    (63001, 63001, TransientError),  # maintenance
-    (90400, 90400, PermanentError),
-    (98014, 98014, ThrottledError),  # resources exhausted
-    (90500, 99999, TransientError),  # internal
-)
+_BATCH = 128
 
 
 class ClarifaiAdapter:
@@ -132,33 +94,29 @@ class ClarifaiAdapter:
         self._model, self._version, self._user, self._app = model, version, user, app
         for option, value in (("model", model), ("user", user), ("app", app)):
             options.text(option, value)
-        self._max_concepts = options.count("max_concepts", max_concepts)
+        self._max_concepts = options.whole("max_concepts", max_concepts, 1, _MOST_CONCEPTS)
         self._min_value = options.share("min_value", min_value)
-        if self._max_concepts > _MOST_CONCEPTS:
-            raise UsageError(f"max_concepts={max_concepts}: Clarifai names up to {_MOST_CONCEPTS}.")
-        self._endpoint, query = options.split_url(endpoint)
+        self._endpoint, query = split_url("endpoint", endpoint)
         if query or is_exposed(self._endpoint):
             raise UsageError("endpoint= is an https URL without a query: a key is sent there.")
         self.limits = Limits(
-            batch=options.count("batch", batch),
+            batch=options.whole("batch", batch, 1, _BATCH),
             max_bytes=20 * 2**20,
             max_request_bytes=96 * 2**20,  # 128 MiB as base64
             max_side=65_500,
             per_second=options.above_zero("per_second", per_second),
             least_score=self._min_value,
         )
-        if self.limits.batch > 128:
-            raise UsageError(f"batch={batch}: Clarifai takes up to 128 pictures in a request.")
-        self.price = options.read_price(price, price_date)
-        self._timeout = options.above_zero("timeout", timeout)
+        self.price = options.price(price, price_date)
+        self._timeout = options.timeout(timeout)
         self._given = {name: v for name, v in (("pat", pat), ("api_key", api_key)) if v}
         for name, value in self._given.items():
-            options.check_header(name, value, UsageError)
+            check_header(name, value, UsageError)
         if client is not None:
             refuse_unsafe(client, self._endpoint)
         self._ca, self._client = ca, client
         self._lock = threading.Lock()
-        self._wired: tuple[Wire, Secrets] | None = None
+        self._connection: tuple[HttpClient, Secrets] | None = None
 
     def __repr__(self) -> str:
         return f"ClarifaiAdapter(model={self._model!r}, user={self._user!r}, app={self._app!r})"
@@ -175,7 +133,7 @@ class ClarifaiAdapter:
             "max_concepts": self._max_concepts,
             "min_value": self._min_value,
         }
-        if options.origin(self._endpoint) != ENDPOINT:
+        if origin(self._endpoint) != ENDPOINT:
             identity["endpoint"] = self._endpoint
         return identity
 
@@ -188,26 +146,26 @@ class ClarifaiAdapter:
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Ask for the concepts of up to 128 pictures in one request."""
-        wire, secrets = self._wire()
+        client, secrets = self._connected()
         config = {"max_concepts": self._max_concepts, "min_value": self._min_value}
         inputs = [
             {"data": {"image": {"base64": base64.b64encode(payload).decode()}}}
             for payload in payloads
         ]
         body = {"inputs": inputs, "model": {"output_info": {"output_config": config}}}
-        reply = wire.send(
+        response = client.send(
             "POST",
             self._url,
             headers={"Accept": "application/json", "Content-Type": "application/json"},
             body=json.dumps(body).encode(),
         )
-        return _outcomes(reply, len(payloads), secrets)
+        return _outcomes(response, len(payloads), secrets)
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
-            if self._wired is not None:
-                self._wired[0].close()
+            if self._connection is not None:
+                self._connection[0].close()
 
     @property
     def _url(self) -> str:
@@ -225,9 +183,9 @@ class ClarifaiAdapter:
                 return name, value
         return None
 
-    def _wire(self) -> tuple[Wire, Secrets]:
+    def _connected(self) -> tuple[HttpClient, Secrets]:
         with self._lock:
-            if self._wired is None:
+            if self._connection is None:
                 found = self._key()
                 if found is None:
                     raise FatalError(
@@ -235,34 +193,34 @@ class ClarifaiAdapter:
                         f"{self.credentials().where}. Make one at clarifai.com, under Security.",
                         sent=False,
                     )
-                options.check_header(found[0], found[1], FatalError)
+                check_header(found[0], found[1], FatalError)
                 secrets = Secrets({"Authorization": f"Key {found[1]}"})
-                wire = Wire(
+                client = HttpClient(
                     "Clarifai", secrets, timeout=self._timeout, ca=self._ca, client=self._client
                 )
-                self._wired = wire, secrets
-            return self._wired
+                self._connection = client, secrets
+            return self._connection
 
 
-def _outcomes(reply: Reply, count: int, secrets: Secrets) -> list[Answer | ProviderError]:
+def _outcomes(response: HttpResponse, count: int, secrets: Secrets) -> list[Answer | ProviderError]:
     """Return what is said of each picture; raise what is said of them all."""
     try:
-        data = reply.json("Clarifai")
+        data = response.json("Clarifai")
     except TransientError:
-        if (error := error_of_status(reply, "Clarifai")) is not None:
+        if (error := error_of_status(response, "Clarifai")) is not None:
             raise error from None
         raise
     data = data if isinstance(data, dict) else {}
     status = data.get("status")
-    code, said = _status(status, secrets)
-    request_id = _text(status.get("req_id") if isinstance(status, dict) else None)
-    request_id = request_id or _text(reply.headers.get("x-clarifai-request-id"))
+    code, said = said_of(status, secrets)
+    request_id = shown(status.get("req_id") if isinstance(status, dict) else None)
+    request_id = request_id or shown(response.headers.get("x-clarifai-request-id"))
     outputs = data.get("outputs")
     if code in (OK, MIXED, FAILED) and isinstance(outputs, list) and len(outputs) == count:
         return [_outcome(output, request_id, secrets) for output in outputs]
     if code not in (None, OK, MIXED, FAILED):
-        raise _error(code, said, reply, request_id)
-    if (error := error_of_status(reply, "Clarifai", said, request_id=request_id)) is not None:
+        raise error_of_code(code, said, response, request_id)
+    if (error := error_of_status(response, "Clarifai", said, request_id=request_id)) is not None:
         raise error
     raise TransientError(
         f"Clarifai answered {count} pictures with JSON that has not one output for each.",
@@ -272,9 +230,9 @@ def _outcomes(reply: Reply, count: int, secrets: Secrets) -> list[Answer | Provi
 
 def _outcome(output: Any, request_id: str, secrets: Secrets) -> Answer | ProviderError:
     """Return the answer in one output, or the error that its status tells."""
-    code, said = _status(output.get("status") if isinstance(output, dict) else None, secrets)
+    code, said = said_of(output.get("status") if isinstance(output, dict) else None, secrets)
     if code not in (None, OK):
-        return _error(code, said, None, request_id)
+        return error_of_code(code, said, None, request_id)
     labels: tuple[Label, ...] | None
     try:
         # A list without elements may be left out of JSON that is made of protocol buffers.
@@ -288,7 +246,7 @@ def _outcome(output: Any, request_id: str, secrets: Secrets) -> Answer | Provide
             "with name and value.",
             request_id=request_id,
         )
-    return Answer(labels, _text(version), request_id)
+    return Answer(labels, shown(version), request_id)
 
 
 def _label(concept: dict[str, Any]) -> Label:
@@ -296,37 +254,3 @@ def _label(concept: dict[str, Any]) -> Label:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError
     return Label(concept.get("name") or concept["id"], value)
-
-
-def _status(status: Any, secrets: Secrets) -> tuple[int | None, str]:
-    """Return the code and the words of a status."""
-    if not isinstance(status, dict) or type(status.get("code")) is not int:
-        return None, ""
-    words = [_text(status.get(name)) for name in ("description", "details")]
-    return status["code"], secrets.mask(": ".join(filter(None, words)))
-
-
-def _error(code: int | None, said: str, reply: Reply | None, request_id: str) -> ProviderError:
-    """Return what a code of Clarifai means; one that is not published, as the HTTP status says."""
-    text = f"Clarifai answered with code {code}" + (f" ({said})" if said else "")
-    kind = next((kind for first, last, kind in _MEANING if first <= (code or 0) <= last), None)
-    if kind is None:
-        error = error_of_status(reply, "Clarifai", said, request_id=request_id) if reply else None
-        return error or FatalError(f"{text}, which is unknown.", request_id=request_id)
-    wait = retry_after_seconds(reply.headers.get("retry-after")) if reply else None
-    if kind is ThrottledError:
-        if code == 11003 and wait is None:
-            wait = _HOUR
-        return ThrottledError(f"{text}: slow down.", retry_after=wait, request_id=request_id)
-    if kind is TransientError:
-        return TransientError(f"{text}.", retry_after=wait, request_id=request_id)
-    if kind is PermanentError:
-        return PermanentError(f"{text}: it does not take this picture.", request_id=request_id)
-    return FatalError(
-        f"{text}. Check the token, its scopes and plan, and the ids of user, app and model.",
-        request_id=request_id,
-    )
-
-
-def _text(value: Any) -> str:
-    return printable(value)[:200] if isinstance(value, str) else ""

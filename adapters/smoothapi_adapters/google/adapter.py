@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import suppress
 from decimal import Decimal
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -21,9 +18,10 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters._common.options import switch
-from smoothapi_adapters.google.errors import ADVICE, mapped_error, of_picture
-from smoothapi_adapters._common.secrets import checked_secret
+from smoothapi_adapters._common import options
+from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters.google.client import Connection, application_default
+from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
 OPERATIONS = ("labels", "safe_search")
 TRANSPORTS = ("grpc", "rest")
+MODELS = ("builtin/stable", "builtin/latest")
 
 LIKELIHOOD: Mapping[str, float] = {
     "VERY_UNLIKELY": 0.0,
@@ -42,20 +41,15 @@ LIKELIHOOD: Mapping[str, float] = {
     "LIKELY": 0.75,
     "VERY_LIKELY": 1.0,
 }
-"""Score of each likelihood of a safe search; UNKNOWN has none, and makes the answer none."""
+"""Score of each likelihood of a safe search; UNKNOWN has none: that answer cannot be used."""
 
 CATEGORIES = ("adult", "spoof", "medical", "violence", "racy")
 
-_HOST = "vision.googleapis.com"
 _BATCH = 16
 _LONGEST = 900  # characters of an error
 _REQUEST_BYTES = 10_000_000  # of a whole request; around the pictures there is little else
 _FRAME_BYTES = 50_000
 _PIXELS_SIDE = 8_660  # 75 million pixels, as a square
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_WORKER_VARIABLES = ("K_SERVICE", "GAE_SERVICE", "GAE_ENV")
-_PRODUCT = Path("/sys/class/dmi/id/product_name")
 
 
 class GoogleAdapter:
@@ -63,7 +57,7 @@ class GoogleAdapter:
 
     A safe search gives the labels adult, spoof, medical, violence and racy, with the scores of
     `LIKELIHOOD`: certify them with `Presence` and `Absence`; which one comes first says little.
-    An answer with an UNKNOWN likelihood is none, since a label left out would count as absent.
+    An UNKNOWN likelihood counts as no answer, since a label left out would count as absent.
     Google names no version of its model: `model` is what can be pinned.
 
     Args:
@@ -108,27 +102,22 @@ class GoogleAdapter:
                 "The provider 'google' needs google-cloud-vision. Install it with: "
                 "pip install 'smoothapi-vision[google]'"
             )
-        _one_of("operation", operation, OPERATIONS)
-        _one_of("transport", transport, TRANSPORTS)
-        _one_of("model", model, ("builtin/stable", "builtin/latest"))
         if api_key and credentials is not None:
             raise UsageError("Give api_key or credentials to the google adapter, not both.")
-        self._operation = operation
-        self._transport = transport
-        self._max_results = int(max_results)
-        self._model = model
-        self._api_key = checked_secret("api_key", api_key) or None
-        self._credentials = credentials
-        self._quota_project = quota_project or None
-        self._endpoint = _checked(endpoint)
-        self._timeout = float(timeout)
-        if not 1 <= self._max_results <= 1000:
-            raise UsageError(f"max_results={max_results}: a picture has 1 to 1,000 labels.")
-        if not 0.0 < self._timeout <= 3600.0:
-            raise UsageError(f"timeout={timeout}: seconds above 0, up to 3,600.")
+        self._operation = options.one_of("operation", operation, OPERATIONS)
+        self._max_results = options.whole("max_results", max_results, 1, 1000)
+        self._model = options.one_of("model", model, MODELS)
+        self._connection = Connection(
+            options.one_of("transport", transport, TRANSPORTS),
+            endpoint=_endpoint(endpoint),
+            api_key=options.secret("api_key", api_key),
+            credentials=credentials,
+            quota_project=quota_project or None,
+            timeout=options.timeout(timeout),
+        )
         self._client = client
         self._own = client is None
-        self._connections: BoundedHTTPAdapter | None = None
+        self._sessions: BoundedHTTPAdapter | None = None
         self._lock = threading.Lock()
         room = _REQUEST_BYTES - _FRAME_BYTES
         if transport == "rest":  # base64 makes four bytes of three
@@ -145,32 +134,34 @@ class GoogleAdapter:
         self.price = Price(
             per_thousand=Decimal("1.50"),
             as_of="2026-11-01",
-            free_per_month=1000 if switch("free_tier", free_tier) else 0,
+            free_per_month=1000 if options.switch("free_tier", free_tier) else 0,
             steps=((5_000_000, Decimal(beyond)),),
         )
 
     @property
     def identity(self) -> dict[str, str | int | float | bool | None]:
         """Operation, model, the cap on labels, and the endpoint if it is not Google's default."""
+        endpoint = self._connection.endpoint
         return {
             "operation": self._operation,
             "model": self._model,
             "max_results": self._max_results if self._operation == "labels" else None,
-            "endpoint": urlsplit(self._endpoint).netloc if self._endpoint else None,
+            "endpoint": urlsplit(endpoint).netloc if endpoint else None,
         }
 
     def __repr__(self) -> str:
-        return f"GoogleAdapter(operation={self._operation!r}, transport={self._transport!r})"
+        transport = self._connection.transport
+        return f"GoogleAdapter(operation={self._operation!r}, transport={transport!r})"
 
     def credentials(self) -> Credentials:
         """Look for an API key, then where Application Default Credentials are kept."""
         if self._client is not None and not self._own:
             return Credentials(found=True, where="the client that was given")
-        if self._credentials is not None:
+        if self._connection.credentials is not None:
             return Credentials(found=True, where="the credentials that were given")
-        if self._api_key:
+        if self._connection.api_key:
             return Credentials(found=True, where="the option api_key")
-        return _application_default()
+        return application_default()
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label up to 16 pictures in one request; errors as the contract says."""
@@ -194,7 +185,7 @@ class GoogleAdapter:
         try:
             # retry=None: by default UNAVAILABLE is sent again for ten minutes, timeout or not.
             answered = client.batch_annotate_images(
-                request=request, retry=None, timeout=self._timeout
+                request=request, retry=None, timeout=self._connection.timeout
             )
         except Exception as error:  # noqa: BLE001  raised again, as ours where it is the SDK's
             self._refuse(error)
@@ -224,14 +215,14 @@ class GoogleAdapter:
             return Answer(_safe_search(response.safe_search_annotation))
         except PermanentError as error:
             return error
-        except UsageError as error:  # a label without a name, a score that is none
+        except UsageError as error:  # a label without a name, or without a score in [0, 1]
             return TransientError(f"Google's answer is malformed: {error}")
 
     def _ready(self) -> vision.ImageAnnotatorClient:
         with self._lock:
             if self._client is None:
                 try:
-                    self._client = self._connect()
+                    self._client, self._sessions = self._connection.open()
                 except ProviderError:
                     raise
                 except ValueError as error:  # of the SDK's own checking of options
@@ -243,47 +234,8 @@ class GoogleAdapter:
                     self._refuse(error)
             return self._client
 
-    def _connect(self) -> vision.ImageAnnotatorClient:
-        """Sign in, and make a client that sends each request once."""
-        from google.cloud import vision  # noqa: PLC0415
-
-        given = self._credentials
-        if given is None and not self._api_key:
-            given = _sign_in(self._quota_project)
-        plain = self._endpoint.startswith("http://") and self._transport == "grpc"
-        if plain:  # gRPC signs in over TLS only
-            host = urlsplit(self._endpoint).netloc
-            return vision.ImageAnnotatorClient(transport=_plain_transport(host, self._api_key))
-        options: dict[str, Any] = {}
-        if self._endpoint:
-            options["api_endpoint"] = self._endpoint
-        if self._quota_project:
-            options["quota_project_id"] = self._quota_project
-        if self._api_key:
-            options["api_key"] = self._api_key
-        client = vision.ImageAnnotatorClient(
-            credentials=given,
-            client_options=options,
-            transport="rest" if self._transport == "rest" else _grpc_transport,
-        )
-        if self._transport == "rest":
-            self._hold_to_one_request(client)
-        return client
-
-    def _hold_to_one_request(self, client: vision.ImageAnnotatorClient) -> None:
-        from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
-
-        session = client.transport._session  # type: ignore[attr-defined]  # noqa: SLF001  no other way in
-        # After a 401 it would sign in again and send the same once more, twice.
-        session._max_refresh_attempts = 0  # noqa: SLF001
-        session.max_redirects = 0
-        if not session.is_mtls:
-            self._connections = BoundedHTTPAdapter(self._timeout)
-            for scheme in ("https://", "http://"):
-                session.mount(scheme, self._connections)
-
     def _refuse(self, error: Exception) -> NoReturn:
-        seen = self._connections.last() if self._connections else None
+        seen = self._sessions.last() if self._sessions else None
         mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error
@@ -292,7 +244,8 @@ class GoogleAdapter:
 
     def _clean(self, text: str) -> str:
         """Return a message of the provider's without the key, in case it repeats it."""
-        hidden = text.replace(self._api_key, "********") if self._api_key else text
+        key = self._connection.api_key
+        hidden = text.replace(key, "********") if key else text
         return hidden[:_LONGEST]
 
 
@@ -308,119 +261,10 @@ def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
     return tuple(Label(category, LIKELIHOOD[name]) for category, name in said.items())
 
 
-def _sign_in(quota_project: str | None) -> Any:
-    import google.auth  # noqa: PLC0415
-    from google.auth import exceptions  # noqa: PLC0415
-
-    try:
-        found, _ = google.auth.default(quota_project_id=quota_project)
-    except exceptions.DefaultCredentialsError as error:
-        looked = _application_default()
-        said = (
-            f"what is in {looked.where} cannot be used ({error})" if looked.found else looked.where
-        )
-        raise FatalError(
-            f"There are no credentials for Google: {said}. {ADVICE}", sent=False
-        ) from error
-    return found
-
-
-def _application_default() -> Credentials:
-    """Look where google.auth.default would, as far as that needs no network."""
-    looked: list[str] = []
-    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    if named:
-        if Path(named).is_file():
-            where = "the file that GOOGLE_APPLICATION_CREDENTIALS names"
-            return Credentials(found=True, where=where)
-        looked.append("GOOGLE_APPLICATION_CREDENTIALS names a file that is not there")
-    else:
-        looked.append("GOOGLE_APPLICATION_CREDENTIALS is not set")
-    folder = os.environ.get("CLOUDSDK_CONFIG")
-    login = Path(folder) if folder else Path.home() / ".config" / "gcloud"
-    if not named and (login / "application_default_credentials.json").is_file():
-        return Credentials(found=True, where="the login of gcloud (application-default)")
-    looked.append("gcloud has no application-default login here")
-    if not named and _on_google():
-        where = "this machine of Google's, whose metadata server is asked at the first request"
-        return Credentials(found=True, where=where)
-    looked.append("this is no machine of Google's")
-    return Credentials(found=False, where="; ".join(looked))
-
-
-def _on_google() -> bool:
-    if any(os.environ.get(name) for name in _WORKER_VARIABLES):
-        return True
-    with suppress(OSError):
-        return _PRODUCT.read_text(encoding="ascii", errors="replace").startswith("Google")
-    return False
-
-
-_ONCE = (
-    ("grpc.enable_retries", 0),
-    # After an outage a channel would stay away for up to two minutes.
-    ("grpc.max_reconnect_backoff_ms", 5000),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-)
-"""Options of a channel that sends each request once, of any length."""
-
-
-def _grpc_transport(**arguments: Any) -> Any:
-    from google.cloud.vision_v1.services.image_annotator.transports import (  # noqa: PLC0415
-        ImageAnnotatorGrpcTransport,
-    )
-
-    def connect(host: str, **more: Any) -> Any:
-        return ImageAnnotatorGrpcTransport.create_channel(host, **{**more, "options": _ONCE})
-
-    arguments["host"] = arguments["host"].removeprefix("https://")
-    return ImageAnnotatorGrpcTransport(channel=connect, **arguments)
-
-
-def _plain_transport(host: str, api_key: str | None) -> Any:
-    """Return a transport to this machine, unencrypted; gRPC itself gives it no credentials."""
-    import grpc  # noqa: PLC0415
-    from google.cloud.vision_v1.services.image_annotator.transports import (  # noqa: PLC0415
-        ImageAnnotatorGrpcTransport,
-    )
-
-    class Sign(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-        """Adds the key beneath where the SDK would log it as one of the call's arguments."""
-
-        def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-            metadata = [*(details.metadata or ()), ("x-goog-api-key", api_key)]
-            return continuation(details._replace(metadata=metadata), request)
-
-    channel = grpc.insecure_channel(host, options=_ONCE)
-    if api_key:
-        channel = grpc.intercept_channel(channel, Sign())
-    return ImageAnnotatorGrpcTransport(host=host, channel=channel)
-
-
-def _checked(endpoint: str | None) -> str:
-    """Return the endpoint without a slash at its end; "" means Google's own."""
-    if not endpoint:
-        return ""
-    url = endpoint.rstrip("/")
-    if "://" not in url:
-        url = f"https://{url}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise UsageError(
-            "endpoint: give a host such as eu-vision.googleapis.com, with no user name in it."
-        )
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise UsageError(
-            f"endpoint: http://{parts.hostname} is not encrypted, and the request carries "
-            "credentials. Use https:// for all but this machine."
-        )
-    return url
-
-
-def _one_of(option: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UsageError(f"{option}={value!r}: choose from {', '.join(choices)}.")
+def _endpoint(given: str | None) -> str:
+    """Return the endpoint as a URL; "" means Google's own."""
+    url = f"https://{given}" if given and "://" not in given else given
+    return read_endpoint(url, "https://eu-vision.googleapis.com")
 
 
 def _installed() -> bool:

@@ -14,7 +14,7 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
-from smoothapi_adapters._common.sessions import of_requests
+from smoothapi_adapters._common.errors import of_requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

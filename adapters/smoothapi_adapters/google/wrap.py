@@ -66,28 +66,30 @@ class ImageAnnotatorWrapper:
             )
         if not any(request.image.content for request in asking):
             return None
-        way = _Way(self._client, whole, bound.arguments)
-        parts = [self._part(request, way) for request in requests]
+        client = _CallersClient(self._client, whole, bound.arguments)
+        parts = [self._part(request, client) for request in requests]
         if operation == "batch_annotate_images":
             return Call(parts, lambda done: vision.BatchAnnotateImagesResponse(responses=done))
         return Call(parts)
 
-    def _part(self, request: vision.AnnotateImageRequest, way: _Way) -> Picture | Callable[[], Any]:
+    def _part(
+        self, request: vision.AnnotateImageRequest, client: _CallersClient
+    ) -> Picture | Callable[[], Any]:
         feature = _label_feature(request)
         if feature is None or not request.image.content:
-            return lambda: way.send(request)
+            return lambda: client.send(request)
         votes = GoogleAdapter(
             operation="labels",
             max_results=max(_MOST_LABELS, feature.max_results),
             model=feature.model or "builtin/stable",
             endpoint=_endpoint(self._client),
-            timeout=way.timeout,
-            client=way,  # type: ignore[arg-type]  # all that the adapter uses of a client
+            timeout=client.timeout,
+            client=client,  # type: ignore[arg-type]  # all that the adapter uses of a client
         )
 
         def send() -> Any:
             try:
-                response = way.send(request)
+                response = client.send(request)
             except Exception as error:
                 mapped = mapped_error(error)
                 if mapped is None:
@@ -102,7 +104,7 @@ class ImageAnnotatorWrapper:
         )
 
 
-class _Way:
+class _CallersClient:
     """The caller's client with the caller's metadata, project and timeout, and without retries."""
 
     def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:

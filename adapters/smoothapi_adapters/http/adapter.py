@@ -23,19 +23,28 @@ from urllib.parse import urlencode
 import jmespath
 import urllib3
 
-from smoothapi.answer import Answer, Label, printable
+from smoothapi.answer import Answer, printable
 from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError, UsageError
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
+    HttpClient,
     Secrets,
-    Wire,
-    detail_of,
-    error_of_status,
-    is_exposed,
+    check_header,
     media_type,
     refuse_unsafe,
-    said_in,
+)
+from smoothapi_adapters._common.endpoints import is_exposed, origin, split_url
+from smoothapi_adapters._common.errors import detail_of, error_of_status, said_in
+from smoothapi_adapters.http.labels import MisfitError, labels_in
+from smoothapi_adapters.http.request import (
+    Template,
+    filled,
+    is_secret,
+    read_headers,
+    read_table,
+    references,
+    without_secrets,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +53,10 @@ if TYPE_CHECKING:
 
     import requests
 
+    from smoothapi_adapters.http.request import NamedValues
+
 BODIES = ("multipart", "base64-json", "raw")
 _METHODS = ("POST", "PUT", "PATCH")
-_ANY = 1e300  # above all scores; also where an integer is too large for a float
-_MEMBERS = frozenset({"name", "score", "parents", "categories"})
 
 
 class HttpAdapter:
@@ -107,11 +116,11 @@ class HttpAdapter:
         endpoint: str | None = None,
         name: str = "http",
         method: str = "POST",
-        headers: options.Table | None = None,
-        query: options.Table | None = None,
+        headers: NamedValues | None = None,
+        query: NamedValues | None = None,
         body: str = "multipart",
         field: str = "image",
-        form: options.Table | None = None,
+        form: NamedValues | None = None,
         template: Any = None,
         answers: str | None = None,
         scale: float | str = 1.0,
@@ -141,15 +150,15 @@ class HttpAdapter:
                 "[providers.http] of smoothapi.toml."
             )
         self.name = options.short_name(name)
-        self._url, in_url = options.split_url(url)
+        self._url, in_url = split_url("url", url)
         self._method = options.one_of("method", str(method).upper(), _METHODS)
         self._body = options.one_of("body", body, BODIES)
         self._field = field
-        self._headers = options.read_headers(headers)
-        self._query = (*in_url, *options.read_table("query", query).items())
-        self._form = options.read_table("form", form)
-        self._template = options.Template({"image": "{picture}"} if template is None else template)
-        self._timeout = options.above_zero("timeout", timeout)
+        self._headers = read_headers(headers)
+        self._query = (*in_url, *read_table("query", query).items())
+        self._form = read_table("form", form)
+        self._template = Template({"image": "{picture}"} if template is None else template)
+        self._timeout = options.timeout(timeout)
         self._scale = options.above_zero("scale", scale)
         self.limits = Limits(
             batch=options.count("batch", batch),
@@ -159,14 +168,14 @@ class HttpAdapter:
             else options.count("max_request_bytes", max_request_bytes),
             min_side=options.count("min_side", min_side),
             max_side=options.count("max_side", max_side),
-            formats=options.read_formats(formats),
+            formats=options.formats(formats),
             per_second=None if per_second is None else options.above_zero("per_second", per_second),
         )
         if self.limits.min_side > self.limits.max_side:
             raise UsageError("No picture has sides from min_side to max_side.")
         if (self.limits.max_request_bytes or self.limits.max_bytes) < self.limits.max_bytes:
             raise UsageError("max_request_bytes must leave room for one picture of max_bytes.")
-        self.price = options.read_price(price, price_date)
+        self.price = options.price(price, price_date)
         in_header = request_id.startswith("header:")
         self._id_header = request_id.removeprefix("header:") if in_header else ""
         self._labels = labels
@@ -182,11 +191,11 @@ class HttpAdapter:
         self._check_body()
         self._settings = {
             "method": self._method,
-            "headers": options.without_secrets({k.lower(): v for k, v in self._headers.items()}),
-            "query": [(k, options.without_secrets(v, k)) for k, v in self._query],
+            "headers": without_secrets({k.lower(): v for k, v in self._headers.items()}),
+            "query": [(k, without_secrets(v, k)) for k, v in self._query],
             "field": field,
-            "form": options.without_secrets(self._form),
-            "template": options.without_secrets(self._template.value),
+            "form": without_secrets(self._form),
+            "template": without_secrets(self._template.value),
             "paths": [answers, model_version, refused, failed],
         }
         if client is not None:
@@ -194,7 +203,7 @@ class HttpAdapter:
         self._ca, self._client = ca, client
         self._plain_http = options.switch("allow_plain_http", allow_plain_http)
         self._lock = threading.Lock()
-        self._wired: tuple[Wire, Secrets] | None = None
+        self._connection: tuple[HttpClient, Secrets] | None = None
         self._understood = False
 
     def __repr__(self) -> str:
@@ -225,22 +234,22 @@ class HttpAdapter:
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Send the pictures in one request."""
-        wire, secrets = self._wire()
+        client, secrets = self._connected()
         content_type, body = self._packed(payloads)
-        query = urlencode([pair for pair in self._query if not options.is_secret(*pair)])
-        public = {k: v for k, v in self._headers.items() if not options.is_secret(k, v)}
-        reply = wire.send(
+        query = urlencode([pair for pair in self._query if not is_secret(*pair)])
+        public = {k: v for k, v in self._headers.items() if not is_secret(k, v)}
+        response = client.send(
             self._method,
             self._url + (f"?{query}" if query else ""),
             headers={"Accept": "application/json", "Content-Type": content_type, **public},
             body=body,
         )
         who = self._who
-        request_id = _shown(reply.headers.get(self._id_header)) if self._id_header else ""
-        error = error_of_status(reply, who, detail_of(reply, secrets), request_id=request_id)
+        request_id = _shown(response.headers.get(self._id_header)) if self._id_header else ""
+        error = error_of_status(response, who, detail_of(response, secrets), request_id=request_id)
         if error is not None:
             raise error
-        data = reply.json(who)
+        data = response.json(who)
         request_id = request_id or _shown(self._find("request_id", data))
         if (error := self._reported(data, secrets, request_id)) is not None:
             raise error
@@ -253,12 +262,12 @@ class HttpAdapter:
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
-            if self._wired is not None:
-                self._wired[0].close()
+            if self._connection is not None:
+                self._connection[0].close()
 
     @property
     def _who(self) -> str:
-        return f"{self.name} ({options.origin(self._url)})"
+        return f"{self.name} ({origin(self._url)})"
 
     def _check_body(self) -> None:
         """Refuse what cannot go together."""
@@ -280,16 +289,16 @@ class HttpAdapter:
             )
 
     def _references(self) -> list[str]:
-        return options.references(self._headers, self._query, self._form, self._template.value)
+        return references(self._headers, self._query, self._form, self._template.value)
 
-    def _wire(self) -> tuple[Wire, Secrets]:
+    def _connected(self) -> tuple[HttpClient, Secrets]:
         """Return the way to the service; made at the first question, since it needs secrets."""
         with self._lock:
-            if self._wired is None:
-                self._wired = self._connected()
-            return self._wired
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
 
-    def _connected(self) -> tuple[Wire, Secrets]:
+    def _connect(self) -> tuple[HttpClient, Secrets]:
         found = self.credentials()
         if not found.found:
             raise FatalError(
@@ -297,28 +306,26 @@ class HttpAdapter:
             )
         secrets = self._secrets()
         for name, value in secrets.headers.items():
-            options.check_header(name, value, FatalError)
+            check_header(name, value, FatalError)
         if not (self._plain_http or secrets.empty) and is_exposed(self._url):
             raise FatalError(
                 f"{self._who} would be sent secrets without TLS, for anybody on the way to "
                 "read. Use https, or, in a network of your own, allow_plain_http = true.",
                 sent=False,
             )
-        wire = Wire(self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client)
-        return wire, secrets
+        client = HttpClient(
+            self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client
+        )
+        return client, secrets
 
     def _secrets(self) -> Secrets:
         """Read what must not be shown from the environment."""
         return Secrets(
             headers={
-                name: options.filled(text)
-                for name, text in self._headers.items()
-                if options.is_secret(name, text)
+                name: filled(text) for name, text in self._headers.items() if is_secret(name, text)
             },
             query=tuple(
-                (name, options.filled(text))
-                for name, text in self._query
-                if options.is_secret(name, text)
+                (name, filled(text)) for name, text in self._query if is_secret(name, text)
             ),
             others=tuple(os.environ[name].strip() for name in self._references()),
         )
@@ -328,7 +335,7 @@ class HttpAdapter:
         if self._body == "raw":
             return media_type(payloads[0]), payloads[0]
         if self._body == "multipart":
-            fields: list[Any] = [(name, options.filled(text)) for name, text in self._form.items()]
+            fields: list[Any] = [(name, filled(text)) for name, text in self._form.items()]
             for number, payload in enumerate(payloads):
                 kind = media_type(payload)
                 filename = f"{number}.{kind.rpartition('/')[2]}"
@@ -377,8 +384,8 @@ class HttpAdapter:
         if "answers" in self._paths and (error := self._reported(part, secrets, request_id)):
             return error
         try:
-            labels = _labels(self._find("labels", part), self._scale)
-        except _MisfitError as misfit:
+            labels = labels_in(self._find("labels", part), self._scale)
+        except MisfitError as misfit:
             return self._misfit(str(misfit), part, request_id)
         self._understood = True
         return Answer(labels, version, request_id)
@@ -405,45 +412,6 @@ class HttpAdapter:
             f"{printable(has)[:300]}. Correct the path; the question was sent, and may be billed.",
             request_id=request_id,
         )
-
-
-class _MisfitError(Exception):
-    """What a path finds is not what it should be."""
-
-
-def _labels(found: Any, scale: float) -> tuple[Label, ...]:
-    """Return the labels in what the path `labels` finds."""
-    if isinstance(found, str):
-        found = [[found, scale]]
-    elif isinstance(found, dict):
-        found = [found] if {"name", "score"} <= found.keys() <= _MEMBERS else list(found.items())
-    if not isinstance(found, list):
-        raise _MisfitError("the path labels= finds nothing")
-    return tuple(_label(item, scale) for item in found)
-
-
-def _label(item: Any, scale: float) -> Label:
-    if isinstance(item, dict):
-        name, score = item.get("name"), item.get("score")
-        parents, categories = item.get("parents") or (), item.get("categories") or ()
-    elif isinstance(item, (list, tuple)) and len(item) == 2:
-        (name, score), parents, categories = item, (), ()
-    else:
-        raise _MisfitError("a label is neither an object with name and score nor a pair of them")
-    if type(name) is int:
-        name = str(name)
-    if not isinstance(name, str) or not name:
-        raise _MisfitError("a label has no name")
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) < _ANY:
-        raise _MisfitError("a label has no score that is a number")
-    share = score / scale
-    if not -1e-6 <= share <= 1.0 + 1e-6:  # rounding on the way is no fault
-        raise _MisfitError(f"a score is {score:g}, not within 0 and scale={scale:g}")
-    if not all(isinstance(names, (list, tuple)) for names in (parents, categories)) or not all(
-        isinstance(text, str) for text in (*parents, *categories)
-    ):
-        raise _MisfitError("parents and categories of a label are lists of names")
-    return Label(name, min(1.0, max(0.0, share)), tuple(parents), tuple(categories))
 
 
 def _shown(value: Any) -> str:

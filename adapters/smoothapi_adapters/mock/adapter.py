@@ -13,14 +13,11 @@ be text, as settings and variables of the environment are::
 from __future__ import annotations
 
 import io
-import math
 import re
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Mapping
-from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -33,8 +30,6 @@ from smoothapi.errors import (
     FatalError,
     PermanentError,
     ProviderError,
-    ThrottledError,
-    TransientError,
     UsageError,
 )
 from smoothapi.testing.faults import Fault, Faults
@@ -47,9 +42,12 @@ from smoothapi.testing.labellers import (
     to_answer,
 )
 from smoothapi.testing.latency import Latency
+from smoothapi_adapters._common import options
+from smoothapi_adapters.mock.errors import error_of_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from decimal import Decimal
 
     from numpy.typing import NDArray
 
@@ -107,20 +105,22 @@ class MockAdapter:
         timeout: float | str = 0.0,
         quota: int | str | None = None,
     ) -> None:
-        seed = int(seed)
+        seed = options.integer("seed", seed)
         self._labeller = _labeller(labeller, seed)
-        self._id = labeller_id or getattr(self._labeller, "labeller_id", "") or _fresh_id(labeller)
+        self._id = (
+            labeller_id or getattr(self._labeller, "labeller_id", "") or options.fresh_id(labeller)
+        )
         self._model_version = self._id if model_version is None else model_version
         self._changes = _model_changes(model_changes)
         self._latency = Latency.parse(latency, seed=seed)
         self._faults = (
             faults if isinstance(faults, Faults) else Faults.parse(faults or "", seed=seed)
         )
-        self._retry_after = _seconds("retry_after", retry_after)
-        self._timeout = _seconds("timeout", timeout)
-        self._quota = None if quota is None else int(quota)
+        self._retry_after = options.seconds("retry_after", retry_after)
+        self._timeout = options.seconds("timeout", timeout)
+        self._quota = None if quota is None else options.integer("quota", quota)
         self.limits = _limits(limits)
-        self.price = price if isinstance(price, Price) else Price(Decimal(str(price)))
+        self.price = price if isinstance(price, Price) else options.price(price)
         self._lock = threading.Lock()
         self._requests = self._billed = 0
 
@@ -180,7 +180,7 @@ class MockAdapter:
         """Raise what a real adapter makes of the fault; an error inside a body is returned."""
         if fault in (Fault.timeout, Fault.late, Fault.slow):
             time.sleep(self._timeout)
-        error = _error(fault, self._retry_after)
+        error = error_of_fault(fault, self._retry_after)
         error.request_id = _request_id(number)
         if fault is Fault.inside:
             return [error] * pictures
@@ -189,7 +189,7 @@ class MockAdapter:
     def _charge(self, pictures: int, number: int) -> None:
         with self._lock:
             if self._quota is not None and self._billed + pictures > self._quota:
-                error = _error(Fault.quota, 0.0)
+                error = error_of_fault(Fault.quota, 0.0)
                 error.request_id = _request_id(number)
                 raise error
             self._billed += pictures
@@ -243,37 +243,7 @@ class MockAdapter:
                     )
                 return np.asarray(image.convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
-            raise PermanentError(f"The payload is no {' or '.join(formats)} image.") from error
-
-
-def _error(fault: Fault, retry_after: float) -> ProviderError:
-    """Return the error that a real adapter raises for a fault."""
-    match fault:
-        case Fault.throttled:
-            return ThrottledError("The mock asks to slow down (429).")
-        case Fault.throttled_wait:
-            return ThrottledError("The mock asks to slow down (429).", retry_after=retry_after)
-        case Fault.throttled_date:  # dates have whole seconds
-            seconds = float(math.ceil(retry_after))
-            return ThrottledError("The mock asks to slow down (429).", retry_after=seconds)
-        case Fault.denied:
-            return FatalError("The mock refuses these credentials (403), as its faults say.")
-        case Fault.quota:
-            return FatalError("The mock's quota for the month is used up.")
-    return TransientError(_TRANSIENT[fault])
-
-
-_TRANSIENT = {
-    Fault.error: "The mock had an internal error (500).",
-    Fault.unavailable: "The mock is unavailable (503).",
-    Fault.reset: "The connection to the mock was reset.",
-    Fault.timeout: "The mock did not answer in time.",
-    Fault.late: "The mock answered too late: it labelled and billed, and nobody heard.",
-    Fault.slow: "The mock's answer dripped in, and was not there in time.",
-    Fault.half: "The mock's answer was cut off.",
-    Fault.garbage: "The mock's answer was no JSON.",
-    Fault.inside: "The mock answered 200 with an error inside.",
-}
+            raise PermanentError(f"The payload is not a {' or '.join(formats)} image.") from error
 
 
 def _labeller(given: Any, seed: int) -> Any:
@@ -302,8 +272,8 @@ def _labeller(given: Any, seed: int) -> Any:
 def _imported(text: str) -> Any:
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
         raise UsageError(
-            f"labeller={text!r} is none of 'efficientnet', 'probabilities:bus 97%, none 3%', "
-            "'table:FILE', 'replay:FILE' and 'module:function'."
+            f"Unknown labeller {text!r}. Use 'efficientnet', 'probabilities:bus 97%, none 3%', "
+            "'table:FILE', 'replay:FILE' or 'module:function'."
         )
     module, _, path = text.partition(":")
     try:
@@ -316,7 +286,7 @@ def _imported(text: str) -> Any:
             "and where packages are installed."
         ) from error
     if not callable(found):
-        raise UsageError(f"The labeller {text!r} is no function.")
+        raise UsageError(f"The labeller {text!r} cannot be called: name a function.")
     return found
 
 
@@ -328,8 +298,8 @@ def _model_changes(given: Mapping[int, str] | str | None) -> list[tuple[int, str
             match = re.fullmatch(r"\s*(\S+) after (\d+)(?: requests)?\s*", term)
             if match is None:
                 raise UsageError(
-                    f"model_changes: {term.strip()!r} is no change. Write 'v2 after 300, v3 after "
-                    "900'."
+                    f"model_changes: {term.strip()!r} cannot be read. Write 'v2 after 300, v3 "
+                    "after 900'."
                 )
             changes[int(match[2])] = match[1]
         given = changes
@@ -349,23 +319,11 @@ def _limits(given: Limits | Mapping[str, Any] | None) -> Limits:
         }
         limits = Limits(formats=tuple(names), **numbers)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise UsageError(f"limits: these are none ({error}).") from error
+        raise UsageError(f"limits cannot be read: {error}.") from error
     if limits.batch < 1 or not set(limits.formats) <= set(_FORMATS) or not limits.formats:
-        raise UsageError("limits: batch is from 1 up, and formats are of png and jpeg.")
+        raise UsageError("limits: give a batch from 1, and formats among png and jpeg.")
     return limits
-
-
-def _seconds(name: str, value: float | str) -> float:
-    seconds = float(value)
-    if not (math.isfinite(seconds) and seconds >= 0.0):
-        raise UsageError(f"{name}={value}: seconds are finite and not below 0.")
-    return seconds
 
 
 def _request_id(number: int) -> str:
     return f"mock-{number + 1}"
-
-
-def _fresh_id(labeller: Any) -> str:
-    kind = labeller if hasattr(labeller, "__qualname__") else type(labeller)
-    return f"{kind.__module__}.{kind.__qualname__}-{uuid.uuid4().hex[:12]}"

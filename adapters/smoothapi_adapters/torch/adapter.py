@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import io
 import json
 import math
 import re
 import threading
-import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,12 +22,19 @@ from smoothapi.dispatch import Limits
 from smoothapi.errors import (
     DenoiserError,
     FatalError,
-    MissingExtraError,
     PermanentError,
     ProviderError,
     UsageError,
 )
 from smoothapi_adapters._common import options
+from smoothapi_adapters.torch.model import (
+    SCRIPTS,
+    TorchModel,
+    fingerprint,
+    imported,
+    load_weights,
+    module_of,
+)
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -45,7 +48,6 @@ Preprocess: TypeAlias = "Callable[[Image.Image], Tensor]"
 SCORES = ("softmax", "sigmoid", "probabilities")
 RESIZES = ("crop", "stretch", "none")
 _FORMATS = {"png": "PNG", "jpeg": "JPEG"}
-_SCRIPTS = frozenset({".pt", ".pth", ".ts", ".torchscript"})
 
 
 class TorchAdapter:
@@ -121,14 +123,14 @@ class TorchAdapter:
         self._mean, self._std = _channels("mean", mean), _channels("std", std)
         if not all(self._std):
             raise UsageError(f"std={std!r}: channels cannot be divided by 0.")
-        self._preprocess = _imported(preprocess) if isinstance(preprocess, str) else preprocess
+        self._preprocess = imported(preprocess) if isinstance(preprocess, str) else preprocess
         if self._preprocess is not None and not callable(self._preprocess):
             raise UsageError("preprocess is a callable (RGB picture) -> (3, H, W) tensor.")
         self._preprocess_id = preprocess_id or (
-            preprocess if isinstance(preprocess, str) else _fresh_id(self._preprocess)
+            preprocess if isinstance(preprocess, str) else options.fresh_id(self._preprocess)
         )
         self._model_id = model_id
-        self._fresh_id = _fresh_id(model)
+        self._fresh_id = options.fresh_id(model)
         self._scores = options.one_of("scores", scores, SCORES)
         self._top = options.count("top", top)
         self._min_score = options.share("min_score", min_score)
@@ -142,9 +144,9 @@ class TorchAdapter:
             max_bytes=64 * 2**20,
             least_score=self._min_score,
         )
-        self.price = options.read_price(price, "")
+        self.price = options.price(price)
         self._lock = threading.Lock()
-        self._loaded: _Model | None = None
+        self._loaded: TorchModel | None = None
 
     def __repr__(self) -> str:
         given = self._given
@@ -196,7 +198,7 @@ class TorchAdapter:
         given = self._given
         if isinstance(given, (str, Path)):
             suffix = Path(given).suffix.lower()
-            if suffix in _SCRIPTS or suffix == ".onnx":
+            if suffix in SCRIPTS or suffix == ".onnx":
                 if not Path(given).is_file():
                     raise UsageError(f"There is no file {given}.")
             elif not re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", str(given)):
@@ -210,19 +212,19 @@ class TorchAdapter:
         if self._weights is not None and not self._weights.is_file():
             raise UsageError(f"There is no file of weights {self._weights}.")
 
-    def _model(self) -> _Model:
+    def _model(self) -> TorchModel:
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
             return self._loaded
 
-    def _load(self) -> _Model:
-        module, stated = _module_of(self._given)
+    def _load(self) -> TorchModel:
+        module, stated = module_of(self._given)
         if self._weights is not None:
-            _load_weights(module, self._weights)
+            load_weights(module, self._weights)
         device = self._placed(module)
-        identity = self._model_id or _fingerprint(module) or self._fresh_id
-        return _Model(module, identity, self._size or stated or 224, device)
+        identity = self._model_id or fingerprint(module) or self._fresh_id
+        return TorchModel(module, identity, self._size or stated or 224, device)
 
     def _placed(self, module: Any) -> str:
         """Put a module into evaluation mode and where it is to run; return where that is."""
@@ -265,7 +267,7 @@ class TorchAdapter:
         values = (values - np.array(self._mean, np.float32)) / np.array(self._std, np.float32)
         return torch.from_numpy(values).permute(2, 0, 1)
 
-    def _run(self, model: _Model, inputs: Sequence[Tensor]) -> list[Any]:
+    def _run(self, model: TorchModel, inputs: Sequence[Tensor]) -> list[Any]:
         """Return what the model says of each input, as float64 arrays.
 
         Raises:
@@ -332,139 +334,6 @@ class TorchAdapter:
         return Answer(labels, version)
 
 
-class _Model:
-    """A model that is loaded."""
-
-    def __init__(self, module: Any, identity: str, size: int, device: str) -> None:
-        self.module = module
-        self.id = identity
-        self.size = size
-        self.device = device
-        self.lock = threading.Lock()
-        self.batches = getattr(module, "smoothapi_batches", True)
-
-
-def _module_of(given: Any) -> tuple[Any, int | None]:
-    """Return the module that was given, or is named, and the side that its file states, if any.
-
-    Raises:
-        UsageError: it cannot be loaded, or is nothing to call.
-    """
-    import torch  # noqa: PLC0415
-
-    suffix = Path(given).suffix.lower() if isinstance(given, (str, Path)) else ""
-    if suffix == ".onnx":
-        return _from_onnx(Path(given))
-    if suffix in _SCRIPTS:
-        return _from_script(Path(given)), None
-    module = _imported(given) if isinstance(given, str) else given
-    if isinstance(given, str) and not isinstance(module, torch.nn.Module):
-        module = module()  # the function that builds it
-    if not callable(module):
-        raise UsageError(f"{given} made a {type(module).__name__}, not a torch module.")
-    return module, None
-
-
-def _from_onnx(path: Path) -> tuple[nn.Module, int]:
-    """Return the module of an ONNX file and the side that it states."""
-    import torch  # noqa: PLC0415
-
-    if not find_spec("onnx2torch"):
-        raise MissingExtraError(
-            "Reading ONNX files needs onnx2torch: pip install 'smoothapi-vision[onnx]'."
-        )
-    from smoothapi.denoise.surrogates import load_onnx  # noqa: PLC0415
-
-    classifier = load_onnx(path)
-    module = classifier.module
-    try:  # a graph that was exported for one picture says so only when it is given two
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            said = module(torch.zeros(2, 3, classifier.size, classifier.size))
-        module.smoothapi_batches = said.ndim == 2 and len(said) == 2  # type: ignore[assignment]
-    except Exception:  # noqa: BLE001  whatever it is: one at a time works, load_onnx has tried
-        module.smoothapi_batches = False  # type: ignore[assignment]
-    return module, classifier.size
-
-
-def _from_script(path: Path) -> Any:
-    import torch  # noqa: PLC0415
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is deprecated, its user can't help here
-            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise UsageError(
-            f"{path} is no TorchScript file. Pickled modules and state dicts are not read as "
-            "models: a pickle could run any code. Name the function that builds the module "
-            "(model='package.module:function') and give this file as weights=."
-        ) from error
-
-
-def _imported(spec: str) -> Any:
-    """Return what "package.module:attribute" names."""
-    module, _, attribute = spec.rpartition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"{spec!r} cannot be imported: {error}. Name 'package.module:attribute' of something "
-            "that is installed, or in PYTHONPATH."
-        ) from error
-
-
-def _load_weights(module: Any, path: Path) -> None:
-    import torch  # noqa: PLC0415
-
-    try:
-        if path.suffix.lower() == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state)
-    except Exception as error:
-        raise UsageError(
-            f"The weights {path} cannot be loaded into the model: {printable(str(error))[:400]} "
-            "Give a state dict as .safetensors, or as .pt that holds tensors only."
-        ) from error
-
-
-def _fingerprint(module: Any) -> str:
-    """Return a hash of a module's structure, weights and buffers; "" if it is no module."""
-    import torch  # noqa: PLC0415
-
-    if not isinstance(module, torch.nn.Module):
-        return ""
-    digest = hashlib.sha256(f"{type(module).__module__}.{module!r}".encode())
-    if isinstance(module, torch.jit.ScriptModule):
-        digest.update(_script_code(module).encode())
-    # Buffers that are not saved (means, positions) decide answers as well.
-    for name, value in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
-        digest.update(f"\n{name}".encode())
-        if not isinstance(value, torch.Tensor):
-            digest.update(repr(value).encode())
-            continue
-        try:
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            content = flat.view(torch.uint8).numpy().tobytes() if len(flat) else b""
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"The model cannot be told by its weights: {name} is a tensor without plain "
-                f"content ({type(error).__name__}). Give model_id=, and change it with the model."
-            ) from error
-        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(content)
-    return f"{type(module).__name__}-{digest.hexdigest()[:16]}"
-
-
-def _script_code(module: Any) -> str:
-    """Return the code of a TorchScript module, whose repr tells nothing of it."""
-    return "\n".join(f"{name}: {part.code}" for name, part in module.named_modules() if part.code)
-
-
 def _tensor(said: Any) -> torch.Tensor:
     """Return the scores in what a model returned: models of several libraries wrap them."""
     import torch  # noqa: PLC0415
@@ -529,8 +398,3 @@ def _channels(option: str, value: Sequence[float] | str) -> tuple[float, ...]:
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise UsageError(f"{option}={value!r}: give a number for each of the three channels.")
     return numbers
-
-
-def _fresh_id(thing: Any) -> str:
-    kind = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{kind.__module__}.{kind.__qualname__}-{uuid.uuid4().hex[:12]}"

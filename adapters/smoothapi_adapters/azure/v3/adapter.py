@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import threading
-import warnings
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.answer import Answer, Label
 from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import (
-    FatalError,
     MissingExtraError,
     ProviderError,
     TransientError,
     UsageError,
 )
-from smoothapi_adapters.azure import common
+from smoothapi_adapters._common import options
+from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
+from smoothapi_adapters.azure.resource import Resource, find_resource
+from smoothapi_adapters.azure.v3.client import connect
+from smoothapi_adapters.azure.v3.errors import mapped_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,11 +30,6 @@ if TYPE_CHECKING:
     from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
 
 FEATURES = ("tags", "categories", "description", "adult")
-
-_BLOCK = 65_536
-
-# How JSON that is no object of theirs fails in the SDK's own reading of it.
-_OF_PARSING = (ValueError, AttributeError, TypeError, KeyError)
 
 
 class AzureAdapter:
@@ -61,7 +58,7 @@ class AzureAdapter:
     """
 
     name = "azure"
-    retires = common.RETIRES
+    retires = RETIRES
 
     def __init__(
         self,
@@ -79,15 +76,15 @@ class AzureAdapter:
                 "The provider 'azure' needs azure-cognitiveservices-vision-computervision. "
                 "Install it with: pip install 'smoothapi-vision[azure]'"
             )
-        self._features = common.chosen_features(features, FEATURES)
-        self._model_version = common.checked_pin(model_version)
+        self._features = chosen_features(features, FEATURES)
+        self._model_version = checked_pin(model_version)
         self._language = language
-        self._timeout = common.checked_timeout(timeout)
+        self._timeout = options.timeout(timeout)
         self._given = client
-        self._account = (
-            common.account(endpoint, key)
+        self._resource = (
+            find_resource(endpoint, key)
             if client is None
-            else common.Account(client.config.endpoint.rstrip("/"), "", "the client that was given")
+            else Resource(client.config.endpoint.rstrip("/"), "", "the client that was given")
         )
         self._client: ComputerVisionClient | None = None
         self._connections: BoundedHTTPAdapter | None = None
@@ -99,7 +96,7 @@ class AzureAdapter:
             formats=("png", "jpeg"),
             per_second=10.0,  # of the tier S1, as far as is known; the free one takes 20 a minute
         )
-        self.price = common.price(self._features)
+        self.price = price_of(self._features)
 
     @property
     def identity(self) -> dict[str, str | int | float | bool | None]:
@@ -108,7 +105,7 @@ class AzureAdapter:
             "operation": ",".join(self._features),
             "model_version": self._model_version,
             "language": self._language,
-            "endpoint": urlsplit(self._account.endpoint).netloc,
+            "endpoint": urlsplit(self._resource.endpoint).netloc,
         }
 
     def __repr__(self) -> str:
@@ -118,29 +115,36 @@ class AzureAdapter:
         """Look for endpoint and key in the options and the environment."""
         if self._given is not None:
             return Credentials(found=True, where="the client that was given")
-        return self._account.credentials
+        return self._resource.credentials
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads
-        client: Any = self._ready()
-        options: dict[str, Any] = {
+        more: dict[str, Any] = {
+            "image": io.BytesIO(payload),  # given bytes, the SDK fails half-way through the request
             "language": self._language,
             "model_version": self._model_version,
             "raw": True,
             "timeout": self._timeout,
             "allow_redirects": False,
         }
-        stream = io.BytesIO(payload)  # given as bytes, the SDK fails half-way through the request
-        try:
-            if self._features == ("tags",):
-                raw = client.tag_image_in_stream(stream, **options)
-            else:
-                wanted = [name.capitalize() for name in self._features]
-                raw = client.analyze_image_in_stream(stream, visual_features=wanted, **options)
-        except Exception as error:  # noqa: BLE001  raised again, as ours where it is the SDK's
-            self._refuse(error)
+        if self._features == ("tags",):
+            return [self._answer(self.send("tag_image_in_stream", **more))]
+        wanted = [name.capitalize() for name in self._features]
+        raw = self.send("analyze_image_in_stream", visual_features=wanted, **more)
         return [self._answer(raw)]
+
+    def send(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call a method of the client once, and return what it does; raises as `ask` does."""
+        client = self._ready()
+        try:
+            return getattr(client, method)(*arguments, **keywords)
+        except Exception as error:
+            seen = None if self._connections is None else self._connections.last()
+            mapped = mapped_error(error, self._resource, seen)
+            if mapped is None:
+                raise
+            raise mapped from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -151,7 +155,7 @@ class AzureAdapter:
         """Return what the service said.
 
         Raises:
-            TransientError: it is no analysis; `{}`, "" and null are none, `{"tags": []}` is one.
+            TransientError: it is malformed, as `{}`, "" and null are; `{"tags": []}` is an answer.
         """
         result, headers = raw.output, raw.response.headers
         request = getattr(result, "request_id", None) or headers.get("apim-request-id") or ""
@@ -169,66 +173,17 @@ class AzureAdapter:
             return Answer(labels, result.model_version or "", str(request))
         except (UsageError, AttributeError, TypeError) as error:
             raise TransientError(
-                f"Azure's answer is malformed: {self._account.clean(error)}.",
+                f"Azure's answer is malformed: {self._resource.clean(error)}.",
                 request_id=str(request),
             ) from error
 
     def _ready(self) -> ComputerVisionClient:
         with self._lock:
             if self._client is None:
-                self._client = self._connect()
+                self._client, self._connections = connect(
+                    self._resource, self._given, self._timeout
+                )
             return self._client
-
-    def _connect(self) -> ComputerVisionClient:
-        """Return a client of our own that sends each request once."""
-        with warnings.catch_warnings():
-            # The package is archived: what it does that is deprecated will stay so.
-            warnings.simplefilter("ignore")
-            from azure.cognitiveservices.vision.computervision import (  # noqa: PLC0415
-                ComputerVisionClient,
-            )
-            from msrest.authentication import CognitiveServicesCredentials  # noqa: PLC0415
-        from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
-
-        make: Any = ComputerVisionClient
-        client: ComputerVisionClient
-        if self._given is None:
-            self._account.required()
-            signed = CognitiveServicesCredentials(self._account.key)
-            client = make(self._account.endpoint, signed)
-        else:
-            theirs = self._given.config
-            client = make(theirs.endpoint, theirs.credentials)
-            for name in ("connection", "proxies", "hooks", "headers", "base_url"):
-                setattr(client.config, name, getattr(theirs, name))
-        client.config.retry_policy.policy.total = 0
-        if self._given is not None:
-            setup = self._given.config.session_configuration_callback
-            if setup is not client.config.session_configuration_callback:
-                # Its owner sets up sessions, for certificates of one's own, say.
-                client.config.session_configuration_callback = setup
-                return client
-        self._connections = connections = BoundedHTTPAdapter(self._timeout)
-        if self._given is None:
-            client.config.connection.data_block_size = _BLOCK
-
-        def mount(session: Any, *_: object, **more: Any) -> dict[str, Any]:
-            """Give a thread's new session the connections that all threads share."""
-            for scheme in ("https://", "http://"):
-                if session.adapters.get(scheme) is not connections:
-                    session.mount(scheme, connections)
-            more.pop("msrest", None)
-            return more
-
-        client.config.session_configuration_callback = mount
-        return client
-
-    def _refuse(self, error: Exception) -> NoReturn:
-        seen = None if self._connections is None else self._connections.last()
-        mapped = mapped_error(error, self._account, seen)
-        if mapped is None:
-            raise error
-        raise mapped from error
 
 
 def labels_of(result: Any, feature: str) -> Iterator[Label]:
@@ -261,48 +216,6 @@ def labels_of(result: Any, feature: str) -> Iterator[Label]:
         yield Label("racy", found.racy_score)
         if found.gore_score is not None:  # older models do not say
             yield Label("gory", found.gore_score)
-
-
-def mapped_error(error: Exception, owner: common.Account, seen: Any = None) -> ProviderError | None:
-    """Return the error of ours that one of the SDK's stands for; None if it is not the SDK's.
-
-    Args:
-        error: what was raised.
-        owner: whose key must not be shown.
-        seen: the last response of this thread, for what fails before its status is looked at.
-    """
-    import requests  # noqa: PLC0415
-    from azure.core.exceptions import DeserializationError, SerializationError  # noqa: PLC0415
-    from msrest import exceptions as msrest  # noqa: PLC0415
-
-    from smoothapi_adapters._common.sessions import of_requests  # noqa: PLC0415
-
-    if isinstance(error, requests.RequestException):
-        return of_requests(error, "Azure")
-    if isinstance(error, msrest.HttpOperationError):
-        response = error.response
-        return common.of_status(response.status_code, response.text, response.headers, owner)
-    if isinstance(error, msrest.ClientRequestError):
-        inner = error.__context__ or error.inner_exception
-        return (
-            of_requests(inner, "Azure")
-            if isinstance(inner, requests.RequestException)
-            else TransientError("The connection to Azure failed.")
-        )
-    if isinstance(error, (msrest.ClientException, SerializationError)):
-        kind = type(error).__name__
-        return FatalError(f"The request to Azure could not be made ({kind}). {common.ADVICE}")
-    if isinstance(error, (DeserializationError, *_OF_PARSING)):
-        return _of_unread(error, owner, seen)
-    return None
-
-
-def _of_unread(error: Exception, owner: common.Account, seen: Any) -> ProviderError:
-    """Return what an answer that cannot be read means: its status, if that was not OK."""
-    # A page of HTML, say: the SDK reads the body before it looks at the status.
-    if seen is not None and seen.status_code != 200:
-        return common.of_status(seen.status_code, "", seen.headers, owner)
-    return TransientError(f"Azure's answer is malformed ({type(error).__name__}).")
 
 
 def _installed() -> bool:

@@ -11,7 +11,7 @@ from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi.wrapping.proxy import attach
-from smoothapi_adapters.azure import common
+from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v3.adapter import AzureAdapter, labels_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ComputerVisionWrapper:
         """Say what a call asks; what the SDK or the service will refuse is left to them.
 
         Raises:
-            UsageError: the model version is none that can be pinned.
+            UsageError: the model version is not one that can be pinned.
         """
         method = getattr(self._client, operation)
         try:
@@ -72,7 +72,7 @@ class ComputerVisionWrapper:
         def send() -> Any:
             bound.arguments["image"] = io.BytesIO(photo)
             bound.arguments["raw"] = True
-            return _send(votes, operation, bound.args, bound.kwargs)
+            return votes.send(operation, *bound.args, **bound.kwargs)
 
         def write(raw: Any, verdict: Verdict) -> Any:
             _write(raw.output, features, verdict)
@@ -81,20 +81,12 @@ class ComputerVisionWrapper:
 
         picture = Picture(
             photo=photo,
-            own=OwnCall(votes, send, lambda raw: _read(raw, features), price=common.price(asked)),
+            own=OwnCall(votes, send, lambda raw: _read(raw, features), price=price_of(asked)),
             votes=votes,
             score=ANY_SCORE,
             write=write,
         )
         return Call([picture])
-
-
-def _send(votes: AzureAdapter, operation: str, args: Any, kwargs: Any) -> Any:
-    client: Any = votes._ready()  # noqa: SLF001  the same client, each request sent once
-    try:
-        return getattr(client, operation)(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001  raised again, mapped if it is the SDK's
-        votes._refuse(error)  # noqa: SLF001
 
 
 def _read(raw: Any, features: Sequence[str]) -> Answer:

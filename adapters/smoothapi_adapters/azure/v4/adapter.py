@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.answer import Answer, Label
 from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import (
-    FatalError,
     MissingExtraError,
     ProviderError,
     TransientError,
     UsageError,
 )
-from smoothapi_adapters.azure import common
+from smoothapi_adapters._common import options
+from smoothapi_adapters.azure.errors import OF_PARSING
+from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
+from smoothapi_adapters.azure.resource import Resource, find_resource
+from smoothapi_adapters.azure.v4.client import connect
+from smoothapi_adapters.azure.v4.errors import mapped_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -32,9 +36,6 @@ _RESULTS = {
     "denseCaptions": "denseCaptionsResult",
     "objects": "objectsResult",
 }
-
-# How JSON that is no object of theirs fails in the SDK's own reading of it.
-_OF_PARSING = (ValueError, AttributeError, TypeError, KeyError)
 
 
 class Azure4Adapter:
@@ -63,7 +64,7 @@ class Azure4Adapter:
     """
 
     name = "azure4"
-    retires = common.RETIRES
+    retires = RETIRES
 
     def __init__(
         self,
@@ -84,17 +85,17 @@ class Azure4Adapter:
             )
         if key and credential is not None:
             raise UsageError("Give key or credential to the azure4 adapter, not both.")
-        self._features = common.chosen_features(features, FEATURES)
-        self._model_version = common.checked_pin(model_version)
+        self._features = chosen_features(features, FEATURES)
+        self._model_version = checked_pin(model_version)
         self._language = language
-        self._timeout = common.checked_timeout(timeout)
+        self._timeout = options.timeout(timeout)
         self._credential = credential
         self._client = client
         self._own = client is None
-        self._account = (
-            common.account(endpoint, key)
+        self._resource = (
+            find_resource(endpoint, key)
             if client is None
-            else common.Account(_endpoint_of(client), "", "the client that was given")
+            else Resource(_endpoint_of(client), "", "the client that was given")
         )
         self._lock = threading.Lock()
         self.limits = Limits(
@@ -104,7 +105,7 @@ class Azure4Adapter:
             formats=("png", "jpeg"),
             per_second=10.0,  # of the tier S1, as far as is known; the free one takes 20 a minute
         )
-        self.price = common.price(self._features)
+        self.price = price_of(self._features)
 
     @property
     def identity(self) -> dict[str, str | int | float | bool | None]:
@@ -113,7 +114,7 @@ class Azure4Adapter:
             "operation": ",".join(self._features),
             "model_version": self._model_version,
             "language": self._language,
-            "endpoint": urlsplit(self._account.endpoint).netloc,
+            "endpoint": urlsplit(self._resource.endpoint).netloc,
         }
 
     def __repr__(self) -> str:
@@ -123,32 +124,36 @@ class Azure4Adapter:
         """Look for endpoint and key in the options and the environment."""
         if not self._own:
             return Credentials(found=True, where="the client that was given")
-        if self._credential is not None and self._account.endpoint:
-            where = self._account.where.partition(";")[0]
+        if self._credential is not None and self._resource.endpoint:
+            where = self._resource.where.partition(";")[0]
             return Credentials(found=True, where=f"{where}; the token credential that was given")
-        return self._account.credentials
+        return self._resource.credentials
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads
-        client = self._ready()
-        features: Any = list(self._features)  # their names do as well as the enumeration
-        try:
-            result, headers = client.analyze(
-                payload,
-                features,
-                language=self._language,
-                model_version=self._model_version,
-                # For this call, so that a client that was given stays as it is.
-                retry_total=0,
-                permit_redirects=False,
-                connection_timeout=self._timeout,
-                read_timeout=self._timeout,
-                cls=lambda response, parsed, _: (parsed, response.http_response.headers),
-            )
-        except Exception as error:  # noqa: BLE001  raised again, as ours where it is the SDK's
-            self._refuse(error)
+        result, headers = self.send(
+            payload,
+            list(self._features),  # their names do as well as the enumeration
+            language=self._language,
+            model_version=self._model_version,
+            cls=lambda response, parsed, _: (parsed, response.http_response.headers),
+        )
         return [self._answer(result, headers)]
+
+    def send(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call the client's `analyze` once, and return what it does; raises as `ask` does."""
+        client: Any = self._ready()
+        timeouts = {"connection_timeout": self._timeout, "read_timeout": self._timeout}
+        # For this call, so that a client that was given stays as it is.
+        once = {"retry_total": 0, "permit_redirects": False}
+        try:
+            return client.analyze(*arguments, **{**timeouts, **keywords, **once})
+        except Exception as error:
+            mapped = mapped_error(error, self._resource)
+            if mapped is None:
+                raise
+            raise mapped from error
 
     def close(self) -> None:
         """Close the connections, if the client is this adapter's own."""
@@ -159,7 +164,7 @@ class Azure4Adapter:
         """Return what the service said.
 
         Raises:
-            TransientError: it is no analysis; `{}` and null are none, no values are.
+            TransientError: it is malformed, as `{}` and null are; an empty list is an answer.
         """
         request = headers.get("apim-request-id") or headers.get("x-ms-request-id") or ""
         try:
@@ -169,44 +174,17 @@ class Azure4Adapter:
                 for name, score in labels_of(result, feature)
             )
             return Answer(labels, str(result.get("modelVersion") or ""), str(request))
-        except (UsageError, *_OF_PARSING) as error:
+        except (UsageError, *OF_PARSING) as error:
             raise TransientError(
-                f"Azure's answer is malformed: {self._account.clean(error)}.",
+                f"Azure's answer is malformed: {self._resource.clean(error)}.",
                 request_id=str(request),
             ) from error
 
     def _ready(self) -> ImageAnalysisClient:
         with self._lock:
             if self._client is None:
-                self._client = self._connect()
+                self._client = connect(self._resource, self._credential, self._timeout)
             return self._client
-
-    def _connect(self) -> ImageAnalysisClient:
-        import requests  # noqa: PLC0415
-        from azure.ai.vision.imageanalysis import ImageAnalysisClient  # noqa: PLC0415
-        from azure.core.credentials import AzureKeyCredential  # noqa: PLC0415
-        from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
-
-        from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
-
-        if self._credential is None or not self._account.endpoint:
-            self._account.required()
-        session = requests.Session()
-        connections = BoundedHTTPAdapter(self._timeout)
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, connections)
-        return ImageAnalysisClient(
-            self._account.endpoint,
-            self._credential or AzureKeyCredential(self._account.key),
-            transport=RequestsTransport(session=session),
-            retry_total=0,  # retry_policy=None would be the default one
-        )
-
-    def _refuse(self, error: Exception) -> NoReturn:
-        mapped = mapped_error(error, self._account)
-        if mapped is None:
-            raise error
-        raise mapped from error
 
 
 def labels_of(result: Any, feature: str) -> Iterator[tuple[str, float]]:
@@ -232,68 +210,6 @@ def labels_of(result: Any, feature: str) -> Iterator[tuple[str, float]]:
             for tag in thing["tags"]:
                 best[tag["name"]] = max(tag["confidence"], best.get(tag["name"], 0.0))
         yield from best.items()
-
-
-def mapped_error(error: Exception, owner: common.Account) -> ProviderError | None:
-    """Return the error of ours that one of the SDK's stands for; None if it is not the SDK's."""
-    from azure.core import exceptions as core  # noqa: PLC0415
-
-    kind = type(error).__name__
-    mapped: ProviderError | None = None
-    # An answer cut short has the status that it began with.
-    if isinstance(error, core.HttpResponseError) and not isinstance(error, core.DecodeError):
-        mapped = _of_answer(error, owner)
-    elif isinstance(error, core.SerializationError):
-        mapped = FatalError(f"The request to Azure could not be made ({kind}).")
-    elif isinstance(error, (core.DecodeError, core.DeserializationError, *_OF_PARSING)):
-        mapped = _of_unread(error, kind, owner)
-    elif isinstance(error, core.ServiceRequestError):
-        mapped = _of_connection(error, owner)
-    elif isinstance(error, core.ServiceResponseError):
-        mapped = TransientError(f"The connection to Azure failed ({kind}).")
-    elif isinstance(error, core.AzureError):
-        mapped = FatalError(f"The request to Azure failed ({kind}): {owner.clean(error.message)}.")
-    return mapped
-
-
-def _of_answer(error: Any, owner: common.Account) -> ProviderError:
-    response = error.response
-    if response is None:
-        if type(error).__name__ == "ClientAuthenticationError":  # no token to send
-            said = owner.clean(error.message)
-            return FatalError(f"Signing in to Azure failed: {said}. {common.ADVICE}")
-        return TransientError(f"The connection to Azure failed ({type(error).__name__}).")
-    try:
-        body = response.text()
-    except Exception:  # noqa: BLE001  whatever it is, the status says enough
-        body = ""
-    return common.of_status(error.status_code, body, response.headers, owner)
-
-
-def _of_unread(error: Any, kind: str, owner: common.Account) -> ProviderError:
-    """Map a body that is no JSON: its status counts, if that is known and none of success."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", 200)
-    if response is not None and status != 200:
-        return common.of_status(status, "", response.headers, owner)
-    return TransientError(f"Azure's answer is malformed ({kind}).")
-
-
-def _of_connection(error: Any, owner: common.Account) -> ProviderError:
-    import requests  # noqa: PLC0415
-    from azure.core.exceptions import ServiceRequestTimeoutError  # noqa: PLC0415
-
-    from smoothapi_adapters._common.sessions import of_requests  # noqa: PLC0415
-
-    inner = error.inner_exception
-    if isinstance(inner, requests.RequestException):
-        return of_requests(inner, "Azure")
-    if inner is None and not isinstance(error, ServiceRequestTimeoutError):
-        # The SDK itself would not send it: a token without TLS, say.
-        return FatalError(
-            f"The request to Azure was not sent: {owner.clean(error.message)}", sent=False
-        )
-    return TransientError(f"The connection to Azure failed ({type(error).__name__}).")
 
 
 def _endpoint_of(client: Any) -> str:

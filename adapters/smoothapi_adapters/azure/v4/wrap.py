@@ -9,7 +9,7 @@ from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
-from smoothapi_adapters.azure import common
+from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v4.adapter import Azure4Adapter, labels_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ImageAnalysisWrapper:
         """Say what a call asks; what the SDK or the service will refuse is left to them.
 
         Raises:
-            UsageError: the model version is none that can be pinned, or `cls` is given.
+            UsageError: the model version is not one that can be pinned, or `cls` is given.
         """
         try:
             method = getattr(self._client, operation)
@@ -67,18 +67,14 @@ class ImageAnalysisWrapper:
         if not isinstance(photo, bytes) or not photo:
             return None
         given["image_data"] = photo
-
-        def send() -> Any:
-            once = {"retry_total": 0, "permit_redirects": False}
-            timeouts = {"connection_timeout": 30.0, "read_timeout": 30.0}
-            try:
-                return self._client.analyze(*bound.args, **{**timeouts, **bound.kwargs, **once})
-            except Exception as error:  # noqa: BLE001  raised again, mapped if it is the SDK's
-                votes._refuse(error)  # noqa: SLF001
-
         picture = Picture(
             photo=photo,
-            own=OwnCall(votes, send, _read, price=common.price(asked)),
+            own=OwnCall(
+                votes,
+                lambda: votes.send(*bound.args, **bound.kwargs),
+                _read,
+                price=price_of(asked),
+            ),
             votes=votes,
             score=ANY_SCORE,
             write=_write,
