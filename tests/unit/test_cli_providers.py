@@ -19,7 +19,7 @@ from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, TransientError
 from smoothapi.services import serve
 from smoothapi.testing import by_colour
-from smoothapi_adapters.azure import common as azure_common
+from smoothapi_adapters.azure import resource
 from tests.conftest import ScriptedAdapter
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -28,11 +28,11 @@ BUILT_IN = {"aws", "azure", "azure4", "clarifai", "google", "http", "mock", "tor
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch, tmp_path):
-    for name in (*azure_common.ENDPOINT_VARIABLES, *azure_common.KEY_VARIABLES):
+    for name in (*resource.ENDPOINT_VARIABLES, *resource.KEY_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setattr("smoothapi_adapters.google.adapter._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.client._PRODUCT", tmp_path / "none")
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class Secrets:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing secret."""
+        """Whether nothing secret is sent."""
         return not (self.headers or self.query or self.others)
 
     def mask(self, text: str) -> str:
@@ -100,7 +100,7 @@ class HttpResponse:
         """Return the body as JSON.
 
         Raises:
-            TransientError: it is none. A proxy's page is no answer; the next attempt may get one.
+            TransientError: it is something else: a proxy's page, say. The next attempt may do better.
         """
         found = _CHARSET.search(self.headers.get("content-type", ""))
         charset = found[1].lower() if found else ""
@@ -110,7 +110,7 @@ class HttpResponse:
         except (ValueError, RecursionError) as error:
             raise TransientError(
                 f"{who} answered with status {self.status} and a body of {len(self.body):,} bytes "
-                f"that is no JSON ({type(error).__name__})."
+                f"that is not JSON ({type(error).__name__})."
             ) from None
 
 
@@ -372,4 +372,4 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")

@@ -301,7 +301,7 @@ class AwsAdapter:
 
     @cached_property
     def _place(self) -> tuple[str | None, str]:
-        """Region and URL as boto3 finds them; where it finds none, asking will say so."""
+        """Region and URL as boto3 finds them; where they are not found, asking will say so."""
         try:
             # With keys given, boto3 does not look for any: that could ask an instance's server.
             client = self._given or self._make(aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106

@@ -113,14 +113,14 @@ def mapped(error: Exception, credentials: Callable[[], Credentials]) -> Provider
         credentials: says where they were looked for; called only if they were not found.
 
     Returns:
-        An error whose message has no secret, no URL and none of the request in it.
+        An error whose message holds neither secrets nor URLs nor any part of the request.
     """
     if isinstance(error, b.ClientError):
         return _refused(error)
     kind = type(error).__name__
     if isinstance(error, _NO_CREDENTIALS):
         return FatalError(
-            f"There are no credentials for AWS ({kind}): {credentials().where}. Set them as for "
+            f"Credentials for AWS were not found ({kind}): {credentials().where}. Set them as for "
             "any program that uses boto3, or name a profile.",
             sent=False,
         )

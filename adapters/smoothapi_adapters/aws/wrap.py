@@ -68,7 +68,7 @@ class RekognitionWrapper:
                 max_labels=_room(keywords.get("MaxLabels"), keywords.get("MaxResults")),
                 project_version_arn=arn,
             )
-        except UsageError:  # an ARN that is none, which boto3 or the service will say
+        except UsageError:  # a malformed ARN, which boto3 or the service will refuse
             return None
         photo = _bytes(image["Bytes"])
         if not photo:
@@ -106,7 +106,7 @@ def _room(*caps: object) -> int:
 
 
 def _bytes(given: Any) -> bytes:
-    """Return what boto3 takes as a blob; b"" if it is none."""
+    """Return what boto3 takes as a blob; b"" for anything else."""
     if hasattr(given, "read"):
         given = given.read()
     return bytes(given) if isinstance(given, (bytes, bytearray)) else b""

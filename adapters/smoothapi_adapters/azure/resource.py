@@ -63,7 +63,7 @@ class Resource:
         """
         if not self.complete:
             raise FatalError(
-                f"There are no credentials for Azure: {self.where}. {ADVICE}", sent=False
+                f"Credentials for Azure were not found: {self.where}. {ADVICE}", sent=False
             )
         return self
 

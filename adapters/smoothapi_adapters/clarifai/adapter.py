@@ -189,7 +189,7 @@ class ClarifaiAdapter:
                 found = self._key()
                 if found is None:
                     raise FatalError(
-                        f"Clarifai asks for a personal access token, and there is none: "
+                        f"Clarifai needs a personal access token, which was not found: "
                         f"{self.credentials().where}. Make one at clarifai.com, under Security.",
                         sent=False,
                     )
@@ -242,7 +242,7 @@ def _outcome(output: Any, request_id: str, secrets: Secrets) -> Answer | Provide
         labels = version = code = None
     if code is None or labels is None:
         return TransientError(
-            "Clarifai answered with an output that is malformed: it has no status, or no concepts "
+            "Clarifai's output is malformed: it lacks a status, or concepts "
             "with name and value.",
             request_id=request_id,
         )

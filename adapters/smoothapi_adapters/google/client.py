@@ -55,7 +55,7 @@ class Connection:
         """Sign in, and return a client that sends each request once, with its connections if REST.
 
         Raises:
-            FatalError: there are no credentials.
+            FatalError: credentials were not found, or cannot be used.
         """
         from google.cloud import vision  # noqa: PLC0415  0.4 s: when the first picture comes
 
@@ -104,7 +104,7 @@ def sign_in(quota_project: str | None) -> Any:
     """Return Application Default Credentials.
 
     Raises:
-        FatalError: there are none, or what is there cannot be used.
+        FatalError: they were not found, or cannot be used.
     """
     import google.auth  # noqa: PLC0415
     from google.auth import exceptions  # noqa: PLC0415
@@ -117,7 +117,7 @@ def sign_in(quota_project: str | None) -> Any:
             f"what is in {looked.where} cannot be used ({error})" if looked.found else looked.where
         )
         raise FatalError(
-            f"There are no credentials for Google: {said}. {ADVICE}", sent=False
+            f"Credentials for Google were not found: {said}. {ADVICE}", sent=False
         ) from error
     return found
 

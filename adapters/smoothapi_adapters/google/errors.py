@@ -80,7 +80,7 @@ def mapped_error(error: Exception, status: int | None = None) -> ProviderError |
         )
     elif isinstance(error, requests.RequestException):
         mapped = of_requests(error, "Google")
-    # What is no protobuf in JSON, or an error that is no object, fails in the SDK's own parsing.
+    # JSON that is not a protobuf's, or an error that is not an object, fails in the SDK's parsing.
     elif isinstance(error, (ValueError, AttributeError, TypeError, KeyError)) or (
         type(error).__module__.startswith("google.protobuf")
     ):

@@ -415,7 +415,7 @@ class HttpAdapter:
 
 
 def _shown(value: Any) -> str:
-    """Return a version or an id as text, fit to be shown; "" if there is none."""
+    """Return a version or an id as text, fit to be shown; "" if nothing was found."""
     if value is None or isinstance(value, (bool, dict, list)):
         return ""
     return printable(str(value))[:200]
@@ -426,6 +426,6 @@ def _compiled(option: str, text: str) -> Any:
         return jmespath.compile(options.text(option, text))
     except jmespath.exceptions.JMESPathError as error:
         raise UsageError(
-            f"{option}={text!r} is no JMESPath expression ({type(error).__name__}); an example is "
+            f"{option}={text!r} is not a JMESPath expression ({type(error).__name__}). Write one such as "
             "predictions[*].{name: label, score: score}."
         ) from error

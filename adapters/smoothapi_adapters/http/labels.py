@@ -48,7 +48,7 @@ def _label(item: Any, scale: float) -> Label:
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) < _ANY:
         raise MisfitError("a label has no score that is a number")
     share = score / scale
-    if not -1e-6 <= share <= 1.0 + 1e-6:  # rounding on the way is no fault
+    if not -1e-6 <= share <= 1.0 + 1e-6:  # rounding on the way is harmless
         raise MisfitError(f"a score is {score:g}, not within 0 and scale={scale:g}")
     if not all(isinstance(names, (list, tuple)) for names in (parents, categories)) or not all(
         isinstance(text, str) for text in (*parents, *categories)

@@ -39,7 +39,7 @@ def read_table(option: str, value: NamedValues | None) -> dict[str, str]:
     if not isinstance(table, Mapping) or not all(
         isinstance(k, str) and isinstance(v, (str, int, float)) for k, v in table.items()
     ):
-        raise UsageError(f"{option} is a table of names and texts.")
+        raise UsageError(f"{option}: give a table of names and texts.")
     return {name: str(text) for name, text in table.items()}
 
 
@@ -48,12 +48,12 @@ def read_headers(value: NamedValues | None) -> dict[str, str]:
     table = read_table("headers", value)
     for name, text in table.items():
         if not _TOKEN.fullmatch(name):
-            raise UsageError(f"{printable(name)!r} is no name of a header.")
+            raise UsageError(f"headers: {printable(name)!r} cannot be the name of a header.")
         if name.lower() in _OURS:
-            raise UsageError(f"The header {name} is set by the adapter itself.")
+            raise UsageError(f"headers: {name} is set by the adapter itself. Leave it out.")
         check_header(name, text, UsageError)
     if len({name.lower() for name in table}) < len(table):
-        raise UsageError("A header is given twice.")
+        raise UsageError("headers: a name is given twice.")
     return table
 
 
@@ -64,7 +64,7 @@ def read_json(option: str, value: Any) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise UsageError(f"{option} is a table; given as text it must be JSON.") from None
+        raise UsageError(f"{option}: give a table; as text it must be JSON.") from None
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -102,7 +102,7 @@ class Template:
             several go into a request, the outermost list of one element around it is repeated.
 
     Raises:
-        UsageError: there is no place, or more than one.
+        UsageError: the place is missing, or there are several.
     """
 
     def __init__(self, value: Any) -> None:

@@ -242,7 +242,7 @@ class TorchAdapter:
         """Return what the model is given of a picture.
 
         Raises:
-            PermanentError: the payload is no picture.
+            PermanentError: the payload cannot be decoded.
             FatalError: the preprocessing fails.
         """
         import torch  # noqa: PLC0415
@@ -252,7 +252,7 @@ class TorchAdapter:
             with Image.open(io.BytesIO(payload), formats=formats) as image:
                 picture = image.convert("RGB")
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise PermanentError("The payload is no PNG or JPEG image.") from error
+            raise PermanentError("The payload is not a PNG or JPEG image.") from error
         if self._preprocess is not None:
             try:
                 made = self._preprocess(picture)
@@ -271,7 +271,7 @@ class TorchAdapter:
         """Return what the model says of each input, as float64 arrays.
 
         Raises:
-            FatalError: it fails, or says what is no score for each class.
+            FatalError: it fails, or does not return a score for each class.
         """
         import torch  # noqa: PLC0415
 
@@ -319,7 +319,7 @@ class TorchAdapter:
 
     def _answer(self, row: Any, version: str) -> Answer | ProviderError:
         if not np.isfinite(row).all():
-            return PermanentError("The model's answer has scores that are no numbers.")
+            return PermanentError("The model's answer has scores that are not finite numbers.")
         if row.min() < -1e-6 or row.max() > 1 + 1e-6:
             return FatalError(
                 f"The model's answer has scores from {row.min():.3g} to {row.max():.3g}, which are "
@@ -382,9 +382,9 @@ def _names(labels: Sequence[str] | str | Path | None) -> list[str]:
     else:
         names = list(labels)
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise UsageError("labels= are the names of the classes, in order, none of them empty.")
+        raise UsageError("labels: give the names of the classes, in order; each must be a text that is not empty.")
     if not names:
-        raise UsageError("labels= names no class.")
+        raise UsageError("labels: it names not a single class.")
     return [name.strip() for name in names]
 
 

@@ -35,7 +35,7 @@ def module_of(given: Any) -> tuple[Any, int | None]:
     """Return the module that was given, or is named, and the side that its file states, if any.
 
     Raises:
-        UsageError: it cannot be loaded, or is nothing to call.
+        UsageError: it cannot be loaded, or cannot be called.
     """
     import torch  # noqa: PLC0415
 
@@ -83,7 +83,7 @@ def _from_script(path: Path) -> Any:
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise UsageError(
-            f"{path} is no TorchScript file. Pickled modules and state dicts are not read as "
+            f"{path} is not a TorchScript file. Pickled modules and state dicts are not read as "
             "models: a pickle could run any code. Name the function that builds the module "
             "(model='package.module:function') and give this file as weights=."
         ) from error
@@ -125,7 +125,7 @@ def load_weights(module: Any, path: Path) -> None:
 
 
 def fingerprint(module: Any) -> str:
-    """Return a hash of a module's structure, weights and buffers; "" if it is no module."""
+    """Return a hash of a module's structure, weights and buffers; "" for a plain callable."""
     import torch  # noqa: PLC0415
 
     if not isinstance(module, torch.nn.Module):

@@ -26,7 +26,9 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters.google import CATEGORIES, LIKELIHOOD, GoogleAdapter
+from smoothapi_adapters.google import GoogleAdapter
+from smoothapi_adapters.google.adapter import CATEGORIES, LIKELIHOOD
+from smoothapi_adapters.google.client import Connection
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
@@ -510,7 +512,7 @@ def nowhere(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setattr("smoothapi_adapters.google.adapter._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.client._PRODUCT", tmp_path / "none")
     return tmp_path
 
 
@@ -532,7 +534,7 @@ def test_a_damaged_login_is_told_from_none(nowhere):
 
 
 def test_what_the_client_refuses_is_no_malformed_answer(monkeypatch):
-    monkeypatch.setattr(GoogleAdapter, "_connect", lambda self: int("no number s3cret"))
+    monkeypatch.setattr(Connection, "open", lambda self: int("no number s3cret"))
     with pytest.raises(FatalError, match="No client for Google") as caught:
         GoogleAdapter(api_key="s3cret").ask([b"x"])
     assert "s3cret" not in str(caught.value)

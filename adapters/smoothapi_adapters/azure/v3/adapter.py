@@ -191,11 +191,11 @@ def labels_of(result: Any, feature: str) -> Iterator[Label]:
 
     Raises:
         TypeError: the answer does not hold the feature at all.
-        UsageError: a label has no name, or no score in [0, 1].
+        UsageError: a label lacks a name, or a score in [0, 1].
     """
     found = getattr(result, feature, None)
     if feature == "categories" and found is None:
-        # Left out where there are none, as recorded answers show: the rest must be there.
+        # Left out instead of empty, as recorded answers show: the rest must be there.
         if not (result.request_id and result.metadata):
             raise TypeError("it holds no categories, and nothing else that an answer has")
         return
