@@ -100,7 +100,8 @@ class HttpResponse:
         """Return the body as JSON.
 
         Raises:
-            TransientError: it is something else: a proxy's page, say. The next attempt may do better.
+            TransientError: it is something else, such as a proxy's page: the next attempt may do
+                better.
         """
         found = _CHARSET.search(self.headers.get("content-type", ""))
         charset = found[1].lower() if found else ""

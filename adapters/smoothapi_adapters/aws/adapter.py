@@ -210,7 +210,7 @@ class AwsAdapter:
         """Send one picture.
 
         Raises:
-            TransientError, ThrottledError, PermanentError, FatalError: see `aws_errors`.
+            TransientError, ThrottledError, PermanentError, FatalError: see `errors`.
         """
         [payload] = payloads
         if not payload:

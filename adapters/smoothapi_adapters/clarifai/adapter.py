@@ -242,8 +242,7 @@ def _outcome(output: Any, request_id: str, secrets: Secrets) -> Answer | Provide
         labels = version = code = None
     if code is None or labels is None:
         return TransientError(
-            "Clarifai's output is malformed: it lacks a status, or concepts "
-            "with name and value.",
+            "Clarifai's output is malformed: it lacks a status, or concepts with name and value.",
             request_id=request_id,
         )
     return Answer(labels, shown(version), request_id)

@@ -426,6 +426,6 @@ def _compiled(option: str, text: str) -> Any:
         return jmespath.compile(options.text(option, text))
     except jmespath.exceptions.JMESPathError as error:
         raise UsageError(
-            f"{option}={text!r} is not a JMESPath expression ({type(error).__name__}). Write one such as "
-            "predictions[*].{name: label, score: score}."
+            f"{option}={text!r} is not a JMESPath expression ({type(error).__name__}). "
+            "Write one such as predictions[*].{name: label, score: score}."
         ) from error

@@ -382,9 +382,11 @@ def _names(labels: Sequence[str] | str | Path | None) -> list[str]:
     else:
         names = list(labels)
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise UsageError("labels: give the names of the classes, in order; each must be a text that is not empty.")
+        raise UsageError(
+            "labels: give the names of the classes, in order, as texts that are not empty."
+        )
     if not names:
-        raise UsageError("labels: it names not a single class.")
+        raise UsageError("labels: give the name of at least one class.")
     return [name.strip() for name in names]
 
 

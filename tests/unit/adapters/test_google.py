@@ -540,10 +540,6 @@ def test_what_the_client_refuses_is_no_malformed_answer(monkeypatch):
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_key_from_a_file_may_end_with_a_line_break():
-    assert GoogleAdapter(api_key=" s3cret\n")._api_key == "s3cret"
-
-
 def test_where_credentials_are_found(nowhere, monkeypatch):
     assert "api_key" in GoogleAdapter(api_key="s3cret").credentials().where
     assert GoogleAdapter(client=Client(None)).credentials().found
