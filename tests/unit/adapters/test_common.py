@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
 import time
 
 import pytest
@@ -136,3 +138,17 @@ def test_a_body_is_read_to_its_end_within_time_and_size():
         read_body(response(b"x" * (MOST_BYTES + 1)), never)
     with pytest.raises(TimeoutError, match="drips in"):
         read_body(response(b"x"), late)
+
+
+def test_the_package_loads_no_sdk_and_google_and_azure_only_when_asked():
+    script = (
+        "import sys, smoothapi_adapters;"
+        "sdks = {'boto3', 'requests', 'google.cloud', 'google.auth', 'azure.core', 'msrest', 'torch'};"
+        "assert not sdks & set(sys.modules);"
+        "import smoothapi_adapters.google, smoothapi_adapters.azure, smoothapi_adapters.mock;"
+        "assert not sdks & set(sys.modules), sdks & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

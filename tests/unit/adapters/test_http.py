@@ -430,7 +430,7 @@ def test_a_bomb_is_not_unpacked(served, adapter):
         b'"\xe9"',
     ],
 )
-def test_what_is_no_json_is_transient(body, served, adapter):
+def test_what_is_not_json_is_transient(body, served, adapter):
     says(served[0], body)
     [outcome] = asked(adapter)
     assert type(outcome) is TransientError
