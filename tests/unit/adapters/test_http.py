@@ -434,7 +434,7 @@ def test_what_is_not_json_is_transient(body, served, adapter):
     says(served[0], body)
     [outcome] = asked(adapter)
     assert type(outcome) is TransientError
-    assert "no JSON" in str(outcome)
+    assert "not JSON" in str(outcome)
 
 
 def test_an_empty_status_is_no_answer(served, adapter):
