@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.answer import printable
-from smoothapi.dispatch import retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -14,6 +13,7 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
+from smoothapi.provider import retry_after_seconds
 
 if TYPE_CHECKING:
     from smoothapi_adapters._common.client import HttpResponse, Secrets

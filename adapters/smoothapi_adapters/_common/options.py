@@ -12,9 +12,9 @@ import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.dispatch import Price
 from smoothapi.encode import CODECS
 from smoothapi.errors import UsageError
+from smoothapi.provider import Price
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

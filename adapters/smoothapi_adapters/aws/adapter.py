@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import PermanentError, UsageError
+from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint

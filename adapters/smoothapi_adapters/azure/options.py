@@ -6,8 +6,8 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from smoothapi.dispatch import Price
 from smoothapi.errors import UsageError
+from smoothapi.provider import Price
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

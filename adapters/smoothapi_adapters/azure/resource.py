@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smoothapi.dispatch import Credentials
 from smoothapi.errors import FatalError
+from smoothapi.provider import Credentials
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, ProviderError, TransientError, UsageError
+from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
     HttpClient,

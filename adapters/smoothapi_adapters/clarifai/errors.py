@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import printable
-from smoothapi.dispatch import retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -13,6 +12,7 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
+from smoothapi.provider import retry_after_seconds
 from smoothapi_adapters._common.errors import error_of_status
 
 if TYPE_CHECKING:

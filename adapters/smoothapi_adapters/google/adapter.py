@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -18,6 +17,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters.google.client import Connection, application_default

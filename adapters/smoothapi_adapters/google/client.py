@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from smoothapi.dispatch import Credentials
 from smoothapi.errors import FatalError
+from smoothapi.provider import Credentials
 from smoothapi_adapters.google.errors import ADVICE
 
 if TYPE_CHECKING:

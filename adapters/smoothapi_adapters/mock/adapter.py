@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smoothapi.dispatch import Limits, Price
 from smoothapi.errors import (
     FatalError,
     PermanentError,
     ProviderError,
     UsageError,
 )
+from smoothapi.provider import Limits, Price
 from smoothapi.testing.faults import Fault, Faults
 from smoothapi.testing.labellers import (
     Labeller,

@@ -18,7 +18,6 @@ from PIL import Image, UnidentifiedImageError
 
 from smoothapi.answer import Answer, Label, printable
 from smoothapi.denoise.device import choose_device
-from smoothapi.dispatch import Limits
 from smoothapi.errors import (
     DenoiserError,
     FatalError,
@@ -26,6 +25,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
+from smoothapi.provider import Limits
 from smoothapi_adapters._common import options
 from smoothapi_adapters.torch.model import (
     SCRIPTS,

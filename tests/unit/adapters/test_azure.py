@@ -24,7 +24,6 @@ from msrest.authentication import CognitiveServicesCredentials
 
 from smoothapi.answer import Answer, Label
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Adapter, NeedsCredentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -33,6 +32,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Adapter, NeedsCredentials, make_adapter
 from smoothapi_adapters.azure import Azure4Adapter, AzureAdapter
 from smoothapi_adapters.azure.errors import of_status
 from smoothapi_adapters.azure.resource import ENDPOINT_VARIABLES, KEY_VARIABLES, Resource

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import (
     MissingExtraError,
     ProviderError,
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters._common import options
 from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
 from smoothapi_adapters.azure.resource import Resource, find_resource
