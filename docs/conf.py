@@ -25,7 +25,6 @@ python_maximum_signature_line_length = 80
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_use_ivar = True
 napoleon_custom_sections = [
