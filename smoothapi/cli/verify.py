@@ -27,7 +27,7 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:
     that the provider gave these votes: for that, trust where the file came from.
 
     FILE may hold several certificates, one a line, as `certify --json` writes them. Each is
-    checked; if one does not hold, or a line is none, the exit code is 2.
+    checked; if one does not hold, or a line cannot be read, the exit code is 2.
     """
     try:
         texts = _texts(file)

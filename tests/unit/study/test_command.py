@@ -154,7 +154,7 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
     ("arguments", "message"),
     [
         (["study"], "Missing argument"),
-        (["study", "nowhere"], "There is no photo"),
+        (["study", "nowhere"], "'nowhere' does not exist"),
         (["study", "photos", "--sigma", "a"], "with commas"),
         (["study", "photos", "--truth", "photos/0.png"], "cannot be read"),
         (["study", "report", "smoothapi.toml", "--out", "x"], "no JSON"),

@@ -302,7 +302,7 @@ def test_folders(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no photos"):
         find_photos(tmp_path / "none")
-    with pytest.raises(UsageError, match="There is no photo"):
+    with pytest.raises(UsageError, match="does not exist"):
         find_photos(tmp_path / "gone")
 
 
