@@ -32,7 +32,7 @@ from smoothapi.study.collect import (
     Gathering,
     Rules,
 )
-from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
+from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
