@@ -24,7 +24,7 @@ from smoothapi.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from smoothapi.certify.sequential import VoteTest
+    from smoothapi.certify.decision import VoteTest
     from smoothapi.certify.targets import Target
     from smoothapi.config import Settings
     from smoothapi.dispatch.job import Encode

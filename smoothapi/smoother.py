@@ -20,9 +20,10 @@ from smoothapi import config
 from smoothapi.awaiting import Stop, in_thread
 from smoothapi.certificates import issue, native_radius, verify
 from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.certify.decision import Reason, VoteTest
 from smoothapi.certify.labels import label_key
 from smoothapi.certify.planning import reachable_presence
-from smoothapi.certify.sequential import Reason, SequentialPredict, VoteTest
+from smoothapi.certify.predict import SequentialPredict
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
 from smoothapi.dispatch import Adapter, Price, Retry, Totals
 from smoothapi.errors import UsageError
