@@ -163,7 +163,7 @@ def test_a_target_is_planned_as_its_own_function_says() -> None:
     assert target_queries(TopK(2), *asked) is None
 
 
-def test_plans_refuse_what_is_no_number_of_labels() -> None:
+def test_plans_need_at_least_one_label() -> None:
     with pytest.raises(UsageError, match="at least one label"):
         presence_queries(0.2, 0.25, 0.01, 0.95, labels=0)
     with pytest.raises(UsageError, match="at least one"):

@@ -1,4 +1,4 @@
-"""Sequential tests: what a run of votes leads to."""
+"""Certifying one vote after another: what a run leads to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from smoothapi.certify import (
     Reason,
     SequentialCertify,
-    SequentialPredict,
     label_level,
     p_lower,
     queries_needed,
@@ -100,18 +99,6 @@ def test_the_candidate_is_the_leader_and_nothing_is_lost_by_a_wrong_start() -> N
     assert test.needed() == right.needed()
 
 
-def test_a_prediction_names_each_label_once() -> None:
-    test = SequentialPredict(alpha=ALPHA, max_votes=1000, unlikely=0.0)
-    decision = replay(test, ["cat", "dog", "dog", "cat", "cat"])
-    assert decision.candidate == "cat"
-    assert decision.level == 0.9 * ALPHA
-    assert decision.candidate_votes == (2, 4)
-    decision = replay(test, ["dog", "dog"])
-    assert decision.candidate == "dog"
-    assert decision.level == pytest.approx(0.05 * ALPHA)
-    assert decision.candidate_votes == (2, 4)
-
-
 def test_the_level_is_alpha_where_shares_leave_room_for_one_label_only() -> None:
     assert label_level(0.5, ALPHA) == pytest.approx(ALPHA / 2)
     assert 0.9 * ALPHA < label_level(0.55, ALPHA) < ALPHA
@@ -172,8 +159,6 @@ def test_unreachable_radii_say_what_they_need() -> None:
     certify(radius=0.5, max_votes=least)
     with pytest.raises(UnreachableRadiusError, match="no number of votes"):
         certify(radius=5.0)
-    with pytest.raises(UnreachableRadiusError):
-        SequentialPredict(alpha=ALPHA, max_votes=5)
 
 
 def test_delta_raises_the_share_that_is_needed() -> None:
@@ -195,18 +180,6 @@ def test_delta_raises_the_share_that_is_needed() -> None:
 def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         certify(**bad)
-
-
-def test_predict_returns_the_leader_and_counts_no_answer_as_a_rival() -> None:
-    test = SequentialPredict(alpha=ALPHA, max_votes=100)
-    need = test.needed()
-    decision = replay(test, ["cat"] * need)
-    assert decision.label == "cat"
-    assert decision.radius == 0.0
-    test = SequentialPredict(alpha=ALPHA, max_votes=100)
-    while not test.done:
-        test.add(None if test.result().votes % 2 else "cat")
-    assert test.result().abstained
 
 
 def test_the_largest_radius_is_the_running_maximum() -> None:

@@ -229,6 +229,6 @@ def test_the_usual_target_has_a_name() -> None:
     ["top2", "presence", {}, {"target": "top-k"}, {"target": "top-k", "k": "3"},
      {"target": "presence", "labels": ["a"], "score": 2}, {"target": ["top1"]}],
 )  # fmt: skip
-def test_what_is_no_target_is_refused(bad: Any) -> None:
+def test_other_values_are_not_targets(bad: Any) -> None:
     with pytest.raises(UsageError):
         parse_target(bad)
