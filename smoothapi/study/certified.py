@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.denoise.surrogates import Classifier
     from smoothapi.image import WorkingImage
@@ -78,7 +78,7 @@ class CertifiedPhoto:
         classifier: whose votes they were.
         photo: its name.
         label: the class that is certified; None if the test abstains.
-        reason: why it ended, as in `smoothapi.certify.sequential.Reason`.
+        reason: why it ended, as in `smoothapi.certify.Reason`.
         votes: how many it took.
         clean: the class that the photo itself gets.
         truth: the photo's right class; None if that is not known.
