@@ -27,10 +27,10 @@ from smoothapi.adapting.race import Race
 from smoothapi.adapting.result import Adapted, AdaptPlan, AdaptProgress, BeforeAfter, Tried
 from smoothapi.adapting.schedule import Schedule, spread
 from smoothapi.certify import LabelSpace
-from smoothapi.denoise.adaptation import Adaptation, Shared, Tuned
+from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import DenoiserRuntime
-from smoothapi.denoise.sources import File
+from smoothapi.denoise.sources import File, Shared, Tuned
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from smoothapi.denoise.evaluate import Report
-    from smoothapi.denoise.train import StepReport
+    from smoothapi.denoise.training.evaluate import Report
+    from smoothapi.denoise.training.train import StepReport
     from smoothapi.study.certified import Certified
     from smoothapi.study.figures import Band
 
@@ -190,10 +190,11 @@ def train(
     """Train a denoiser; run the same command again to resume after a kill."""
     import torch  # noqa: PLC0415 - help and usage errors must not wait for torch
 
-    from smoothapi.denoise import card, data, networks, storage  # noqa: PLC0415
+    from smoothapi.denoise import networks, storage  # noqa: PLC0415
     from smoothapi.denoise.device import choose_device  # noqa: PLC0415
-    from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
-    from smoothapi.denoise.train import Recipe, Trainer  # noqa: PLC0415
+    from smoothapi.denoise.training import data, device_photos  # noqa: PLC0415
+    from smoothapi.denoise.training.surrogates import load_classifier  # noqa: PLC0415
+    from smoothapi.denoise.training.train import Recipe, Trainer  # noqa: PLC0415
 
     if threads:
         torch.set_num_threads(threads)
@@ -219,7 +220,7 @@ def train(
         kept = data.held_out((p.name for p in data.files(hold_out)), hold_out_count)
     photos: data.Batches
     if photos_on == "device" or (photos_on == "auto" and on_card):
-        photos = card.PhotosOnDevice.load(places, size=crop, device=chosen, leave_out=kept)
+        photos = device_photos.PhotosOnDevice.load(places, size=crop, device=chosen, leave_out=kept)
     else:
         photos = data.Photos.load(places, leave_out=kept)
     trainer = Trainer(
@@ -291,8 +292,8 @@ def pack(
 
     A list of offset, length and source (the folder's name) of each photo goes to FILE.json.
     """
-    from smoothapi.denoise.data import files, held_out  # noqa: PLC0415
-    from smoothapi.denoise.packs import write_pack  # noqa: PLC0415
+    from smoothapi.denoise.training.packs import write_pack  # noqa: PLC0415
+    from smoothapi.denoise.training.photo_files import files, held_out  # noqa: PLC0415
 
     kept = frozenset[str]()
     if hold_out is not None:
@@ -344,10 +345,10 @@ def evaluate(
     how many of them with their right label: what counts in the end.
     """
     _check_certify(certify=certify, classifiers=classifiers, truth=truth)
-    from smoothapi.denoise.evaluate import evaluate as measure  # noqa: PLC0415
-    from smoothapi.denoise.evaluate import pictures  # noqa: PLC0415
     from smoothapi.denoise.runtime import load  # noqa: PLC0415
-    from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
+    from smoothapi.denoise.training.evaluate import evaluate as measure  # noqa: PLC0415
+    from smoothapi.denoise.training.evaluate import pictures  # noqa: PLC0415
+    from smoothapi.denoise.training.surrogates import load_classifier  # noqa: PLC0415
     from smoothapi.image import load_image  # noqa: PLC0415
     from smoothapi.study.certified import Terms, certified, out_of_reach, read_truth  # noqa: PLC0415
 
@@ -492,7 +493,7 @@ def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
 
     No code that it may carry is run.
     """
-    from smoothapi.denoise.convert import convert_dncnn  # noqa: PLC0415
+    from smoothapi.denoise.training.convert import convert_dncnn  # noqa: PLC0415
 
     header = convert_dncnn(checkpoint, output, eps=eps)
     Console(stderr=True).print(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from smoothapi.denoise.adaptation import adapted
 from smoothapi.denoise.device import (
     check_device,
     check_precision,
@@ -24,7 +23,7 @@ from smoothapi.denoise.device import (
     describe_card,
 )
 from smoothapi.denoise.judge import Facts, judge
-from smoothapi.denoise.sources import File, Function, Module, Source
+from smoothapi.denoise.sources import File, Function, Module, Source, adapted
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
@@ -139,7 +138,7 @@ class DenoiserRuntime:
         torch_version = importlib.metadata.version("torch").partition("+")[0]
         platform = f"{kind}|{self.precision}|{torch_version}"
         if self.draws_noise:
-            from smoothapi.denoise.noise import choose_generator  # noqa: PLC0415
+            from smoothapi.denoise.device_noise import choose_generator  # noqa: PLC0415
 
             platform += f"|{choose_generator(self.device).name}"
         if self._replays:
@@ -231,7 +230,7 @@ class DenoiserRuntime:
             raise UsageError("Without a denoiser there is no device to draw noise on.")
         import torch  # noqa: PLC0415
 
-        from smoothapi.denoise.noise import check_generator, choose_generator  # noqa: PLC0415
+        from smoothapi.denoise.device_noise import check_generator, choose_generator  # noqa: PLC0415
 
         generator = choose_generator(self.device)
 
@@ -373,7 +372,7 @@ class DenoiserRuntime:
         import torch  # noqa: PLC0415
 
         from smoothapi.denoise.cuda import CudaCard, Engine  # noqa: PLC0415
-        from smoothapi.denoise.noise import choose_generator  # noqa: PLC0415
+        from smoothapi.denoise.device_noise import choose_generator  # noqa: PLC0415
 
         card = CudaCard(torch.device(self.device))
         generator = choose_generator(self.device)

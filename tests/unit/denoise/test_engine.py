@@ -11,8 +11,8 @@ import torch
 
 from smoothapi.denoise import load
 from smoothapi.denoise.cuda import MOST_A_BATCH, Engine, _fixed_algorithms
+from smoothapi.denoise.device_noise import plain_generator
 from smoothapi.denoise.judge import Facts, judge
-from smoothapi.denoise.noise import plain_generator
 from smoothapi.errors import DenoiserError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds

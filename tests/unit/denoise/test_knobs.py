@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from smoothapi.denoise import load
-from smoothapi.denoise.adaptation import Adaptation, Tuned, adapted
+from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import DenoiserRuntime
-from smoothapi.denoise.sources import File
+from smoothapi.denoise.sources import File, Tuned, adapted
 from smoothapi.denoise.storage import read_header
 from smoothapi.errors import DenoiserError, UsageError
 from smoothapi.image import load_image

@@ -15,7 +15,7 @@ from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper
 from smoothapi.cli.denoiser import denoiser
 from smoothapi.denoise import load
 from smoothapi.denoise.runtime import DenoiserRuntime
-from smoothapi.denoise.surrogates import Classifier
+from smoothapi.denoise.training.surrogates import Classifier
 from smoothapi.errors import UnreachableRadiusError, UsageError
 from smoothapi.image import load_image
 from smoothapi.noise import noisy_variants
@@ -242,7 +242,7 @@ def test_truth_that_cannot_be_used_is_refused(tmp_path, text, match):
 @pytest.fixture
 def command(folder, tmp_path, monkeypatch):
     (tmp_path / "colours_at_hand.py").write_text(
-        "from smoothapi.denoise.surrogates import Classifier\n"
+        "from smoothapi.denoise.training.surrogates import Classifier\n"
         "from tests.unit.study.test_certified import Strongest\n"
         "def strongest():\n    return Classifier('strongest', Strongest(), 0)\n"
     )

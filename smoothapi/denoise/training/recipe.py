@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from smoothapi.denoise.data import Crops
 from smoothapi.denoise.networks import SIGMA_MAX, SIGMA_MIN
+from smoothapi.denoise.training.data import Crops
 from smoothapi.errors import UsageError
 
 Objective = Literal["pixel", "stability", "both"]
