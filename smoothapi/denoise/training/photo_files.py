@@ -72,3 +72,14 @@ def read(path: Path) -> NDArray[np.uint8]:
 def held_out(names: Iterable[str], count: int) -> frozenset[str]:
     """The `count` names with the smallest SHA-256: a fixed set, whatever the order or place."""
     return frozenset(sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest())[:count])
+
+
+def names_held_out(folder: Path | None, count: int) -> frozenset[str]:
+    """The names of `count` photos below a folder that must not be trained on; none of no folder.
+
+    Raises:
+        UsageError: the folder holds no photo.
+    """
+    if folder is None:
+        return frozenset()
+    return held_out((path.name for path in files(folder)), count)
