@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from smoothapi import denoise
 from smoothapi.answer import printable
@@ -29,21 +29,17 @@ from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.sampling import Sampler
-from smoothapi.variants import Variants
+from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    import torch
-
     from smoothapi.config import Settings
 
 _log = logging.getLogger("smoothapi")
 
-DenoiserSpec: TypeAlias = (
-    "str | Path | torch.nn.Module | denoise.Denoiser | denoise.DenoiserRuntime"
-)
+DenoiserSpec: TypeAlias = "str | Path | denoise.Denoiser | denoise.DenoiserRuntime"
 
 
 def open_sampler(
@@ -76,7 +72,8 @@ def open_sampler(
         replay = Replay.of(settings.provider)
     answers: Answers
     if replay is not None:
-        variants, answers = _recorded(replay, settings, refresh=refresh), replay
+        variants: Variants = _recorded(replay, settings, refresh=refresh)
+        answers = replay
     else:
         variants = _made_here(provider, denoiser, settings)
         answers = AnswerStore(settings.home / "answers")
@@ -123,9 +120,9 @@ def _codec(settings: Settings, adapter: Adapter) -> Codec:
 
 def choose_denoiser(given: DenoiserSpec, device: str) -> denoise.DenoiserRuntime:
     """Return a denoiser that is loaded already, or load what is given."""
-    if isinstance(given, denoise.DenoiserRuntime):
+    if denoise.is_runtime(given):
         return given
-    return denoise.load(given, device=device)
+    return denoise.load(cast("str | Path | denoise.Denoiser", given), device=device)
 
 
 def choose_label_space(
@@ -150,7 +147,7 @@ def through(sampler: Sampler, adapter: Adapter, *, refresh: bool) -> Sampler:
     settings = sampler.settings
     return replace(
         sampler,
-        variants=replace(sampler.variants, adapter=adapter, codec=_codec(settings, adapter)),
+        variants=sampler.variants.through(adapter, _codec(settings, adapter)),
         dispatcher=sampler.dispatcher.through(adapter, _price(adapter, settings)),
         refresh=sampler.refresh or refresh,
     )
@@ -160,35 +157,24 @@ def beside(sampler: Sampler, sigma: float, denoiser: DenoiserSpec | None) -> Sam
     """Return one at another noise level, or with another denoiser; see `Smoother.beside`."""
     if not 0.0 < sigma <= MAX_SIGMA:
         raise UsageError(f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}].")
-    variants = replace(sampler.variants, sigma=sigma)
-    if denoiser is not None:
-        if variants.replay is not None:
-            raise UsageError("A replay has the denoiser that it was recorded with, and no other.")
-        runtime = choose_denoiser(denoiser, sampler.settings.device)
-        variants = replace(variants, denoiser=runtime)
+    runtime = None if denoiser is None else choose_denoiser(denoiser, sampler.settings.device)
+    variants = sampler.variants.at(sigma, runtime)
     _say_what_it_suits(variants)
     settings = sampler.settings.model_copy(update={"sigma": sigma})
     return replace(sampler, variants=variants, settings=settings)
 
 
-def _recorded(replay: Replay, settings: Settings, *, refresh: bool) -> Variants:
+def _recorded(replay: Replay, settings: Settings, *, refresh: bool) -> RecordedVariants:
     if refresh:
         raise UsageError("A replay sends nothing, so it cannot ask again: refresh=False.")
-    return Variants(
-        adapter=replay.adapter,
-        sigma=settings.sigma,
-        key=replay.noise,
-        denoiser=replay.denoiser,
-        codec=replay.codec,
-        replay=replay,
-    )
+    return RecordedVariants(replay, settings.sigma)
 
 
 def _made_here(
     provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings
-) -> Variants:
+) -> MadeVariants:
     adapter = _choose_adapter(provider, settings)
-    variants = Variants(
+    variants = MadeVariants(
         adapter=adapter,
         sigma=settings.sigma,
         codec=_codec(settings, adapter),
@@ -206,7 +192,7 @@ def _say_what_it_suits(variants: Variants) -> None:
 
     What suits one provider, or one noise level, can harm another.
     """
-    adaptation = getattr(variants.denoiser, "adaptation", None)
+    adaptation = variants.denoiser.adaptation
     if adaptation is None:
         return
     name, sigma = variants.adapter.name, variants.sigma

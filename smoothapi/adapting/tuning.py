@@ -28,20 +28,21 @@ from smoothapi.adapting.result import Adapted, AdaptPlan, AdaptProgress, BeforeA
 from smoothapi.adapting.schedule import Schedule, spread
 from smoothapi.certify import LabelSpace
 from smoothapi.denoise.adaptation import Adaptation
+from smoothapi.denoise.gathering import Gathering
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
-from smoothapi.denoise.runtime import DenoiserRuntime
+from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.sources import File, Shared, Tuned
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.smoother import Smoother
-from smoothapi.study.collect import Gathering
 from smoothapi.study.folder import find_photos, read_truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from smoothapi.denoise.protocol import DenoiserRuntime
     from smoothapi.denoise.sources import Source
     from smoothapi.dispatch import Adapter, Price, Retry, Totals
     from smoothapi.study.folder import Photos
@@ -314,7 +315,7 @@ class _Opened:
         return first.beside(sigma=first.settings.sigma, denoiser=self._runtime(source))
 
     def _runtime(self, source: Source) -> DenoiserRuntime:
-        runtime = DenoiserRuntime(source, device=self._device, precision="auto")
+        runtime = LocalRuntime(source, device=self._device, precision="auto")
         return Gathering(runtime) if runtime.takes_turns else runtime
 
     def __enter__(self) -> Self:

@@ -184,7 +184,7 @@ class _Plan:
 class Engine:
     """Denoises any number of variants in batches of one shape.
 
-    Not safe to call from several threads at once: `DenoiserRuntime` has a lock.
+    Not safe to call from several threads at once: `LocalRuntime` has a lock.
 
     Args:
         card: the device.

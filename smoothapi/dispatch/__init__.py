@@ -14,7 +14,7 @@ from smoothapi.dispatch.ledger import (
     reset,
 )
 from smoothapi.dispatch.price import Price
-from smoothapi.dispatch.recording import Named, Recorder, Replay, read_recording
+from smoothapi.dispatch.recording import Recorder, Replay, read_recording
 from smoothapi.dispatch.registry import (
     ProviderInfo,
     make_adapter,
@@ -38,7 +38,6 @@ __all__ = [
     "Kept",
     "Ledger",
     "Limits",
-    "Named",
     "NeedsCredentials",
     "Price",
     "ProviderInfo",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from smoothapi.denoise.runtime import DenoiserRuntime
+    from smoothapi.denoise.protocol import DenoiserRuntime
     from smoothapi.denoise.training.surrogates import Classifier
 
 _BATCH = 8

@@ -13,14 +13,13 @@ import torch
 from scipy.special import ndtri
 
 from smoothapi import Smoother
-from smoothapi.denoise import device_noise, load
+from smoothapi.denoise import Gathering, device_noise, load
 from smoothapi.denoise.cuda import CudaCard
 from smoothapi.denoise.device_noise import check_generator, choose_generator, plain_generator
 from smoothapi.denoise.networks import UNetConfig
 from smoothapi.errors import DenoiserError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
-from smoothapi.study.collect import Gathering
 
 from .conftest import random_unet, save
 

@@ -11,7 +11,7 @@ import torch
 from smoothapi.denoise import load
 from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
-from smoothapi.denoise.runtime import DenoiserRuntime
+from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.sources import File, Tuned, adapted
 from smoothapi.denoise.storage import read_header
 from smoothapi.errors import DenoiserError, UsageError
@@ -23,9 +23,7 @@ DIGEST = "ab" * 32
 
 
 def tuned(file, knobs):
-    return DenoiserRuntime(
-        Tuned(File(read_header(file), None), knobs), device="cpu", precision="fp32"
-    )
+    return LocalRuntime(Tuned(File(read_header(file), None), knobs), device="cpu", precision="fp32")
 
 
 A_LITTLE = Knobs(blend=0.1)

@@ -14,7 +14,8 @@ from torch import nn
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper
 from smoothapi.cli.denoiser import denoiser
 from smoothapi.denoise import load
-from smoothapi.denoise.runtime import DenoiserRuntime
+from smoothapi.denoise.plain import NoDenoiser
+from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.training.surrogates import Classifier
 from smoothapi.errors import UnreachableRadiusError, UsageError
 from smoothapi.image import load_image
@@ -141,7 +142,7 @@ def test_votes_that_are_known_are_not_bought_again(photos, monkeypatch):
     first = certify_photo(
         image, load(None), {"s": strongest()}, TERMS, sigma=0.3, key=key, votes=votes
     )
-    monkeypatch.setattr(DenoiserRuntime, "variants", None)
+    monkeypatch.setattr(NoDenoiser, "variants", None)
     kept = list(votes["s"])
     again = certify_photo(
         image, load(None), {"s": strongest()}, TERMS, sigma=0.3, key=key, votes=votes
@@ -155,7 +156,7 @@ def test_on_a_card_noise_is_drawn_there(photos, monkeypatch):
         return 0.5 * noisy
 
     sizes = []
-    draw = DenoiserRuntime.variants_of
+    draw = LocalRuntime.variants_of
 
     def counted(self, pixels, sigma, seeds):
         sizes.append(len(seeds))
@@ -165,9 +166,9 @@ def test_on_a_card_noise_is_drawn_there(photos, monkeypatch):
     runtime = load(half, name="half", device="cpu")
     plain = certified(runtime, photos, [strongest()], terms, sigmas=[0.3])
     assert not sizes
-    monkeypatch.setattr(DenoiserRuntime, "variants_of", counted)
-    monkeypatch.setattr(DenoiserRuntime, "draws_noise", property(lambda _: True))
-    monkeypatch.setattr(DenoiserRuntime, "variants", None)
+    monkeypatch.setattr(LocalRuntime, "variants_of", counted)
+    monkeypatch.setattr(LocalRuntime, "draws_noise", property(lambda _: True))
+    monkeypatch.setattr(LocalRuntime, "variants", None)
     runtime = load(half, name="half", device="cpu")
     assert certified(runtime, photos, [strongest()], terms, sigmas=[0.3]) == plain
     assert set(sizes) <= {64, 36}
