@@ -21,7 +21,7 @@ from smoothapi.errors import DenoiserError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
 
-from .conftest import random_unet, save
+from .harness import random_unet, save
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda:0")

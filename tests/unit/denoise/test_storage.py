@@ -21,7 +21,7 @@ from smoothapi.denoise.storage import (
 )
 from smoothapi.errors import DenoiserError
 
-from .conftest import random_unet, save
+from .harness import random_unet, save
 
 if TYPE_CHECKING:
     from pathlib import Path

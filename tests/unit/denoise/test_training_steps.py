@@ -22,7 +22,7 @@ from smoothapi.denoise.training.surrogates import Classifier, feature_distance, 
 from smoothapi.denoise.training.train import Recipe, StepReport, Trainer
 from smoothapi.errors import UsageError
 
-from .conftest import TINY, random_unet
+from .harness import TINY, random_unet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from smoothapi.denoise.training.photo_files import held_out
 from smoothapi.denoise.training.train import Recipe, Trainer
 from smoothapi.errors import UsageError
 
-from .conftest import TINY
+from .harness import TINY
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, _standard_normal, noisy_variants, variant_seeds
 from tests.conftest import ScriptedAdapter
 
-from .conftest import random_unet
+from .harness import random_unet
 
 CPU = torch.device("cpu")
 KEY = NoiseKey(bytes(range(32)))

@@ -17,7 +17,7 @@ from smoothapi.errors import DenoiserError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
 
-from .conftest import random_unet
+from .harness import random_unet
 
 KEY = NoiseKey(bytes(range(32)))
 IMAGE = load_image(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8))

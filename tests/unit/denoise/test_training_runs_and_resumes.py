@@ -17,7 +17,7 @@ from smoothapi.denoise.training.surrogates import Classifier
 from smoothapi.denoise.training.train import Recipe, StepReport, Trainer
 from smoothapi.errors import DenoiserError, UsageError
 
-from .conftest import TINY
+from .harness import TINY
 
 if TYPE_CHECKING:
     from pathlib import Path
