@@ -275,16 +275,6 @@ class Source:
         return {**identity, **own}
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A noise key, denoiser or codec that a replay does not use, only calls what it was."""
-
-    name: str
-    id: str = ""
-    fingerprint: str = ""
-    version: str = ""
-
-
 class Silent:
     """The adapter of a replay: has the recorded provider's name, and sends nothing."""
 
@@ -333,9 +323,7 @@ class Replay:
         self.source = _choose(voted or sources, chosen, self.path)
         self.adapter = Silent(self.source)
         fingerprint = self.source.denoiser
-        self.denoiser = Named(names.get(fingerprint, fingerprint), fingerprint=fingerprint)
-        self.noise = Named("noise key", id=self.source.noise)
-        self.codec = Named("codec", version=self.source.codec)
+        self.denoiser_name = names.get(fingerprint, fingerprint)
 
     @classmethod
     def of(cls, provider: str) -> Replay | None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from smoothapi.certify.decision import Decision
     from smoothapi.denoise import DenoiserRuntime
-    from smoothapi.denoise.surrogates import Classifier
+    from smoothapi.denoise.training.surrogates import Classifier
     from smoothapi.image import WorkingImage
 
 _VOTES_TOGETHER = 8
@@ -182,7 +182,7 @@ def certified(
             about none of the photos, or a value is out of range.
         DenoiserError: the denoiser cannot be used.
     """
-    from smoothapi.denoise.evaluate import by_name, labels_of, true_class  # noqa: PLC0415 - torch
+    from smoothapi.denoise.training.evaluate import by_name, labels_of, true_class  # noqa: PLC0415 - torch
 
     if not photos or not classifiers:
         what = "photo" if classifiers else "classifier"
@@ -276,7 +276,7 @@ def certify_photo(
         UsageError: a value is out of range.
         DenoiserError: the denoiser cannot be used.
     """
-    from smoothapi.denoise.evaluate import labels_of  # noqa: PLC0415 - torch
+    from smoothapi.denoise.training.evaluate import labels_of  # noqa: PLC0415 - torch
 
     tests = {name: terms.test(sigma, image.pixels.size) for name in classifiers}
     known = {name: [] for name in classifiers} if votes is None else votes

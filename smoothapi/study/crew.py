@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from smoothapi.certify import noise_delta, runs_of, top1
+from smoothapi.denoise import Gathering
 from smoothapi.errors import (
     BudgetExceededError,
     ImageError,
@@ -29,7 +30,6 @@ from smoothapi.study.collect import (
     MODEL_CHANGED,
     UNDECIDED,
     Collector,
-    Gathering,
     Rules,
 )
 from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, ProviderFacts

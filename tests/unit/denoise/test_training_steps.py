@@ -14,15 +14,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from smoothapi.denoise.data import Crops, Photos
-from smoothapi.denoise.guard import Guard
 from smoothapi.denoise.networks import UNet
-from smoothapi.denoise.optim import Muon, orthogonalised
-from smoothapi.denoise.surrogates import Classifier, feature_distance, load_classifier
-from smoothapi.denoise.train import Recipe, StepReport, Trainer
+from smoothapi.denoise.training.data import Crops, Photos
+from smoothapi.denoise.training.guard import Guard
+from smoothapi.denoise.training.optim import Muon, orthogonalised
+from smoothapi.denoise.training.surrogates import Classifier, feature_distance, load_classifier
+from smoothapi.denoise.training.train import Recipe, StepReport, Trainer
 from smoothapi.errors import UsageError
 
-from .conftest import TINY, random_unet
+from .harness import TINY, random_unet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,14 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from smoothapi.denoise.card import PhotosOnDevice
-from smoothapi.denoise.data import Crops, Photos, held_out
 from smoothapi.denoise.networks import UNet
-from smoothapi.denoise.packs import read_pack, write_pack
-from smoothapi.denoise.train import Recipe, Trainer
+from smoothapi.denoise.training.data import Crops, Photos
+from smoothapi.denoise.training.device_photos import PhotosOnDevice
+from smoothapi.denoise.training.packs import read_pack, write_pack
+from smoothapi.denoise.training.photo_files import held_out
+from smoothapi.denoise.training.train import Recipe, Trainer
 from smoothapi.errors import UsageError
 
-from .conftest import TINY
+from .harness import TINY
 
 if TYPE_CHECKING:
     from pathlib import Path

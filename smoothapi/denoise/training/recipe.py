@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from smoothapi.denoise.data import Crops
-from smoothapi.denoise.networks import SIGMA_MAX, SIGMA_MIN
+from smoothapi.denoise.training.data import Crops
 from smoothapi.errors import UsageError
 
 Objective = Literal["pixel", "stability", "both"]
+Optimizer = Literal["muon", "adamw"]
+TrainingPrecision = Literal["bf16", "fp32"]
+PhotosOn = Literal["auto", "device", "ram"]
 _LABELS_RAMP = 0.05  # of the run, over which divergence and features come in
 
 
@@ -65,12 +67,12 @@ class Recipe:
     surrogates_per_step: int = 1
     view: int = 0
     crops: Crops = field(default_factory=Crops)
-    sigma: tuple[float, float] = (SIGMA_MIN, SIGMA_MAX)
+    sigma: tuple[float, float] = (0.05, 1.0)
     focus: tuple[float, float] = (0.12, 0.6)
     focus_share: float = 0.6
     steps: int = 0
     minutes: float = 0.0
-    optimizer: Literal["muon", "adamw"] = "muon"
+    optimizer: Optimizer = "muon"
     learning_rate: float = 2e-3
     hold: float = 0.0
     final_rate: float = 0.01
@@ -79,13 +81,13 @@ class Recipe:
     clip: float = 1.0
     burst: float = 20.0
     ema: float = 0.999
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: TrainingPrecision = "bf16"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
             raise UsageError(
-                f"The objective is {self.objective!r}; it is one of pixel, stability, both."
+                f"Unknown objective {self.objective!r}. Use {', '.join(get_args(Objective))}."
             )
         if self.steps <= 0 and self.minutes <= 0:
             raise UsageError("Say when training ends: steps, minutes, or both.")

@@ -10,16 +10,16 @@ import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from smoothapi.denoise.data import Encoded, found
+from smoothapi.denoise.training.photo_files import Encoded, files
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 def read_pack(path: Path) -> list[Encoded]:
@@ -51,6 +51,26 @@ def read_pack(path: Path) -> list[Encoded]:
                 f"{len(content)} bytes: one of them was cut short, or they are not a pair."
             )
     return [Encoded(source, content[offset : offset + n]) for offset, n, source in entries]
+
+
+def found(places: Iterable[Path], *, leave_out: frozenset[str] = frozenset()) -> list[Encoded]:
+    """The photos of folders, searched recursively, and of packs (`read_pack`), undecoded.
+
+    Args:
+        places: folders, or files of packs.
+        leave_out: file names in folders that must not be used. Packs keep no names.
+
+    Raises:
+        UsageError: a place holds no photo, or is no pack.
+    """
+    photos: list[Encoded] = []
+    for place in map(Path, places):
+        if place.is_file():
+            photos += read_pack(place)
+        else:
+            source = place.resolve().name
+            photos += [Encoded(source, p) for p in files(place) if p.name not in leave_out]
+    return photos
 
 
 def write_pack(

@@ -61,7 +61,7 @@ def test_pack_and_train_on_the_device(photo_folder: Path, tmp_path: Path) -> Non
     surrogate = tmp_path / "mine.py"
     surrogate.write_text(
         "from torch import nn\n"
-        "from smoothapi.denoise.surrogates import Classifier\n"
+        "from smoothapi.denoise.training.surrogates import Classifier\n"
         "def look():\n"
         "    return Classifier('look', nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU()), 16, False)\n"
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
-from smoothapi.denoise.data import files, read
+from smoothapi.denoise.training.photo_files import files, read
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from smoothapi.denoise.runtime import DenoiserRuntime
-    from smoothapi.denoise.surrogates import Classifier
+    from smoothapi.denoise.protocol import DenoiserRuntime
+    from smoothapi.denoise.training.surrogates import Classifier
 
 _BATCH = 8
 _BATCH_ON_A_CARD = 64

@@ -12,30 +12,24 @@ from smoothapi.denoise.knobs import Knobs
 from smoothapi.errors import BudgetExceededError, FatalError, UsageError
 from smoothapi.image import load_image
 from smoothapi.study import Study
-from tests.unit.adapting.conftest import NOISY, SHARP, SOFT, Taste
 
-
-def likes_sharp(name="sharp"):
-    return Taste(lambda rough: rough / 150, name)
+from .harness import NOISY, SHARP, SOFT, Taste, likes_sharp
 
 
 def indifferent(name="any"):
     return Taste(lambda rough: 0.3 + (rough * 1000 % 1.0) * 0.4, name)
 
 
-def test_who_prefers_sharpened_pictures_gets_them(make, weights, tmp_path):
-    adapter = likes_sharp()
-    result = make(adapter).run()
+def test_who_prefers_sharpened_pictures_gets_them(tuned, weights):
+    result = tuned.result
     assert result.adaptation.knobs == SHARP
-    assert result.queries == adapter.sent <= 400
+    assert result.queries == tuned.sent <= 400
     assert result.stopped == ""
     held = result.held_out
     assert held.photos == 16
     assert held.after >= held.before
-    path = tmp_path / "out" / "adapted.json"
-    card = result.write(path)
-    assert "sharpened by 3" in card.read_text()
-    runtime = denoise.load(path, device="cpu")
+    assert "sharpened by 3" in tuned.card.read_text()
+    runtime = denoise.load(tuned.file, device="cpu")
     assert runtime.name.startswith(f"tiny@{result.adaptation.sha256[:8]}+mock-")
     assert runtime.fingerprint != denoise.load(weights, device="cpu").fingerprint
 
@@ -103,34 +97,24 @@ def test_a_second_run_costs_nothing_and_says_the_same(make):
 
 
 def test_the_default_s_variants_are_those_of_certificates_and_the_adapted_one_s_are_not(
-    make, photos, weights, tmp_path
+    tuned, photos, weights
 ):
     adapter = likes_sharp()
-    result = make(adapter).run()
-    result.write(tmp_path / "adapted.json")
-    home = tmp_path / "adapt-home"
-    tuned = [
-        photo
-        for photo in photos.values()
-        if load_image(photo, size=18).digest in result.adaptation.photos
-    ]
-    held = [
-        photo
-        for photo in photos.values()
-        if load_image(photo, size=18).digest not in result.adaptation.photos
-    ]
+    shown = tuned.result.adaptation.photos
+    used = [photo for photo in photos.values() if load_image(photo, size=18).digest in shown]
+    held = [photo for photo in photos.values() if load_image(photo, size=18).digest not in shown]
     options = {
         "sigma": 0.25,
         "size": 18,
         "plain": False,
-        "home": home,
+        "home": tuned.home,
         "device": "cpu",
         "max_votes": 30,
     }
     with Smoother(adapter, denoiser=weights, **options) as plain:
-        assert plain.predict(tuned[0]).cached == 1  # bought as the neutral setting's
-    with Smoother(adapter, denoiser=tmp_path / "adapted.json", **options) as smoother:
-        certificate = smoother.predict(tuned[0])
+        assert plain.predict(used[0]).cached == 1  # bought as the neutral setting's
+    with Smoother(adapter, denoiser=tuned.file, **options) as smoother:
+        certificate = smoother.predict(used[0])
         assert certificate.cached == 0  # the answers that chose the setting are no votes
         assert certificate.denoiser == smoother.session.variants.denoiser.name
         assert "+mock-" in certificate.denoiser
@@ -139,16 +123,14 @@ def test_the_default_s_variants_are_those_of_certificates_and_the_adapted_one_s_
 
 
 def test_photos_that_tuned_a_denoiser_are_kept_out_of_studies_with_it(
-    make, photos, weights, tmp_path
+    tuned, photos, weights, tmp_path
 ):
     adapter = likes_sharp()
-    result = make(adapter).run()
-    result.write(tmp_path / "adapted.json")
     some = dict(list(photos.items())[:20])
     chosen = {
         name
         for name, photo in some.items()
-        if load_image(photo, size=18).digest in result.adaptation.photos
+        if load_image(photo, size=18).digest in tuned.result.adaptation.photos
     }
     assert 0 < len(chosen) < 20
     options = {
@@ -161,7 +143,7 @@ def test_photos_that_tuned_a_denoiser_are_kept_out_of_studies_with_it(
         "home": tmp_path / "h",
         "device": "cpu",
     }
-    study = Study(some, denoisers=[str(weights), str(tmp_path / "adapted.json")], **options).run()
+    study = Study(some, denoisers=[str(weights), str(tuned.file)], **options).run()
     assert {p.photo for p in study.problems if p.kind == "tuned"} == chosen
     assert {p.name for p in study.photos} == set(some) - chosen
     assert "had a part in the denoiser adapted" in study.problems[0].why
@@ -179,36 +161,32 @@ def test_without_labels_the_provider_s_own_say_is_the_measure(make):
     assert result.queries <= 400
 
 
-def test_another_provider_or_sigma_than_it_was_adapted_to_is_said(make, weights, tmp_path, caplog):
-    make(likes_sharp()).run().write(tmp_path / "adapted.json")
-    with Smoother(Taste(lambda _: 0.9), sigma=0.25, denoiser=tmp_path / "adapted.json"):
+def test_another_provider_or_sigma_than_it_was_adapted_to_is_said(tuned, caplog):
+    with Smoother(Taste(lambda _: 0.9), sigma=0.25, denoiser=tuned.file):
         assert not caplog.records
-    with Smoother(Taste(lambda _: 0.9), sigma=0.5, denoiser=tmp_path / "adapted.json"):
+    with Smoother(Taste(lambda _: 0.9), sigma=0.5, denoiser=tuned.file):
         assert "was adapted to mock at sigma 0.25" in caplog.text
 
 
-def test_what_cannot_be_adapted_is_refused(make, weights, tmp_path):
+def test_what_cannot_be_adapted_is_refused(make, tuned):
     adapter = likes_sharp()
-    make(adapter).run().write(tmp_path / "adapted.json")
-    sent = adapter.sent
     with pytest.raises(UsageError, match="not adapted again"):
-        make(adapter, weights=tmp_path / "adapted.json")
+        make(adapter, weights=tuned.file)
     with pytest.raises(UsageError, match="default"):
         make(adapter, weights="none")
     with pytest.raises(UsageError, match="at least one"):
         make(adapter, settings=(Knobs(),))
     with pytest.raises(UsageError, match="not enough"):
         make(adapter, budget="20").run()
-    assert adapter.sent == sent
+    assert not adapter.sent
 
 
-def test_the_file_names_photos_by_digest_alone(make, tmp_path):
-    result = make(likes_sharp()).run()
-    card = result.write(tmp_path / "adapted.json")
-    data = json.loads((tmp_path / "adapted.json").read_text())
+def test_the_file_names_photos_by_digest_alone(tuned):
+    result, written = tuned.result, tuned.file.read_text()
+    data = json.loads(written)
     assert data["schema"] == "smoothapi.denoiser-adaptation/1"
     assert len(data["photos"]) == result.photos
-    assert ".png" not in (tmp_path / "adapted.json").read_text() + card.read_text()
+    assert ".png" not in written + tuned.card.read_text()
     assert data["about"]["queries"] == result.queries
     assert np.isfinite([row["evidence"] for row in data["about"]["tried"]]).all()
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from smoothapi import Smoother
 from smoothapi.certify.arithmetic import _NDTRI_ERROR
-from smoothapi.denoise import load, noise
-from smoothapi.denoise.noise import (
+from smoothapi.denoise import device_noise, load
+from smoothapi.denoise.device_noise import (
     check_generator,
     noisy_pictures,
     random_words,
@@ -26,7 +26,7 @@ from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, _standard_normal, noisy_variants, variant_seeds
 from tests.conftest import ScriptedAdapter
 
-from .conftest import random_unet
+from .harness import random_unet
 
 CPU = torch.device("cpu")
 KEY = NoiseKey(bytes(range(32)))
@@ -72,7 +72,7 @@ def test_the_error_is_what_certificates_pay_for(device: str) -> None:
         [rng.random(150), seam, 1 - seam, far, 2.0 ** -rng.uniform(2, 53, 60), [0.5 + 2.0**-53]]
     )
     uniform = torch.tensor(shares, device=device)
-    given_ = noise.choose_generator(device).normal(uniform).cpu().numpy()
+    given_ = device_noise.choose_generator(device).normal(uniform).cpu().numpy()
     with mpmath.workdps(40):
         for share, value in zip(shares.tolist(), given_.tolist(), strict=True):
             exact = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(share) - 1)
@@ -84,7 +84,7 @@ def test_the_error_is_what_certificates_pay_for(device: str) -> None:
 def test_pictures_are_on_the_grid_and_numpys(
     sigma: float, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smoothapi.denoise.noise._VALUES_AT_ONCE", at_once)
+    monkeypatch.setattr("smoothapi.denoise.device_noise._VALUES_AT_ONCE", at_once)
     seeds = variant_seeds(IMAGE, sigma, [3, 0, 11], KEY)
     drawn = noisy_pictures(torch.from_numpy(np.array(IMAGE.pixels)), sigma, seeds)
     units = drawn.double().numpy() * 2.0**20
@@ -115,14 +115,14 @@ def test_running_out_of_memory_while_drawing_halves_the_batch(
     seeds = variant_seeds(IMAGE, 0.25, range(6), KEY)
     whole = runtime.variants_of(IMAGE.pixels, 0.25, seeds)
 
-    draw = noise._draw
+    draw = device_noise._draw
 
     def scarce(out: torch.Tensor, *rest: Any) -> None:
         if len(out) > 2:
             raise torch.OutOfMemoryError
         draw(out, *rest)
 
-    monkeypatch.setattr("smoothapi.denoise.noise._draw", scarce)
+    monkeypatch.setattr("smoothapi.denoise.device_noise._draw", scarce)
     assert np.array_equal(runtime.variants_of(IMAGE.pixels, 0.25, seeds), whole)
     assert "out of memory" in caplog.text
 
@@ -180,7 +180,7 @@ def _another_picture(right: Any) -> Any:
 def test_a_device_that_draws_something_else_draws_nothing(
     monkeypatch: pytest.MonkeyPatch, wrong: str, by: Any
 ) -> None:
-    monkeypatch.setattr(noise, wrong, by(getattr(noise, wrong)))
+    monkeypatch.setattr(device_noise, wrong, by(getattr(device_noise, wrong)))
     runtime = load(random_unet(), device="cpu", name="tiny")
     seeds = variant_seeds(IMAGE, 0.25, range(2), KEY)
     with pytest.raises(DenoiserError, match="Nothing was sent"):
@@ -195,14 +195,16 @@ def test_only_cuda_draws_and_its_answers_are_not_mixed_with_others(
     here = load(random_unet(), device="cpu", name="tiny")
     assert not here.draws_noise
     assert not load("none").draws_noise
-    noise._fused_where_right.cache_clear()
+    device_noise._fused_where_right.cache_clear()
     there = load(random_unet(), device="cpu", precision="fp32", name="tiny")
     monkeypatch.setattr(there, "device", "cuda:0")
     assert there.draws_noise
     drawn = there.fingerprint
     assert "the fused kernel cannot be used" in caplog.text
-    fused = noise.Generator("triton-philox/1", noise.random_words, noise._quantile, noise._draw)
-    monkeypatch.setattr(noise, "_fused_where_right", lambda _device: fused)
+    fused = device_noise.Generator(
+        "triton-philox/1", device_noise.random_words, device_noise._quantile, device_noise._draw
+    )
+    monkeypatch.setattr(device_noise, "_fused_where_right", lambda _device: fused)
     again = load(random_unet(), device="cpu", precision="fp32", name="tiny")
     monkeypatch.setattr(again, "device", "cuda:0")
     assert len({here.fingerprint, drawn, again.fingerprint}) == 3

@@ -11,13 +11,13 @@ import torch
 
 from smoothapi.denoise import load
 from smoothapi.denoise.cuda import MOST_A_BATCH, Engine, _fixed_algorithms
+from smoothapi.denoise.device_noise import plain_generator
 from smoothapi.denoise.judge import Facts, judge
-from smoothapi.denoise.noise import plain_generator
 from smoothapi.errors import DenoiserError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
 
-from .conftest import random_unet
+from .harness import random_unet
 
 KEY = NoiseKey(bytes(range(32)))
 IMAGE = load_image(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8))

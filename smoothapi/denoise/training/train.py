@@ -24,21 +24,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from smoothapi.denoise.data import Crops
-from smoothapi.denoise.guard import Guard
 from smoothapi.denoise.networks import describe
-from smoothapi.denoise.optim import Muon
-from smoothapi.denoise.recipe import Objective, Recipe
 from smoothapi.denoise.storage import read_tensors, write_tensors, write_weights
-from smoothapi.denoise.surrogates import Features, feature_distance
+from smoothapi.denoise.training.data import Crops
+from smoothapi.denoise.training.guard import Guard
+from smoothapi.denoise.training.optim import Muon
+from smoothapi.denoise.training.recipe import Objective, Recipe
+from smoothapi.denoise.training.surrogates import Features, feature_distance
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from smoothapi.denoise.data import Batches
-    from smoothapi.denoise.surrogates import Classifier
+    from smoothapi.denoise.training.data import Batches
+    from smoothapi.denoise.training.surrogates import Classifier
 
 __all__ = ["Objective", "Recipe", "StepReport", "Trainer"]
 _FIGURES = ("loss", "pixel", "stability", "features", "psnr", "gradient", "kept")
@@ -86,7 +86,7 @@ class Trainer:
 
     Args:
         network: what is trained, in place; one of smoothapi's, so that it can be written.
-        photos: what it is trained on: `data.Photos`, or `card.PhotosOnDevice` for a card.
+        photos: what it is trained on: `data.Photos`, or `device_photos.PhotosOnDevice`.
         recipe: how.
         out: folder of `checkpoint.safetensors` (to resume), `weights.safetensors` (the moving
             average) and `log.jsonl` (one line a report).

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from smoothapi.denoise.data import found
+from smoothapi.denoise.training.packs import found
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from smoothapi.denoise.data import Crops, Encoded
+    from smoothapi.denoise.training.data import Crops
+    from smoothapi.denoise.training.photo_files import Encoded
 
 _SCALES = (1.0, 8 / 7)  # short sides by that of a crop: 224 and 256 for crops of 224
 _LONGEST = 1.5  # long sides by short ones
@@ -88,7 +89,7 @@ class PhotosOnDevice:
         """Decode and resize every photo of folders and packs, by threads.
 
         Args:
-            places: as `data.found` takes them; one that is named twice counts twice.
+            places: as `packs.found` takes them; one that is named twice counts twice.
             size: side of the crops that will be asked for.
             device: where pixels are held.
             leave_out: file names that must not be used, for example `held_out`'s.

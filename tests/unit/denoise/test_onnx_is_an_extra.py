@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from smoothapi.denoise import surrogates
+from smoothapi.denoise.training import surrogates
 from smoothapi.errors import MissingExtraError
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi.denoise.data import Crops, Photos, files, held_out
+from smoothapi.denoise.training.data import Crops, Photos
+from smoothapi.denoise.training.photo_files import files, held_out
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:

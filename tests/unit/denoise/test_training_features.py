@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from smoothapi.denoise.data import Crops, Photos
 from smoothapi.denoise.networks import UNet
-from smoothapi.denoise.surrogates import Classifier, Features, feature_distance
-from smoothapi.denoise.train import Recipe, StepReport, Trainer
+from smoothapi.denoise.training.data import Crops, Photos
+from smoothapi.denoise.training.surrogates import Classifier, Features, feature_distance
+from smoothapi.denoise.training.train import Recipe, StepReport, Trainer
 from smoothapi.errors import DenoiserError, UsageError
 
-from .conftest import TINY
+from .harness import TINY
 
 if TYPE_CHECKING:
     from pathlib import Path

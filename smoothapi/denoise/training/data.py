@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
+from smoothapi.denoise.training.packs import found
+from smoothapi.denoise.training.photo_files import Encoded
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +86,6 @@ class Batches(Protocol):
         What a step's crops are is a function of the crops, the seed and the step alone.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One photo as it is stored.
-
-    Attributes:
-        source: where it is from: the name of its folder, or what a pack says.
-        content: the file, or its bytes.
-    """
-
-    source: str
-    content: Path | bytes
-
-    def decode(self) -> NDArray[np.uint8]:
-        """The photo as uint8 (H, W, 3).
-
-        Raises:
-            UsageError: it is no photo.
-        """
-        if isinstance(self.content, Path):
-            return read(self.content)
-        try:
-            with Image.open(io.BytesIO(self.content)) as photo:
-                return np.asarray(photo.convert("RGB"))
-        except OSError as error:
-            raise UsageError(f"A photo of {self.source} cannot be decoded: {error}") from error
 
 
 class Photos:
@@ -190,51 +161,3 @@ class Photos:
             cut = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC))
         turned: NDArray[np.uint8] = np.rot90(cut, turns if crops.turned else 0)
         return turned[:, ::-1] if mirrored else turned
-
-
-def found(places: Iterable[Path], *, leave_out: frozenset[str] = frozenset()) -> list[Encoded]:
-    """The photos of folders, searched recursively, and of packs (`packs.read_pack`), undecoded.
-
-    Args:
-        places: folders, or files of packs.
-        leave_out: file names in folders that must not be used. Packs keep no names.
-
-    Raises:
-        UsageError: a place holds no photo, or is no pack.
-    """
-    from smoothapi.denoise.packs import read_pack  # noqa: PLC0415 - which imports this module
-
-    photos: list[Encoded] = []
-    for place in map(Path, places):
-        if place.is_file():
-            photos += read_pack(place)
-        else:
-            source = place.resolve().name
-            photos += [Encoded(source, p) for p in files(place) if p.name not in leave_out]
-    return photos
-
-
-def files(folder: Path) -> list[Path]:
-    """The photos below a folder, sorted.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UsageError(f"No photo ({', '.join(sorted(SUFFIXES))}) was found below {folder}.")
-    return found
-
-
-def read(path: Path) -> NDArray[np.uint8]:
-    """One photo as uint8 (H, W, 3)."""
-    try:
-        with Image.open(path) as photo:
-            return np.asarray(photo.convert("RGB"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be decoded as a photo: {error}") from error
-
-
-def held_out(names: Iterable[str], count: int) -> frozenset[str]:
-    """The `count` names with the smallest SHA-256: a fixed set, whatever the order or place."""
-    return frozenset(sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest())[:count])
