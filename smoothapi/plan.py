@@ -13,7 +13,7 @@ from smoothapi.errors import BudgetExceededError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.certify.sequential import VoteTest
+    from smoothapi.certify.decision import VoteTest
     from smoothapi.certify.targets import Target
     from smoothapi.errors import PermanentError
     from smoothapi.image import WorkingImage

@@ -240,9 +240,7 @@ class Session:
         """
         return replace(
             self,
-            variants=replace(
-                self.variants, adapter=adapter, codec=choose_codec(self.settings, adapter)
-            ),
+            variants=self.variants.through(adapter, choose_codec(self.settings, adapter)),
             dispatcher=self.dispatcher.through(adapter, choose_price(self.settings, adapter)),
             refresh=self.refresh or refresh,
         )
@@ -257,14 +255,8 @@ class Session:
             raise UsageError(
                 f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}]."
             )
-        variants = replace(self.variants, sigma=sigma)
-        if denoiser is not None:
-            if variants.replay is not None:
-                raise UsageError(
-                    "A replay has the denoiser that it was recorded with, and no other."
-                )
-            runtime = choose_denoiser(denoiser, self.settings.device)
-            variants = replace(variants, denoiser=runtime)
+        runtime = None if denoiser is None else choose_denoiser(denoiser, self.settings.device)
+        variants = self.variants.at(sigma, runtime)
         warn_unsuited(variants)
         return replace(self, variants=variants)
 

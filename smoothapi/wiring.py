@@ -20,6 +20,7 @@ from smoothapi.store import Answers, Home, Recorder, Replay
 if TYPE_CHECKING:
     from smoothapi.config import Settings
     from smoothapi.provider import Adapter
+    from smoothapi.variants import Variants
 
 
 def open_session(
@@ -58,7 +59,8 @@ def _open(
         replay = Replay.of(settings.provider)
     answers: Answers
     if replay is not None:
-        variants, answers = recorded(replay, settings, refresh=bool(refresh)), replay
+        variants: Variants = recorded(replay, settings, refresh=bool(refresh))
+        answers = replay
     else:
         variants = made_here(provider, options.get("denoiser"), settings, home)
         answers = home.answers

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import Answer, printable
-from smoothapi.errors import FatalError, ProviderError, SmoothAPIError, UsageError
+from smoothapi.errors import FatalError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,18 +57,12 @@ def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
     """
     from smoothapi import config, provider  # noqa: PLC0415
 
+    settings = config.resolve().settings
+    adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
     try:
-        settings = config.resolve().settings
-        adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
-        try:
-            return _check(adapter, settings, photo, sure=yes, as_json=as_json)
-        finally:
-            adapter.close()
-    except SmoothAPIError as error:
-        if not as_json:
-            raise
-        _report(error)
-        return error.exit_code
+        return _check(adapter, settings, photo, sure=yes, as_json=as_json)
+    finally:
+        adapter.close()
 
 
 def _check(
@@ -122,8 +116,8 @@ def _ask(adapter: Adapter, payload: bytes) -> Answer:
         raise
     except Exception as error:
         raise FatalError(
-            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
-            "smoothapi's provider errors: this is a defect of the adapter.",
+            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is not "
+            "one of smoothapi's provider errors: this is a defect of the adapter.",
         ) from error
     outcome = outcomes[0] if len(outcomes) == 1 else None
     if isinstance(outcome, ProviderError):
@@ -339,15 +333,3 @@ def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
 
 def _printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.splitlines())
-
-
-def _report(error: SmoothAPIError) -> None:
-    data = {
-        "schema": "smoothapi.error/1",
-        "error": type(error).__name__,
-        "message": str(error),
-        "attempts": error.attempts,
-        "cost": error.cost,
-    }
-    click.echo(json.dumps(data, ensure_ascii=False))
-    click.echo(f"smoothapi: {printable(str(error))}", err=True)

@@ -6,7 +6,7 @@
 from smoothapi.store.budget import Budget
 from smoothapi.store.home import Home
 from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Spent, Store
-from smoothapi.store.recording import Named, Recorder, Replay, read_recording
+from smoothapi.store.recording import Recorder, Replay, read_recording
 from smoothapi.store.rows import StoredAnswer, answer_key
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Home",
     "Leases",
     "Ledger",
-    "Named",
     "Pace",
     "Recorder",
     "Replay",

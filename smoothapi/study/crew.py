@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from smoothapi.certify import noise_delta, runs_of, top1
+from smoothapi.denoise import Gathering
 from smoothapi.errors import (
     BudgetExceededError,
     ImageError,
@@ -29,10 +30,9 @@ from smoothapi.study.collect import (
     MODEL_CHANGED,
     UNDECIDED,
     Collector,
-    Gathering,
     Rules,
 )
-from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
+from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -339,7 +339,7 @@ class Crew:
         collector: Collector | None,
         error: SmoothAPIError,
     ) -> Cell | None:
-        """Return the cell with the votes that there are; None if there are none.
+        """Return the cell with the votes so far; None before the first.
 
         A photo that the service answers about, but not under noise, or with one model to the end,
         counts as not certified: left out, the figures would be of those photos that it can

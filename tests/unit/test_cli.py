@@ -14,13 +14,13 @@ from PIL import Image
 
 from smoothapi import certificates, parts
 from smoothapi.answer import Answer, Label
-from smoothapi.certify import fewest_votes, noise_delta
+from smoothapi.certify import noise_delta, queries_needed
 from smoothapi.cli import BROKEN, INTERRUPTED, run
 from smoothapi.errors import FatalError
 from tests.conftest import ScriptedAdapter, answer
 
 # 24 x 32 pixels, and the settings' defaults
-LEAST = fewest_votes(0.25, 0.25, 0.001, noise_delta(24 * 32 * 3, 0.25))
+LEAST = queries_needed(0.25, 0.25, 0.001, 1.0, delta=noise_delta(24 * 32 * 3, 0.25)).at_least
 
 
 @pytest.fixture
@@ -146,14 +146,14 @@ def test_verify_checks_each_certificate_of_a_file(provider, photo, capsys):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("missing.json", "No such file"), ("broken.json", "no JSON of a certificate")],
+    [("missing.json", "No such file"), ("broken.json", "not valid JSON")],
 )
 def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("broken.json").write_text("{broken")
     assert run(["verify", name, "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
-    assert (told["schema"], told["verified"]) == ("smoothapi.error/1", False)
+    assert (told["schema"], told["photo"]) == ("smoothapi.error/1", None)
     assert told["error"] == "CertificateError"
     assert said in told["message"]
     assert name in told["message"]
@@ -206,6 +206,37 @@ def test_bad_usage_is_told_in_json_if_asked_for(arguments, said, capsys):
     assert (told["schema"], told["error"]) == ("smoothapi.error/1", "UsageError")
     assert said in told["message"]
     assert said in err
+
+
+FIELDS = [
+    *("schema", "error", "message", "photo", "provider", "request_id"),
+    *("attempts", "retries", "cost", "waited"),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["certify", "--nosuch"],
+        ["certify", "missing.jpg"],
+        ["certify", "{photo}"],
+        ["study", "missing"],
+        ["plan", "--p", "2"],
+        ["verify", "missing.json"],
+        ["providers", "check", "nobody"],
+        ["cache", "import", "missing.jsonl"],
+        ["denoiser", "eval", "missing"],
+    ],
+)
+def test_an_error_in_json_has_the_same_fields_everywhere(provider, photo, capsys, arguments):
+    provider(lambda p, n: FatalError("Revoked.", provider="scripted", request_id="7"))
+    assert run([*(argument.format(photo=photo) for argument in arguments), "--json"]) in {2, 4}
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == FIELDS
+    page = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+    assert [line.split("`")[1] for line in page.read_text().splitlines() if "| `" in line] == FIELDS
+    if told["error"] == "FatalError":
+        assert (told["provider"], told["request_id"], told["attempts"]) == ("scripted", "7", 1)
 
 
 def test_unknown_provider(photo, capsys):
