@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
 import numpy as np
 
 from smoothapi.denoise import RecordedDenoiser
-from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
-from smoothapi.store import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +22,10 @@ if TYPE_CHECKING:
 
     from smoothapi.denoise import DenoiserIdentity, DenoiserRuntime
     from smoothapi.dispatch.job import Encode
+    from smoothapi.encode import Codec
     from smoothapi.image import WorkingImage
     from smoothapi.provider import Adapter
+    from smoothapi.store import Replay
 
 Asked: TypeAlias = "Callable[[int | None], dict[str, object]]"
 """Index of a variant -> all that decides the answer to it; None stands for the image itself."""
