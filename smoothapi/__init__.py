@@ -12,9 +12,9 @@ nor a cloud SDK.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from smoothapi._lazy import lazy_names
 from smoothapi._version import __version__
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ _HOMES = {
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "wrap"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "Absence",
@@ -128,15 +128,3 @@ __all__ = [
     "verify",
     "wrap",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'smoothapi' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

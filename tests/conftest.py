@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections import Counter
 from decimal import Decimal
 
 import pytest
+from click.testing import CliRunner
 
+from smoothapi import cli
 from smoothapi.answer import Answer, Label
 from smoothapi.provider import Limits, Price
 
@@ -60,6 +63,20 @@ class ScriptedAdapter:
 
     def close(self):
         self.closed = True
+
+
+class _Command:
+    """The command as a shell runs it, for click's CliRunner."""
+
+    name = "smoothapi"
+
+    def main(self, args, **_):
+        sys.exit(cli.run(list(args)))
+
+
+def invoke(*arguments):
+    """Run `smoothapi ARGUMENTS`; return exit_code, stdout and stderr."""
+    return CliRunner().invoke(_Command(), [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from smoothapi.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from smoothapi.certify import Target
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
@@ -67,6 +72,35 @@ def options(*names: str, **changes: str) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
+
+
+def target_of(text: str) -> Target | Literal["top1"]:
+    """Return what --target says.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    from smoothapi.certify import MostSpecific, Presence, TopK  # noqa: PLC0415  keeps --help light
+
+    kind, _, rest = text.partition(":")
+    label, _, score = rest.rpartition(":")
+    try:
+        if re.fullmatch(r"top\d+", text):
+            return "top1" if text == "top1" else TopK(int(text[3:]))
+        if kind == "most-specific":
+            return MostSpecific(float(rest))
+        if kind in ("present", "absent") and label:
+            return Presence(
+                label, float(score), wanted="present" if kind == "present" else "absent"
+            )
+    except UsageError:
+        raise
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--target {text!r} cannot be read. Use top1, top3 (any k), present:LABEL:SCORE, "
+        "absent:LABEL:SCORE or most-specific:SCORE, such as present:Weapon:0.8."
+    )
 
 
 def _radius(value: str | None) -> float | str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import Answer, printable
-from smoothapi.errors import FatalError, ProviderError, SmoothAPIError, UsageError
+from smoothapi.errors import FatalError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,18 +57,12 @@ def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
     """
     from smoothapi import config, provider  # noqa: PLC0415
 
+    settings = config.resolve().settings
+    adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
     try:
-        settings = config.resolve().settings
-        adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
-        try:
-            return _check(adapter, settings, photo, sure=yes, as_json=as_json)
-        finally:
-            adapter.close()
-    except SmoothAPIError as error:
-        if not as_json:
-            raise
-        _report(error)
-        return error.exit_code
+        return _check(adapter, settings, photo, sure=yes, as_json=as_json)
+    finally:
+        adapter.close()
 
 
 def _check(
@@ -339,15 +333,3 @@ def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
 
 def _printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.splitlines())
-
-
-def _report(error: SmoothAPIError) -> None:
-    data = {
-        "schema": "smoothapi.error/1",
-        "error": type(error).__name__,
-        "message": str(error),
-        "queries": error.queries,
-        "cost": error.cost,
-    }
-    click.echo(json.dumps(data, ensure_ascii=False))
-    click.echo(f"smoothapi: {printable(str(error))}", err=True)

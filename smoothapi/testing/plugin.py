@@ -68,8 +68,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, None]:
 
 
 def _refuse(address: str) -> None:
-    # pytest's own kind of exception is no Exception: no SDK takes it for a lost connection and no
-    # layer tries again; through the threads that send it comes out as the test's failure.
+    # What pytest raises does not inherit from Exception, so no SDK takes it for a lost connection
+    # and no layer tries again; through the threads that send it comes out as the test's failure.
     pytest.fail(
         f"smoothapi was about to connect to {address}, and tests reach no other machine unless "
         f"they say so. Use the fixture smoothapi_mock or smoothapi_service, mark the test with "

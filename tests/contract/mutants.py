@@ -22,7 +22,8 @@ from PIL import Image
 from smoothapi import Answer, Label, Limits, Price
 from smoothapi.errors import FatalError, PermanentError, ThrottledError, TransientError
 from smoothapi.provider import Credentials
-from smoothapi.testing import AdapterContract, Fault, by_colour
+from smoothapi.services import Fault, by_colour
+from smoothapi.testing import AdapterContract
 
 TOKEN = "tok-0123456789abcdef"  # looked for in all that is shown
 _log = logging.getLogger("acme.sdk")

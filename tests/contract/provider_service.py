@@ -16,10 +16,10 @@ import pytest
 from smoothapi.certify.labels import top1
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
+from smoothapi.testing import AdapterContract
 from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
 
 PNG = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
 ANSWERS = Path(__file__).parents[3] / "shared" / "data" / "answers"

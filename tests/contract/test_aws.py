@@ -14,10 +14,10 @@ from smoothapi.answer import Label
 from smoothapi.certify.labels import top1
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, ThrottledError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
+from smoothapi.testing import AdapterContract
 from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
 from smoothapi.testing.watch import told
 from smoothapi_adapters.aws import AwsAdapter
 from tests.contract.provider_service import ANSWERS, PNG

@@ -11,9 +11,8 @@ from msrest.authentication import CognitiveServicesCredentials
 
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, PermanentError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
-from smoothapi.testing.faults import Fault
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
 from smoothapi_adapters.azure import AzureAdapter
 from tests.contract.provider_service import PNG, PROXY, ServiceContract
 

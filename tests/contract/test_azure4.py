@@ -7,9 +7,8 @@ from azure.ai.vision.imageanalysis import ImageAnalysisClient
 from azure.core.credentials import AccessToken, AzureKeyCredential
 
 from smoothapi.errors import FatalError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
-from smoothapi.testing.faults import Fault
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
 from smoothapi_adapters.azure import Azure4Adapter
 from tests.contract.provider_service import PNG, PROXY, ServiceContract
 

@@ -9,8 +9,7 @@ from google.cloud import vision
 from google.cloud.vision_v1.services.image_annotator.transports import ImageAnnotatorGrpcTransport
 
 from smoothapi.errors import FatalError, ThrottledError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour, serve
 from smoothapi_adapters.google import GoogleAdapter
 from tests.contract.provider_service import PNG, ServiceContract
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from smoothapi.provider import Limits
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.services import by_colour
+from smoothapi.testing import AdapterContract
 from smoothapi_adapters.mock import MockAdapter
 
 

@@ -153,7 +153,7 @@ def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, mo
     Path("broken.json").write_text("{broken")
     assert run(["verify", name, "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
-    assert (told["schema"], told["verified"]) == ("smoothapi.error/1", False)
+    assert (told["schema"], told["photo"]) == ("smoothapi.error/1", None)
     assert told["error"] == "CertificateError"
     assert said in told["message"]
     assert name in told["message"]
@@ -208,6 +208,37 @@ def test_bad_usage_is_told_in_json_if_asked_for(arguments, said, capsys):
     assert said in err
 
 
+FIELDS = [
+    *("schema", "error", "message", "photo", "provider", "request_id"),
+    *("attempts", "retries", "cost", "waited"),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["certify", "--nosuch"],
+        ["certify", "missing.jpg"],
+        ["certify", "{photo}"],
+        ["study", "missing"],
+        ["plan", "--p", "2"],
+        ["verify", "missing.json"],
+        ["providers", "check", "nobody"],
+        ["cache", "import", "missing.jsonl"],
+        ["denoiser", "eval", "missing"],
+    ],
+)
+def test_an_error_in_json_has_the_same_fields_everywhere(provider, photo, capsys, arguments):
+    provider(lambda p, n: FatalError("Revoked.", provider="scripted", request_id="7"))
+    assert run([*(argument.format(photo=photo) for argument in arguments), "--json"]) in {2, 4}
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == FIELDS
+    page = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+    assert [line.split("`")[1] for line in page.read_text().splitlines() if "| `" in line] == FIELDS
+    if told["error"] == "FatalError":
+        assert (told["provider"], told["request_id"], told["attempts"]) == ("scripted", "7", 1)
+
+
 def test_unknown_provider(photo, capsys):
     assert run(["certify", photo, "--provider", "mok"]) == 2
     assert "Did you mean 'mock'" in capsys.readouterr().err
@@ -221,7 +252,7 @@ def test_provider_errors_exit_with_4_and_say_what_was_sent(provider, photo, caps
     assert "Sent until then: 1" in err
     assert run(["certify", photo, "--json"]) == 4
     line = json.loads(capsys.readouterr().out)
-    assert (line["error"], line["queries"]) == ("FatalError", 1)
+    assert (line["error"], line["attempts"]) == ("FatalError", 1)
 
 
 def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):

@@ -17,8 +17,7 @@ from smoothapi.cli import run
 from smoothapi.cli.providers import trial_picture
 from smoothapi.errors import FatalError, PermanentError, TransientError
 from smoothapi.provider import Credentials, Limits
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour, serve
 from smoothapi_adapters.azure import resource
 from tests.conftest import ScriptedAdapter
 
@@ -192,7 +191,7 @@ def test_a_refusal_exits_with_4_after_one_attempt(error, raised, adapter, capsys
     adapter(script)
     assert run(["providers", "check", "scripted", "--yes", "--json"]) == 4
     said = json.loads(capsys.readouterr().out)
-    assert (said["error"], said["queries"], said["cost"]) == (error.__name__, 1, 0.001)
+    assert (said["error"], said["attempts"], said["cost"]) == (error.__name__, 1, 0.001)
 
 
 @pytest.mark.parametrize("outcome", [[], None, [3], RuntimeError("x")])

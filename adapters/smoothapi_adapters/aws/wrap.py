@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import UsageError
-from smoothapi.wrapping import Call, OwnCall, Picture, Remote
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters.aws.adapter import MODEL_THRESHOLD, AwsAdapter
 
@@ -74,14 +74,14 @@ class RekognitionWrapper:
         if not photo:
             return None
         whole = {**keywords, "Image": {"Bytes": photo}}
-        picture = Picture(
+        item = Item(
             photo=photo,
             own=OwnCall(votes, lambda: votes.send(operation, whole), votes.read),
             votes=votes,
             score=ANY_SCORE if confidence == MODEL_THRESHOLD else max(confidence / 100, ANY_SCORE),
             write=lambda response, verdict: _write(response, rows, verdict),
         )
-        return Call([picture])
+        return Call([item])
 
 
 def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, Any]:

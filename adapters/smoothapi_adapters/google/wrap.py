@@ -12,7 +12,7 @@ from google.cloud import vision
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
-from smoothapi.wrapping import Call, OwnCall, Picture, Remote
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters.google.adapter import GoogleAdapter
 from smoothapi_adapters.google.errors import mapped_error, of_picture
@@ -74,7 +74,7 @@ class ImageAnnotatorWrapper:
 
     def _part(
         self, request: vision.AnnotateImageRequest, client: _CallersClient
-    ) -> Picture | Callable[[], Any]:
+    ) -> Item | Callable[[], Any]:
         feature = _label_feature(request)
         if feature is None or not request.image.content:
             return lambda: client.send(request)
@@ -99,7 +99,7 @@ class ImageAnnotatorWrapper:
             return response
 
         own = OwnCall(votes, send, _read, price=_times(votes.price, len(request.features)))
-        return Picture(
+        return Item(
             photo=request.image.content, own=own, votes=votes, score=ANY_SCORE, write=_write
         )
 

@@ -32,8 +32,8 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Limits, Price
-from smoothapi.testing.faults import Fault, Faults
-from smoothapi.testing.labellers import (
+from smoothapi.services.faults import Fault, Faults
+from smoothapi.services.labellers import (
     Labeller,
     PayloadLabeller,
     Probabilities,
@@ -41,7 +41,7 @@ from smoothapi.testing.labellers import (
     Table,
     to_answer,
 )
-from smoothapi.testing.latency import Latency
+from smoothapi.services.latency import Latency
 from smoothapi_adapters._common import options
 from smoothapi_adapters.mock.errors import error_of_fault
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from smoothapi.errors import FatalError, ProviderError, ThrottledError, TransientError
-from smoothapi.testing.faults import Fault
+from smoothapi.services.faults import Fault
 
 _TRANSIENT = {
     Fault.error: "The mock had an internal error (500).",

@@ -27,7 +27,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Adapter, Limits, Price, make_adapter, provider_names, providers
-from smoothapi.testing import Fault, Faults, Latency, Probabilities
+from smoothapi.services import Fault, Faults, Latency, Probabilities
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
@@ -143,11 +143,11 @@ def test_a_nameless_labeller_never_shares_stored_answers():
         ({"labeller": "no_such_module:f"}, "cannot be imported"),
         ({"labeller": "math:pi"}, "cannot be called"),
         ({"labeller": "probabilities:bus 97%"}, "add up to 0.97"),
-        ({"labeller": "probabilities:bus"}, "'bus' is no label with its chance"),
+        ({"labeller": "probabilities:bus"}, "'bus' is not a label with its chance"),
         ({"labeller": "table:nowhere.json"}, "cannot be read"),
         ({"labeller": "replay:nowhere.jsonl"}, "cannot be read"),
         ({"latency": -1}, "not below 0"),
-        ({"latency": "sometimes"}, "is no latency"),
+        ({"latency": "sometimes"}, "cannot be read"),
         ({"timeout": "nan"}, "timeout='nan'"),
         ({"retry_after": -1}, "retry_after=-1"),
         ({"faults": "2% tiemout"}, "no fault is called"),

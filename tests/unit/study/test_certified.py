@@ -7,12 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper
-from smoothapi.cli.denoiser import denoiser
 from smoothapi.denoise import load
 from smoothapi.denoise.runtime import DenoiserRuntime
 from smoothapi.denoise.surrogates import Classifier
@@ -27,6 +25,7 @@ from smoothapi.study.certified import (
     out_of_reach,
     read_truth,
 )
+from tests.conftest import invoke
 
 TERMS = Terms(radius=0.1, alpha=0.01, votes=40)
 SIDE = 12
@@ -252,7 +251,7 @@ def command(folder, tmp_path, monkeypatch):
 
     def run(*arguments: object):
         given = ["eval", folder, "--weights", "none", "--size", SIDE, *arguments]
-        return CliRunner().invoke(denoiser, [str(a) for a in given])
+        return invoke("denoiser", *given)
 
     run.truth = truth
     run.judge = ("--classifier", "colours_at_hand:strongest")

@@ -265,7 +265,7 @@ def test_a_folder_of_ones_own_is_untouched(smoothapi_mock, tmp_path):
 
 def test_services_speak_and_end_with_the_test(outcomes):
     result = outcomes("""
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour
 ports = []
 
 def test_it(smoothapi_service, monkeypatch):
@@ -297,7 +297,7 @@ def test_services_are_reached_past_a_proxy(outcomes, monkeypatch, spelling):
     monkeypatch.setenv(spelling("no_proxy"), "example.com")
     result = outcomes("""
 import urllib.request
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour
 
 def test_it(smoothapi_service, monkeypatch):
     monkeypatch.setenv("CLARIFAI_PAT", "x" * 32)

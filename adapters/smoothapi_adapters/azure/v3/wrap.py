@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer
 from smoothapi.errors import TransientError, UsageError
-from smoothapi.wrapping import Call, OwnCall, Picture, Remote
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi.wrapping.proxy import attach
 from smoothapi_adapters.azure.options import price_of
@@ -79,14 +79,14 @@ class ComputerVisionWrapper:
             attach(raw.output, verdict.certificate)
             return raw if unwrapped else raw.output
 
-        picture = Picture(
+        item = Item(
             photo=photo,
             own=OwnCall(votes, send, lambda raw: _read(raw, features), price=price_of(asked)),
             votes=votes,
             score=ANY_SCORE,
             write=write,
         )
-        return Call([picture])
+        return Call([item])
 
 
 def _read(raw: Any, features: Sequence[str]) -> Answer:

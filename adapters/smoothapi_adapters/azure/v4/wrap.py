@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
-from smoothapi.wrapping import Call, OwnCall, Picture, Remote
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v4.adapter import Azure4Adapter, labels_of
@@ -67,7 +67,7 @@ class ImageAnalysisWrapper:
         if not isinstance(photo, bytes) or not photo:
             return None
         given["image_data"] = photo
-        picture = Picture(
+        item = Item(
             photo=photo,
             own=OwnCall(
                 votes,
@@ -79,7 +79,7 @@ class ImageAnalysisWrapper:
             score=ANY_SCORE,
             write=_write,
         )
-        return Call([picture])
+        return Call([item])
 
 
 def _read(result: Any) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.services.azure import (
+from smoothapi.wires.azure import (
     AzureErrors,
     ids,
     invalid,
@@ -14,14 +14,14 @@ from smoothapi.services.azure import (
     tags,
     take_picture,
 )
-from smoothapi.services.wire import (
-    Call,
+from smoothapi.wires.wire import (
     Outcome,
     Picture,
+    ProviderJson,
     Question,
-    Recorded,
     Refusal,
     Reply,
+    Request,
     to_reply,
 )
 
@@ -48,30 +48,30 @@ class Azure4(AzureErrors):
     paths = ("/computervision/imageanalysis:analyze",)
     max_body = _MAX_BYTES + 1
 
-    def operation(self, call: Call) -> str:
+    def operation(self, request: Request) -> str:
         """Return "imageanalysis:analyze"."""
-        return call.route.rpartition("/")[2]
+        return request.route.rpartition("/")[2]
 
-    def read(self, call: Call) -> Question:
+    def read(self, request: Request) -> Question:
         """Read a request."""
-        self.check_key(call)
-        if not call.route or call.method != "POST":
+        self.check_key(request)
+        if not request.route or request.method != "POST":
             raise not_found()
-        if call.query.get("api-version") not in _API_VERSIONS:
+        if request.query.get("api-version") not in _API_VERSIONS:
             raise not_found()
-        version = call.query.get("model-version", "latest")
+        version = request.query.get("model-version", "latest")
         if not _VERSION.fullmatch(version):
             raise invalid("InvalidModelVersion", f"Model version {version[:100]!r} is not valid.")
-        wanted = _features(call.query.get("features", ""))
-        picture = take_picture(call, _FORMATS, _SIDES, _MAX_BYTES)
-        return Question(self.operation(call), (picture,), dict(call.query), wanted)
+        wanted = _features(request.query.get("features", ""))
+        picture = take_picture(request, _FORMATS, _SIDES, _MAX_BYTES)
+        return Question(self.operation(request), (picture,), dict(request.query), wanted)
 
     def answer(self, question: Question, outcomes: Sequence[Outcome]) -> Reply:
         """Say what the one picture shows."""
         (outcome,) = outcomes
         if isinstance(outcome, Refusal):
             return self.refuse(outcome)
-        if isinstance(outcome, Recorded):
+        if isinstance(outcome, ProviderJson):
             return recorded(outcome)
         (picture,) = question.pictures
         assert isinstance(picture, Picture)  # noqa: S101  it was labelled
@@ -81,9 +81,9 @@ class Azure4(AzureErrors):
             "modelVersion": outcome.model_version or (_MODEL if asked == "latest" else asked),
             "metadata": {"width": width, "height": height},
         }
-        if "tags" in question.wanted:
+        if "tags" in question.details:
             body["tagsResult"] = {"values": tags(outcome)}
-        if "caption" in question.wanted:
+        if "caption" in question.details:
             best = max(outcome.labels, key=lambda label: label.score, default=None)
             body["captionResult"] = {
                 "text": best.name if best else "",

@@ -24,8 +24,8 @@ from PIL import Image
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
 from smoothapi.image import load_image
+from smoothapi.services.seeded import uniform
 from smoothapi.store.recording import read_recording
-from smoothapi.testing.seeded import uniform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def to_answer(labels: Labels, *, model_version: str = "", request_id: str = "") 
     """Return what a labeller returned as an Answer; one that is an Answer already stays as it is.
 
     Raises:
-        UsageError: it is nothing that a labeller may return.
+        UsageError: a labeller may not return such a value.
     """
     if isinstance(labels, Answer):
         return labels
@@ -104,7 +104,7 @@ class Probabilities:
         score: confidence that each label comes with, in [0, 1].
 
     Raises:
-        UsageError: the probabilities are none.
+        UsageError: the probabilities are out of range or do not add up to 1.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Probabilities:
                 chance = -1.0
             if not name.strip() or chance < 0.0:
                 raise UsageError(
-                    f"{term.strip()!r} is no label with its chance. Write 'bus 97%, van 2%, "
+                    f"{term.strip()!r} is not a label with its chance. Write 'bus 97%, van 2%, "
                     "none 1%'."
                 )
             labels[None if name.strip() == "none" else name.strip()] = chance
@@ -162,7 +162,8 @@ class Probabilities:
         """Return sigma * Phi^-1(p), p being the chance of the likeliest label.
 
         It is the most that endless votes could certify; 0.0 where p is 1/2 or less or the
-        likeliest is no label, infinite where p is 1. A certificate at a radius above it is wrong.
+        likeliest answer has no label, infinite where p is 1. A certificate at a radius above
+        it is wrong.
         """
         name = max(self._names, key=lambda label: self._shares[label])
         p = self._shares[name]
@@ -188,7 +189,7 @@ class Table:
             refused (PermanentError).
 
     Raises:
-        UsageError: a row names no photo and no digest, or its labels are none.
+        UsageError: a row names neither a photo nor a digest, or its labels cannot be read.
         ImageError: a photo cannot be read.
     """
 
@@ -227,7 +228,7 @@ class Table:
         Labels are a name, a list of names, or a list of [name, score].
 
         Raises:
-            UsageError: it cannot be read, or is no such table.
+            UsageError: it cannot be read, or does not map photos to labels.
         """
         path = Path(file)
         try:
@@ -278,7 +279,7 @@ class Recorded:
             which bytes they are to can be used.
 
     Raises:
-        UsageError: it is no recording, or says of no answer what it is to.
+        UsageError: it is not a recording, or does not say which bytes its answers are to.
     """
 
     def __init__(self, file: str | Path) -> None:

@@ -1,8 +1,7 @@
 """What the providers' protocols have in common: a request read strictly, an answer put in words.
 
-A provider's file turns a `Call` into a `Question` (or raises the `Refusal` that the real service
-would give), and an `Answer` into a `Reply`. It does no I/O and knows nothing of faults on the
-line: those are the same for all and live in `http`.
+A provider's file turns a `Request` into a `Question` (or raises the `Refusal` that the real service
+would give), and an `Answer` into a `Reply`. It does no I/O: bytes come in and go out.
 """
 
 from __future__ import annotations
@@ -14,10 +13,13 @@ import io
 import json
 import uuid
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from smoothapi.image import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +27,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.answer import Answer
-    from smoothapi.testing.faults import Fault
 
-MAX_PIXELS = 89_478_485
-"""No picture of more is decoded: a decompression bomb, whatever the provider takes."""
+
+class Trouble(Enum):
+    """Why a service answers nobody for now, whatever is asked."""
+
+    throttled = auto()
+    """The caller asks too often."""
+    error = auto()
+    """An internal error of the service."""
+    unavailable = auto()
+    """The service is overloaded or down."""
+    denied = auto()
+    """The credentials may not do this."""
+    quota = auto()
+    """The quota of the month, or the free tier, is used up."""
 
 
 class Refusal(Exception):  # noqa: N818  it is what a service says, not an error of this program
@@ -38,20 +51,30 @@ class Refusal(Exception):  # noqa: N818  it is what a service says, not an error
         status: HTTP status.
         code: the provider's own code or name for it.
         message: the provider's words.
+        retry_after: seconds that the caller is told to wait; None if it is not told.
         more: what else its body says.
     """
 
-    def __init__(self, status: int, code: str, message: str, **more: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
         self.code = code
         self.message = message
+        self.retry_after = retry_after
         self.more = more
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request as it came in.
+class Request:
+    """One HTTP request as it came in.
 
     Attributes:
         method: "POST".
@@ -105,13 +128,13 @@ class Question:
         operation: the provider's name for it.
         pictures: what is to be labelled; a refusal in the place of a picture is for it alone.
         parameters: all that was asked besides the pictures, for those who look on.
-        wanted: the same as the protocol's own code wants it.
+        details: the same, parsed, in the protocol's own terms.
     """
 
     operation: str
     pictures: tuple[Picture | Refusal, ...]
     parameters: Mapping[str, Any]
-    wanted: Any = None
+    details: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +146,8 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Outcome: TypeAlias = "Answer | Refusal | Recorded"
-
-
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class ProviderJson:
     """The provider's own JSON for one picture, to be served as it is."""
 
     body: bytes = field(repr=False)
@@ -138,6 +158,10 @@ class Recorded:
         return json.loads(self.body)
 
 
+Outcome: TypeAlias = "Answer | Refusal | ProviderJson"
+"""What is said of one picture."""
+
+
 class Wire(Protocol):
     """One provider's protocol."""
 
@@ -146,10 +170,10 @@ class Wire(Protocol):
     max_body: int
     """Most bytes of a body, envelope included."""
 
-    def operation(self, call: Call) -> str:
-        """Return the name of what is asked for, "" if it is nothing known."""
+    def operation(self, request: Request) -> str:
+        """Return the name of what is asked for, "" if the service does not know it."""
 
-    def read(self, call: Call) -> Question:
+    def read(self, request: Request) -> Question:
         """Read a request strictly.
 
         Raises:
@@ -163,31 +187,31 @@ class Wire(Protocol):
         """Say what the pictures show, one outcome for each."""
 
     def refuse(self, refusal: Refusal) -> Reply:
-        """Say no."""
+        """Say no. The transport adds the header of `Refusal.retry_after`."""
 
     def unanswerable(self, reason: str) -> Refusal:
         """Return how the provider says that it will never answer for a picture."""
 
-    def fault(self, fault: Fault) -> Refusal:
-        """Return how the provider words a fault that has a status."""
+    def trouble(self, trouble: Trouble, *, retry_after: float | None = None) -> Refusal:
+        """Return how the provider words trouble of its own."""
 
     def inside(self, question: Question | None) -> Reply:
         """Return the reply with status 200 that hides a failure."""
 
 
 def read_json(body: bytes, malformed: Callable[[str], Refusal]) -> dict[str, Any]:
-    """Return the JSON object in a body; raises `malformed(why)` if there is none."""
+    """Return the JSON object in a body; raises `malformed(why)` where it holds something else."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise malformed("the body is no JSON") from error
+        raise malformed("the body is not JSON") from error
     if not isinstance(data, dict):
-        raise malformed("the body is no JSON object")
+        raise malformed("the body is not a JSON object")
     return data
 
 
 def from_base64(text: object) -> bytes | None:
-    """Return the bytes, or None if that is no base64 (standard or URL-safe alphabet)."""
+    """Return the bytes; None unless the text is base64 (standard or URL-safe alphabet)."""
     if not isinstance(text, str):
         return None
     try:
@@ -197,7 +221,7 @@ def from_base64(text: object) -> bytes | None:
 
 
 class UnreadableError(Exception):
-    """The bytes are no picture of the formats taken."""
+    """The bytes are not a picture in one of the formats taken."""
 
 
 class TooManyPixelsError(Exception):
@@ -213,10 +237,10 @@ def read_picture(
         data: its file.
         formats: Pillow's names of what is taken.
         max_side: longest side that is decoded.
-        max_pixels: most pixels that are decoded.
+        max_pixels: most pixels that are decoded; more can be a decompression bomb.
 
     Raises:
-        UnreadableError: it is none of these, or damaged.
+        UnreadableError: the file has another format, or is damaged.
         TooManyPixelsError: it is too large.
     """
     try:

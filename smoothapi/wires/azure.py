@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.services.wire import (
-    Call,
+from smoothapi.wires.wire import (
     Outcome,
     Picture,
+    ProviderJson,
     Question,
-    Recorded,
     Refusal,
     Reply,
+    Request,
     TooManyPixelsError,
+    Trouble,
     UnreadableError,
     read_json,
     read_picture,
     request_id,
     to_reply,
 )
-from smoothapi.testing.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,14 +51,12 @@ _WRONG_KEY = (
     "valid key for an active subscription and use a correct regional API endpoint for your "
     "resource."
 )
-_FAULTS = {
-    Fault.throttled: (429, "429", "Rate limit is exceeded. Try again later."),
-    Fault.throttled_wait: (429, "429", "Rate limit is exceeded. Try again later."),
-    Fault.throttled_date: (429, "429", "Rate limit is exceeded. Try again later."),
-    Fault.error: (500, "InternalServerError", "An internal server error has occurred."),
-    Fault.unavailable: (503, "ServiceUnavailable", "The service is temporarily unavailable."),
-    Fault.denied: (403, "403", "Access denied due to Virtual Network/Firewall rules."),
-    Fault.quota: (
+_TROUBLES = {
+    Trouble.throttled: (429, "429", "Rate limit is exceeded. Try again later."),
+    Trouble.error: (500, "InternalServerError", "An internal server error has occurred."),
+    Trouble.unavailable: (503, "ServiceUnavailable", "The service is temporarily unavailable."),
+    Trouble.denied: (403, "403", "Access denied due to Virtual Network/Firewall rules."),
+    Trouble.quota: (
         403,
         "403",
         (
@@ -75,14 +73,14 @@ class AzureErrors:
     def __init__(self, key: str | None = None) -> None:
         self._key = key
 
-    def check_key(self, call: Call) -> None:
+    def check_key(self, request: Request) -> None:
         """Refuse whoever shows no key, or another one than is asked for.
 
         Raises:
             Refusal: status 401.
         """
-        shown = call.headers.get("ocp-apim-subscription-key", "")
-        scheme, _, token = call.headers.get("authorization", "").partition(" ")
+        shown = request.headers.get("ocp-apim-subscription-key", "")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if not shown and scheme.lower() == "bearer":
             shown = token  # what Entra ID's credentials send
         if not shown or (self._key is not None and shown != self._key):
@@ -103,9 +101,9 @@ class AzureErrors:
         """Return an error that is not worth sending again."""
         return invalid("InvalidImageFormat", reason)
 
-    def fault(self, fault: Fault) -> Refusal:
-        """Return the fault in Azure's words."""
-        return Refusal(*_FAULTS[fault])
+    def trouble(self, trouble: Trouble, *, retry_after: float | None = None) -> Refusal:
+        """Return trouble in Azure's words."""
+        return Refusal(*_TROUBLES[trouble], retry_after=retry_after)
 
     def inside(self, question: Question | None) -> Reply:
         """Return an answer that says nothing: the SDKs make None of what is missing."""
@@ -123,20 +121,20 @@ class Azure(AzureErrors):
     paths = ("/vision/v3.2/tag", "/vision/v3.2/analyze")
     max_body = _MAX_BYTES + 64 * 2**10  # a multipart envelope
 
-    def operation(self, call: Call) -> str:
+    def operation(self, request: Request) -> str:
         """Return "tag" or "analyze"."""
-        return call.route.rpartition("/")[2]
+        return request.route.rpartition("/")[2]
 
-    def read(self, call: Call) -> Question:
+    def read(self, request: Request) -> Question:
         """Read a request."""
-        self.check_key(call)
-        operation = self.operation(call)
-        if not operation or call.method != "POST":
+        self.check_key(request)
+        operation = self.operation(request)
+        if not operation or request.method != "POST":
             raise not_found()
-        parameters = dict(call.query)
+        parameters = dict(request.query)
         _check(parameters)
         wanted = ["Tags"] if operation == "tag" else _features(parameters)
-        picture = take_picture(call, _FORMATS, _SIDES, _MAX_BYTES)
+        picture = take_picture(request, _FORMATS, _SIDES, _MAX_BYTES)
         return Question(operation, (picture,), parameters, wanted)
 
     def answer(self, question: Question, outcomes: Sequence[Outcome]) -> Reply:
@@ -144,13 +142,13 @@ class Azure(AzureErrors):
         (outcome,) = outcomes
         if isinstance(outcome, Refusal):
             return self.refuse(outcome)
-        if isinstance(outcome, Recorded):
+        if isinstance(outcome, ProviderJson):
             return recorded(outcome)
         (picture,) = question.pictures
         assert isinstance(picture, Picture)  # noqa: S101  it was labelled
         asked = question.parameters.get("model-version", "latest")
         body: dict[str, Any] = {}
-        for feature in question.wanted:
+        for feature in question.details:
             name, build = _BUILD[feature]
             body[name] = build(outcome)
         width, height = picture.size
@@ -172,26 +170,28 @@ def invalid(reason: str, message: str, code: str = "InvalidRequest") -> Refusal:
 
 
 def not_found() -> Refusal:
-    """Return what is said of a path that there is not."""
+    """Return what is said of an unknown path."""
     return Refusal(404, "404", "Resource not found")
 
 
-def recorded(outcome: Recorded) -> Reply:
+def recorded(outcome: ProviderJson) -> Reply:
     """Return a recorded answer as it is."""
     return Reply(200, outcome.body, (("content-type", "application/json; charset=utf-8"), *ids()))
 
 
 def take_picture(
-    call: Call, formats: Sequence[str], sides: tuple[int, int], max_bytes: int
+    request: Request, formats: Sequence[str], sides: tuple[int, int], max_bytes: int
 ) -> Picture:
     """Return the picture in a body.
 
     Raises:
-        Refusal: there is none that Azure takes.
+        Refusal: Azure would not take what the body holds.
     """
-    kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        read_json(call.body, lambda why: Refusal(400, "BadArgument", f"JSON format error: {why}."))
+        read_json(
+            request.body, lambda why: Refusal(400, "BadArgument", f"JSON format error: {why}.")
+        )
         raise invalid("InvalidImageUrl", "Image URL is badly formatted or not accessible.")
     if kind != "application/octet-stream" and not kind.startswith("image/"):
         raise Refusal(
@@ -199,12 +199,12 @@ def take_picture(
             "UnsupportedMediaType",
             "Unsupported media type. Supported are application/octet-stream and application/json.",
         )
-    if not call.body:
+    if not request.body:
         raise invalid("InvalidImageSize", "Image size is zero.")
-    if len(call.body) > max_bytes:
+    if len(request.body) > max_bytes:
         raise invalid("InvalidImageSize", "Input image is too large.")
     try:
-        picture = read_picture(call.body, formats, max_side=sides[1])
+        picture = read_picture(request.body, formats, max_side=sides[1])
     except UnreadableError:
         raise invalid("InvalidImageFormat", "Input data is not a valid image.") from None
     except TooManyPixelsError:

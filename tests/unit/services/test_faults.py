@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from smoothapi.errors import UsageError
-from smoothapi.testing.faults import Fault, Faults, Span
+from smoothapi.services.faults import Fault, Faults, Span
 
 faults = st.none() | st.sampled_from(Fault)
 
@@ -92,21 +92,21 @@ PINNED = [15, 29, 30, 31, 45, 46, 49, 52]
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("3x429, 2 percent timeout", "'2 percent timeout' is no fault"),
+        ("3x429, 2 percent timeout", "'2 percent timeout' is not a fault"),
         ("2% tiemout", "no fault is called 'tiemout'"),
-        ("x429", "'x429' is no fault"),
-        ("0x429", "of no request"),
+        ("x429", "'x429' is not a fault"),
+        ("0x429", "names 0 requests"),
         ("@0 reset", "first request is number 1"),
         ("@5-3 reset", "to no request"),
         ("@2 reset, 3x429", "Request 2 is given two faults"),
         ("@5- quota, @9 reset", "Request 9 is given two faults"),
         ("60% 500, 50% reset", "add up to 110%"),
         ("101% 500", "from 0% to 100%"),
-        ("-1% 500", "is no fault"),
+        ("-1% 500", "is not a fault"),
         ("1% 500, 1% 500", "two rates"),
         ("3% ok", "by itself"),
-        ("nan% 500", "is no fault"),
-        ("٣x429", "is no fault"),
+        ("nan% 500", "is not a fault"),
+        ("٣x429", "is not a fault"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_the_term(text, says):
@@ -114,7 +114,7 @@ def test_what_cannot_be_done_is_said_with_the_term(text, says):
         Faults.parse(text)
 
 
-def test_no_text_is_no_fault():
+def test_an_empty_text_is_a_plan_without_faults():
     assert not Faults.parse("")
     assert Faults.parse(" , ") == Faults() == Faults.parse("")
     assert str(Faults()) == ""

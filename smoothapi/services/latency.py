@@ -1,4 +1,4 @@
-"""How long a provider that is none takes to answer: a distribution as text, with a seed.
+"""Latency of a fake provider: a seeded distribution, written as text.
 
 ::
 
@@ -18,7 +18,7 @@ from statistics import NormalDist
 from typing import Self
 
 from smoothapi.errors import UsageError
-from smoothapi.testing.seeded import uniform
+from smoothapi.services.seeded import uniform
 
 _PARAMETERS = {"constant": 1, "uniform": 2, "lognormal": 2, "empirical": None}
 
@@ -34,7 +34,7 @@ class Latency:
         seed: decides which request takes how long.
 
     Raises:
-        UsageError: the values are no such distribution.
+        UsageError: the values do not fit the kind of distribution.
     """
 
     kind: str = "constant"
@@ -43,7 +43,9 @@ class Latency:
 
     def __post_init__(self) -> None:
         if self.kind not in _PARAMETERS:
-            raise UsageError(f"latency: {self.kind!r} is none of {', '.join(_PARAMETERS)}.")
+            raise UsageError(
+                f"latency: unknown distribution {self.kind!r}. Use {', '.join(_PARAMETERS)}."
+            )
         if not all(math.isfinite(value) and value >= 0.0 for value in self.values):
             raise UsageError(f"latency: seconds are finite and not below 0, not {self.values}.")
         wanted = _PARAMETERS[self.kind]
@@ -52,14 +54,15 @@ class Latency:
                 f"latency: {self.kind} takes {wanted or 'some'} numbers, not {len(self.values)}."
             )
         if self.kind == "uniform" and self.values[0] > self.values[1]:
-            raise UsageError(f"latency: uniform from {self.values[0]} to less, {self.values[1]}.")
+            low, high = self.values
+            raise UsageError(f"latency: uniform from {low} to {high}: write the smaller one first.")
 
     @classmethod
     def parse(cls, value: str | float | Self, *, seed: int = 0) -> Self:
         """Read a distribution: seconds as a number or text, or as the module's docstring shows.
 
         Raises:
-            UsageError: it is none, or its file cannot be read.
+            UsageError: the text says something else, or its file cannot be read.
         """
         if isinstance(value, cls):
             return value
@@ -76,7 +79,7 @@ class Latency:
             raise UsageError(f"latency: {rest[0]!r} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise UsageError(
-                f"latency={value!r} is no latency. Give seconds, or 'uniform 0.1 0.4', "
+                f"latency={value!r} cannot be read. Give seconds, or 'uniform 0.1 0.4', "
                 "'lognormal 0.2 0.5' (median, shape), 'empirical 0.1 0.3 0.9'."
             ) from error
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from smoothapi import Label, Smoother, load_image
 from smoothapi.errors import ImageError, PermanentError, UsageError
-from smoothapi.testing import Latency, Probabilities, Recorded, Table, picture_digest
+from smoothapi.services import Latency, Probabilities, Recorded, Table, picture_digest
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
@@ -107,7 +107,7 @@ def test_chances_are_named_for_the_store():
         ({"a": math.nan}, "in \\[0, 1\\]"),
     ],
 )
-def test_chances_that_are_none(chances, says):
+def test_impossible_chances_are_refused(chances, says):
     with pytest.raises(UsageError, match=says):
         Probabilities(chances)
 
@@ -223,6 +223,6 @@ def test_measured_latencies_come_as_often_as_they_were_measured(tmp_path):
         "",
     ],
 )
-def test_latencies_that_are_none(bad):
+def test_impossible_latencies_are_refused(bad):
     with pytest.raises(UsageError, match="latency"):
         Latency.parse(bad)

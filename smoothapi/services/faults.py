@@ -7,8 +7,8 @@ A plan is text, so that it fits into a setting, a command line and a test's name
 
 Terms are separated by commas. `NxFAULT` takes the next N requests, from the first on; `@N FAULT`,
 `@N-M FAULT` and `@N- FAULT` take the N-th, the N-th to the M-th, and all from the N-th on (people
-count from 1); `P% FAULT` befalls any other request with that chance. `ok` is the fault that is
-none. No request can be given two.
+count from 1); `P% FAULT` befalls any other request with that chance. `ok` is no fault at all. No
+request can be given two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from itertools import pairwise
 from typing import Self
 
 from smoothapi.errors import UsageError
-from smoothapi.testing.seeded import BITS, bits
+from smoothapi.services.seeded import BITS, bits
+from smoothapi.wires.wire import Trouble
 
 
 class Fault(StrEnum):
@@ -61,6 +62,27 @@ class Fault(StrEnum):
         """Whether the provider labels the pictures all the same, and has them paid for."""
         return self in (Fault.late, Fault.half, Fault.slow)
 
+    @property
+    def trouble(self) -> Trouble | None:
+        """What the provider says in words of its own; None for what goes wrong on the line."""
+        return _TROUBLES.get(self)
+
+    @property
+    def tells_to_wait(self) -> bool:
+        """Whether the caller is told how long to wait."""
+        return self in (Fault.throttled_wait, Fault.throttled_date)
+
+
+_TROUBLES = {
+    Fault.throttled: Trouble.throttled,
+    Fault.throttled_wait: Trouble.throttled,
+    Fault.throttled_date: Trouble.throttled,
+    Fault.error: Trouble.error,
+    Fault.unavailable: Trouble.unavailable,
+    Fault.denied: Trouble.denied,
+    Fault.quota: Trouble.quota,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -89,7 +111,7 @@ class Faults:
         seed: picks the requests that the rates befall.
 
     Raises:
-        UsageError: spans overlap or are empty, or rates are no percentages.
+        UsageError: spans overlap or are empty, or rates are not percentages.
     """
 
     script: tuple[Span, ...] = ()
@@ -129,7 +151,7 @@ class Faults:
             match = _TERM.fullmatch(term)
             if match is None:
                 raise UsageError(
-                    f"{term!r} is no fault. Write '3x429' (the next three requests), '@5 reset' "
+                    f"{term!r} is not a fault. Write '3x429' (the next three requests), '@5 reset' "
                     "(the fifth), '@5-8 503', '@100- quota' (from the hundredth on) or "
                     "'2% timeout', separated by commas."
                 )
@@ -141,7 +163,7 @@ class Faults:
                 rates.append((fault, Decimal(rate)))
             elif count is not None:
                 if not int(count):
-                    raise UsageError(f"{term!r} is a fault of no request.")
+                    raise UsageError(f"{term!r} names 0 requests: write 1 or more.")
                 script.append(Span(ahead, ahead + int(count) - 1, fault))
                 ahead += int(count)
             else:

@@ -9,22 +9,22 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.services.wire import (
-    Call,
+from smoothapi.wires.wire import (
     Outcome,
     Picture,
+    ProviderJson,
     Question,
-    Recorded,
     Refusal,
     Reply,
+    Request,
     TooManyPixelsError,
+    Trouble,
     UnreadableError,
     from_base64,
     read_json,
     read_picture,
     to_reply,
 )
-from smoothapi.testing.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,17 +73,15 @@ _PER_MINUTE = (
     "Quota exceeded for quota metric 'Requests' and limit 'Requests per minute' of service "
     "'vision.googleapis.com' for consumer 'project_number:123456789012'."
 )
-_FAULTS = {
-    Fault.throttled: ("RESOURCE_EXHAUSTED", _PER_MINUTE),
-    Fault.throttled_wait: ("RESOURCE_EXHAUSTED", _PER_MINUTE),
-    Fault.throttled_date: ("RESOURCE_EXHAUSTED", _PER_MINUTE),
-    Fault.error: ("INTERNAL", "Internal error encountered."),
-    Fault.unavailable: ("UNAVAILABLE", "The service is currently unavailable."),
-    Fault.denied: (
+_TROUBLES = {
+    Trouble.throttled: ("RESOURCE_EXHAUSTED", _PER_MINUTE),
+    Trouble.error: ("INTERNAL", "Internal error encountered."),
+    Trouble.unavailable: ("UNAVAILABLE", "The service is currently unavailable."),
+    Trouble.denied: (
         "PERMISSION_DENIED",
         "The caller does not have permission",
     ),
-    Fault.quota: (
+    Trouble.quota: (
         "RESOURCE_EXHAUSTED",
         _PER_MINUTE.replace("per minute", "per month"),
     ),
@@ -96,7 +94,7 @@ def refusal(name: str, message: str, **more: Any) -> Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _FeaturesAsked:
     """What is asked about one picture; None for the most: Google's own choice."""
 
     labels: bool
@@ -122,21 +120,21 @@ class Google:
     def __init__(self, key: str | None = None) -> None:
         self._key = key
 
-    def operation(self, call: Call) -> str:
+    def operation(self, request: Request) -> str:
         """Return the one operation that is spoken."""
-        return OPERATION if call.route else ""
+        return OPERATION if request.route else ""
 
-    def read(self, call: Call) -> Question:
+    def read(self, request: Request) -> Question:
         """Read a REST request."""
-        if not call.route or call.method != "POST":
+        if not request.route or request.method != "POST":
             raise refusal("NOT_FOUND", "Method not found.")
-        self.check_key(call.headers, call.query)
-        if call.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        self.check_key(request.headers, request.query)
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise refusal(
                 "INVALID_ARGUMENT",
                 "Invalid value at 'content-type': the body of this method is application/json.",
             )
-        return self.read_requests(read_json(call.body, _malformed))
+        return self.read_requests(read_json(request.body, _malformed))
 
     def check_key(self, headers: Any, query: Any) -> None:
         """Refuse whoever has not the key, if one is asked for.
@@ -178,10 +176,10 @@ class Google:
             raise refusal("INVALID_ARGUMENT", "Request must contain at least one image.")
         if len(requests) > _IMAGES:
             raise refusal("INVALID_ARGUMENT", f"Too many images per request: at most {_IMAGES}.")
-        wanted = [_wanted(request, f"requests[{at}]") for at, request in enumerate(requests)]
+        asked = [_features(request, f"requests[{at}]") for at, request in enumerate(requests)]
         pictures = tuple(_picture(request) for request in requests)
         features = [request.get("features", []) for request in requests]
-        return Question(OPERATION, pictures, {"features": features}, tuple(wanted))
+        return Question(OPERATION, pictures, {"features": features}, tuple(asked))
 
     def too_large(self) -> Refusal:
         """Return what Google says of a body over 10 MB."""
@@ -196,8 +194,8 @@ class Google:
     def responses(self, question: Question, outcomes: Sequence[Outcome]) -> list[Any]:
         """Return the list of AnnotateImageResponse as JSON."""
         return [
-            _response(outcome, wanted)
-            for outcome, wanted in zip(outcomes, question.wanted, strict=True)
+            _response(outcome, asked)
+            for outcome, asked in zip(outcomes, question.details, strict=True)
         ]
 
     def refuse(self, refusal: Refusal) -> Reply:
@@ -222,10 +220,11 @@ class Google:
         """Return an error for one picture that is not worth sending again."""
         return refusal("INVALID_ARGUMENT", reason)
 
-    def fault(self, fault: Fault) -> Refusal:
-        """Return the fault as Google words it."""
-        more = {"reason": "RATE_LIMIT_EXCEEDED"} if "429" in fault or fault is Fault.quota else {}
-        return refusal(*_FAULTS[fault], **more)
+    def trouble(self, trouble: Trouble, *, retry_after: float | None = None) -> Refusal:
+        """Return trouble as Google words it."""
+        limited = trouble in {Trouble.throttled, Trouble.quota}
+        more = {"reason": "RATE_LIMIT_EXCEEDED"} if limited else {}
+        return refusal(*_TROUBLES[trouble], retry_after=retry_after, **more)
 
     def inside(self, question: Question | None) -> Reply:
         """Return an error in the place of each picture's answer."""
@@ -260,7 +259,7 @@ def _known(data: object, names: tuple[str, ...], where: str) -> None:
             )
 
 
-def _wanted(request: Any, where: str) -> _Wanted:
+def _features(request: Any, where: str) -> _FeaturesAsked:
     _known(request, ("image", "features", "imageContext", "image_context"), where)
     features = request.get("features", [])
     if not isinstance(features, list):
@@ -276,7 +275,7 @@ def _wanted(request: Any, where: str) -> _Wanted:
         asked[_feature(feature.get("type", 0), f"{where}.features[{at}].type")] = most
     # Without features Google answers with what it would for all of them.
     everything = not asked
-    return _Wanted(
+    return _FeaturesAsked(
         labels=everything or "LABEL_DETECTION" in asked,
         most=asked.get("LABEL_DETECTION", 0) or _MOST_LABELS,
         safe_search=everything or "SAFE_SEARCH_DETECTION" in asked,
@@ -329,15 +328,15 @@ def _error(refusal: Refusal) -> dict[str, Any]:
     return {"error": {"code": CODES[refusal.code][1], "message": refusal.message}}
 
 
-def _response(outcome: Outcome, wanted: _Wanted) -> Any:
+def _response(outcome: Outcome, asked: _FeaturesAsked) -> Any:
     if isinstance(outcome, Refusal):
         return _error(outcome)
-    if isinstance(outcome, Recorded):
+    if isinstance(outcome, ProviderJson):
         recorded = outcome.json
         whole = isinstance(recorded, dict) and "responses" in recorded
         return recorded["responses"][0] if whole else recorded
     response: dict[str, Any] = {}
-    if wanted.labels and outcome.labels:  # protobuf's JSON leaves empty lists out
+    if asked.labels and outcome.labels:  # protobuf's JSON leaves empty lists out
         response["labelAnnotations"] = [
             {
                 "mid": _mid(label.name),
@@ -345,9 +344,9 @@ def _response(outcome: Outcome, wanted: _Wanted) -> Any:
                 "score": label.score,
                 "topicality": label.score,
             }
-            for label in outcome.labels[: wanted.most]
+            for label in outcome.labels[: asked.most]
         ]
-    if wanted.safe_search:
+    if asked.safe_search:
         response["safeSearchAnnotation"] = _safe_search(outcome)
     return response
 

@@ -20,8 +20,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from smoothapi.services.wire import Call, Question, Refusal, Reply
-from smoothapi.testing.faults import Fault
+from smoothapi.services.faults import Fault
+from smoothapi.wires.wire import Question, Refusal, Reply, Request
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,10 +33,6 @@ _DROPS = 16
 _PATIENCE = 4  # times the largest body are read before the line is cut
 _GRACE = 3.0  # seconds that requests under way have when the service is closed
 _TRANSPORT = "smoothapi.transport"
-_WORDED = {
-    Fault.throttled, Fault.throttled_wait, Fault.throttled_date, Fault.error, Fault.unavailable,
-    Fault.denied, Fault.quota,
-}  # fmt: skip
 _FOREVER = 86_400.0
 _UNMADE = Reply(200, b'{"' + b" " * 1000 + b'"}', (("content-type", "application/json"),))
 _GARBAGE = Reply(
@@ -200,13 +196,13 @@ class _Endpoint:
         if taken is None:
             return
         body, endless = taken
-        call = _call(route, scope, body)
+        request = _request(route, scope, body)
         received, question, refusal = await self._run(
             partial(
                 self._service.receive,
-                partial(self._read, call),
-                operation=self._wire.operation(call),
-                headers=call.headers,
+                partial(self._read, request),
+                operation=self._wire.operation(request),
+                headers=request.headers,
                 body=len(body),
             )
         )
@@ -233,8 +229,10 @@ class _Endpoint:
             await line.wait(_FOREVER)
             await line.cut()
             return "no answer"
-        if fault is not None and fault in _WORDED:
-            reply = self._refuse(self._wire.fault(fault), self._retry_after(fault))
+        if fault is not None and fault.trouble is not None:
+            retry_after = timing.retry_after if fault.tells_to_wait else None
+            refusal = self._wire.trouble(fault.trouble, retry_after=retry_after)
+            reply = self._refuse(refusal, as_date=fault is Fault.throttled_date)
         elif fault is Fault.garbage:
             reply = _GARBAGE
         elif fault is Fault.inside:
@@ -268,30 +266,28 @@ class _Endpoint:
                 await line.send(reply)
         return str(reply.status)
 
-    def _read(self, call: Call) -> Question:
-        if len(call.body) > self._wire.max_body:
+    def _read(self, request: Request) -> Question:
+        if len(request.body) > self._wire.max_body:
             raise self._wire.too_large()
-        return self._wire.read(call)
+        return self._wire.read(request)
 
     def _reply(self, question: Question) -> Reply:
         try:
             return self._wire.answer(question, self._service.label(question))
         except Refusal as refusal:
             return self._refuse(refusal)
-        except Exception as error:  # noqa: BLE001  replies that are none, say
+        except Exception as error:  # noqa: BLE001  a recorded reply can be anything
             return self._refuse(self._service.broken(error))
 
-    def _refuse(self, refusal: Refusal, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    def _refuse(self, refusal: Refusal, *, as_date: bool = False) -> Reply:
         reply = self._wire.refuse(refusal)
-        return Reply(reply.status, reply.body, (*reply.headers, *headers))
-
-    def _retry_after(self, fault: Fault | None) -> tuple[tuple[str, str], ...]:
-        seconds = self._service.timing.retry_after
-        if fault is Fault.throttled_wait:
-            return (("retry-after", f"{seconds:g}"),)
-        if fault is Fault.throttled_date:
-            return (("retry-after", formatdate(ceil(time.time() + seconds), usegmt=True)),)
-        return ()
+        seconds = refusal.retry_after
+        if seconds is None:
+            return reply
+        value = f"{seconds:g}"
+        if as_date:
+            value = formatdate(ceil(time.time() + seconds), usegmt=True)
+        return Reply(reply.status, reply.body, (*reply.headers, ("retry-after", value)))
 
     async def _body(self, receive: Receive) -> tuple[bytes, bool] | None:
         """Return the body, and whether its caller still sends; None if the caller left.
@@ -393,12 +389,12 @@ class _Line:
         await asyncio.wait({asyncio.ensure_future(self._left())}, timeout=_GRACE)
 
 
-def _call(route: str, scope: Scope, body: bytes) -> Call:
+def _request(route: str, scope: Scope, body: bytes) -> Request:
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     headers = [
         (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
     ]
-    return Call(
+    return Request(
         method=scope["method"],
         path=scope["path"],
         route=route,

@@ -1,4 +1,4 @@
-"""Callers and labels that mean harm, or are merely broken."""
+"""Requests that are malformed or mean harm, and labels that do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import socket
 import pytest
 
 from smoothapi.answer import Answer, Label
-from smoothapi.services import PROVIDERS, serve
-from smoothapi.testing import by_colour
+from smoothapi.services import PROVIDERS, by_colour, serve
 from tests.unit.services.conftest import picture
 
 ON_HTTP = [name for name in PROVIDERS if name != "google-grpc"]
@@ -110,7 +109,7 @@ def test_other_paths_and_methods_are_not_found(provider):
         assert all(r.refused for r in service.received)
 
 
-def test_garbage_that_is_no_http_leaves_the_service_alive(calling, caplog):
+def test_garbage_instead_of_http_leaves_the_service_alive(calling, caplog):
     with serve("aws", by_colour) as service:
         for noise in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9\r\n\r\n", b"\r\n" * 50):
             with socket.create_connection((service.host, service.port), timeout=5) as line:

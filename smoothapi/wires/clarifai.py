@@ -12,15 +12,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.services.wire import (
-    Call,
+from smoothapi.wires.wire import (
     Outcome,
     Picture,
+    ProviderJson,
     Question,
-    Recorded,
     Refusal,
     Reply,
+    Request,
     TooManyPixelsError,
+    Trouble,
     UnreadableError,
     from_base64,
     read_json,
@@ -28,7 +29,6 @@ from smoothapi.services.wire import (
     request_id,
     to_reply,
 )
-from smoothapi.testing.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,19 +41,19 @@ _MAX_SIDE = 65_500
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _MOST_CONCEPTS = 20
 _MODEL_VERSION = "aa7f35c01e0642fda5cf400f543e7c40"
-_FAULTS = {
-    Fault.throttled: (429, 11005, "Too many requests"),
-    Fault.throttled_wait: (429, 11005, "Too many requests"),
-    Fault.throttled_date: (429, 11005, "Too many requests"),
-    Fault.error: (500, 98009, "Internal error"),
-    Fault.unavailable: (503, 10030, "Try the request again"),
-    Fault.denied: (403, 11007, "API key has insufficient scopes"),
-    Fault.quota: (429, 11004, "Monthly request limit exceeded"),
+_TROUBLES = {
+    Trouble.throttled: (429, 11005, "Too many requests"),
+    Trouble.error: (500, 98009, "Internal error"),
+    Trouble.unavailable: (503, 10030, "Try the request again"),
+    Trouble.denied: (403, 11007, "API key has insufficient scopes"),
+    Trouble.quota: (429, 11004, "Monthly request limit exceeded"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _OutputsAsked:
+    """What is asked of a model; `ids` are the inputs', in order."""
+
     model: str
     version: str
     app: str
@@ -79,21 +79,21 @@ class Clarifai:
     def __init__(self, key: str | None = None) -> None:
         self._key = key
 
-    def operation(self, call: Call) -> str:
+    def operation(self, request: Request) -> str:
         """Return "outputs"."""
-        return "outputs" if call.route else ""
+        return "outputs" if request.route else ""
 
-    def read(self, call: Call) -> Question:
+    def read(self, request: Request) -> Question:
         """Read a request."""
-        self._check_key(call)
-        if not call.route:
+        self._check_key(request)
+        if not request.route:
             raise _refusal(404, 11101, "Resource does not exist", "The path is unknown.")
-        if call.method != "POST":
+        if request.method != "POST":
             raise _refusal(405, 11103, "Request method not allowed", "Outputs take a POST.")
-        kind = call.headers.get("content-type", "application/json").partition(";")[0].strip()
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
         if kind != "application/json":
             raise _malformed("the body of a request is application/json")
-        data = read_json(call.body, _malformed)
+        data = read_json(request.body, _malformed)
         inputs = data.get("inputs")
         if not isinstance(inputs, list) or not inputs:
             raise _refusal(400, 11102, "Invalid request", "Empty or null inputs.")
@@ -103,19 +103,19 @@ class Clarifai:
             )
         config = _output_config(data.get("model"))
         pictures = tuple(_picture(each) for each in inputs)
-        wanted = _Wanted(
-            model=call.names["model"],
-            version=call.names.get("version", ""),
-            app=call.names["app"],
-            user=call.names["user"],
+        details = _OutputsAsked(
+            model=request.names["model"],
+            version=request.names.get("version", ""),
+            app=request.names["app"],
+            user=request.names["user"],
             most=config.get("max_concepts", 0) or _MOST_CONCEPTS,
             lowest=config.get("min_value", 0.0),
             ids=tuple(str(each.get("id") or request_id().replace("-", "")) for each in inputs),
         )
-        return Question("outputs", pictures, {**call.names, **config}, wanted)
+        return Question("outputs", pictures, {**request.names, **config}, details)
 
-    def _check_key(self, call: Call) -> None:
-        scheme, _, key = call.headers.get("authorization", "").partition(" ")
+    def _check_key(self, request: Request) -> None:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if not key:
             raise _refusal(401, 11009, "API key not found", "Send 'Authorization: Key ...'.")
         if scheme not in {"Key", "Bearer"} or (self._key is not None and key != self._key):
@@ -127,7 +127,7 @@ class Clarifai:
 
     def answer(self, question: Question, outcomes: Sequence[Outcome]) -> Reply:
         """Say what each input shows, or what is wrong with it."""
-        outputs = [_output(outcome, question.wanted, at) for at, outcome in enumerate(outcomes)]
+        outputs = [_output(outcome, question.details, at) for at, outcome in enumerate(outcomes)]
         failed = sum(isinstance(outcome, Refusal) for outcome in outcomes)
         if failed == 0:
             return self._reply(200, _status(10000, "Ok"), outputs)
@@ -145,10 +145,10 @@ class Clarifai:
         """Return an input's error that is not worth sending again."""
         return _refusal(400, 30104, "Input invalid argument", reason)
 
-    def fault(self, fault: Fault) -> Refusal:
-        """Return the fault in Clarifai's words."""
-        status, code, description = _FAULTS[fault]
-        return _refusal(status, code, description, "")
+    def trouble(self, trouble: Trouble, *, retry_after: float | None = None) -> Refusal:
+        """Return trouble in Clarifai's words."""
+        status, code, description = _TROUBLES[trouble]
+        return Refusal(status, str(code), description, retry_after=retry_after, details="")
 
     def inside(self, question: Question | None) -> Reply:
         """Return a failure of all inputs under HTTP status 200."""
@@ -212,36 +212,36 @@ def _picture(each: object) -> Picture | Refusal:
         return _refusal(400, 30105, "Input image is larger than the allowed limit", "")
 
 
-def _output(outcome: Outcome, wanted: _Wanted, at: int) -> Any:
-    if isinstance(outcome, Recorded):
+def _output(outcome: Outcome, asked: _OutputsAsked, at: int) -> Any:
+    if isinstance(outcome, ProviderJson):
         recorded = outcome.json
         whole = isinstance(recorded, dict) and "outputs" in recorded
         return recorded["outputs"][0] if whole else recorded
     output: dict[str, Any] = {
         "id": request_id().replace("-", ""),
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
-        "input": {"id": wanted.ids[at]},
-        "model": {"id": wanted.model, "app_id": wanted.app, "user_id": wanted.user},
+        "input": {"id": asked.ids[at]},
+        "model": {"id": asked.model, "app_id": asked.app, "user_id": asked.user},
     }
     if isinstance(outcome, Refusal):
         details = outcome.more.get("details", "")
         return {**output, "status": _status(int(outcome.code), outcome.message, details)}
-    version = wanted.version or outcome.model_version or _MODEL_VERSION
+    version = asked.version or outcome.model_version or _MODEL_VERSION
     output["model"]["model_version"] = {"id": version, "status": _status(21100, "Model trained")}
-    data = {"concepts": _concepts(outcome, wanted)}
+    data = {"concepts": _concepts(outcome, asked)}
     return {**output, "status": _status(10000, "Ok"), "data": data}
 
 
-def _concepts(answer: Answer, wanted: _Wanted) -> list[Mapping[str, Any]]:
-    kept = [label for label in answer.labels if label.score >= wanted.lowest]
+def _concepts(answer: Answer, asked: _OutputsAsked) -> list[Mapping[str, Any]]:
+    kept = [label for label in answer.labels if label.score >= asked.lowest]
     return [
         {
             "id": f"ai_{_digest(label.name)}",
             "name": label.name,
             "value": label.score,
-            "app_id": wanted.app,
+            "app_id": asked.app,
         }
-        for label in kept[: wanted.most]
+        for label in kept[: asked.most]
     ]
 
 

@@ -10,15 +10,16 @@ import re
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.services.wire import (
-    Call,
+from smoothapi.wires.wire import (
     Outcome,
     Picture,
+    ProviderJson,
     Question,
-    Recorded,
     Refusal,
     Reply,
+    Request,
     TooManyPixelsError,
+    Trouble,
     UnreadableError,
     from_base64,
     read_json,
@@ -26,7 +27,6 @@ from smoothapi.services.wire import (
     request_id,
     to_reply,
 )
-from smoothapi.testing.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,27 +61,22 @@ _MIN_CONFIDENCE = {
     "DetectCustomLabels": 50.0,
 }
 
-_FAULTS = {
-    Fault.throttled: (400, "ThrottlingException", "Rate exceeded"),
-    Fault.throttled_wait: (
-        400,
-        "ProvisionedThroughputExceededException",
-        "Provisioned rate exceeded",
-    ),
-    Fault.throttled_date: (
-        400,
-        "ProvisionedThroughputExceededException",
-        "Provisioned rate exceeded",
-    ),
-    Fault.error: (500, "InternalServerError", "Internal server error"),
-    Fault.unavailable: (503, "ServiceUnavailableException", "Service is unavailable"),
-    Fault.denied: (
+_TROUBLES = {
+    Trouble.throttled: (400, "ThrottlingException", "Rate exceeded"),
+    Trouble.error: (500, "InternalServerError", "Internal server error"),
+    Trouble.unavailable: (503, "ServiceUnavailableException", "Service is unavailable"),
+    Trouble.denied: (
         400,
         "AccessDeniedException",
         "User: arn:aws:iam::123456789012:user/emulated is not authorized to perform this action",
     ),
-    Fault.quota: (400, "LimitExceededException", "Service limit exceeded"),
+    Trouble.quota: (400, "LimitExceededException", "Service limit exceeded"),
 }
+_THROTTLED_FOR_A_TIME = (
+    400,
+    "ProvisionedThroughputExceededException",
+    "Provisioned rate exceeded",
+)
 
 
 class Aws:
@@ -98,29 +93,29 @@ class Aws:
     def __init__(self, key: str | None = None) -> None:
         self._key = key
 
-    def operation(self, call: Call) -> str:
+    def operation(self, request: Request) -> str:
         """Return what X-Amz-Target names."""
-        target = call.headers.get("x-amz-target", "")
+        target = request.headers.get("x-amz-target", "")
         operation = target.removeprefix(_TARGET)
-        known = call.route and target.startswith(_TARGET) and operation in _MEMBERS
+        known = request.route and target.startswith(_TARGET) and operation in _MEMBERS
         return operation if known else ""
 
-    def read(self, call: Call) -> Question:
+    def read(self, request: Request) -> Question:
         """Read a signed request."""
-        operation = self.operation(call)
-        kind = call.headers.get("content-type", "")
-        if call.method != "POST" or not operation or not kind.startswith(_JSON):
-            raise Refusal(400 if call.method == "POST" else 404, "UnknownOperationException", "")
-        self._check_signature(call)
-        data = read_json(call.body, _malformed)
+        operation = self.operation(request)
+        kind = request.headers.get("content-type", "")
+        if request.method != "POST" or not operation or not kind.startswith(_JSON):
+            raise Refusal(400 if request.method == "POST" else 404, "UnknownOperationException", "")
+        self._check_signature(request)
+        data = read_json(request.body, _malformed)
         known = _MEMBERS[operation]
         parameters = {name: data[name] for name in known if name in data and name != "Image"}
         _check_parameters(operation, parameters)
         picture = _picture(data.get("Image"))
         return Question(operation, (picture,), parameters)
 
-    def _check_signature(self, call: Call) -> None:
-        header = call.headers.get("authorization", "")
+    def _check_signature(self, request: Request) -> None:
+        header = request.headers.get("authorization", "")
         if not header:
             raise Refusal(
                 400, "MissingAuthenticationTokenException", "Missing Authentication Token"
@@ -133,7 +128,7 @@ class Aws:
                 "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' "
                 "parameters, scoped to the service 'rekognition'.",
             )
-        if "x-amz-date" not in call.headers and "date" not in call.headers:
+        if "x-amz-date" not in request.headers and "date" not in request.headers:
             raise Refusal(
                 400,
                 "IncompleteSignatureException",
@@ -156,7 +151,7 @@ class Aws:
         (outcome,) = outcomes
         if isinstance(outcome, Refusal):
             return self.refuse(outcome)
-        if isinstance(outcome, Recorded):
+        if isinstance(outcome, ProviderJson):
             return Reply(200, outcome.body, (("content-type", _JSON), *_ids()))
         build = {
             "DetectLabels": _labels,
@@ -181,9 +176,12 @@ class Aws:
         """Return an error that no SDK repeats."""
         return Refusal(400, "InvalidParameterException", reason)
 
-    def fault(self, fault: Fault) -> Refusal:
-        """Return the fault as Rekognition words it: throttling has status 400."""
-        return Refusal(*_FAULTS[fault])
+    def trouble(self, trouble: Trouble, *, retry_after: float | None = None) -> Refusal:
+        """Return trouble as Rekognition words it: throttling has status 400."""
+        words = _TROUBLES[trouble]
+        if trouble is Trouble.throttled and retry_after is not None:
+            words = _THROTTLED_FOR_A_TIME
+        return Refusal(*words, retry_after=retry_after)
 
     def inside(self, question: Question | None) -> Reply:
         """Return an error's body under status 200."""

@@ -1,6 +1,5 @@
-"""Google Cloud Vision over gRPC, with the messages of Google's own package.
+"""A gRPC server for Google Cloud Vision, and what can go wrong on the line.
 
-A message is turned into REST's JSON and back, so that both are read and worded by the same code.
 gRPC's HTTP/2 is not ours to break: a connection that is reset, and half an answer, are shown as
 the statuses that callers get to see of them.
 """
@@ -11,26 +10,21 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import grpc
-from google.cloud.vision_v1 import types
-from google.protobuf import json_format
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from smoothapi.services.google import CODES, OPERATION, Google
-from smoothapi.services.wire import Refusal
-from smoothapi.testing.faults import Fault
+from smoothapi.services.faults import Fault
+from smoothapi.wires.google import OPERATION, Google
+from smoothapi.wires.google_grpc import METHOD, SERVICE, read, to_message, to_status
+from smoothapi.wires.wire import Refusal
 
 if TYPE_CHECKING:
     from smoothapi.services.service import Received, Service
-    from smoothapi.services.wire import Question
+    from smoothapi.wires.wire import Question
 
 _THREADS = 256
-_SERVICE = "google.cloud.vision.v1.ImageAnnotator"
-_METHOD = "BatchAnnotateImages"
 _GRACE = 3.0
 _FOREVER = 86_400.0
 _NOT_A_MESSAGE = b"<!DOCTYPE html><html></html>"
@@ -56,7 +50,7 @@ class GrpcTransport:
         method = grpc.unary_unary_rpc_method_handler(self._annotator.answer)
         self._server = grpc.server(
             self._pool,
-            handlers=[grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: method})],
+            handlers=[grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})],
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.so_reuseport", 0),
@@ -92,7 +86,7 @@ class _Annotator:
         began = time.monotonic()
         metadata = {str(key): value for key, value in context.invocation_metadata()}
         received, question, refusal = self._service.receive(
-            partial(self._read, message, metadata),
+            partial(read, self._wire, message, metadata),
             operation=OPERATION,
             headers=metadata,
             body=len(message),
@@ -105,17 +99,6 @@ class _Annotator:
             raise
         finally:
             self._service.done(received, status, began)
-
-    def _read(self, message: bytes, metadata: dict[str, Any]) -> Question:
-        self._wire.check_key(metadata, {})
-        request = types.BatchAnnotateImagesRequest.pb()()
-        try:
-            request.ParseFromString(message)
-        except Exception as error:
-            raise Refusal(400, "INVALID_ARGUMENT", "Request could not be parsed.") from error
-        return self._wire.read_requests(
-            {"requests": [_request_json(each) for each in request.requests]}
-        )
 
     def _carry(
         self,
@@ -131,54 +114,31 @@ class _Annotator:
             context.abort(grpc.StatusCode.CANCELLED, "The caller gave up.")
         if fault is Fault.reset:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer")
-        if fault is not None and (worded := self._worded(fault)) is not None:
-            self._refuse(context, worded, fault)
+        if fault is not None and fault.trouble is not None:
+            retry_after = timing.retry_after if fault.tells_to_wait else None
+            self._refuse(context, self._wire.trouble(fault.trouble, retry_after=retry_after))
         if fault is Fault.garbage:
             return _NOT_A_MESSAGE
         if fault is Fault.inside:
-            return _message(self._wire.inside_responses(question))
+            return to_message(self._wire.inside_responses(question))
         if question is None:
             assert refusal is not None  # noqa: S101  there is one or the other
             self._refuse(context, refusal)
         if fault is Fault.half:
-            return _message([{"error": {"code": 13, "message": "x" * 100}}])[:60]
+            return to_message([{"error": {"code": 13, "message": "x" * 100}}])[:60]
         try:
-            answer = _message(self._wire.responses(question, self._service.label(question)))
+            answer = to_message(self._wire.responses(question, self._service.label(question)))
         except Refusal as refused:
             self._refuse(context, refused)
-        except Exception as error:  # noqa: BLE001  replies that are none, say
+        except Exception as error:  # noqa: BLE001  a recorded reply can be anything
             self._refuse(context, self._service.broken(error))
         pause = {Fault.late: timing.late, Fault.slow: timing.drip}.get(fault or Fault.error, 0.0)
         least = timing.latency.seconds(received.number)
         self._wait(context, max(pause, least - (time.monotonic() - began)))
         return answer
 
-    def _worded(self, fault: Fault) -> Refusal | None:
-        try:
-            return self._wire.fault(fault)
-        except KeyError:
-            return None
-
-    def _refuse(
-        self, context: grpc.ServicerContext, refusal: Refusal, fault: Fault | None = None
-    ) -> NoReturn:
-        details: list[Any] = []
-        if "reason" in refusal.more:
-            details.append(
-                error_details_pb2.ErrorInfo(
-                    reason=refusal.more["reason"],
-                    domain="googleapis.com",
-                    metadata={"service": "vision.googleapis.com"},
-                )
-            )
-        if fault in {Fault.throttled_wait, Fault.throttled_date}:
-            delay = Duration()
-            delay.FromNanoseconds(int(self._service.timing.retry_after * 1e9))
-            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-        status = status_pb2.Status(code=CODES[refusal.code][1], message=refusal.message)
-        for detail in details:
-            status.details.add().Pack(detail)
-        context.abort_with_status(rpc_status.to_status(status))
+    def _refuse(self, context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+        context.abort_with_status(rpc_status.to_status(to_status(refusal)))
         raise AssertionError  # abort_with_status always raises
 
     def _wait(self, context: grpc.ServicerContext, seconds: float) -> None:
@@ -197,21 +157,3 @@ class _Annotator:
         with self._lock:
             for ended in self._waiting:
                 ended.set()
-
-
-def _request_json(request: Any) -> dict[str, Any]:
-    """Return an AnnotateImageRequest as REST's JSON, its picture still as bytes."""
-    image: dict[str, Any] = {"content": request.image.content}
-    if request.image.HasField("source"):
-        image["source"] = json_format.MessageToDict(request.image.source)
-    features = [
-        {"type": feature.type_, "maxResults": feature.max_results} for feature in request.features
-    ]
-    return {"image": image, "features": features}
-
-
-def _message(responses: list[Any]) -> bytes:
-    response = types.BatchAnnotateImagesResponse.pb()()
-    json_format.ParseDict({"responses": responses}, response, ignore_unknown_fields=True)
-    serialized: bytes = response.SerializeToString()
-    return serialized
