@@ -33,8 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothapi.denoise import load
-from smoothapi.denoise.data import files, held_out
-from smoothapi.denoise.surrogates import load_classifier
+from smoothapi.denoise.training.photo_files import files, held_out
+from smoothapi.denoise.training.surrogates import load_classifier
 from smoothapi.study import Study, figures
 from smoothapi_adapters.mock import MockAdapter
 

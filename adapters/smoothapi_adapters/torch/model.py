@@ -60,7 +60,7 @@ def _from_onnx(path: Path) -> tuple[nn.Module, int]:
         raise MissingExtraError(
             "Reading ONNX files needs onnx2torch: pip install 'smoothapi-vision[onnx]'."
         )
-    from smoothapi.denoise.surrogates import load_onnx  # noqa: PLC0415
+    from smoothapi.denoise.training.surrogates import load_onnx  # noqa: PLC0415
 
     classifier = load_onnx(path)
     module = classifier.module
