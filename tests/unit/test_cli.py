@@ -331,7 +331,7 @@ def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     capsys.readouterr()
     assert run(["budget", "--json"]) == 0
     [account] = json.loads(capsys.readouterr().out)
-    assert account["queries"] == LEAST + 1
+    assert account["attempts"] == LEAST + 1
     assert account["dollars"] == pytest.approx((LEAST + 1) / 1000)
     assert (account["name"], account["reserved"], account["dollar_limit"]) == ("default", 0, 1.0)
     assert run(["budget"]) == 0
