@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from smoothapi import cli
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Limits, Price
+from smoothapi.provider import Limits, Price
 
 
 def answer(name="bus", version="v1", score=0.9):

@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch.recording import read_recording
 from smoothapi.errors import PermanentError, UsageError
 from smoothapi.image import load_image
 from smoothapi.services.seeded import uniform
+from smoothapi.store.recording import read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.dispatch import Adapter, Totals
+    from smoothapi.dispatch import Totals
+    from smoothapi.provider import Adapter
     from smoothapi.session import Session
     from smoothapi.wrapping.protocol import Call
 

@@ -9,9 +9,9 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Unpack, cast
 
 from smoothapi.certify.certificate import Certificate
-from smoothapi.dispatch import Budget
 from smoothapi.errors import UsageError
 from smoothapi.options import CertifyOptions, keywords, resolve
+from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.certifier import Certifier
 from smoothapi.wrapping.protocol import Remote
