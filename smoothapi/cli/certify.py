@@ -105,8 +105,8 @@ def _target(text: str) -> Target | Literal["top1"]:
     except ValueError:
         pass
     raise UsageError(
-        f"--target {text!r} is unknown. Write top1, top3 (any k), present:LABEL:SCORE, "
-        "absent:LABEL:SCORE or most-specific:SCORE; for example present:Weapon:0.8."
+        f"--target {text!r} is none of top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE "
+        "and most-specific:SCORE; for example present:Weapon:0.8."
     )
 
 

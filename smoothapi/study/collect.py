@@ -273,7 +273,7 @@ class Gathering(DenoiserRuntime):
 
     @property
     def fingerprint(self) -> str:
-        """As of the denoiser itself: it does not depend on who else is in a batch."""
+        """As of the denoiser itself: who else is in a batch is no part of it."""
         return self._inner.fingerprint
 
     @property
