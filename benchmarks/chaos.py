@@ -56,10 +56,11 @@ from smoothapi import (
     ThrottledError,
     TransientError,
 )
-from smoothapi.dispatch import AnswerStore, Dispatcher, Job, SharedState
+from smoothapi.dispatch import Dispatcher, Job
 from smoothapi.encode import Codec
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants
+from smoothapi.store import AnswerStore, SharedState
 
 FAULTS = (
     "429", "429 later", "500", "503", "reset", "timeout before", "timeout after", "half body",

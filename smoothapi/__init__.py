@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.certify.targets import Absence, MostSpecific, Presence, TopK
-    from smoothapi.dispatch import Adapter, Budget, Limits, Price, Retry
+    from smoothapi.dispatch import Retry
     from smoothapi.errors import (
         BudgetExceededError,
         CertificateError,
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
+    from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.smoother import Plan, Progress, Smoother
+    from smoothapi.store import Budget
     from smoothapi.study import Study, StudyResult
     from smoothapi.wrapping import certificate_of, wrap
 
@@ -54,7 +56,9 @@ _HOMES = {
     "smoothapi.certify.certificate": ("Certificate",),
     "smoothapi.certify.labels": ("LabelSpace",),
     "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "TopK"),
-    "smoothapi.dispatch": ("Adapter", "Budget", "Limits", "Price", "Retry"),
+    "smoothapi.dispatch": ("Retry",),
+    "smoothapi.provider": ("Adapter", "Limits", "Price"),
+    "smoothapi.store": ("Budget",),
     "smoothapi.errors": (
         "BudgetExceededError",
         "CertificateError",

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from smoothapi import denoise
 from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
-from smoothapi.dispatch import Adapter, Budget, Price, Replay, make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
+from smoothapi.provider import Adapter, Price, make_adapter
+from smoothapi.store import Budget, Replay
 from smoothapi.variants import Variants
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
-from smoothapi.dispatch import Answers, Delivery, Dispatcher, Job, Price, Run, Totals, answer_key
+from smoothapi.dispatch import Delivery, Dispatcher, Job, Run, Totals
 from smoothapi.errors import (
     BudgetExceededError,
     ModelChangedError,
@@ -27,6 +27,7 @@ from smoothapi.errors import (
 )
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
+from smoothapi.store import Answers, answer_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Adapter
     from smoothapi.dispatch.job import Encode
     from smoothapi.image import WorkingImage
     from smoothapi.options import DenoiserSpec
+    from smoothapi.provider import Adapter, Price
     from smoothapi.variants import Variants
 
 # Variants prepared together: as many as a request takes, or two lots for all requests in flight.

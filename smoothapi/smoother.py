@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.dispatch import Adapter, Totals
+    from smoothapi.dispatch import Totals
+    from smoothapi.provider import Adapter
 
 __all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from smoothapi.dispatch import Adapter, Named, Replay
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
+from smoothapi.store import Named, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.dispatch.job import Encode
     from smoothapi.image import WorkingImage
+    from smoothapi.provider import Adapter
 
 Asked: TypeAlias = "Callable[[int | None], dict[str, object]]"
 """Index of a variant -> all that decides the answer to it; None stands for the image itself."""

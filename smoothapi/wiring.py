@@ -5,15 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Unpack
 
-from smoothapi.dispatch import (
-    Answers,
-    AnswerStore,
-    Dispatcher,
-    Recorder,
-    Replay,
-    Retry,
-    SharedState,
-)
+from smoothapi.dispatch import Dispatcher, Retry
 from smoothapi.options import SmootherOptions, resolve
 from smoothapi.parts import (
     choose_budgets,
@@ -23,10 +15,11 @@ from smoothapi.parts import (
     recorded,
 )
 from smoothapi.session import Resources, Session
+from smoothapi.store import Answers, AnswerStore, Recorder, Replay, SharedState
 
 if TYPE_CHECKING:
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Adapter
+    from smoothapi.provider import Adapter
 
 
 def open_session(

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Limits, Price
+from smoothapi.provider import Limits, Price
 
 
 def answer(name="bus", version="v1", score=0.9):

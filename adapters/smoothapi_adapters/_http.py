@@ -26,7 +26,6 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from smoothapi.answer import printable
-from smoothapi.dispatch import retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -35,6 +34,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import retry_after_seconds
 
 if TYPE_CHECKING:
     import socket

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from smoothapi.answer import printable
-from smoothapi.dispatch import Price
 from smoothapi.encode import CODECS
 from smoothapi.errors import FatalError, UsageError
+from smoothapi.provider import Price
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

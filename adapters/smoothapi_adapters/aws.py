@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import PermanentError, UsageError
+from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters.aws_client import find_credentials, sending_once
 from smoothapi_adapters.aws_errors import malformed, mapped
 

@@ -11,8 +11,8 @@ import boto3
 from botocore.credentials import create_credential_resolver
 from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
 
-from smoothapi.dispatch import Credentials
 from smoothapi.errors import UsageError
+from smoothapi.provider import Credentials
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse

@@ -14,7 +14,6 @@ from botocore import exceptions as b
 from botocore.parsers import ResponseParserError
 
 from smoothapi.answer import printable
-from smoothapi.dispatch import Credentials, retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -22,6 +21,7 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
+from smoothapi.provider import Credentials, retry_after_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

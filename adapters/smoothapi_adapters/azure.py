@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -18,6 +17,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters import azure_common as common
 
 if TYPE_CHECKING:

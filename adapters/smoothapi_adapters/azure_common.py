@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from smoothapi.dispatch import Credentials, Price, retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -19,6 +18,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, Price, retry_after_seconds
 from smoothapi_adapters.secrets import checked_secret
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from smoothapi.answer import Answer, Label, printable
-from smoothapi.dispatch import Credentials, Limits, retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -22,6 +21,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, Limits, retry_after_seconds
 from smoothapi_adapters import _options as options
 from smoothapi_adapters._http import (
     Reply,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Credentials, Limits, Price
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -21,6 +20,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters._options import switch
 from smoothapi_adapters.google_errors import ADVICE, mapped_error, of_picture
 from smoothapi_adapters.secrets import checked_secret

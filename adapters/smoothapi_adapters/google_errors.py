@@ -6,7 +6,6 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.dispatch import retry_after_seconds
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -14,6 +13,7 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
+from smoothapi.provider import retry_after_seconds
 from smoothapi_adapters.sessions import of_requests
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ import jmespath
 import urllib3
 
 from smoothapi.answer import Answer, Label, printable
-from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError, UsageError
+from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters import _options as options
 from smoothapi_adapters._http import (
     Secrets,

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smoothapi.dispatch import Limits, Price
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -37,6 +36,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Limits, Price
 from smoothapi.testing.faults import Fault, Faults
 from smoothapi.testing.labellers import (
     Labeller,

@@ -22,7 +22,6 @@ from PIL import Image, UnidentifiedImageError
 
 from smoothapi.answer import Answer, Label, printable
 from smoothapi.denoise.device import choose_device
-from smoothapi.dispatch import Limits
 from smoothapi.errors import (
     DenoiserError,
     FatalError,
@@ -31,6 +30,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
+from smoothapi.provider import Limits
 from smoothapi_adapters import _options as options
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from google.cloud import vision
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Price
 from smoothapi.errors import TransientError, UsageError
+from smoothapi.provider import Price
 from smoothapi.wrapping import Call, OwnCall, Picture, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters.google import GoogleAdapter

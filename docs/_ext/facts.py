@@ -13,7 +13,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 
 from smoothapi.config import Settings
-from smoothapi.dispatch import providers
+from smoothapi.provider import providers
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

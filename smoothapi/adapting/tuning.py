@@ -31,10 +31,10 @@ from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import DenoiserRuntime
 from smoothapi.denoise.sources import File
 from smoothapi.denoise.storage import SHIPPED, read_header
-from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.options import AskOptions, keywords, resolve
+from smoothapi.store import Budget
 from smoothapi.study.collect import Gathering
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi.wiring import open_session
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.denoise.sources import Source
-    from smoothapi.dispatch import Adapter, Price, Totals
+    from smoothapi.dispatch import Totals
     from smoothapi.options import Budgets, Classes
+    from smoothapi.provider import Adapter, Price
     from smoothapi.session import Session
     from smoothapi.study.folder import Photos
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from smoothapi.dispatch import Account, SharedState
+    from smoothapi.store import Account, SharedState
 
 
 @click.group(invoke_without_command=True)
@@ -29,7 +29,7 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
     """
     ctx.obj = home
     if ctx.invoked_subcommand is None:
-        from smoothapi.dispatch import accounts  # noqa: PLC0415
+        from smoothapi.store import accounts  # noqa: PLC0415
 
         with _state(home) as state:
             _show(accounts(state), as_json)
@@ -48,7 +48,7 @@ def release(home: str | None, *, everywhere: bool) -> int:
 
     Such queries may have been sent and billed: do this when you know that they were not.
     """
-    from smoothapi.dispatch import release_abandoned  # noqa: PLC0415
+    from smoothapi.store import release_abandoned  # noqa: PLC0415
 
     with _state(home) as state:
         count = release_abandoned(state, everywhere=everywhere)
@@ -61,10 +61,10 @@ def release(home: str | None, *, everywhere: bool) -> int:
 @click.pass_obj
 def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
-    from smoothapi import dispatch  # noqa: PLC0415
+    from smoothapi import store  # noqa: PLC0415
 
     with _state(home) as state:
-        count = dispatch.reset(state, name)
+        count = store.reset(state, name)
     click.echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
     return 0
 
@@ -72,7 +72,7 @@ def reset(home: str | None, name: str) -> int:
 @contextmanager
 def _state(home: str | None) -> Iterator[SharedState]:
     from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.dispatch import SharedState  # noqa: PLC0415
+    from smoothapi.store import SharedState  # noqa: PLC0415
 
     state = SharedState(resolve(home=home).settings.home / "ledger.db")
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smoothapi import smoother
     from smoothapi.certify.certificate import Certificate
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Price
+    from smoothapi.provider import Price
 
 _MOST_LABELS = 4
 _SHORTEST_SHOWN = 0.05  # seconds

@@ -15,7 +15,7 @@ from smoothapi.cli.study import numbers, told
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
-    from smoothapi.dispatch import Price
+    from smoothapi.provider import Price
     from smoothapi.study import Expected, Shares
 
 _WIDTH = 30  # of a bar

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Adapter, Credentials, Price, ProviderInfo
+    from smoothapi.provider import Adapter, Credentials, Price, ProviderInfo
 
 _MOST_LABELS = 10
 _DECLINED = 1
@@ -34,10 +34,10 @@ def providers(ctx: click.Context, as_json: bool) -> int:
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    from smoothapi import config, dispatch  # noqa: PLC0415
+    from smoothapi import config, provider  # noqa: PLC0415
 
     settings = config.resolve().settings
-    rows = [_row(info, settings) for info in dispatch.providers(settings.providers)]
+    rows = [_row(info, settings) for info in provider.providers(settings.providers)]
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -55,11 +55,11 @@ def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
 
     It is sent with no retry, outside of all budgets, and the answer is not kept.
     """
-    from smoothapi import config, dispatch  # noqa: PLC0415
+    from smoothapi import config, provider  # noqa: PLC0415
 
     try:
         settings = config.resolve().settings
-        adapter = dispatch.make_adapter(name, **settings.providers.get(name, {}))
+        adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
         try:
             return _check(adapter, settings, photo, sure=yes, as_json=as_json)
         finally:
@@ -195,7 +195,7 @@ def _dollars(price: Price) -> str:
 
 
 def _price_of(adapter: Adapter, settings: Settings) -> Price:
-    from smoothapi.dispatch import Price  # noqa: PLC0415
+    from smoothapi.provider import Price  # noqa: PLC0415
 
     given = settings.prices.get(adapter.name)
     return adapter.price if given is None else Price.parse(given, adapter.name)
@@ -203,7 +203,7 @@ def _price_of(adapter: Adapter, settings: Settings) -> Price:
 
 def _credentials(adapter: Adapter) -> Credentials | None:
     """Return what the adapter found to sign in with; None if it needs nothing."""
-    from smoothapi.dispatch import NeedsCredentials  # noqa: PLC0415
+    from smoothapi.provider import NeedsCredentials  # noqa: PLC0415
 
     return adapter.credentials() if isinstance(adapter, NeedsCredentials) else None
 

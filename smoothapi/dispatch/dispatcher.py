@@ -14,24 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from smoothapi.dispatch.keeping import Keeper
-from smoothapi.dispatch.ledger import Ledger
-from smoothapi.dispatch.pace import Breaker, Pace
+from smoothapi.dispatch.breaker import Breaker
 from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.run import CLOSED, Run, finish
-from smoothapi.dispatch.slots import Slots
-from smoothapi.dispatch.state import FORKED
+from smoothapi.dispatch.semaphore import Slots
+from smoothapi.dispatch.writing import Keeper
 from smoothapi.errors import UsageError
+from smoothapi.store.local.ledger import Ledger
+from smoothapi.store.local.pace import Pace
+from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from smoothapi.dispatch.answers import Answers
-    from smoothapi.dispatch.budget import Budget
-    from smoothapi.dispatch.contract import Adapter
     from smoothapi.dispatch.job import Job
-    from smoothapi.dispatch.price import Price
-    from smoothapi.dispatch.state import SharedState
+    from smoothapi.provider.contract import Adapter
+    from smoothapi.provider.price import Price
+    from smoothapi.store.budget import Budget
+    from smoothapi.store.local.database import SharedState
+    from smoothapi.store.protocols import Answers
 
 _PREPARERS = 4
 _SPARE = 2  # one thread more for so many requests

@@ -20,11 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from smoothapi.answer import Answer
-from smoothapi.dispatch.answers import Kept, answer_key
-from smoothapi.dispatch.events import emit
 from smoothapi.dispatch.job import Delivery, Job, Meter, Totals
 from smoothapi.dispatch.sending import Sender
-from smoothapi.dispatch.state import Leases, Suspects
 from smoothapi.errors import (
     PermanentError,
     SmoothAPIError,
@@ -32,6 +29,9 @@ from smoothapi.errors import (
     TooManyFailuresError,
     UsageError,
 )
+from smoothapi.store.local.leases import Leases, Suspects
+from smoothapi.store.rows import Kept, answer_key
+from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence

@@ -12,9 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.answer import Answer
-from smoothapi.dispatch.asking import ask
-from smoothapi.dispatch.events import attempt_span, emit
-from smoothapi.dispatch.pace import Caller
+from smoothapi.dispatch.breaker import Caller
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -24,6 +22,8 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider.asking import ask
+from smoothapi.telemetry import attempt_span, emit
 
 if TYPE_CHECKING:
     import threading

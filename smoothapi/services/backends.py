@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer, printable
-from smoothapi.dispatch.recording import PREFIX, read_recording
 from smoothapi.errors import ImageError, PermanentError, SmoothAPIError, UsageError
 from smoothapi.image import load_image
+from smoothapi.store.recording import PREFIX, read_recording
 
 if TYPE_CHECKING:
     from smoothapi.services.service import Backend

@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from smoothapi.certify import noise_delta, runs_of, top1
-from smoothapi.dispatch import Budget
 from smoothapi.errors import (
     BudgetExceededError,
     ImageError,
@@ -24,6 +23,7 @@ from smoothapi.errors import (
 )
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.smoother import collect_votes
+from smoothapi.store import Budget
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,

@@ -38,7 +38,7 @@ from smoothapi.study.plans import votes_left
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from smoothapi.dispatch import Price
+    from smoothapi.provider import Price
     from smoothapi.study.result import Cell, Photo, StudyResult
 
 CONFIDENCE = 0.95

@@ -14,8 +14,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.dispatch import Price
 from smoothapi.errors import UsageError
+from smoothapi.provider import Price
 from smoothapi.study.collect import Outcome, Rules
 from smoothapi.study.folder import is_right
 

@@ -32,9 +32,10 @@ from smoothapi.wiring import open_session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.dispatch import Adapter, Budget
     from smoothapi.image import PhotoSource
     from smoothapi.options import DenoiserSpec
+    from smoothapi.provider import Adapter
+    from smoothapi.store import Budget
     from smoothapi.study.shares import Shares
 
 Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"

@@ -42,7 +42,6 @@ import numpy as np
 import pytest
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Adapter, Credentials, Limits, NeedsCredentials, Price
 from smoothapi.encode import CODECS, Codec
 from smoothapi.errors import (
     FatalError,
@@ -51,6 +50,7 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
+from smoothapi.provider import Adapter, Credentials, Limits, NeedsCredentials, Price
 from smoothapi.testing.faults import Fault
 from smoothapi.testing.watch import (
     everything_logged,

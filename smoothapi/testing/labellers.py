@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch.recording import read_recording
 from smoothapi.errors import PermanentError, UsageError
 from smoothapi.image import load_image
+from smoothapi.store.recording import read_recording
 from smoothapi.testing.seeded import uniform
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from smoothapi.dispatch import Adapter
+    from smoothapi.provider import Adapter
     from smoothapi.services import Service
 
 _NAME = "smoothapi_network"
@@ -86,7 +86,7 @@ class MockFactory:
 
     def __call__(self, labeller: Any = None, **options: Any) -> Any:
         """Return a `MockAdapter`; takes what it takes, such as {"bus": 0.97, None: 0.03}."""
-        from smoothapi.dispatch import make_adapter  # noqa: PLC0415
+        from smoothapi.provider import make_adapter  # noqa: PLC0415
 
         return make_adapter("mock", labeller=labeller, **options)
 
@@ -96,7 +96,7 @@ class MockFactory:
         It goes by the provider's name, so that prices and budgets of the settings hold; the
         provider's options in the settings are ignored.
         """
-        from smoothapi.dispatch import make_adapter  # noqa: PLC0415
+        from smoothapi.provider import make_adapter  # noqa: PLC0415
 
         mock = self._instead[provider] = self(labeller, **options)
         mock.name = provider

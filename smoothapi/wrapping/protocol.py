@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.dispatch import Adapter, Limits, Price
+    from smoothapi.provider import Adapter, Limits, Price
 
 ANY_SCORE = 1e-9
 """As `Picture.score`: every label that the service lists counts as present."""

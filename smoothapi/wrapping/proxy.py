@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 
 from smoothapi.certify.arithmetic import ceil_to
 from smoothapi.certify.certificate import Certificate
-from smoothapi.dispatch import Budget
 from smoothapi.errors import (
     ImageError,
     ModelChangedError,
@@ -21,6 +20,7 @@ from smoothapi.errors import (
 )
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.options import CertifyOptions, keywords, resolve
+from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.labels import certify_labels, check_labels
 from smoothapi.wrapping.protocol import Picture, Remote, Verdict
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from smoothapi.answer import Answer
-    from smoothapi.dispatch import Adapter, Totals
+    from smoothapi.dispatch import Totals
+    from smoothapi.provider import Adapter
     from smoothapi.session import Session
     from smoothapi.wrapping.protocol import Wrapper
 

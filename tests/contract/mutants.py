@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from smoothapi import Answer, Label, Limits, Price
-from smoothapi.dispatch import Credentials
 from smoothapi.errors import FatalError, PermanentError, ThrottledError, TransientError
+from smoothapi.provider import Credentials
 from smoothapi.testing import AdapterContract, Fault, by_colour
 
 TOKEN = "tok-0123456789abcdef"  # looked for in all that is shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoothapi.dispatch import Limits
+from smoothapi.provider import Limits
 from smoothapi.testing import AdapterContract, by_colour
 from smoothapi_adapters.mock import MockAdapter
 

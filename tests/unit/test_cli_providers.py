@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import dispatch
+from smoothapi import provider
 from smoothapi.answer import Answer, Label
 from smoothapi.cli import run
 from smoothapi.cli.providers import trial_picture
-from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, TransientError
+from smoothapi.provider import Credentials, Limits
 from smoothapi.services import serve
 from smoothapi.testing import by_colour
 from smoothapi_adapters import azure_common
@@ -41,7 +41,7 @@ def adapter(monkeypatch):
 
     def use(script=None, **options):
         adapter = ScriptedAdapter(script, **options)
-        monkeypatch.setattr(dispatch, "make_adapter", lambda name, **_: adapter)
+        monkeypatch.setattr(provider, "make_adapter", lambda name, **_: adapter)
         return adapter
 
     return use
@@ -118,9 +118,9 @@ def test_a_strangers_broken_adapter_does_not_hide_the_rest(capsys, monkeypatch):
         def close(self):
             raise RuntimeError("oops")
 
-    found = dispatch.ProviderInfo
+    found = provider.ProviderInfo
     rows = [found("broken\x1b[2J", "x", Broken()), found("good", "x", ScriptedAdapter())]
-    monkeypatch.setattr(dispatch, "providers", lambda options=None: rows)
+    monkeypatch.setattr(provider, "providers", lambda options=None: rows)
     assert run(["providers"]) == 0
     out = capsys.readouterr().out
     assert "oops" in out

@@ -21,9 +21,9 @@ from smoothapi import (
 )
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1
-from smoothapi.dispatch import Limits
 from smoothapi.errors import BudgetExceededError, CertificateError, UsageError
 from smoothapi.image import load_image
+from smoothapi.provider import Limits
 from smoothapi.wrapping.labels import certify_labels
 from smoothapi_adapters.aws import AwsAdapter
 from smoothapi_adapters.clarifai import ClarifaiAdapter

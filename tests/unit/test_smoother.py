@@ -23,7 +23,6 @@ from smoothapi import (
     verify,
 )
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Limits
 from smoothapi.errors import (
     BudgetExceededError,
     CertificateError,
@@ -38,6 +37,7 @@ from smoothapi.errors import (
     UnreachableRadiusError,
     UsageError,
 )
+from smoothapi.provider import Limits
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer
 

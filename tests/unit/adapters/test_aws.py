@@ -20,7 +20,6 @@ from botocore.validate import ParamValidator
 
 from smoothapi.answer import Answer
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Credentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -29,6 +28,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, make_adapter
 from smoothapi_adapters.aws import AwsAdapter
 from smoothapi_adapters.aws_client import sending_once
 from smoothapi_adapters.aws_errors import FATAL, PERMANENT, THROTTLED, TRANSIENT, mapped

@@ -24,7 +24,6 @@ from msrest.authentication import CognitiveServicesCredentials
 
 from smoothapi.answer import Label
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Adapter, NeedsCredentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -33,6 +32,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Adapter, NeedsCredentials, make_adapter
 from smoothapi_adapters import azure, azure4, azure_common
 from smoothapi_adapters.azure import AzureAdapter
 from smoothapi_adapters.azure4 import Azure4Adapter

@@ -11,7 +11,6 @@ import pytest
 
 from smoothapi import Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import (
     FatalError,
@@ -21,6 +20,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import make_adapter
 from smoothapi.services import serve as emulate
 from smoothapi.testing.watch import told
 from smoothapi_adapters.clarifai import _MEANING, ClarifaiAdapter

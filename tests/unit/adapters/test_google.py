@@ -17,7 +17,6 @@ from google.protobuf import duration_pb2
 from google.protobuf.json_format import ParseError
 from google.rpc import code_pb2, error_details_pb2
 
-from smoothapi.dispatch import Adapter, NeedsCredentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -26,6 +25,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Adapter, NeedsCredentials, make_adapter
 from smoothapi_adapters.google import CATEGORIES, LIKELIHOOD, GoogleAdapter
 from smoothapi_adapters.google_errors import mapped_error, of_picture
 

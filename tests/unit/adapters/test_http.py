@@ -22,7 +22,6 @@ from requests.adapters import HTTPAdapter
 
 from smoothapi import Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import (
     FatalError,
@@ -32,6 +31,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import make_adapter
 from smoothapi.testing import unused_port
 from smoothapi.testing.watch import everything_logged, told
 from smoothapi_adapters._http import MAX_ANSWER

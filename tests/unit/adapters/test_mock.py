@@ -15,7 +15,6 @@ from PIL import Image
 
 from smoothapi import Retry, Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Adapter, Limits, Price, make_adapter, provider_names, providers
 from smoothapi.encode import Codec
 from smoothapi.errors import (
     FatalError,
@@ -27,6 +26,7 @@ from smoothapi.errors import (
     UnknownProviderError,
     UsageError,
 )
+from smoothapi.provider import Adapter, Limits, Price, make_adapter, provider_names, providers
 from smoothapi.testing import Fault, Faults, Latency, Probabilities
 from smoothapi_adapters.mock import MockAdapter
 

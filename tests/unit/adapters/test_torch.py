@@ -16,9 +16,9 @@ from torch import nn
 
 from smoothapi import Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, PermanentError, ProviderError, UsageError
+from smoothapi.provider import make_adapter
 from smoothapi_adapters.torch import TorchAdapter
 
 COLOURS = ["black", "blue", "green", "cyan", "red", "magenta", "yellow", "white"]

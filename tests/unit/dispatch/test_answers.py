@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import AnswerStore, Kept, answer_key
 from smoothapi.errors import PermanentError, StoreError, UsageError
+from smoothapi.store import AnswerStore, Kept, answer_key
 from tests.conftest import answer
 
 ASKED = {"picture": 1}
@@ -140,7 +140,7 @@ def test_answers_survive_kill_9(tmp_path):
         """
         import os, signal, sys
         from pathlib import Path
-        from smoothapi.dispatch import AnswerStore, Kept
+        from smoothapi.store import AnswerStore, Kept
         from smoothapi.answer import Answer
         store = AnswerStore(Path(sys.argv[1]))
         for index in range(50):
@@ -203,6 +203,6 @@ def test_a_store_that_a_stopped_process_holds_is_said_as_that(tmp_path, monkeypa
     def locked(_):
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("smoothapi.dispatch.answers._open", locked)
+    monkeypatch.setattr("smoothapi.store.local.answers._open", locked)
     with pytest.raises(StoreError, match=r"database is locked\. Another process has held it"):
         AnswerStore(tmp_path / "answers")

@@ -12,21 +12,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from smoothapi.dispatch import (
-    AnswerStore,
-    Budget,
-    Dispatcher,
-    Job,
-    Ledger,
-    Price,
-    Retry,
-    SharedState,
-    accounts,
-    answer_key,
-    events,
-)
-from smoothapi.dispatch.state import Leases
+from smoothapi import telemetry
+from smoothapi.dispatch import Dispatcher, Job, Retry
 from smoothapi.errors import BudgetExceededError, FatalError, StoreError, ThrottledError, UsageError
+from smoothapi.provider import Price
+from smoothapi.store import AnswerStore, Budget, Ledger, SharedState, accounts, answer_key
+from smoothapi.store.local.leases import Leases
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of
 
@@ -321,15 +312,15 @@ def test_whoever_listens_and_fails_costs_no_answer(store, monkeypatch, caplog):
         return True
 
     tracer = Mock(start_as_current_span=lambda *_, **__: Broken())
-    monkeypatch.setattr(events, "_tracer", lambda: tracer)
-    monkeypatch.setattr(events, "_nobody_traces", lambda: False)
+    monkeypatch.setattr(telemetry, "_tracer", lambda: tracer)
+    monkeypatch.setattr(telemetry, "_nobody_traces", lambda: False)
     caplog.set_level("DEBUG", "smoothapi")
-    events.log.addFilter(fail)
+    telemetry.log.addFilter(fail)
     try:
         adapter = ScriptedAdapter()
         delivered, totals = run(adapter, store, count=5)
     finally:
-        events.log.removeFilter(fail)
+        telemetry.log.removeFilter(fail)
     assert [delivery.answer for delivery in delivered] == [answer()] * 5
     assert totals.attempts == adapter.sent == 5
     assert "could not be told" in caplog.text

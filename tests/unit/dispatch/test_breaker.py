@@ -8,7 +8,7 @@ import time
 import pytest
 
 from smoothapi.dispatch import Retry
-from smoothapi.dispatch.pace import Breaker, Caller
+from smoothapi.dispatch.breaker import Breaker, Caller
 from smoothapi.errors import ProviderError, TransientError
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import labels, run

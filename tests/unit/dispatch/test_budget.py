@@ -13,16 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi.dispatch import (
-    Budget,
-    Ledger,
-    Price,
-    SharedState,
-    accounts,
-    release_abandoned,
-    reset,
-)
 from smoothapi.errors import BudgetExceededError, StoreError, UsageError
+from smoothapi.provider import Price
+from smoothapi.store import Budget, Ledger, SharedState, accounts, release_abandoned, reset
 
 DOLLAR = Price(Decimal("1.00"))
 
@@ -251,7 +244,8 @@ PROCESS = """
 import sys, threading
 from decimal import Decimal
 from pathlib import Path
-from smoothapi.dispatch import Budget, Ledger, Price, SharedState
+from smoothapi.provider import Price
+from smoothapi.store import Budget, Ledger, SharedState
 from smoothapi.errors import BudgetExceededError
 state = SharedState(Path(sys.argv[1]))
 book = Ledger(state, [Budget(queries=int(sys.argv[2]), name="shared")], "aws", Price(Decimal(1)))

@@ -12,17 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi.dispatch import (
-    AnswerStore,
-    Budget,
-    Dispatcher,
-    Job,
-    Retry,
-    SharedState,
-    accounts,
-    answer_key,
-)
-from smoothapi.dispatch.pace import Breaker
+from smoothapi.dispatch import Dispatcher, Job, Retry
+from smoothapi.dispatch.breaker import Breaker
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -33,6 +24,7 @@ from smoothapi.errors import (
     TooManyFailuresError,
     TransientError,
 )
+from smoothapi.store import AnswerStore, Budget, SharedState, accounts, answer_key
 from tests.conftest import ScriptedAdapter, answer
 
 FAST = Retry(attempts=4, base=0.001, cap=0.002)

@@ -13,10 +13,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 
-from smoothapi import parts
+from smoothapi import parts, telemetry
 from smoothapi.cli import run as run_command
-from smoothapi.dispatch import Budget, Retry, events
+from smoothapi.dispatch import Retry
 from smoothapi.errors import BudgetExceededError, FatalError, ThrottledError, TransientError
+from smoothapi.store import Budget
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import run
 from tests.unit.dispatch.test_dispatcher import store as store  # noqa: PLC0414  a fixture
@@ -35,7 +36,7 @@ def happened(caplog):
 
 
 @pytest.fixture
-def telemetry(monkeypatch):
+def collected(monkeypatch):
     """Give the dispatcher a tracer and counters of OpenTelemetry's SDK; read what they got."""
     spans, metrics = InMemorySpanExporter(), InMemoryMetricReader()
     tracing = TracerProvider()
@@ -47,8 +48,8 @@ def telemetry(monkeypatch):
     monkeypatch.setattr(trace_api, "get_tracer", tracing.get_tracer)
     monkeypatch.setattr(trace_api, "get_tracer_provider", lambda: tracing)
     monkeypatch.setattr(metrics_api, "get_meter", metering.get_meter)
-    events._tracer.cache_clear()
-    events._counters.cache_clear()
+    telemetry._tracer.cache_clear()
+    telemetry._counters.cache_clear()
 
     def counted(name):
         points = {}
@@ -61,8 +62,8 @@ def telemetry(monkeypatch):
         return points
 
     yield spans.get_finished_spans, counted
-    events._tracer.cache_clear()
-    events._counters.cache_clear()
+    telemetry._tracer.cache_clear()
+    telemetry._counters.cache_clear()
     tracing.shutdown()
     metering.shutdown()
 
@@ -114,8 +115,8 @@ def test_what_is_reserved_is_settled(store, happened):
     assert ended["dollars"] == pytest.approx(0.011)
 
 
-def test_attempts_are_spans_and_pictures_and_dollars_are_counted(store, telemetry):
-    spans, counted = telemetry
+def test_attempts_are_spans_and_pictures_and_dollars_are_counted(store, collected):
+    spans, counted = collected
     run(ScriptedAdapter(busy_once), store, count=5)
     made = spans()
     assert [span.name for span in made] == ["smoothapi.attempt"] * 6

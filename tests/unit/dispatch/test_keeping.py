@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from smoothapi.dispatch import AnswerStore, Dispatcher, Job, Kept
-from smoothapi.dispatch.keeping import Keeper
+from smoothapi.dispatch import Dispatcher, Job
+from smoothapi.dispatch.writing import Keeper
 from smoothapi.errors import StoreError
+from smoothapi.store import AnswerStore, Kept
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of, stored
 

@@ -12,25 +12,24 @@ from decimal import Decimal
 
 import pytest
 
-from smoothapi.dispatch import (
+from smoothapi.dispatch import Dispatcher, Job, Retry
+from smoothapi.dispatch.breaker import Breaker
+from smoothapi.errors import FatalError, ProviderError, StoreError, TransientError, UsageError
+from smoothapi.provider import Limits, Price
+from smoothapi.store import (
     AnswerStore,
     Budget,
-    Dispatcher,
-    Job,
     Kept,
     Ledger,
-    Limits,
-    Price,
-    Retry,
     SharedState,
     accounts,
     answer_key,
-    answers,
     reset,
 )
-from smoothapi.dispatch.pace import Breaker, Pace
-from smoothapi.dispatch.state import _STEPS, owner, owner_is_dead
-from smoothapi.errors import FatalError, ProviderError, StoreError, TransientError, UsageError
+from smoothapi.store.local import answers
+from smoothapi.store.local.database import _STEPS
+from smoothapi.store.local.pace import Pace
+from smoothapi.store.owners import owner, owner_is_dead
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.test_dispatcher import asked, run, state_of, stored
 
@@ -234,7 +233,7 @@ def test_a_failed_write_keeps_what_is_to_be_given_back(state, monkeypatch):
     book.settle(book.reserve(1), 1)
     with monkeypatch.context() as patch, pytest.raises(StoreError):
         patch.setattr(
-            "smoothapi.dispatch.ledger._reduce",
+            "smoothapi.store.local.ledger._reduce",
             lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("disk full")),
         )
         book.rest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from smoothapi.dispatch import SharedState
-from smoothapi.dispatch.pace import Pace
+from smoothapi.store import SharedState
+from smoothapi.store.local.pace import Pace
 
 
 def test_one_refusal_in_the_first_moments_does_not_make_a_run_crawl(tmp_path):
@@ -23,7 +23,7 @@ def test_one_refusal_in_the_first_moments_does_not_make_a_run_crawl(tmp_path):
 def test_each_further_second_of_refusals_halves_it(tmp_path, monkeypatch):
     state = SharedState(tmp_path / "ledger.db")
     clock = [time.time()]
-    monkeypatch.setattr("smoothapi.dispatch.pace.time.time", lambda: clock[0])
+    monkeypatch.setattr("smoothapi.store.local.pace.time.time", lambda: clock[0])
     pace = Pace(state, "limited", 100.0)
     assert pace.take(1) == 0.0
     last = []

@@ -4,8 +4,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from smoothapi.dispatch import registry
 from smoothapi.errors import UsageError
+from smoothapi.provider import registry
 
 
 @pytest.mark.parametrize("value", ["json:NoSuchAdapter", "json:decoder.NoSuchAdapter"])

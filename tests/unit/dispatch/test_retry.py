@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoothapi.dispatch import retry_after_seconds
+from smoothapi.provider import retry_after_seconds
 
 _NOON = 784_125_577.0  # Sun, 06 Nov 1994 12:39:37 GMT
 

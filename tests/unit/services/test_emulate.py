@@ -76,7 +76,7 @@ def test_the_lines_it_prints_work_as_they_stand(provider, monkeypatch, capsys, t
 def test_the_settings_it_prints_work_as_they_stand(provider, monkeypatch, capsys):
     import tomllib
 
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from smoothapi import Smoother
-from smoothapi.dispatch import make_adapter
 from smoothapi.errors import PermanentError
+from smoothapi.provider import make_adapter
 from smoothapi.services import PROVIDERS, serve
 from smoothapi.testing import by_colour
 

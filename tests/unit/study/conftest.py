@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1, runs_of
-from smoothapi.dispatch import Price
+from smoothapi.provider import Price
 from smoothapi.study import (
     Cell,
     DenoiserFacts,

@@ -177,7 +177,7 @@ def test_real_sdks_are_refused_too(outcomes):
 def test_it(name, smoothapi_home, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "X" * 16)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
     from smoothapi_adapters.google import GoogleAdapter
     if name == "aws":
         adapter = make_adapter("aws", region="eu-west-1")
@@ -271,7 +271,7 @@ ports = []
 def test_it(smoothapi_service, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "X" * 16)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
     service = smoothapi_service("aws", by_colour, faults="1x429")
     other = smoothapi_service("clarifai", by_colour)
     ports.extend([service.url, other.url])
@@ -301,7 +301,7 @@ from smoothapi.testing import by_colour
 
 def test_it(smoothapi_service, monkeypatch):
     monkeypatch.setenv("CLARIFAI_PAT", "x" * 32)
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
     service = smoothapi_service("clarifai", by_colour)
     assert urllib.request.proxy_bypass("example.com")
     assert certify(make_adapter("clarifai", endpoint=service.url)).label

@@ -20,10 +20,10 @@ from PIL import Image
 
 from smoothapi import Answer, Label, Presence, Retry, Smoother
 from smoothapi.cli import run
-from smoothapi.dispatch import Kept, Limits, Recorder, Replay, read_recording
-from smoothapi.dispatch.answers import AnswerStore, answer_key
 from smoothapi.encode import Codec
 from smoothapi.errors import PermanentError, StoreError, TransientError, UsageError
+from smoothapi.provider import Limits
+from smoothapi.store import AnswerStore, Kept, Recorder, Replay, answer_key, read_recording
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer
 
@@ -412,7 +412,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import AnswerStore, Kept, Recorder
+from smoothapi.store import AnswerStore, Kept, Recorder
 name, file = sys.argv[1:]
 store = AnswerStore(Path(name))
 recorder = Recorder(store, file)

@@ -11,12 +11,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from smoothapi.dispatch.slots import Slots
+from smoothapi.dispatch.semaphore import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.dispatch.answers import Answers, Kept
+    from smoothapi.store.protocols import Answers
+    from smoothapi.store.rows import Kept
 
 
 class Keeper:

@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi._version import __version__
 from smoothapi.answer import Answer, printable
-from smoothapi.dispatch.answers import answer_key, answer_row, outcome_of
-from smoothapi.dispatch.contract import Limits
-from smoothapi.dispatch.price import Price
 from smoothapi.errors import FatalError, PermanentError, SmoothAPIError, StoreError, UsageError
+from smoothapi.provider.contract import Limits
+from smoothapi.provider.price import Price
+from smoothapi.store.rows import answer_key, answer_row, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from smoothapi.dispatch.answers import Answers, Kept
+    from smoothapi.store.protocols import Answers
+    from smoothapi.store.rows import Kept
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"

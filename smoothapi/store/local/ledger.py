@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
-from smoothapi.dispatch.budget import MOST
-from smoothapi.dispatch.events import emit
-from smoothapi.dispatch.state import owner, owner_is_dead
 from smoothapi.errors import BudgetExceededError
+from smoothapi.store.budget import MOST
+from smoothapi.store.owners import owner, owner_is_dead
+from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
-    from smoothapi.dispatch.budget import Budget
-    from smoothapi.dispatch.price import Price
-    from smoothapi.dispatch.state import SharedState
+    from smoothapi.provider.price import Price
+    from smoothapi.store.budget import Budget
+    from smoothapi.store.local.database import SharedState
 
 _Before: TypeAlias = tuple[int, int]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
-    from smoothapi.dispatch.contract import Adapter
+    from smoothapi.provider.contract import Adapter
 
 GROUP = "smoothapi.adapters"
 

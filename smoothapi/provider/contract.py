@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from smoothapi.answer import Answer
-    from smoothapi.dispatch.price import Price
     from smoothapi.errors import ProviderError
+    from smoothapi.provider.price import Price
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,25 +7,24 @@ worst: what it had reserved stays spent.
 What survives what: when a transaction returns, it survives the death of the process (kill -9, a
 crash, the end of a container). A loss of power may undo those of the last moments, unless they
 are made `durable`: reservations of queries are, so that a budget holds through that too. A lost
-lease or pace costs nothing; a lost answer (see `smoothapi.dispatch.answers`) is asked again.
+lease or pace costs nothing; a lost answer (see `smoothapi.store.local.answers`) is asked again.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import socket
 import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
 
@@ -162,144 +161,3 @@ def _patiently(step: Callable[[], object], seconds: float = 30.0) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-FORKED = (
-    "This Smoother was made before the process was forked: its threads and its connections stayed "
-    "behind. Make one in each process (they share answers, pace and named budgets by the home), "
-    "or start processes by spawn."
-)
-
-
-def owner() -> str:
-    """Return who reserves: host, and process as number, name space and birth.
-
-    Numbers of processes are given again to others, and mean nothing in another container.
-    """
-    return f"{socket.gethostname()}:{os.getpid()}@{_birth(os.getpid())}"
-
-
-def owner_is_dead(name: str) -> bool:
-    """Whether the owner was a process of this host that is gone; False where that is unknown."""
-    host, _, process = name.rpartition(":")
-    number, _, birth = process.partition("@")
-    if host != socket.gethostname() or not re.fullmatch("[0-9]{1,9}", number):
-        return False
-    if os.name != "posix":  # elsewhere signal 0 is one that kills
-        return False
-    space, now = birth.partition("/")[0], _birth(os.getpid())
-    if birth and now and space != now.partition("/")[0]:
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass  # it is another user's
-    found = _birth(int(number))
-    return bool(birth and now and found) and found != birth
-
-
-def _birth(process: int) -> str:
-    """Return name space and start of a process, "" where they cannot be read; a zombie has none."""
-    try:
-        # Its second field is the program's name in brackets, and may hold anything.
-        text = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2]
-        space = Path("/proc/self/ns/pid").stat().st_ino
-        state, start = text.split()[0], text.split()[19]
-    except (OSError, IndexError):
-        return ""
-    return "ended" if state in "ZX" else f"{space}/{start}"
-
-
-class Leases:
-    """Who is asking for which variant now, so that two processes do not buy it twice.
-
-    A lease ends by itself after `seconds`, and at once when its process is gone from this host:
-    what a dead process held blocks nobody for long.
-    """
-
-    def __init__(self, state: SharedState, seconds: float = 120.0) -> None:
-        self._state = state
-        self._seconds = seconds
-        self._owner = f"{owner()}:{id(self)}"
-
-    def take(self, keys: Sequence[str]) -> set[str]:
-        """Lease what of `keys` no other holds, in one transaction; return those."""
-        now = time.time()
-        taken: set[str] = set()
-        with self._state.transaction() as database:
-            # Those that nobody renewed; or they were taken before the clock was set back.
-            database.execute(
-                "DELETE FROM leases WHERE until <= ? OR until > ?",
-                (now, now + 2.0 * self._seconds),
-            )
-            marks = ",".join("?" * len(keys))
-            owners = dict(
-                database.execute(
-                    f"SELECT key, owner FROM leases WHERE key IN ({marks})",  # noqa: S608
-                    list(keys),
-                )
-            )
-            for key in keys:
-                holder = owners.get(key, self._owner)
-                if holder == self._owner or owner_is_dead(holder.rpartition(":")[0]):
-                    taken.add(key)
-            database.executemany(
-                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)",
-                [(key, self._owner, now + self._seconds) for key in taken],
-            )
-        return taken
-
-    def renew(self, keys: Collection[str]) -> None:
-        """Hold `keys` for another full term."""
-        if not keys:
-            return
-        with self._state.transaction() as database:
-            database.executemany(
-                "UPDATE leases SET until = ? WHERE key = ? AND owner = ?",
-                [(time.time() + self._seconds, key, self._owner) for key in keys],
-            )
-
-    def drop(self, keys: Collection[str]) -> None:
-        """Give `keys` back."""
-        if not keys:
-            return
-        with self._state.transaction() as database:
-            database.executemany(
-                "DELETE FROM leases WHERE key = ? AND owner = ?",
-                [(key, self._owner) for key in keys],
-            )
-
-    def end(self) -> None:
-        """Give back all that is held."""
-        with self._state.transaction() as database:
-            database.execute("DELETE FROM leases WHERE owner = ?", (self._owner,))
-
-
-class Suspects:
-    """Variants that were given up after their retries, while others were answered.
-
-    They are asked again by the next run. Where only such are left, that all fail says nothing of
-    the service: see `Breaker`.
-    """
-
-    def __init__(self, state: SharedState, seconds: float = 30 * 86_400.0) -> None:
-        self._state = state
-        self._seconds = seconds
-
-    def add(self, key: str) -> None:
-        """Note a variant, and forget what is long past."""
-        now = time.time()
-        with self._state.transaction() as database:
-            database.execute("DELETE FROM suspects WHERE at < ?", (now - self._seconds,))
-            database.execute("INSERT OR REPLACE INTO suspects VALUES (?, ?)", (key, now))
-
-    def among(self, keys: Sequence[str]) -> set[str]:
-        """Return those of `keys` that were given up."""
-        if not keys:
-            return set()
-        marks = ",".join("?" * len(keys))
-        with self._state.transaction() as database:
-            rows = database.execute(f"SELECT key FROM suspects WHERE key IN ({marks})", keys)  # noqa: S608
-            return {key for (key,) in rows}

@@ -8,7 +8,6 @@ on reading, since unpickling runs code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -16,21 +15,19 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import diskcache
 
-from smoothapi.answer import Answer
-from smoothapi.errors import PermanentError, StoreError, UsageError
+from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.rows import Kept, answer_key, outcome_of, up_to_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
-"""Step n leads a row from schema n + 1 to n + 2. Rows are brought up to date when they are read, so
-that recordings and exports of any age can be read too. Steps are added, never changed."""
+    from smoothapi.answer import Answer
+    from smoothapi.errors import PermanentError
 
 _PATIENCE = 300.0  # seconds to wait for another process that writes
 _log = logging.getLogger("smoothapi")
@@ -74,46 +71,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise StoreError(_PLANTED)
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An answer to be kept.
-
-    Attributes:
-        asked: all that decided it, ready for JSON; its key is made of this.
-        outcome: what was answered.
-        payload: SHA-256 of the bytes that were sent, "" if that is not known.
-        key: `answer_key(asked)`, where it is at hand.
-    """
-
-    asked: Mapping[str, object]
-    outcome: Answer | PermanentError
-    payload: str = ""
-    key: str = ""
-
-    def row(self) -> dict[str, Any]:
-        """Return what the store holds of it."""
-        return answer_row(self.asked, self.outcome, self.payload)
-
-
-class Answers(Protocol):
-    """Where answers come from and go to: the store, a recorder before it, or a replay."""
-
-    def get(self, key: str) -> Answer | PermanentError | None:
-        """Return what was answered for `key`, or None if it was never asked."""
-
-    def put(self, *answers: Kept) -> None:
-        """Keep answers: all of them, or none."""
-
-    def give_up(self, asked: Mapping[str, object], why: str) -> None:
-        """Take note that a variant was given up after its retries."""
-
-    def row(self, key: str) -> dict[str, Any]:
-        """Return an answer with what was asked, as JSON-ready values."""
-
-    def close(self) -> None:
-        """Release files."""
 
 
 class AnswerStore:
@@ -314,71 +271,11 @@ class AnswerStore:
         return int(self._read(len))
 
 
-def answer_row(
-    asked: Mapping[str, object],
-    outcome: Answer | PermanentError,
-    payload: str = "",
-    *,
-    gave_up: bool = False,
-) -> dict[str, Any]:
-    """Return what is kept of an answer, ready for JSON."""
-    row: dict[str, Any] = {"schema": _schema(), "stored": int(time.time()), "asked": dict(asked)}
-    if isinstance(outcome, Answer):
-        row["answer"] = outcome.to_dict()
-    else:
-        row["gave_up" if gave_up else "failed"] = str(outcome)
-    if payload:
-        row["payload"] = payload
-    return row
-
-
-def outcome_of(row: Any) -> Answer | PermanentError:
-    """Return the answer, or the failure, that a row holds; of this schema or an earlier one.
-
-    Raises:
-        StoreError: a later smoothapi wrote it.
-    """
-    row = up_to_date(row)
-    for failure in ("failed", "gave_up"):
-        if failure in row:
-            return PermanentError(str(row[failure]))
-    return Answer.from_dict(row["answer"])
-
-
 def _outcome(row: Any) -> Answer | PermanentError:
     try:
         return outcome_of(row)
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise StoreError(f"A stored answer is damaged: {error!r}.") from error
-
-
-def up_to_date(row: Any) -> dict[str, Any]:
-    """Return a row in the schema of this version.
-
-    Raises:
-        StoreError: it has none that is known.
-    """
-    schema = row["schema"]
-    if type(schema) is not int or schema < 1:
-        raise StoreError(f"A stored answer has schema {schema!r}, which never was: it is damaged.")
-    if schema > _schema():
-        raise StoreError(
-            f"A stored answer was written by a later smoothapi (schema {schema}; this version "
-            f"knows up to {_schema()}). Update smoothapi, or use another SMOOTHAPI_HOME."
-        )
-    for step in _STEPS[schema - 1 :]:
-        row = step(dict(row))
-    return {**row, "schema": _schema()}
-
-
-def _schema() -> int:
-    return 1 + len(_STEPS)
-
-
-def answer_key(parts: Mapping[str, object]) -> str:
-    """Return the cache key of what decided an answer: SHA-256 of its canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _open(directory: Path) -> Any:

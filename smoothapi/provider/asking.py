@@ -11,7 +11,7 @@ from smoothapi.errors import FatalError, ProviderError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from smoothapi.dispatch.contract import Adapter
+    from smoothapi.provider.contract import Adapter
 
 
 def ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | ProviderError]:
