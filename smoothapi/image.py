@@ -166,7 +166,7 @@ def _check_size(size: int | tuple[int, int]) -> None:
     sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
     if not all(type(side) is int and 0 < side <= MAX_SIDE for side in sides):
         raise UsageError(
-            f"size={size!r} is no working size: give the shorter side in pixels, such as 224, or "
+            f"size={size!r} cannot be used: give the shorter side in pixels, such as 224, or "
             f"(width, height); up to {MAX_SIDE:,}."
         )
 

@@ -53,7 +53,7 @@ GRID = (Knobs(blend=0.05), Knobs(sharpen=0.2), Knobs(sharpen=0.4), Knobs(sharpen
 """What is tried unless something else is named."""
 
 CHANCE = 0.1
-"""That any setting is taken that is no better than the neutral one."""
+"""The chance that any setting is taken although it is not better than the neutral one."""
 
 _BUDGET = "1000"
 
@@ -71,7 +71,7 @@ class KnobTuning:
         sigma: the noise level that the denoiser is to be used at.
         weights: "default", "small", or a .safetensors file.
         settings: the knobs that are tried.
-        chance: that any setting is taken that is no better than the neutral one, in (0, 1).
+        chance: that any setting is taken although it is not better than the neutral one, in (0, 1).
         truth: what the photos show: {photo: label}, or a CSV file with the columns file and label.
             By default a photo's label is what the provider itself says of it: that is what a
             certificate can confirm, and each photo costs a query for it.

@@ -116,8 +116,8 @@ def _ask(adapter: Adapter, payload: bytes) -> Answer:
         raise
     except Exception as error:
         raise FatalError(
-            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
-            "smoothapi's provider errors: this is a defect of the adapter.",
+            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is not "
+            "one of smoothapi's provider errors: this is a defect of the adapter.",
         ) from error
     outcome = outcomes[0] if len(outcomes) == 1 else None
     if isinstance(outcome, ProviderError):

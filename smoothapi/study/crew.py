@@ -339,7 +339,7 @@ class Crew:
         collector: Collector | None,
         error: SmoothAPIError,
     ) -> Cell | None:
-        """Return the cell with the votes that there are; None if there are none.
+        """Return the cell with the votes so far; None before the first.
 
         A photo that the service answers about, but not under noise, or with one model to the end,
         counts as not certified: left out, the figures would be of those photos that it can

@@ -84,7 +84,7 @@ class Figure:
         abstained: how many photos by reason.
         mean_queries: votes used for a photo, on average; estimated where photos are undecided.
         median_queries: by half of the photos at most.
-        queries_per_certified: votes of all photos for each certificate; None if there is none.
+        queries_per_certified: votes of all photos for each certificate; None without a certificate.
         dollars_per_certified: their price.
         dollars_per_thousand: price of the votes for 1,000 photos.
         compared: whether certificates can be compared with plain answers.
@@ -346,7 +346,7 @@ class Choice:
         chosen: on the calibration half, the figure with the fewest queries per certificate that
             agrees with the plain answer (of a target where that cannot be told: per
             certificate); None if no sigma has one.
-        judged: the same sigma on the other half; None where there is none.
+        judged: the same sigma on the other half; None where it has no figure.
         others: the other sigmas on the calibration half.
     """
 

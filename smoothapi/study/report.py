@@ -107,7 +107,7 @@ def render(result: Findings) -> str:
         style=Markup((files / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own
         script=Markup(script),  # noqa: S704  our own
         script_hash=digest,
-        **_View(result).context(),
+        **View(result).context(),
     )
 
 
@@ -129,7 +129,7 @@ class _Way:
     denoiser: str
 
 
-class _View:
+class View:
     """What the page shows of a result."""
 
     def __init__(self, result: Findings) -> None:

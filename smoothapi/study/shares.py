@@ -123,7 +123,7 @@ class Shares:
         except OSError as error:
             raise UsageError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
         except ValueError as error:
-            raise UsageError(f"{str(path)!r} is no JSON: {error}.") from error
+            raise UsageError(f"{str(path)!r} is not JSON: {error}.") from error
         if isinstance(data, dict) and str(data.get("schema", "")).startswith("smoothapi.study/"):
             return cls.of_study(Findings.from_dict(data))
         return cls.from_dict(data)

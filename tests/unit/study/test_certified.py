@@ -202,9 +202,9 @@ def test_impossible_terms_are_refused(photos, terms, sigma):
 
 
 def test_nothing_to_count_and_two_of_one_name_are_refused(photos):
-    with pytest.raises(UsageError, match="no photo"):
+    with pytest.raises(UsageError, match="without a photo"):
         certified(load(None), {}, [blue()], TERMS, sigmas=[0.3])
-    with pytest.raises(UsageError, match="no classifier"):
+    with pytest.raises(UsageError, match="without a classifier"):
         certified(load(None), photos, [], TERMS, sigmas=[0.3])
     with pytest.raises(UsageError, match="Two classifiers are called 'blue'"):
         certified(load(None), photos, [blue(), blue()], TERMS, sigmas=[0.3])
@@ -223,8 +223,8 @@ def test_truth_is_read_from_csv(tmp_path):
     [
         ("file,name\na.png,cat\n", "need a header"),
         ("", "need a header"),
-        ("file,label\na.png,cat\n", "Line 2 .*'cat'.* no class number"),
-        ("file,label\na.png,-1\n", "no class number"),
+        ("file,label\na.png,cat\n", "Line 2 .*'cat'.* not a class number"),
+        ("file,label\na.png,-1\n", "not a class number"),
         ("file,label\na.png,1\na.png,2\n", "and again"),
     ],
 )

@@ -300,9 +300,9 @@ def test_folders(tmp_path):
     twice = find_photos([tmp_path / "a.jpg", tmp_path / "a.jpg", Image.new("RGB", (4, 4))])
     assert [name for name, _ in twice.photos] == ["a.jpg", "a.jpg (2)", "photo 3"]
     (tmp_path / "none").mkdir()
-    with pytest.raises(UsageError, match="no photos"):
+    with pytest.raises(UsageError, match="No photos were found"):
         find_photos(tmp_path / "none")
-    with pytest.raises(UsageError, match="There is no photo"):
+    with pytest.raises(UsageError, match="does not exist"):
         find_photos(tmp_path / "gone")
 
 

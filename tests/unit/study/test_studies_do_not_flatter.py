@@ -14,7 +14,7 @@ from smoothapi.study import StudyResult, band, choices
 from smoothapi.study.collect import MODEL_CHANGED, UNDECIDED
 from smoothapi.study.figures import figures
 from smoothapi.study.plans import votes_left
-from smoothapi.study.report import _View
+from smoothapi.study.report import View
 from smoothapi_adapters.mock import MockAdapter
 from tests.unit.study.conftest import synthetic
 
@@ -98,7 +98,7 @@ def test_projections_do_not_take_photos_cut_short_for_cheap_ones(make):
         )
         for cell in result.cells[:4]
     ]
-    view = _View(replace(result, cells=(*cells, *result.cells[4:])))
+    view = View(replace(result, cells=(*cells, *result.cells[4:])))
     [rows] = view.context()["projections"]
     assert rows["rows"][0].queries / rows["rows"][0].photos > (200 + cheap / 2) / 2 > 100
 
