@@ -43,9 +43,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smoothapi.denoise import load
-from smoothapi.denoise.data import files, held_out
-from smoothapi.denoise.evaluate import labels_of
-from smoothapi.denoise.surrogates import Classifier, load_classifier
+from smoothapi.denoise.training.evaluate import labels_of
+from smoothapi.denoise.training.photo_files import files, held_out
+from smoothapi.denoise.training.surrogates import Classifier, load_classifier
 from smoothapi.errors import UnreachableRadiusError
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.noise import noisy_variants
@@ -61,7 +61,7 @@ from smoothapi.study.certified import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.denoise import DenoiserRuntime
 
 SIZE = 224

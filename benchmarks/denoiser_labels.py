@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothapi.denoise import load
-from smoothapi.denoise.data import files, held_out
-from smoothapi.denoise.evaluate import evaluate
-from smoothapi.denoise.surrogates import load_classifier
+from smoothapi.denoise.training.evaluate import evaluate
+from smoothapi.denoise.training.photo_files import files, held_out
+from smoothapi.denoise.training.surrogates import load_classifier
 
 if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime

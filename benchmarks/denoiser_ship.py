@@ -20,8 +20,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from smoothapi.denoise.data import files, held_out
 from smoothapi.denoise.storage import SHIPPED, load_network, read_header, write_weights
+from smoothapi.denoise.training.photo_files import files, held_out
 
 FOLDER = Path(__file__).parents[1] / "smoothapi" / "denoise" / "weights"
 CARDS = {"default": "MODEL_CARD.md", "small": "MODEL_CARD_SMALL.md"}

@@ -27,8 +27,13 @@ from rich.table import Table
 
 from smoothapi.denoise import cuda, load
 from smoothapi.denoise.cuda import Engine
+from smoothapi.denoise.device_noise import (
+    check_generator,
+    choose_generator,
+    keys_of,
+    plain_generator,
+)
 from smoothapi.denoise.networks import DnCNN
-from smoothapi.denoise.noise import check_generator, choose_generator, keys_of, plain_generator
 from smoothapi.errors import SmoothAPIError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from smoothapi.denoise.surrogates import Classifier
+from smoothapi.denoise.training.surrogates import Classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from smoothapi.denoise.card import PhotosOnDevice
-from smoothapi.denoise.data import Crops
 from smoothapi.denoise.device import choose_device
 from smoothapi.denoise.networks import UNet, UNetConfig
-from smoothapi.denoise.recipe import Recipe
-from smoothapi.denoise.surrogates import Classifier, load_classifier
-from smoothapi.denoise.train import StepReport, Trainer
+from smoothapi.denoise.training.data import Crops
+from smoothapi.denoise.training.device_photos import PhotosOnDevice
+from smoothapi.denoise.training.recipe import Recipe
+from smoothapi.denoise.training.surrogates import Classifier, load_classifier
+from smoothapi.denoise.training.train import StepReport, Trainer
 
 NETWORKS = {
     "large": UNetConfig((64, 128, 256, 384), (2, 2, 2, 3), (2, 2, 2)),

@@ -18,7 +18,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from smoothapi.denoise.data import files, held_out
+from smoothapi.denoise.training.photo_files import files, held_out
 from smoothapi.study import Shares, Study
 
 SIGMAS = (0.12, 0.25, 0.5)

@@ -2,7 +2,7 @@
 
     from smoothapi import Smoother, Budget
 
-    with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
+    with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as smoother:
         certificate = smoother.certify("photo.jpg", radius=0.25)
     print(certificate)
 

@@ -14,7 +14,7 @@ from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resiz
 from smoothapi.noise import MAX_SIGMA
 
 if TYPE_CHECKING:
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.certify.targets import Target
     from smoothapi.image import WorkingImage
     from smoothapi.session import Collection, Session
@@ -76,12 +76,12 @@ def issue(
         ),
         denoiser=variants.denoiser.name,
         denoiser_fingerprint=variants.denoiser.fingerprint,
-        codec=variants.codec_for(image).version,
+        codec=variants.codec_version(image),
         target=target.description,
         claims=decision.claims,
-        noise_key=variants.key.id,
+        noise_key=variants.noise_key,
         version=__version__,
-        replayed_from=variants.replay.path.name if variants.replay else "",
+        replayed_from=variants.replayed_from,
         queries=totals.queries,
         attempts=totals.attempts,
         cached=totals.cached,

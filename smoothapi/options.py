@@ -17,8 +17,6 @@ from smoothapi import config
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import torch
-
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.denoise import Denoiser, DenoiserRuntime
     from smoothapi.dispatch import Retry
@@ -28,7 +26,7 @@ Radius: TypeAlias = 'float | Literal["largest"]'
 Size: TypeAlias = "int | tuple[int, int]"
 Budgets: TypeAlias = "Budget | str | Sequence[Budget]"
 Classes: TypeAlias = "Mapping[str, Sequence[str]] | LabelSpace | str | Path"
-DenoiserSpec: TypeAlias = "str | Path | torch.nn.Module | Denoiser | DenoiserRuntime"
+DenoiserSpec: TypeAlias = "str | Path | Denoiser | DenoiserRuntime"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

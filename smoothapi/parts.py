@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi import denoise
 from smoothapi.answer import printable
@@ -15,13 +15,14 @@ from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
 from smoothapi.provider import Adapter, Price, make_adapter
 from smoothapi.store import Budget, Replay
-from smoothapi.variants import Variants
+from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from smoothapi.config import Settings
     from smoothapi.options import Budgets, Classes, DenoiserSpec
+    from smoothapi.store import Store
 
 _log = logging.getLogger("smoothapi")
 
@@ -42,9 +43,9 @@ def choose_codec(settings: Settings, adapter: Adapter) -> Codec:
 
 def choose_denoiser(given: DenoiserSpec, device: str) -> denoise.DenoiserRuntime:
     """Return a denoiser that is loaded already, or load what is given."""
-    if isinstance(given, denoise.DenoiserRuntime):
+    if denoise.is_runtime(given):
         return given
-    return denoise.load(given, device=device)
+    return denoise.load(cast("str | Path | denoise.Denoiser", given), device=device)
 
 
 def choose_label_space(given: Classes | None, file: Path | None) -> LabelSpace | None:
@@ -62,33 +63,26 @@ def choose_price(settings: Settings, adapter: Adapter) -> Price:
     return adapter.price if override is None else Price.parse(override, adapter.name)
 
 
-def recorded(replay: Replay, settings: Settings, *, refresh: bool) -> Variants:
+def recorded(replay: Replay, settings: Settings, *, refresh: bool) -> RecordedVariants:
     """Return the variants that a recording answers about."""
     if refresh:
         raise UsageError("A replay sends nothing, so it cannot ask again: refresh=False.")
-    return Variants(
-        adapter=replay.adapter,
-        sigma=settings.sigma,
-        key=replay.noise,
-        denoiser=replay.denoiser,
-        codec=replay.codec,
-        replay=replay,
-    )
+    return RecordedVariants(replay, settings.sigma)
 
 
 def made_here(
-    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings
-) -> Variants:
+    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings, store: Store
+) -> MadeVariants:
     """Return variants that are made on this machine, for a provider that is asked."""
     adapter = choose_adapter(provider, settings)
-    variants = Variants(
+    variants = MadeVariants(
         adapter=adapter,
         sigma=settings.sigma,
         codec=choose_codec(settings, adapter),
         denoiser=choose_denoiser(
             settings.denoiser if denoiser is None else denoiser, settings.device
         ),
-        key=NoiseKey.of_installation(settings.home / "noise.key"),
+        key=NoiseKey(store.secret()),
     )
     warn_unsuited(variants)
     return variants
@@ -99,7 +93,7 @@ def warn_unsuited(variants: Variants) -> None:
 
     What suits one provider, or one noise level, can harm another.
     """
-    adaptation = getattr(variants.denoiser, "adaptation", None)
+    adaptation = variants.denoiser.adaptation
     if adaptation is None:
         return
     name, sigma = variants.adapter.name, variants.sigma
@@ -136,7 +130,7 @@ def choose_budgets(budget: Budgets | None) -> Sequence[Budget]:
     budgets = (budget,) if isinstance(budget, Budget) else budget
     if not isinstance(budgets, Sequence) or not all(isinstance(b, Budget) for b in budgets):
         raise UsageError(
-            f"budget={budget!r}: give Budget(queries=500), Budget(dollars=2), or text such as "
+            f"budget={budget!r}: give Budget(attempts=500), Budget(dollars=2), or text such as "
             "'500' or '$2'."
         )
     return budgets

@@ -1,52 +1,66 @@
-"""What the dispatcher does, seen from outside: structured log events, and OpenTelemetry if there.
+"""Who is told of events: the log, and OpenTelemetry if it is there.
 
 Each event goes to the logger `smoothapi` at DEBUG as text, with its fields in the record's
 attribute `smoothapi`. SMOOTHAPI_DEBUG=1 shows them on the command line. Where OpenTelemetry's API
-is installed, attempts are spans, and events, pictures and dollars are counted. No event carries a
-payload, a key or an answer.
-
-Events: stored, paced, reserved, attempt, settled, retry, throttled, breaker, split, ended.
+is installed, attempts are spans, and events, pictures and dollars are counted.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from smoothapi.events import Attempted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
+
+    from smoothapi.events import Event
+
+    Hook: TypeAlias = Callable[[Event], None]
 
 log = logging.getLogger("smoothapi")
 
 
-def emit(event: str, **fields: str | float | bool) -> None:
-    """Report that something happened: `event` is one word, `fields` say what.
+def emit(event: Event) -> None:
+    """Tell all hooks of an event.
 
     Who listens may fail (a filter, an exporter); what is reported happened all the same.
     """
-    try:
-        _tell(event, fields)
-    except Exception as error:  # noqa: BLE001  an answer that was paid for may hang on it
-        log.warning("The event %r could not be told: %r", event, error)
+    for hook in HOOKS:
+        try:
+            hook(event)
+        except Exception as error:  # noqa: BLE001  an answer that was paid for may hang on it
+            log.warning("The event %r could not be told: %r", event.name, error)
 
 
-def _tell(event: str, fields: Mapping[str, str | float | bool]) -> None:
+def to_log(event: Event) -> None:
+    """Write an event to the log, as text and as fields."""
     if log.isEnabledFor(logging.DEBUG):
+        fields = asdict(event)
         text = " ".join(f"{name}={value}" for name, value in fields.items())
-        log.debug("%s %s", event, text, extra={"smoothapi": {"event": event, **fields}})
+        log.debug("%s %s", event.name, text, extra={"smoothapi": {"event": event.name, **fields}})
+
+
+def to_counters(event: Event) -> None:
+    """Count an event, and what an attempt sent and cost, by OpenTelemetry's counters."""
     counters = _counters()
     if counters is None:
         return
     events, pictures, dollars = counters
-    of = {"provider": str(fields.get("provider", ""))}
-    events.add(1, {"event": event, **of})
-    if event == "attempt":
-        of["outcome"] = str(fields.get("outcome", ""))
-        pictures.add(int(fields.get("pictures", 0)), of)
-        dollars.add(float(fields.get("dollars", 0.0)), of)
+    of = {"provider": event.provider}
+    events.add(1, {"event": event.name, **of})
+    if isinstance(event, Attempted):
+        of["outcome"] = event.outcome
+        pictures.add(event.pictures, of)
+        dollars.add(event.dollars, of)
+
+
+HOOKS: tuple[Hook, ...] = (to_log, to_counters)
 
 
 def attempt_span(provider: str, pictures: int) -> AbstractContextManager[object]:

@@ -5,77 +5,70 @@ image -> noise -> denoise -> encode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 
+from smoothapi.denoise import RecordedDenoiser
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
-from smoothapi.store import Named, Replay
+from smoothapi.store import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from smoothapi.denoise import DenoiserRuntime
+    from smoothapi.denoise import DenoiserIdentity, DenoiserRuntime
     from smoothapi.dispatch.job import Encode
+    from smoothapi.encode import Codec
     from smoothapi.image import WorkingImage
+    from smoothapi.noise import NoiseKey
     from smoothapi.provider import Adapter
+    from smoothapi.store import Replay
 
 Asked: TypeAlias = "Callable[[int | None], dict[str, object]]"
 """Index of a variant -> all that decides the answer to it; None stands for the image itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variants:
-    """How variants are made and asked about: the same for all votes of a certificate.
+class Variants(Protocol):
+    """How variants are made and asked about: the same for all votes of a certificate."""
 
-    Attributes:
-        adapter: who is asked.
-        sigma: noise level.
-        key: what the noise is drawn from.
-        denoiser: what cleans it.
-        codec: how it is encoded, before the rules that cannot apply to an image are dropped.
-        replay: the recording that answers; then key, denoiser and codec are mere names, and no
-            variant can be made.
-    """
+    @property
+    def adapter(self) -> Adapter:
+        """Who is asked."""
+        ...
 
-    adapter: Adapter
-    sigma: float
-    key: NoiseKey | Named
-    denoiser: DenoiserRuntime | Named
-    codec: Codec | Named
-    replay: Replay | None = None
+    @property
+    def sigma(self) -> float:
+        """The noise level."""
+        ...
 
-    def codec_for(self, image: WorkingImage) -> Codec | Named:
+    @property
+    def denoiser(self) -> DenoiserIdentity:
+        """What cleans the noise."""
+        ...
+
+    @property
+    def noise_key(self) -> str:
+        """The public id of the key that the noise is drawn from."""
+        ...
+
+    @property
+    def replayed_from(self) -> str:
+        """The file name of the recording that answers; "" where variants are made here."""
+        ...
+
+    def codec_version(self, image: WorkingImage) -> str:
         """Return how variants of the image are encoded."""
-        return self.codec.for_size(image.size) if isinstance(self.codec, Codec) else self.codec
+        ...
 
     def asked(self, image: WorkingImage) -> Asked:
         """Return index -> all that decides the answer, and nothing else."""
-        picture = {
-            "provider": self.adapter.name,
-            "identity": dict(self.adapter.identity),
-            "image": image.digest,
-            "size": list(image.size),
-            "codec": self.codec_for(image).version,
-        }
-        noise = {
-            "sigma": self.sigma,
-            "noise": self.key.id,
-            "denoiser": self.denoiser.fingerprint,
-        }
-
-        def asked(index: int | None) -> dict[str, object]:
-            if index is None:
-                return {**picture, "plain": True}
-            return {**picture, **noise, "index": index}
-
-        return asked
+        ...
 
     def prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
         """Return for each index what makes the payload: noise and denoising are done now.
@@ -83,10 +76,78 @@ class Variants:
         Raises:
             UsageError: a replay has no answer about the first of them.
         """
-        key, denoiser, codec = self.key, self.denoiser, self.codec_for(image)
-        if isinstance(key, Named) or isinstance(denoiser, Named) or isinstance(codec, Named):
-            raise self._missing(image, indices[0])
-        key = _stream(key, denoiser, image)
+        ...
+
+    def prepare_plain(self, image: WorkingImage) -> list[Encode]:
+        """Return what makes the payload of the image itself; raises as `prepare` does."""
+        ...
+
+    def look_at(
+        self, image: WorkingImage, index: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a variant as (noisy, denoised), each (height, width, 3) uint8.
+
+        Raises:
+            UsageError: a replay has answers only.
+        """
+        ...
+
+    def check_side(self, image: WorkingImage) -> None:
+        """Raise UsageError if the provider does not take pictures as long as the image's."""
+        ...
+
+    def at(self, sigma: float, denoiser: DenoiserRuntime | None = None) -> Variants:
+        """Return those at another noise level, and by another denoiser if one is given.
+
+        Raises:
+            UsageError: a replay has the one denoiser that it was recorded with.
+        """
+        ...
+
+    def through(self, adapter: Adapter, codec: Codec) -> Variants:
+        """Return those that ask through another adapter of the same provider.
+
+        Raises:
+            UsageError: a replay asks nobody.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVariants:
+    """Variants that are made here; members as of `Variants`.
+
+    Attributes:
+        adapter: who is asked.
+        sigma: noise level.
+        key: what the noise is drawn from.
+        denoiser: what cleans it.
+        codec: how it is encoded, before the rules that cannot apply to an image are dropped.
+    """
+
+    adapter: Adapter
+    sigma: float
+    key: NoiseKey
+    denoiser: DenoiserRuntime
+    codec: Codec
+    replayed_from = ""
+
+    @property
+    def noise_key(self) -> str:
+        """The public id of the key."""
+        return self.key.id
+
+    def codec_version(self, image: WorkingImage) -> str:
+        """Return how variants of the image are encoded."""
+        return self.codec.for_size(image.size).version
+
+    def asked(self, image: WorkingImage) -> Asked:
+        """Return index -> all that decides the answer, and nothing else."""
+        return _asked(self, image)
+
+    def prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
+        """Return for each index what makes the payload: noise and denoising are done now."""
+        key, denoiser, codec = self._key_for(image), self.denoiser, self.codec.for_size(image.size)
         if denoiser.draws_noise:
             seeds = variant_seeds(image, self.sigma, indices, key)
             pictures = denoiser.variants_of(image.pixels, self.sigma, seeds)
@@ -96,28 +157,19 @@ class Variants:
         return [partial(codec.encode, picture) for picture in pictures]
 
     def prepare_plain(self, image: WorkingImage) -> list[Encode]:
-        """Return what makes the payload of the image itself; raises as `prepare` does."""
-        codec = self.codec_for(image)
-        if isinstance(codec, Named):
-            raise self._missing(image, None)
-        return [partial(codec.encode, image.to_uint8())]
+        """Return what makes the payload of the image itself."""
+        return [partial(self.codec.for_size(image.size).encode, image.to_uint8())]
 
     def look_at(
         self, image: WorkingImage, index: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return a variant as (noisy, denoised), each (height, width, 3) uint8."""
-        key, denoiser = self.key, self.denoiser
-        if isinstance(key, Named) or isinstance(denoiser, Named):
-            raise UsageError("A replay has answers only: neither the noise nor the denoiser.")
-        key = _stream(key, denoiser, image)
-        noisy = noisy_variants(image, self.sigma, [index], key)
+        noisy = noisy_variants(image, self.sigma, [index], self._key_for(image))
         seen = np.rint(np.clip(noisy[0], 0.0, 1.0) * 255.0).astype(np.uint8)
-        return seen, denoiser.variants(noisy, self.sigma)[0]
+        return seen, self.denoiser.variants(noisy, self.sigma)[0]
 
     def check_side(self, image: WorkingImage) -> None:
         """Raise UsageError if the provider does not take pictures as long as the image's."""
-        if isinstance(self.codec, Named):
-            return
         longest = max(self.codec.size_of(image.size))
         if longest > self.adapter.limits.max_side:
             raise UsageError(
@@ -126,19 +178,118 @@ class Variants:
                 "(width, height), or crop the photo."
             )
 
-    def _missing(self, image: WorkingImage, index: int | None) -> UsageError:
-        assert self.replay is not None  # noqa: S101
-        return self.replay.missing(self.asked(image)(index), image.name)
+    def at(self, sigma: float, denoiser: DenoiserRuntime | None = None) -> MadeVariants:
+        """Return those at another noise level, and by another denoiser if one is given."""
+        return replace(self, sigma=sigma, denoiser=self.denoiser if denoiser is None else denoiser)
+
+    def through(self, adapter: Adapter, codec: Codec) -> MadeVariants:
+        """Return those that ask through another adapter of the same provider."""
+        return replace(self, adapter=adapter, codec=codec)
+
+    def _key_for(self, image: WorkingImage) -> NoiseKey:
+        """Return the key that the image's noise is drawn from.
+
+        Where answers about this very image had a part in the denoiser, it is a stream of the
+        denoiser's own: the noise of those answers is no longer independent of what is certified.
+        Such variants are told apart in the store by the denoiser's fingerprint, of which the image
+        is part.
+        """
+        adaptation = self.denoiser.adaptation
+        if adaptation is None or image.digest not in adaptation.photos:
+            return self.key
+        return self.key.stream(f"adapted {adaptation.identity}")
 
 
-def _stream(key: NoiseKey, denoiser: DenoiserRuntime, image: WorkingImage) -> NoiseKey:
-    """Return the key that the image's noise is drawn from.
+@dataclass(frozen=True, slots=True)
+class RecordedVariants:
+    """Variants that a recording has answers about, and of which none can be made; see `Variants`.
 
-    Where answers about this very image had a part in the denoiser, it is a stream of the
-    denoiser's own: the noise of those answers is no longer independent of what is certified. Such
-    variants are told apart in the store by the denoiser's fingerprint, of which the image is part.
+    Attributes:
+        replay: the recording.
+        sigma: noise level.
     """
-    adaptation = denoiser.adaptation
-    if adaptation is None or image.digest not in adaptation.photos:
-        return key
-    return key.stream(f"adapted {adaptation.identity}")
+
+    replay: Replay
+    sigma: float
+
+    @property
+    def adapter(self) -> Adapter:
+        """The recorded provider, which is sent nothing."""
+        return self.replay.adapter
+
+    @property
+    def denoiser(self) -> RecordedDenoiser:
+        """The one that made the recorded variants."""
+        return RecordedDenoiser(self.replay.denoiser_name, self.replay.source.denoiser)
+
+    @property
+    def noise_key(self) -> str:
+        """As recorded."""
+        return self.replay.source.noise
+
+    @property
+    def replayed_from(self) -> str:
+        """The file name of the recording."""
+        return self.replay.path.name
+
+    def codec_version(self, image: WorkingImage) -> str:
+        """Return how the recorded variants were encoded."""
+        del image
+        return self.replay.source.codec
+
+    def asked(self, image: WorkingImage) -> Asked:
+        """Return index -> all that decides the answer, and nothing else."""
+        return _asked(self, image)
+
+    def prepare(self, image: WorkingImage, indices: Sequence[int]) -> NoReturn:
+        """Raise UsageError: the first of them is not recorded."""
+        raise self.replay.missing(self.asked(image)(indices[0]), image.name)
+
+    def prepare_plain(self, image: WorkingImage) -> NoReturn:
+        """Raise UsageError: the answer to the image itself is not recorded."""
+        raise self.replay.missing(self.asked(image)(None), image.name)
+
+    def look_at(self, image: WorkingImage, index: int) -> NoReturn:
+        """Raise UsageError: there is nothing to look at."""
+        del image, index
+        raise UsageError("A replay has answers only: neither the noise nor the denoiser.")
+
+    def check_side(self, image: WorkingImage) -> None:
+        """Do nothing: nothing is sent."""
+
+    def at(self, sigma: float, denoiser: DenoiserRuntime | None = None) -> RecordedVariants:
+        """Return those at another noise level.
+
+        Raises:
+            UsageError: another denoiser is given.
+        """
+        if denoiser is not None:
+            raise UsageError("A replay has the denoiser that it was recorded with, and no other.")
+        return replace(self, sigma=sigma)
+
+    def through(self, adapter: Adapter, codec: Codec) -> NoReturn:
+        """Raise UsageError: nobody is asked."""
+        del adapter, codec
+        raise UsageError("A replay sends nothing, so it cannot ask through another adapter.")
+
+
+def _asked(variants: Variants, image: WorkingImage) -> Asked:
+    picture = {
+        "provider": variants.adapter.name,
+        "identity": dict(variants.adapter.identity),
+        "image": image.digest,
+        "size": list(image.size),
+        "codec": variants.codec_version(image),
+    }
+    noise = {
+        "sigma": variants.sigma,
+        "noise": variants.noise_key,
+        "denoiser": variants.denoiser.fingerprint,
+    }
+
+    def asked(index: int | None) -> dict[str, object]:
+        if index is None:
+            return {**picture, "plain": True}
+        return {**picture, **noise, "index": index}
+
+    return asked

@@ -15,11 +15,12 @@ from smoothapi.parts import (
     recorded,
 )
 from smoothapi.session import Resources, Session
-from smoothapi.store import Answers, AnswerStore, Recorder, Replay, SharedState
+from smoothapi.store import Answers, Home, Recorder, Replay
 
 if TYPE_CHECKING:
     from smoothapi.config import Settings
     from smoothapi.provider import Adapter
+    from smoothapi.variants import Variants
 
 
 def open_session(
@@ -52,27 +53,27 @@ def _open(
 ) -> Session:
     budget, size, refresh = options.get("budget"), options.get("size"), options.get("refresh")
     space = choose_label_space(options.get("classes"), settings.classes)
+    home = resources.enter_context(closing(Home(settings.home)))
     replay = None
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)
     answers: Answers
     if replay is not None:
-        variants, answers = recorded(replay, settings, refresh=bool(refresh)), replay
+        variants: Variants = recorded(replay, settings, refresh=bool(refresh))
+        answers = replay
     else:
-        variants = made_here(provider, options.get("denoiser"), settings)
-        answers = AnswerStore(settings.home / "answers")
-        resources.enter_context(closing(answers))
+        variants = made_here(provider, options.get("denoiser"), settings, home)
+        answers = home.answers
     adapter = resources.enter_context(closing(variants.adapter))
     kept_in: Answers = answers
     if settings.record is not None:
         names = {variants.denoiser.fingerprint: variants.denoiser.name}
         recorder = Recorder(answers, settings.record, names)
         kept_in = resources.enter_context(closing(recorder))
-    state = resources.enter_context(closing(SharedState(settings.home / "ledger.db")))
-    dispatcher = Dispatcher(
+    dispatcher = Dispatcher.open(
         adapter,
         kept_in,
-        state,
+        home,
         choose_budgets(settings.budget if budget is None else budget),
         price=choose_price(settings, adapter),
         concurrency=settings.concurrency,

@@ -21,6 +21,16 @@ def answer(name="bus", version="v1", score=0.9):
     return Answer(labels=(Label(name, score),), model_version=version)
 
 
+class Clock:
+    """A clock that stands still until a test sets it, in seconds since the epoch."""
+
+    def __init__(self):
+        self.now = time.time()
+
+    def __call__(self):
+        return self.now
+
+
 class ScriptedAdapter:
     """Answers as `script(payload, attempt)` says; raises what it returns if that is an error."""
 

@@ -26,22 +26,23 @@ from smoothapi.adapting.race import Race
 from smoothapi.adapting.result import Adapted, AdaptPlan, AdaptProgress, BeforeAfter, Tried
 from smoothapi.adapting.schedule import Schedule, spread
 from smoothapi.certify import LabelSpace
-from smoothapi.denoise.adaptation import Adaptation, Shared, Tuned
+from smoothapi.denoise.adaptation import Adaptation
+from smoothapi.denoise.gathering import Gathering
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
-from smoothapi.denoise.runtime import DenoiserRuntime
-from smoothapi.denoise.sources import File
+from smoothapi.denoise.runtime import LocalRuntime
+from smoothapi.denoise.sources import File, Shared, Tuned
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.options import AskOptions, keywords, resolve
 from smoothapi.store import Budget
-from smoothapi.study.collect import Gathering
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from smoothapi.denoise.protocol import DenoiserRuntime
     from smoothapi.denoise.sources import Source
     from smoothapi.dispatch import Totals
     from smoothapi.options import Budgets, Classes
@@ -303,7 +304,7 @@ class _Opened:
         return first.beside(sigma=first.sigma, denoiser=self._runtime(source))
 
     def _runtime(self, source: Source) -> DenoiserRuntime:
-        runtime = DenoiserRuntime(source, device=self._device, precision="auto")
+        runtime = LocalRuntime(source, device=self._device, precision="auto")
         return Gathering(runtime) if runtime.takes_turns else runtime
 
     def __enter__(self) -> Self:
@@ -405,7 +406,7 @@ def _as_budgets(budget: Budget | str | Sequence[Budget]) -> tuple[Budget, ...]:
 def _most_queries(budgets: Sequence[Budget], price: Price) -> int | None:
     """Return what the budgets allow in all, at the dearest step of the price list."""
     dearest = max([price.per_thousand, *(each for _, each in price.steps)])
-    limits = [b.queries for b in budgets if b.queries is not None]
+    limits = [b.attempts for b in budgets if b.attempts is not None]
     if dearest > 0:
         dollars = (Decimal(b.dollars) for b in budgets if b.dollars is not None)
         limits += [math.floor(each * 1000 / dearest) for each in dollars]

@@ -22,7 +22,7 @@ from typing import (
 
 from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
-from smoothapi.certify.sequential import SequentialCertify, Vote, VoteTest
+from smoothapi.certify.sequential import SequentialCertify
 from smoothapi.certify.topk import TopKTest
 from smoothapi.errors import UsageError
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from smoothapi.answer import Answer
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision, Vote, VoteTest
 
 
 _MOST_BEST = 1000
 
 
-class Terms(TypedDict):
-    """On which terms votes are tested: the arguments that every target's `start` takes."""
+class StartArguments(TypedDict):
+    """The arguments that every target's `start` takes: on which terms votes are tested."""
 
     sigma: float
     alpha: float
     max_votes: int
-    radius: float | Sequence[float] | None
+    radius: float | None
     delta: NotRequired[float]
 
 
@@ -69,7 +69,7 @@ class Target(Protocol):
         sigma: float,
         alpha: float,
         max_votes: int,
-        radius: float | Sequence[float] | None,
+        radius: float | None,
         delta: float = 0.0,
     ) -> VoteTest:
         """Return a fresh test of such votes; arguments as for `SequentialCertify`."""
@@ -100,7 +100,7 @@ class Top1:
         name = top1(plain, self.space)
         return None if name is None or decision.label is None else name == decision.label
 
-    def start(self, **terms: Unpack[Terms]) -> SequentialCertify:
+    def start(self, **terms: Unpack[StartArguments]) -> SequentialCertify:
         """Return a `SequentialCertify`."""
         return SequentialCertify(**terms)
 
@@ -161,7 +161,7 @@ class Presence:
         """Whether every claim holds of the plain answer."""
         return _claims_hold(plain, self.score, decision)
 
-    def start(self, **terms: Unpack[Terms]) -> PresenceTest:
+    def start(self, **terms: Unpack[StartArguments]) -> PresenceTest:
         """Return a `PresenceTest`."""
         return PresenceTest(self.labels, self.wanted, self.score, **terms)
 
@@ -205,8 +205,8 @@ class MostSpecific:
         """Whether every claim holds of the plain answer."""
         return _claims_hold(plain, self.score, decision)
 
-    def start(self, **terms: Unpack[Terms]) -> MostSpecificTest:
-        """Return a `MostSpecificTest`; it takes one wanted radius."""
+    def start(self, **terms: Unpack[StartArguments]) -> MostSpecificTest:
+        """Return a `MostSpecificTest`; it needs a radius."""
         return MostSpecificTest(self.score, **terms)
 
 
@@ -240,8 +240,8 @@ class TopK:
         del plain, decision
         return None
 
-    def start(self, **terms: Unpack[Terms]) -> TopKTest:
-        """Return a `TopKTest`; it takes one wanted radius, or None."""
+    def start(self, **terms: Unpack[StartArguments]) -> TopKTest:
+        """Return a `TopKTest`."""
         return TopKTest(self.k, **terms)
 
 
@@ -252,7 +252,7 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
         given: a target, which is returned; "top1"; or a target's `description`.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is something else, or its values are out of range.
     """
     if isinstance(given, str):
         given = {"target": given, "space": None}
@@ -272,8 +272,8 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
         return makers[kind](**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f'{given!r} is no target. "top1" is one; the others have a value: Presence(label, '
-            "score), Absence(label, score), MostSpecific(score), TopK(k)."
+            f'{given!r} is not a target. Use "top1", Presence(label, score), Absence(label, '
+            "score), MostSpecific(score) or TopK(k)."
         ) from error
 
 

@@ -16,7 +16,7 @@ from smoothapi.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.store import AnswerStore
+    from smoothapi.store.local.answers import AnswerStore
 
 
 @click.group()
@@ -126,13 +126,10 @@ def clear(home: str | None, yes: bool) -> int:
 @contextmanager
 def _store(home: str | None) -> Iterator[AnswerStore]:
     from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.store import AnswerStore  # noqa: PLC0415
+    from smoothapi.store import Home  # noqa: PLC0415
 
-    store = AnswerStore(resolve(home=home).settings.home / "answers")
-    try:
-        yield store
-    finally:
-        store.close()
+    with Home(resolve(home=home).settings.home) as opened:
+        yield opened.answers
 
 
 def _open(file: str, mode: str) -> Any:

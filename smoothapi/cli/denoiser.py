@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
@@ -14,14 +14,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from smoothapi.cli.adapt import adapt
+from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.progress import TaskID
 
-    from smoothapi.denoise.evaluate import Report
-    from smoothapi.denoise.train import StepReport
+    from smoothapi.denoise.training.evaluate import Report
+    from smoothapi.denoise.training.train import StepReport
     from smoothapi.study.certified import Certified
     from smoothapi.study.figures import Band
 
@@ -55,7 +56,7 @@ def denoiser() -> None:
 )
 @click.option(
     "--photos-on",
-    type=click.Choice(["auto", "device", "ram"]),
+    type=click.Choice(get_args(PhotosOn)),
     default="auto",
     show_default=True,
     help="Where crops are cut: in RAM, after shrinking by a factor from --scale-low; or on the "
@@ -79,7 +80,7 @@ def denoiser() -> None:
 @click.option("--surrogates-per-step", default=1, show_default=True)
 @click.option(
     "--objective",
-    type=click.Choice(["pixel", "stability", "both"]),
+    type=click.Choice(get_args(Objective)),
     default="pixel",
     show_default=True,
 )
@@ -116,7 +117,7 @@ def denoiser() -> None:
 @click.option("--focus", nargs=2, type=float, default=(0.12, 0.6), show_default=True)
 @click.option("--focus-share", default=0.6, show_default=True)
 @click.option(
-    "--optimizer", type=click.Choice(["muon", "adamw"]), default="muon", show_default=True
+    "--optimizer", type=click.Choice(get_args(Optimizer)), default="muon", show_default=True
 )
 @click.option("--learning-rate", default=2e-3, show_default=True)
 @click.option(
@@ -136,7 +137,7 @@ def denoiser() -> None:
     help="Skip a step whose gradient is so many times the running norm.",
 )
 @click.option("--ema", default=0.999, show_default=True)
-@click.option("--precision", type=click.Choice(["bf16", "fp32"]), default="bf16")
+@click.option("--precision", type=click.Choice(get_args(TrainingPrecision)), default="bf16")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", default=0, help="CPU threads; 0 leaves torch's choice.")
@@ -154,7 +155,7 @@ def train(
     *,
     places: tuple[Path, ...],
     weights: tuple[str, ...],
-    photos_on: str,
+    photos_on: PhotosOn,
     hold_out: Path | None,
     hold_out_count: int,
     out: Path,
@@ -176,61 +177,41 @@ def train(
     **options: Any,
 ) -> None:
     """Train a denoiser; run the same command again to resume after a kill."""
-    import torch  # noqa: PLC0415 - help and usage errors must not wait for torch
+    # Loaded here, since help and usage errors must not wait for torch.
+    from smoothapi.denoise.training.data import Crops  # noqa: PLC0415
+    from smoothapi.denoise.training.photo_files import names_held_out  # noqa: PLC0415
+    from smoothapi.denoise.training.recipe import Recipe  # noqa: PLC0415
+    from smoothapi.denoise.training.setup import make_trainer  # noqa: PLC0415
 
-    from smoothapi.denoise import card, data, networks, storage  # noqa: PLC0415
-    from smoothapi.denoise.device import choose_device  # noqa: PLC0415
-    from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
-    from smoothapi.denoise.train import Recipe, Trainer  # noqa: PLC0415
-
-    if threads:
-        torch.set_num_threads(threads)
-    crops = data.Crops(
-        crop, batch, scale_low, turned=not upright, weights=tuple(map(_weight, weights))
-    )
+    crops = Crops(crop, batch, scale_low, turned=not upright, weights=tuple(map(_weight, weights)))
     recipe = Recipe(crops=crops, **options)
-    chosen = torch.device(choose_device(device))
-    on_card = chosen.type == "cuda"
-    torch.manual_seed(recipe.seed)
-    if start is not None:
-        network = storage.load_network(storage.read_header(start))
-    elif architecture == "unet":
-        network = networks.UNet(
-            networks.UNetConfig(
-                _numbers(channels), _numbers(encoder_blocks), _numbers(decoder_blocks)
-            )
-        )
-    else:
-        network = networks.DnCNN()
-    kept = frozenset[str]()
-    if hold_out is not None:
-        kept = data.held_out((p.name for p in data.files(hold_out)), hold_out_count)
-    photos: data.Batches
-    if photos_on == "device" or (photos_on == "auto" and on_card):
-        photos = card.PhotosOnDevice.load(places, size=crop, device=chosen, leave_out=kept)
-    else:
-        photos = data.Photos.load(places, leave_out=kept)
-    trainer = Trainer(
-        network,
-        photos,
+    shape: dict[str, Any] = {}
+    if start is None and architecture == "unet":
+        shape = {
+            "channels": _numbers(channels),
+            "encoder_blocks": _numbers(encoder_blocks),
+            "decoder_blocks": _numbers(decoder_blocks),
+        }
+    kept = names_held_out(hold_out, hold_out_count)
+    trainer = make_trainer(
         recipe,
+        places,
         out=out,
-        surrogates=[load_classifier(path) for path in surrogates],
-        device=chosen,
-        compile_network=on_card if compile_network is None else compile_network,
+        network=start or (architecture, shape),
+        leave_out=kept,
+        photos_on=photos_on,
+        surrogates=surrogates,
+        device=device,
+        threads=threads,
         shards=shards,
+        compile_network=compile_network,
     )
     err = Console(stderr=True)
-    size = sum(p.numel() for p in network.parameters()) / 1e6
-    err.print(f"{len(photos)} photos, {len(kept)} held out, {size:.2f} M parameters, to {out}")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    ) as bar:
+    size = sum(p.numel() for p in trainer.network.parameters()) / 1e6
+    err.print(
+        f"{len(trainer.photos)} photos, {len(kept)} held out, {size:.2f} M parameters, to {out}"
+    )
+    with _bar(err) as bar:
         trainer.run(report=_reporter(bar, as_json=as_json))
     err.print(f"Weights: {out / 'weights.safetensors'}")
 
@@ -279,12 +260,10 @@ def pack(
 
     A list of offset, length and source (the folder's name) of each photo goes to FILE.json.
     """
-    from smoothapi.denoise.data import files, held_out  # noqa: PLC0415
-    from smoothapi.denoise.packs import write_pack  # noqa: PLC0415
+    from smoothapi.denoise.training.packs import write_pack  # noqa: PLC0415
+    from smoothapi.denoise.training.photo_files import names_held_out  # noqa: PLC0415
 
-    kept = frozenset[str]()
-    if hold_out is not None:
-        kept = held_out((p.name for p in files(hold_out)), hold_out_count)
+    kept = names_held_out(hold_out, hold_out_count)
     count = write_pack(places, output, leave_out=kept, **options)
     Console(stderr=True).print(
         f"{_plain(str(output))}: {count} photos, {output.stat().st_size / 2**20:.1f} MiB",
@@ -332,10 +311,10 @@ def evaluate(
     how many of them with their right label: what counts in the end.
     """
     _check_certify(certify=certify, classifiers=classifiers, truth=truth)
-    from smoothapi.denoise.evaluate import evaluate as measure  # noqa: PLC0415
-    from smoothapi.denoise.evaluate import pictures  # noqa: PLC0415
     from smoothapi.denoise.runtime import load  # noqa: PLC0415
-    from smoothapi.denoise.surrogates import load_classifier  # noqa: PLC0415
+    from smoothapi.denoise.training.evaluate import evaluate as measure  # noqa: PLC0415
+    from smoothapi.denoise.training.evaluate import pictures  # noqa: PLC0415
+    from smoothapi.denoise.training.surrogates import load_classifier  # noqa: PLC0415
     from smoothapi.image import load_image  # noqa: PLC0415
     from smoothapi.study.certified import Terms, certified, out_of_reach, read_truth  # noqa: PLC0415
 
@@ -480,7 +459,7 @@ def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
 
     No code that it may carry is run.
     """
-    from smoothapi.denoise.convert import convert_dncnn  # noqa: PLC0415
+    from smoothapi.denoise.training.convert import convert_dncnn  # noqa: PLC0415
 
     header = convert_dncnn(checkpoint, output, eps=eps)
     Console(stderr=True).print(

@@ -24,11 +24,11 @@ def report(error: SmoothAPIError, *, as_json: bool, photo: str | None = None) ->
     if as_json:
         click.echo(to_json(error, photo))
     click.echo(f"smoothapi: {printable(str(error))}", err=True)
-    if error.queries:
+    if error.attempts:
         again = f", {error.retries:,} of them retries" if error.retries else ""
         waited = f"; {error.waited:.1f} s waited" if error.waited >= _SHORTEST_SHOWN else ""
         click.echo(
-            f"Sent until then: {error.queries:,} (${error.cost:.4f}){again}{waited}.", err=True
+            f"Sent until then: {error.attempts:,} (${error.cost:.4f}){again}{waited}.", err=True
         )
 
 
@@ -42,7 +42,7 @@ def to_json(error: SmoothAPIError, photo: str | None = None) -> str:
         "photo": photo,
         "provider": (by_provider.provider or None) if by_provider else None,
         "request_id": (by_provider.request_id or None) if by_provider else None,
-        "attempts": error.queries,
+        "attempts": error.attempts,
         "retries": error.retries,
         "cost": error.cost,
         "waited": round(error.waited, 3),

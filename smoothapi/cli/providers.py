@@ -81,7 +81,7 @@ def _check(
     except ProviderError as error:
         error.provider = error.provider or adapter.name
         if found is None or found.found:  # else there was nothing to sign in with
-            error.queries, error.cost = 1, float(cost)
+            error.attempts, error.cost = 1, float(cost)
         raise
     seconds = time.monotonic() - began
     result = {

@@ -1,4 +1,4 @@
-"""The local denoiser: networks, runtime, training and the weights that ship.
+"""The local denoiser: protocol, runtime and the weights that ship.
 
 Importing this package loads no torch: `load` names and fingerprints a denoiser without it, and
 the network is read when the first variants are asked for.
@@ -6,6 +6,17 @@ the network is read when the first variants are asked for.
 
 from __future__ import annotations
 
-from smoothapi.denoise.runtime import Denoiser, DenoiserRuntime, load
+from smoothapi.denoise.gathering import Gathering
+from smoothapi.denoise.protocol import Denoiser, DenoiserIdentity, DenoiserRuntime, is_runtime
+from smoothapi.denoise.recorded import RecordedDenoiser
+from smoothapi.denoise.runtime import load
 
-__all__ = ["Denoiser", "DenoiserRuntime", "load"]
+__all__ = [
+    "Denoiser",
+    "DenoiserIdentity",
+    "DenoiserRuntime",
+    "Gathering",
+    "RecordedDenoiser",
+    "is_runtime",
+    "load",
+]

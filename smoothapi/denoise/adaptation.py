@@ -21,17 +21,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.denoise.knobs import Knobs
-from smoothapi.denoise.sources import File
-from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-
-    import torch
-
-    from smoothapi.denoise.sources import Source
 
 SCHEMA = "smoothapi.denoiser-adaptation/1"
 _LARGEST_FILE = 64 << 20
@@ -120,83 +114,3 @@ class Adaptation:
         if not all(_DIGEST.fullmatch(digest) for digest in (*photos, made.sha256)):
             raise DenoiserError(f"The adapted denoiser {path} is damaged: a digest is not one.")
         return made
-
-
-class Tuned:
-    """A source whose output goes through knobs, which are part of what it is.
-
-    Args:
-        inner: what denoises.
-        knobs: what is done to its output.
-        adaptation: the file that said so; None for a setting that is only tried.
-        name: for reports; by default the inner one's, and what was adapted to.
-    """
-
-    def __init__(
-        self,
-        inner: Source,
-        knobs: Knobs,
-        *,
-        adaptation: Adaptation | None = None,
-        name: str | None = None,
-    ) -> None:
-        self._inner = inner
-        self.knobs = knobs
-        self.adaptation = adaptation
-        self.wants_half, self.reentrant, self.ours = inner.wants_half, inner.reentrant, inner.ours
-        if adaptation is None:
-            self.identity = f"{inner.identity}|knobs {knobs.blend!r} {knobs.sharpen!r}"
-            self.name = name or inner.name
-        else:
-            self.identity = f"{inner.identity}|adapted {adaptation.identity}"
-            short = re.sub(r"[^\w.-]+", "-", adaptation.provider)
-            self.name = name or f"{inner.name}+{short}-{adaptation.identity[:4]}"
-
-    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
-        """Return what denoises; the runtime puts the knobs behind it."""
-        return self._inner.open()
-
-
-class Shared:
-    """A source that is opened once, for all settings that are tried on it."""
-
-    def __init__(self, inner: Source) -> None:
-        self._inner = inner
-        self._opened: Callable[[torch.Tensor, float], torch.Tensor] | None = None
-        self.name, self.identity = inner.name, inner.identity
-        self.wants_half, self.reentrant, self.ours = inner.wants_half, inner.reentrant, inner.ours
-        self.knobs, self.adaptation = inner.knobs, inner.adaptation
-
-    def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
-        """Return what denoises, always the same."""
-        if self._opened is None:
-            self._opened = self._inner.open()
-        return self._opened
-
-
-def adapted(path: Path, name: str | None = None) -> Source:
-    """Return the source that an adaptation's file describes.
-
-    Neutral knobs that no answer had a part in are the weights themselves: then it is their own
-    source, with their name and fingerprint.
-
-    Raises:
-        DenoiserError: the file is damaged, or the weights are not those that it was made for.
-    """
-    adaptation = Adaptation.read(path)
-    shipped = adaptation.weights in SHIPPED
-    inner = (
-        File.shipped(adaptation.weights, None)
-        if shipped
-        else File(read_header(path.parent / adaptation.weights), None)
-    )
-    if inner.sha256 != adaptation.sha256:
-        which = f"the weights {adaptation.weights!r}"
-        raise DenoiserError(
-            f"{path.name} was adapted for weights with the SHA-256 {adaptation.sha256[:16]}..., "
-            f"but {which} have {inner.sha256[:16]}... now. What suits one network need not suit "
-            "another: run `smoothapi denoiser adapt` again."
-        )
-    if adaptation.knobs.neutral and not adaptation.photos:
-        return inner
-    return Tuned(inner, adaptation.knobs, adaptation=adaptation, name=name)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from smoothapi.denoise.device_noise import keys_of
 from smoothapi.denoise.judge import Facts
-from smoothapi.denoise.noise import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from smoothapi.denoise.noise import Generator
+    from smoothapi.denoise.device_noise import Generator
 
     Network = Callable[[Tensor, Tensor], Tensor]
     """(N, 3, H, W) float32 and sigma, float32 (1,) -> floating point (N, 3, H, W)."""
@@ -39,7 +39,7 @@ _SIZES_KEPT = 8
 """Sizes of picture whose buffers and graphs are kept, about 60 MB each beside a common pool."""
 
 
-class Card(Protocol):
+class GraphicsCard(Protocol):
     """What the engine asks of a device: a CUDA device, or a stand-in of its tests."""
 
     device: torch.device
@@ -135,7 +135,7 @@ class CudaCard:
 class _Slot:
     """Where one of two batches under way is filled in, and where it comes back."""
 
-    def __init__(self, card: Card, shape: tuple[int, int, int]) -> None:
+    def __init__(self, card: GraphicsCard, shape: tuple[int, int, int]) -> None:
         batch, height, width = shape
         self.keys = card.pinned(batch, 2, dtype=torch.int64)
         self.staged = torch.empty((batch, height, width, 3), dtype=torch.uint8, device=card.device)
@@ -147,7 +147,7 @@ class _Slot:
 class _Plan:
     """The tensors and the graph of one size of picture."""
 
-    def __init__(self, card: Card, network: Network, shape: tuple[int, int, int]) -> None:
+    def __init__(self, card: GraphicsCard, network: Network, shape: tuple[int, int, int]) -> None:
         batch, height, width = shape
         f32, f64, device = torch.float32, torch.float64, card.device
         self.batch = batch
@@ -184,7 +184,7 @@ class _Plan:
 class Engine:
     """Denoises any number of variants in batches of one shape.
 
-    Not safe to call from several threads at once: `DenoiserRuntime` has a lock.
+    Not safe to call from several threads at once: `LocalRuntime` has a lock.
 
     Args:
         card: the device.
@@ -197,7 +197,7 @@ class Engine:
 
     def __init__(
         self,
-        card: Card,
+        card: GraphicsCard,
         network: Network,
         generator: Generator,
         judge: Callable[[Facts, float], None],

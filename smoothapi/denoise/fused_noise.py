@@ -1,11 +1,11 @@
-"""The noise of `smoothapi.denoise.noise` as one Triton kernel: counter in, noisy pictures out.
+"""The noise of `device_noise` as one Triton kernel: counter in, noisy pictures out.
 
 The integers are those of Philox4x64-10. Phi^-1 is Cephes' `ndtri`, whose coefficients SciPy and
 torch use too, operation by operation in float64 and without fused multiply-adds, so that nothing
 but the device's logarithm can differ from what a CPU computes by the same formulas.
 
 Importing this module imports triton, which not every build of torch brings: whoever wants the
-kernel asks `smoothapi.denoise.noise.choose_generator`, which checks it first.
+kernel asks `smoothapi.denoise.device_noise.choose_generator`, which checks it first.
 """
 
 # Triton compiles what is annotated with names of its own, so annotations must stay expressions.

@@ -22,9 +22,6 @@ from smoothapi.errors import DenoiserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SIGMA_MIN, SIGMA_MAX = 0.05, 1.0
-"""The noise levels that the default network is trained for."""
-
 
 @dataclass(frozen=True, slots=True)
 class UNetConfig:

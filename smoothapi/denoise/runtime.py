@@ -1,4 +1,4 @@
-"""The seam between noise and encoding: float variants in, 8-bit variants out."""
+"""The denoiser on this machine: source, device, precision and batches; made by `load`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from smoothapi.denoise.adaptation import adapted
 from smoothapi.denoise.device import (
     check_device,
     check_precision,
@@ -24,7 +23,9 @@ from smoothapi.denoise.device import (
     describe_card,
 )
 from smoothapi.denoise.judge import Facts, judge
-from smoothapi.denoise.sources import File, Function, Module, Source
+from smoothapi.denoise.pictures import check_noisy, to_8bit
+from smoothapi.denoise.plain import NoDenoiser
+from smoothapi.denoise.sources import File, Function, Module, Source, adapted
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import DenoiserError, UsageError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.denoise.cuda import Engine
+    from smoothapi.denoise.protocol import DenoiserRuntime
 
 _logger = logging.getLogger("smoothapi")
 
@@ -51,40 +53,31 @@ _WORKERS = 8
 """Most pictures that a CPU works on side by side."""
 
 
-@runtime_checkable
-class Denoiser(Protocol):
-    """What a denoiser is to smoothapi: any callable, and so any torch module, of this shape."""
+class LocalRuntime:
+    """A source of a denoiser with device, precision and batches chosen: a `DenoiserRuntime`.
 
-    def __call__(self, noisy: torch.Tensor, sigma: float, /) -> torch.Tensor:
-        """Estimate the clean pictures.
+    The network is read at the first call of `variants`, so a run that is answered from the cache
+    never reads it.
 
-        Args:
-            noisy: float32 (N, 3, H, W), RGB, clean range [0, 1] plus noise, not clipped.
-            sigma: the noise's standard deviation on that scale.
-
-        Returns:
-            Floating point, of the shape of `noisy`, on the scale [0, 1]; it is clipped afterwards.
-        """
-        ...
-
-
-class DenoiserRuntime:
-    """A denoiser with its device, precision and batches chosen. Made by `load`.
-
-    Safe to call from several threads. The network is read at the first call of `variants`, so a run
-    that is answered from the cache never reads it.
+    Args:
+        source: weights, a module or a function.
+        device: as for `load`.
+        precision: as for `load`.
 
     Attributes:
         name: for reports and certificates.
         adaptation: to which provider it was adapted, and by answers about which photos; None for
             a denoiser that no answer had a part in.
+
+    Raises:
+        DenoiserError: the device or the precision cannot be used.
     """
 
-    def __init__(self, source: Source | None, *, device: str, precision: str) -> None:
+    def __init__(self, source: Source, *, device: str, precision: str) -> None:
         check_device(device)
         check_precision(precision)
-        self.name = "none" if source is None else source.name
-        self.adaptation = None if source is None else source.adaptation
+        self.name = source.name
+        self.adaptation = source.adaptation
         self._source = source
         self._wanted = (device, precision)
         self._lock = threading.Lock()
@@ -98,7 +91,7 @@ class DenoiserRuntime:
         self._workers = 1
 
     def __repr__(self) -> str:
-        return f"<DenoiserRuntime {self.name} {self.fingerprint}>"
+        return f"<LocalRuntime {self.name} {self.fingerprint}>"
 
     @cached_property
     def device(self) -> str:
@@ -109,7 +102,7 @@ class DenoiserRuntime:
     def precision(self) -> str:
         """`bf16`, `fp16` or `fp32`: of the convolutions; sums outside the network are fp32."""
         wanted = self._wanted[1]
-        if wanted == "auto" and (self._source is None or not self._source.wants_half):
+        if wanted == "auto" and not self._source.wants_half:
             return "fp32"
         return choose_precision(wanted, self.device)
 
@@ -128,8 +121,6 @@ class DenoiserRuntime:
 
     @property
     def _identity(self) -> str:
-        if self._source is None:
-            return "none"
         identity = f"{self._source.identity}|{self._platform}"
         return f"{identity}|{self._graph_pixels}" if self._replays else identity
 
@@ -139,7 +130,7 @@ class DenoiserRuntime:
         torch_version = importlib.metadata.version("torch").partition("+")[0]
         platform = f"{kind}|{self.precision}|{torch_version}"
         if self.draws_noise:
-            from smoothapi.denoise.noise import choose_generator  # noqa: PLC0415
+            from smoothapi.denoise.device_noise import choose_generator  # noqa: PLC0415
 
             platform += f"|{choose_generator(self.device).name}"
         if self._replays:
@@ -149,13 +140,12 @@ class DenoiserRuntime:
     @property
     def _replays(self) -> bool:
         """Whether batches of one shape are replayed: on CUDA, for networks that are known."""
-        source = self._source
-        return source is not None and source.ours and self.device.startswith("cuda")
+        return self._source.ours and self.device.startswith("cuda")
 
     @property
     def draws_noise(self) -> bool:
         """Whether noise is best drawn by `variants_of`: on CUDA, else one core draws and copies."""
-        return self._source is not None and self.device.startswith("cuda")
+        return self.device.startswith("cuda")
 
     @property
     def takes_turns(self) -> bool:
@@ -163,8 +153,7 @@ class DenoiserRuntime:
 
         A network on CPUs works on several at once, each with part of the cores.
         """
-        source = self._source
-        return source is not None and not (self.device == "cpu" and source.reentrant)
+        return not (self.device == "cpu" and self._source.reentrant)
 
     @property
     def loaded(self) -> bool:
@@ -172,30 +161,14 @@ class DenoiserRuntime:
         return self._call is not None
 
     def variants(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
-        """Denoise, clip to [0, 1] and round to 8 bit.
+        """Denoise, clip to [0, 1] and round to 8 bit; see `DenoiserRuntime`.
 
-        Args:
-            noisy: (N, H, W, 3), any floating type, clean range [0, 1] plus noise, not clipped.
-            sigma: the noise's standard deviation on that scale, above 0.
-
-        Returns:
-            uint8 (N, H, W, 3). A variant gets the same bits whatever else is in the call; of a
-            module or callable of the user's on CUDA, that depends on what it does.
-
-        Raises:
-            UsageError: `noisy` or `sigma` is not as above.
-            DenoiserError: the weights cannot be used, the denoiser returns something that is no
-                picture of the shape it got, or even one picture does not fit into memory.
+        The bits that a module or function of the user's gives a variant on CUDA may depend on what
+        else is in the call.
         """
-        noisy = np.asarray(noisy)
-        if noisy.ndim != 4 or noisy.shape[3] != 3 or not np.issubdtype(noisy.dtype, np.floating):
-            raise UsageError(
-                f"Variants are floating point (N, H, W, 3), not {noisy.dtype} {noisy.shape}."
-            )
-        if not sigma > 0:
-            raise UsageError(f"sigma is {sigma}; it must be above 0.")
-        if noisy.size == 0 or self._source is None:
-            return _to_8bit(noisy)
+        noisy = check_noisy(noisy, sigma)
+        if noisy.size == 0:
+            return to_8bit(noisy)
         with self._lock:
             if self._call is None:
                 self._open()
@@ -213,25 +186,10 @@ class DenoiserRuntime:
     def variants_of(
         self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
     ) -> NDArray[np.uint8]:
-        """Draw the noise of some variants on the device, and denoise them as `variants` does.
-
-        Args:
-            pixels: the working image, (height, width, 3), multiples of 2**-20.
-            sigma: standard deviation, in (0, 1.5].
-            seeds: one a variant, from `smoothapi.noise.variant_seeds`.
-
-        Returns:
-            uint8 (len(seeds), height, width, 3).
-
-        Raises:
-            UsageError: there is no denoiser, so no device.
-            DenoiserError: as for `variants`, or the device draws other noise than CPUs.
-        """
-        if self._source is None:
-            raise UsageError("Without a denoiser there is no device to draw noise on.")
+        """Draw the noise of some variants on the device, and denoise; see `DenoiserRuntime`."""
         import torch  # noqa: PLC0415
 
-        from smoothapi.denoise.noise import check_generator, choose_generator  # noqa: PLC0415
+        from smoothapi.denoise.device_noise import check_generator, choose_generator  # noqa: PLC0415
 
         generator = choose_generator(self.device)
 
@@ -350,7 +308,6 @@ class DenoiserRuntime:
     def _open(self) -> None:
         import torch  # noqa: PLC0415 - a fully cached run never needs it
 
-        assert self._source is not None  # noqa: S101 - `variants` has seen to it
         call = self._source.open()
         if isinstance(call, torch.nn.Module):
             call = _Prepared(call, self.device, self.precision)
@@ -373,7 +330,7 @@ class DenoiserRuntime:
         import torch  # noqa: PLC0415
 
         from smoothapi.denoise.cuda import CudaCard, Engine  # noqa: PLC0415
-        from smoothapi.denoise.noise import choose_generator  # noqa: PLC0415
+        from smoothapi.denoise.device_noise import choose_generator  # noqa: PLC0415
 
         card = CudaCard(torch.device(self.device))
         generator = choose_generator(self.device)
@@ -390,8 +347,7 @@ class DenoiserRuntime:
     def _cleaned(self, pixels: torch.Tensor, sigma: float) -> NDArray[np.uint8]:
         import torch  # noqa: PLC0415
 
-        assert self._source is not None  # noqa: S101 - callers have seen to it
-        assert self._call is not None  # noqa: S101 - likewise
+        assert self._call is not None  # noqa: S101 - callers have seen to it
         denoised = self._call(pixels, float(sigma))
         self._check(denoised, pixels, sigma)
         denoised = self._source.knobs.apply(pixels, denoised)
@@ -447,12 +403,12 @@ def load(
 
     Raises:
         DenoiserError: the file, device or precision cannot be used.
-        UsageError: a callable without a name, or something that is no denoiser at all.
+        UsageError: a callable without a name, or something that cannot denoise at all.
     """
-    source: Source | None
+    source: Source
     if spec is None or spec == "none":
-        source = None
-    elif isinstance(spec, (str, Path)):
+        return NoDenoiser(device=device, precision=precision)
+    if isinstance(spec, (str, Path)):
         source = _on_disk(spec, name)
     elif _is_module(spec):
         source = Module(cast("torch.nn.Module", spec), name)
@@ -460,10 +416,10 @@ def load(
         source = Function(spec, name)
     else:
         raise UsageError(
-            f"A {type(spec).__name__} is no denoiser. Give 'default', 'small', 'none', a path of a "
+            f"A {type(spec).__name__} cannot denoise. Give 'default', 'small', 'none', a path of a "
             ".safetensors file, a torch module, or a function of (noisy, sigma)."
         )
-    return DenoiserRuntime(source, device=device, precision=precision)
+    return LocalRuntime(source, device=device, precision=precision)
 
 
 def _on_disk(spec: str | Path, name: str | None) -> Source:
@@ -528,9 +484,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     # How torch's CPU allocator and oneDNN put it.
     text = str(error).lower()
     return any(sign in text for sign in ("not enough memory", "can't allocate", "out of memory"))
-
-
-def _to_8bit(pictures: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    scaled = np.clip(pictures.astype(np.float32), 0, 1) * np.float32(255)
-    rounded: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return rounded

@@ -46,7 +46,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ModelCard:
     """What the model card says of the weights that ship.
 
     Attributes:
@@ -64,7 +64,7 @@ SHIPPED = ("default", "small")
 """The denoisers that come along, by the name that chooses one; each has a card of that name."""
 
 
-def read_card(which: str = "default", folder: Path | None = None) -> Card:
+def read_model_card(which: str = "default", folder: Path | None = None) -> ModelCard:
     """The model card of shipped weights.
 
     Args:
@@ -77,7 +77,7 @@ def read_card(which: str = "default", folder: Path | None = None) -> Card:
     folder = folder or Path(__file__).with_name("weights")
     try:
         card = json.loads((folder / f"{which}.json").read_text(encoding="utf-8"))
-        return Card(folder / card["file"], card["name"], card["sha256"])
+        return ModelCard(folder / card["file"], card["name"], card["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DenoiserError(
             f"The shipped denoiser's model card cannot be read ({error!r}): the installation is "

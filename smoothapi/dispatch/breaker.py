@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import ProviderError
+from smoothapi.events import BreakerChanged
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Breaker:
     After `failures` transient failures in a row with no success between, of more than one
     caller, it opens: one worker at a time goes on trying, in turn and with growing waits, the
     others wait. A success closes it. What is tried while it is open is not charged to a variant's
-    attempts, so an outage does not become votes. A caller that fails while others are answered
-    says nothing about the service, nor does one that alone is left to ask: it uses up its
-    attempts.
+    attempts, so an outage does not become votes. A failure counts towards an outage only if nobody
+    was answered since that request first failed and its variants have not failed before.
+    Otherwise it only uses up its own attempts.
 
     Args:
         failures: how many in a row open it.
@@ -123,7 +124,7 @@ class Breaker:
         with self._changed:
             if self._opened is not None:
                 _log.warning("The service answers again; going on.")
-                emit("breaker", provider=self._provider, state="closed")
+                emit(BreakerChanged(self._provider, "closed"))
             self._close()
 
     def failed(
@@ -151,7 +152,7 @@ class Breaker:
                     self._in_a_row,
                     error,
                 )
-                emit("breaker", provider=self._provider, state="open")
+                emit(BreakerChanged(self._provider, "open"))
 
     def leave(self) -> None:
         """End a probe, whatever came of it: another may try in its place."""

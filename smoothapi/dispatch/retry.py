@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tenacity
 
 from smoothapi.errors import TransientError, UsageError
+from smoothapi.events import Retried
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Retry:
 
     Attributes:
         attempts: most sends of one variant, the first included.
-        base: mean of the first wait is half of this, in seconds; it doubles with each attempt.
+        base: upper bound of the first wait, in seconds; doubles with each attempt. Waits are
+            uniform from 0 to it.
         cap: longest wait of our own choice, in seconds.
         deadline: seconds after which a variant is not tried again.
     """
@@ -54,10 +56,7 @@ class Retry:
             wait=self._wait,
             sleep=wait,
             before_sleep=lambda state: emit(
-                "retry",
-                provider=provider,
-                attempt=state.attempt_number + 1,
-                wait=round(state.upcoming_sleep, 3),
+                Retried(provider, state.attempt_number + 1, round(state.upcoming_sleep, 3))
             ),
             reraise=True,
         )

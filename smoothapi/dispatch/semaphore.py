@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 
 
-class Slots:
+class FastSemaphore:
     """A counting semaphore without Python code between its threads, which cost switches.
 
     Args:
@@ -14,19 +14,19 @@ class Slots:
 
     def __init__(self, number: int) -> None:
         self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.give(number)
+        self.release(number)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take one; wait until there is one."""
         self._free.get()
 
-    def give(self, number: int = 1) -> None:
+    def release(self, number: int = 1) -> None:
         """Give some back."""
         for _ in range(number):
             self._free.put(None)
 
     def __enter__(self) -> None:
-        self.take()
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self.give()
+        self.release()

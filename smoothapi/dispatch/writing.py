@@ -11,48 +11,48 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from smoothapi.dispatch.semaphore import Slots
+from smoothapi.dispatch.semaphore import FastSemaphore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from smoothapi.store.protocols import Answers
-    from smoothapi.store.rows import Kept
+    from smoothapi.store.rows import StoredAnswer
 
 
-class Keeper:
+class AnswerWriter:
     """Writes what senders hand over, in order, in a thread of its own.
 
     Args:
-        store: where answers are kept.
+        answers: where they are kept.
         most: answers that may wait for the disk; who hands over another waits too.
     """
 
-    def __init__(self, store: Answers, most: int) -> None:
-        self._store = store
-        self._room = Slots(most)
+    def __init__(self, answers: Answers, most: int) -> None:
+        self._answers = answers
+        self._room = FastSemaphore(most)
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Kept | None, Callable[[BaseException | None], None]]] = []
+        self._waiting: list[tuple[StoredAnswer | None, Callable[[BaseException | None], None]]] = []
         self._writing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-keep")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-write")
 
-    def keep(self, kept: Kept, then: Callable[[BaseException | None], None]) -> None:
+    def write(self, answer: StoredAnswer, then: Callable[[BaseException | None], None]) -> None:
         """Write an answer soon.
 
         Args:
-            kept: the answer.
-            then: called in the keeper's thread when it is on disk, or with what prevented it.
+            answer: what was answered.
+            then: called in the writer's thread when it is on disk, or with what prevented it.
         """
-        self._room.take()
+        self._room.acquire()
         with self._lock:
-            self._waiting.append((kept, then))
+            self._waiting.append((answer, then))
             if self._writing:
                 return
             self._writing = True
         try:
-            self._thread.submit(self._write)
+            self._thread.submit(self._work_off)
         except RuntimeError:  # the interpreter is ending; a last answer is kept all the same
-            self._write()
+            self._work_off()
 
     def flush(self) -> None:
         """Wait until all that was handed over before is on disk, or known not to be.
@@ -70,7 +70,7 @@ class Keeper:
         """Write what was handed over, and end the thread."""
         self._thread.shutdown()
 
-    def _write(self) -> None:
+    def _work_off(self) -> None:
         while True:
             with self._lock:
                 batch, self._waiting = self._waiting, []
@@ -81,9 +81,9 @@ class Keeper:
             error: BaseException | None = None
             try:
                 if answers:
-                    self._store.put(*answers)
+                    self._answers.put(*answers)
             except BaseException as caught:  # noqa: BLE001  nobody's answer is stored
                 error = caught
-            self._room.give(len(answers))
+            self._room.release(len(answers))
             for _, then in batch:
                 then(error)

@@ -15,7 +15,7 @@ from smoothapi.store.recording import PREFIX, read_recording
 if TYPE_CHECKING:
     from smoothapi.services.service import Backend
 
-_EFFICIENTNET = "smoothapi_adapters.efficientnet:EfficientNetLite0"
+_EFFICIENTNET = "smoothapi_adapters.mock:EfficientNetLite0"
 _MOST_SIZES = 32  # working sizes that a photo is tried in
 
 

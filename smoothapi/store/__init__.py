@@ -1,35 +1,27 @@
-"""What is kept: answers, budgets, the pace of each provider and leases on variants."""
+"""What is kept and shared: answers, budgets, the pace of each provider, leases on variants.
+
+`protocols` says what a store promises; `Home` keeps it in a folder of this machine.
+"""
 
 from smoothapi.store.budget import Budget
-from smoothapi.store.local.answers import AnswerStore
-from smoothapi.store.local.database import SharedState
-from smoothapi.store.local.ledger import (
-    Account,
-    Ledger,
-    Spent,
-    accounts,
-    release_abandoned,
-    reset,
-)
-from smoothapi.store.protocols import Answers
-from smoothapi.store.recording import Named, Recorder, Replay, read_recording
-from smoothapi.store.rows import Kept, answer_key
+from smoothapi.store.home import Home
+from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Spent, Store
+from smoothapi.store.recording import Recorder, Replay, read_recording
+from smoothapi.store.rows import StoredAnswer, answer_key
 
 __all__ = [
     "Account",
-    "AnswerStore",
     "Answers",
     "Budget",
-    "Kept",
+    "Home",
+    "Leases",
     "Ledger",
-    "Named",
+    "Pace",
     "Recorder",
     "Replay",
-    "SharedState",
     "Spent",
-    "accounts",
+    "Store",
+    "StoredAnswer",
     "answer_key",
     "read_recording",
-    "release_abandoned",
-    "reset",
 ]

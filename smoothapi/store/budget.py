@@ -1,4 +1,4 @@
-"""The budget that a user states: a hard limit on queries and dollars."""
+"""The budget that a user states: a hard limit on attempts and dollars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smoothapi.errors import UsageError
 Period: TypeAlias = Literal["run", "day", "month"]
 
 MOST = 10**9
-"""More queries, and more dollars, than anyone spends."""
+"""More attempts, and more dollars, than anyone spends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Budget:
     """The most that may be sent. Every attempt counts, answered or not.
 
     Attributes:
-        queries: most pictures sent, or None for no limit.
+        attempts: most requests for a picture, retries included, or None for no limit.
         dollars: most money by the provider's price list, or None. A float means the decimal
             number that it prints as.
         per: "run" limits the life of one `Smoother`; "day" and "month" (UTC) limit all that is
@@ -29,19 +29,20 @@ class Budget:
             Smoothers that use it, until it is reset.
     """
 
-    queries: int | None = None
+    attempts: int | None = None
     dollars: Decimal | float | str | None = None
     per: Period = "run"
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.queries is not None and (
-            not isinstance(self.queries, int)
-            or isinstance(self.queries, bool)
-            or not 0 <= self.queries <= MOST
+        if self.attempts is not None and (
+            not isinstance(self.attempts, int)
+            or isinstance(self.attempts, bool)
+            or not 0 <= self.attempts <= MOST
         ):
             raise UsageError(
-                f"A budget of {self.queries!r} queries makes no sense: give an int up to {MOST:,}."
+                f"A budget of {self.attempts!r} attempts makes no sense: give an int "
+                f"up to {MOST:,}."
             )
         if self.per not in ("run", "day", "month"):
             raise UsageError(f"per={self.per!r}: a budget is per run, day or month.")
@@ -50,30 +51,30 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "500" (queries), "$2" or "$0.50" (dollars), or both: "500,$2".
+        """Read "500" (attempts), "$2" or "$0.50" (dollars), or both: "500,$2".
 
         "/day" or "/month" behind it makes it a limit of that period: "$20/month".
 
         Raises:
-            UsageError: the text is none of these.
+            UsageError: the text cannot be read so.
         """
         amount, _, per = text.partition("/")
-        queries: int | None = None
+        attempts: int | None = None
         dollars: Decimal | None = None
         for part in (part.strip() for part in amount.split(",")):
             if part.startswith("$") and dollars is None:
                 dollars = _dollars(part[1:])
-            elif re.fullmatch(r"[0-9]+(_[0-9]+)*", part) and queries is None:
-                queries = int(part)
+            elif re.fullmatch(r"[0-9]+(_[0-9]+)*", part) and attempts is None:
+                attempts = int(part)
             else:
                 raise UsageError(
-                    f"Cannot read the budget {text!r}. Write queries (500), dollars ($2.50) or "
+                    f"Cannot read the budget {text!r}. Write attempts (500), dollars ($2.50) or "
                     "both (500,$2.50), with /day or /month for a limit of that period."
                 )
-        return cls(queries=queries, dollars=dollars, per=per.strip() or "run")  # type: ignore[arg-type]
+        return cls(attempts=attempts, dollars=dollars, per=per.strip() or "run")  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        parts = [] if self.queries is None else [f"{self.queries:,} queries"]
+        parts = [] if self.attempts is None else [f"{self.attempts:,} attempts"]
         if self.dollars is not None:
             parts.append(f"${self.dollars:f}")
         amount = " and ".join(parts) or "unlimited"
@@ -85,7 +86,7 @@ def _dollars(value: Decimal | float | str) -> Decimal:
         amount = Decimal(str(value))
     except InvalidOperation as error:
         raise UsageError(
-            f"{value!r} is no amount of dollars; write for example 2 or 0.50."
+            f"{value!r} is not an amount of dollars; write for example 2 or 0.50."
         ) from error
     if not amount.is_finite() or not 0 <= amount <= MOST:
         raise UsageError(

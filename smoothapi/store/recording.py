@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from smoothapi.store.protocols import Answers
-    from smoothapi.store.rows import Kept
+    from smoothapi.store.rows import StoredAnswer
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"
@@ -175,7 +175,7 @@ class Recorder:
             self._record(key, self._store.row(key))
         return outcome
 
-    def put(self, *answers: Kept) -> None:
+    def put(self, *answers: StoredAnswer) -> None:
         """Store answers, then record them."""
         self._store.put(*answers)
         for kept in answers:
@@ -275,16 +275,6 @@ class Source:
         return {**identity, **own}
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A noise key, denoiser or codec that a replay does not use, only calls what it was."""
-
-    name: str
-    id: str = ""
-    fingerprint: str = ""
-    version: str = ""
-
-
 class Silent:
     """The adapter of a replay: has the recorded provider's name, and sends nothing."""
 
@@ -333,9 +323,7 @@ class Replay:
         self.source = _choose(voted or sources, chosen, self.path)
         self.adapter = Silent(self.source)
         fingerprint = self.source.denoiser
-        self.denoiser = Named(names.get(fingerprint, fingerprint), fingerprint=fingerprint)
-        self.noise = Named("noise key", id=self.source.noise)
-        self.codec = Named("codec", version=self.source.codec)
+        self.denoiser_name = names.get(fingerprint, fingerprint)
 
     @classmethod
     def of(cls, provider: str) -> Replay | None:
@@ -351,7 +339,7 @@ class Replay:
         """Return an answer with what was asked."""
         return self._rows[key]
 
-    def put(self, *answers: Kept) -> None:
+    def put(self, *answers: StoredAnswer) -> None:
         """Refuse: nothing is asked, so nothing is answered."""
         del answers
         raise StoreError("A replay keeps no answers.")

@@ -20,7 +20,7 @@ that recordings and exports of any age can be read too. Steps are added, never c
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredAnswer:
     """An answer to be kept.
 
     Attributes:

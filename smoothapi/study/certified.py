@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.denoise import DenoiserRuntime
-    from smoothapi.denoise.surrogates import Classifier
+    from smoothapi.denoise.training.surrogates import Classifier
     from smoothapi.image import WorkingImage
 
 _VOTES_TOGETHER = 8
@@ -78,7 +78,7 @@ class CertifiedPhoto:
         classifier: whose votes they were.
         photo: its name.
         label: the class that is certified; None if the test abstains.
-        reason: why it ended, as in `smoothapi.certify.sequential.Reason`.
+        reason: why it ended, as in `smoothapi.certify.Reason`.
         votes: how many it took.
         clean: the class that the photo itself gets.
         truth: the photo's right class; None if that is not known.
@@ -182,7 +182,7 @@ def certified(
             about none of the photos, or a value is out of range.
         DenoiserError: the denoiser cannot be used.
     """
-    from smoothapi.denoise.evaluate import by_name, labels_of, true_class  # noqa: PLC0415 - torch
+    from smoothapi.denoise.training.evaluate import by_name, labels_of, true_class  # noqa: PLC0415 - torch
 
     if not photos or not classifiers:
         what = "photo" if classifiers else "classifier"
@@ -276,7 +276,7 @@ def certify_photo(
         UsageError: a value is out of range.
         DenoiserError: the denoiser cannot be used.
     """
-    from smoothapi.denoise.evaluate import labels_of  # noqa: PLC0415 - torch
+    from smoothapi.denoise.training.evaluate import labels_of  # noqa: PLC0415 - torch
 
     tests = {name: terms.test(sigma, image.pixels.size) for name in classifiers}
     known = {name: [] for name in classifiers} if votes is None else votes

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from smoothapi.certify import Decision, Reason, Top1, TopK, fixed_certify
-from smoothapi.denoise import DenoiserRuntime
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
+    import threading
+    from collections.abc import Iterable
 
     from smoothapi.answer import Answer
     from smoothapi.certify import Target, Vote, VoteTest
@@ -179,7 +172,7 @@ class Collector:
         if decisions:
             return decisions[-1]
         return Decision(
-            None, Reason.STOPPED, 0.0, (), 0.0, len(self.votes), {}, None, (0, 0),
+            None, Reason.STOPPED, 0.0, None, 0.0, len(self.votes), {}, None, (0, 0),
             self._rules.alpha, 0.0,
         )  # fmt: skip
 
@@ -242,102 +235,3 @@ class Collector:
         if plain is None or isinstance(self._target, TopK):  # of which one answer says nothing
             return None
         return bool(self._target.agrees(plain, decision))
-
-
-class Gathering(DenoiserRuntime):
-    """A denoiser whose batches are filled from several photos.
-
-    Whoever's turn it is denoises, in one call, all that waits with pictures of the same size and
-    sigma.
-    """
-
-    def __init__(self, inner: DenoiserRuntime) -> None:
-        self.name = inner.name
-        self.adaptation = inner.adaptation
-        self._inner = inner
-        self._turn = threading.Lock()
-        self._waiting: deque[_Lot] = deque()
-
-    def __repr__(self) -> str:
-        return f"<Gathering {self._inner!r}>"
-
-    @cached_property
-    def device(self) -> str:
-        """As of the denoiser itself."""
-        return self._inner.device
-
-    @cached_property
-    def precision(self) -> str:
-        """As of the denoiser itself."""
-        return self._inner.precision
-
-    @property
-    def fingerprint(self) -> str:
-        """As of the denoiser itself: who else is in a batch is no part of it."""
-        return self._inner.fingerprint
-
-    @property
-    def draws_noise(self) -> bool:
-        """As of the denoiser itself."""
-        return self._inner.draws_noise
-
-    @property
-    def takes_turns(self) -> bool:
-        """As of the denoiser itself."""
-        return self._inner.takes_turns
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the network is in memory."""
-        return self._inner.loaded
-
-    def variants_of(
-        self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
-    ) -> NDArray[np.uint8]:
-        """Draw and denoise on the device, as the denoiser itself does."""
-        return self._inner.variants_of(pixels, sigma, seeds)
-
-    def variants(self, noisy: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.uint8]:
-        """Denoise as the denoiser itself does, together with others that wait."""
-        lot = _Lot(noisy, sigma)
-        self._waiting.append(lot)
-        with self._turn:
-            if not lot.ended:
-                self._denoise_with(lot)
-        if lot.error is not None:
-            raise lot.error
-        assert lot.pictures is not None  # noqa: S101
-        return lot.pictures
-
-    def _denoise_with(self, lot: _Lot) -> None:
-        together: list[_Lot] = []
-        for other in [self._waiting.popleft() for _ in range(len(self._waiting))]:
-            alike = other.noisy.shape[1:] == lot.noisy.shape[1:] and other.sigma == lot.sigma
-            (together if alike else self._waiting).append(other)
-        try:
-            pictures = self._inner.variants(_joined([one.noisy for one in together]), lot.sigma)
-            start = 0
-            for one in together:
-                one.pictures = pictures[start : start + len(one.noisy)]
-                start += len(one.noisy)
-        except Exception as error:  # noqa: BLE001  it is everyone's
-            for one in together:
-                one.error = error
-        finally:
-            for one in together:
-                one.ended = True
-
-
-class _Lot:
-    """Variants of one photo that wait for the denoiser."""
-
-    def __init__(self, noisy: NDArray[np.floating[Any]], sigma: float) -> None:
-        self.noisy = noisy
-        self.sigma = sigma
-        self.pictures: NDArray[np.uint8] | None = None
-        self.error: Exception | None = None
-        self.ended = False
-
-
-def _joined(arrays: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from smoothapi.certify import noise_delta, runs_of, top1
+from smoothapi.denoise import Gathering
 from smoothapi.errors import (
     BudgetExceededError,
     ImageError,
@@ -29,7 +30,6 @@ from smoothapi.study.collect import (
     MODEL_CHANGED,
     UNDECIDED,
     Collector,
-    Gathering,
     Rules,
 )
 from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
@@ -368,7 +368,7 @@ class Crew:
             plain=None if answer is None else top1(answer, space),
             model_version="" if answer is None else answer.model_version,
             queries=queries,
-            attempts=error.queries,
+            attempts=error.attempts,
             cached=cached,
             dollars=error.cost,
             seconds=0.0,

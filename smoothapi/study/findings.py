@@ -99,7 +99,7 @@ class Cell:
         denoiser: name of the denoiser.
         sigma: noise level.
         votes: votes in order, as runs of (label or None, how often in a row).
-        plain: the label of the photo itself, None if there was none.
+        plain: the label of the photo itself, None if the provider gave none.
         model_version: of the provider's model.
         queries: variants sent in this run of the study.
         attempts: pictures sent, retries and the plain one included.
@@ -193,7 +193,7 @@ class Findings:
         size: shorter side of the working image, or its (width, height).
         codec: how variants were encoded.
         photos_found: how many photos there were; more than `photos` after a pilot or a stop.
-        passed_over: files that are no photos by their suffix.
+        passed_over: files whose suffix is not a photo's.
         photos: those that were studied.
         problems: those that were not, or not to the end, and why.
         providers: who was asked.
@@ -300,7 +300,7 @@ class Findings:
         """Rebuild a result.
 
         Raises:
-            UsageError: `data` is none, or of another schema.
+            UsageError: `data` is malformed, or of another schema.
         """
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         if found not in (SCHEMA, _FIRST_SCHEMA):
@@ -321,7 +321,7 @@ class Findings:
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"This is no JSON of a study: {error}.") from error
+            raise UsageError(f"This is not the JSON of a study: {error}.") from error
         return cls.from_dict(data)
 
     @classmethod
@@ -417,5 +417,5 @@ def _picture(data: Mapping[str, Any]) -> GalleryPhoto:
         try:
             base64.b64decode(text, validate=True)
         except binascii.Error as error:
-            raise ValueError(f"a picture is no base64: {error}") from error
+            raise ValueError(f"a picture is not base64: {error}") from error
     return picture  # type: ignore[no-any-return]

@@ -24,7 +24,7 @@ except ImportError as error:
 
 from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, rounded_down
-from smoothapi.certify.sequential import Reason
+from smoothapi.certify.decision import Reason
 from smoothapi.errors import UsageError
 from smoothapi.study import plots
 from smoothapi.study.collect import FAILED, MODEL_CHANGED, OPEN, UNDECIDED, UNREACHABLE

@@ -128,7 +128,7 @@ class Certifier:
                 raise image
             certificate = _put_to_the_vote(session, item, image, answer)
         except SmoothAPIError as error:
-            error.queries += spent.attempts
+            error.attempts += spent.attempts
             error.cost += float(spent.dollars)
             raise
         certificate = replace(

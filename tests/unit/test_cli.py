@@ -14,13 +14,13 @@ from PIL import Image
 
 from smoothapi import certificates, parts
 from smoothapi.answer import Answer, Label
-from smoothapi.certify import fewest_votes, noise_delta
+from smoothapi.certify import noise_delta, queries_needed
 from smoothapi.cli import BROKEN, INTERRUPTED, run
 from smoothapi.errors import FatalError
 from tests.conftest import ScriptedAdapter, answer
 
 # 24 x 32 pixels, and the settings' defaults
-LEAST = fewest_votes(0.25, 0.25, 0.001, noise_delta(24 * 32 * 3, 0.25))
+LEAST = queries_needed(0.25, 0.25, 0.001, 1.0, delta=noise_delta(24 * 32 * 3, 0.25)).at_least
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_verify_checks_each_certificate_of_a_file(provider, photo, capsys):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("missing.json", "No such file"), ("broken.json", "no JSON of a certificate")],
+    [("missing.json", "No such file"), ("broken.json", "not valid JSON")],
 )
 def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ from smoothapi.cli.providers import trial_picture
 from smoothapi.errors import FatalError, PermanentError, TransientError
 from smoothapi.provider import Credentials, Limits
 from smoothapi.services import by_colour, serve
-from smoothapi_adapters import azure_common
+from smoothapi_adapters.azure import resource
 from tests.conftest import ScriptedAdapter
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -27,11 +27,11 @@ BUILT_IN = {"aws", "azure", "azure4", "clarifai", "google", "http", "mock", "tor
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch, tmp_path):
-    for name in (*azure_common.ENDPOINT_VARIABLES, *azure_common.KEY_VARIABLES):
+    for name in (*resource.ENDPOINT_VARIABLES, *resource.KEY_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setattr("smoothapi_adapters.google._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.client._PRODUCT", tmp_path / "none")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_options_of_the_settings_count_and_secrets_are_not_shown(capsys):
 
 
 def test_what_is_not_installed_says_how_to_install_it(capsys, monkeypatch):
-    monkeypatch.setattr("smoothapi_adapters.google._installed", lambda: False)
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._installed", lambda: False)
     row = listed(capsys)["google"]
     assert (row["installed"], row["usable"], row["per_thousand"]) == (False, False, None)
     assert "smoothapi-vision[google]" in row["problem"]

@@ -62,7 +62,7 @@ def coin(p, *, yes="bus", no="van"):
 
 
 def test_a_shipped_photo_is_certified_by_the_real_labeller_and_denoiser():
-    with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as s:
+    with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as s:
         certificate = s.certify(SHIPPED, radius=0.25)
     assert certificate.label == certificate.plain_label == "school bus"
     assert certificate.plain_agrees is True
@@ -219,7 +219,7 @@ def test_a_change_of_model_gives_no_certificate_and_refresh_mends_it():
 
 def test_the_budget_refuses_before_the_first_query():
     adapter = ScriptedAdapter()
-    with smoother(adapter, budget=Budget(queries=20)) as s:
+    with smoother(adapter, budget=Budget(attempts=20)) as s:
         with pytest.raises(BudgetExceededError, match="Nothing was sent"):
             s.certify(PHOTO)
     assert adapter.sent == 0
@@ -243,11 +243,11 @@ def test_a_run_that_is_cut_off_again_and_again_ends_with_the_same_certificate():
     (other / "noise.key").chmod(0o600)
     spent = 0
     while True:
-        with smoother(coin(0.93), home=other, budget=Budget(queries=15), partial=True) as s:
+        with smoother(coin(0.93), home=other, budget=Budget(attempts=15), partial=True) as s:
             try:
                 resumed = s.certify(PHOTO, radius=0.1)
             except BudgetExceededError as error:
-                spent += error.queries
+                spent += error.attempts
             else:
                 spent += resumed.attempts
                 break
@@ -259,7 +259,7 @@ def test_fatal_errors_pass_through_with_what_was_spent():
     adapter = ScriptedAdapter(lambda *_: FatalError("bad key"))
     with smoother(adapter) as s, pytest.raises(FatalError) as caught:
         s.certify(PHOTO)
-    assert caught.value.queries == adapter.sent == 1
+    assert caught.value.attempts == adapter.sent == 1
 
 
 def test_small_pictures_are_enlarged_for_the_provider():
@@ -424,7 +424,7 @@ def test_a_native_radius_for_another_size_of_photo_is_refused_with_the_photo_at_
 
 def test_a_plain_answer_of_an_earlier_model_is_asked_again():
     old = ScriptedAdapter(lambda *_: answer("cat", version="v1"))
-    with smoother(old, budget=Budget(queries=60)) as s:
+    with smoother(old, budget=Budget(attempts=60)) as s:
         s.certify(PHOTO)
     key = next(iter(old.attempts))  # the plain query is the first
     new = ScriptedAdapter(lambda *_: answer("dog", version="v2"))
@@ -454,7 +454,7 @@ def test_an_outage_is_an_error_and_no_abstention():
         pytest.raises(TooManyFailuresError, match="unreadable") as caught,
     ):
         s.certify(PHOTO)
-    assert caught.value.queries == adapter.sent < 30
+    assert caught.value.attempts == adapter.sent < 30
 
 
 @pytest.mark.parametrize(

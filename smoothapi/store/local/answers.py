@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import diskcache
 
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.store.rows import Kept, answer_key, outcome_of, up_to_date
+from smoothapi.store.rows import StoredAnswer, answer_key, outcome_of, up_to_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,7 +147,7 @@ class AnswerStore:
                 self._cache = _open_afresh(self.directory)
                 self._opened = self._file()
 
-    def put(self, *answers: Kept) -> None:
+    def put(self, *answers: StoredAnswer) -> None:
         """Write answers in one transaction; they are on disk when this returns.
 
         What was asked is kept beside each, so that an export says what it holds.
@@ -252,7 +252,7 @@ class AnswerStore:
             raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
         if gave_up or self.get(key) is not None:
             return False
-        self.put(Kept(asked, outcome, payload, key))
+        self.put(StoredAnswer(asked, outcome, payload, key))
         return True
 
     def bytes(self) -> int:

@@ -1,12 +1,13 @@
-"""What threads and processes share besides answers: a small SQLite database beside the store.
+"""What threads and processes share besides answers: a small SQLite database beside them.
 
-It keeps the ledger of budgets, the pace of each provider and the leases on variants. Every change
+It keeps the ledger of budgets, the pace of each provider and the leases on variants. Columns named
+`queries` count attempts. Every change
 is one transaction, so that a process killed at any moment leaves a state that counts it at its
 worst: what it had reserved stays spent.
 
 What survives what: when a transaction returns, it survives the death of the process (kill -9, a
 crash, the end of a container). A loss of power may undo those of the last moments, unless they
-are made `durable`: reservations of queries are, so that a budget holds through that too. A lost
+are made `durable`: reservations are, so that a budget holds through that too. A lost
 lease or pace costs nothing; a lost answer (see `smoothapi.store.local.answers`) is asked again.
 """
 
@@ -54,16 +55,21 @@ _STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS)
 that are missing are made in one transaction."""
 
 
-class SharedState:
+class Database:
     """One database file, one connection a process, its threads taking turns.
+
+    Args:
+        path: the file.
+        clock: seconds since the epoch, for all that is kept in it.
 
     Raises:
         StoreError: the file cannot be used. A damaged one is *not* set aside: forgetting what was
             spent would void the budgets.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.path = path
+        self.now = clock
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._durable = False

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import UsageError
+from smoothapi.events import Throttled
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
-    import sqlite3
+    from sqlite3 import Connection
 
-    from smoothapi.store.local.database import SharedState
+    from smoothapi.store.local.database import Database
 
 BURST = 1.0
 """Seconds of the pace that may be sent at once after a rest."""
@@ -24,8 +24,8 @@ _SHORTEST = 0.1  # seconds over which a pace is measured
 _LOOK = 1.0  # seconds after which a process without a limit looks whether another was throttled
 
 
-class Pace:
-    """A rate limit shared by all threads and processes of a home.
+class LocalPace:
+    """A rate limit shared by all threads and processes of a home; a `Pace`.
 
     The generic cell rate algorithm: the database holds the time at which the next picture is due,
     and whoever takes a place moves it on. Additive increase, multiplicative decrease: a throttled
@@ -33,15 +33,15 @@ class Pace:
     held back until it throttles; then half of what was being sent is taken as the limit.
 
     Args:
-        state: the shared database.
+        database: of the home.
         provider: whose pace this is.
         per_second: most pictures a second, None if the provider states no limit.
     """
 
-    def __init__(self, state: SharedState, provider: str, per_second: float | None) -> None:
+    def __init__(self, database: Database, provider: str, per_second: float | None) -> None:
         if per_second is not None and not per_second > 0.0:
             raise UsageError(f"per_second={per_second!r}: a pace is above 0, or None for no limit.")
-        self._state = state
+        self._database = database
         self._provider = provider
         self._full = per_second
         self._lock = threading.Lock()
@@ -51,45 +51,39 @@ class Pace:
 
     def take(self, pictures: int) -> float:
         """Take a place for `pictures` and return how many seconds to wait before sending them."""
-        now = time.time()
+        now = self._database.now()
         with self._lock:
             self._recent.append((now, pictures))
             if not self._limited and now - self._looked < _LOOK:
                 return 0.0
             self._looked = now
-        with self._state.transaction() as database:
-            row = self._row(database, now)
+        with self._database.transaction() as sql:
+            row = self._row(sql, now)
             if row is None and self._full is None:
                 return 0.0
             due, rate, lowered = row or (0.0, None, 0.0)
             current = self._rates(rate, lowered, now)[1]
             due = max(due, now - BURST)
-            self._write(database, due + pictures / current, current, now)
+            self._write(sql, due + pictures / current, current, now)
         self._limited = True
         return max(0.0, due - now)
 
     def throttled(self, retry_after: float | None) -> None:
         """Slow down, for all; with `retry_after`, pause for so many seconds first."""
-        now = time.time()
-        with self._state.transaction() as database:
-            due, rate, lowered = self._row(database, now) or (0.0, None, 0.0)
+        now = self._database.now()
+        with self._database.transaction() as sql:
+            due, rate, lowered = self._row(sql, now) or (0.0, None, 0.0)
             full, current = self._rates(rate, lowered, now)
             if rate is None or now - lowered >= 1.0:
                 current = max(current * _DECREASE, full * 0.01)
             due = max(due, now + (retry_after or 0.0))
-            self._write(database, due, current, now)
+            self._write(sql, due, current, now)
         self._limited = True
-        emit(
-            "throttled",
-            provider=self._provider,
-            per_second=round(current, 3),
-            pause=round(max(0.0, due - now), 3),
-        )
+        pause = max(0.0, due - now)
+        emit(Throttled(self._provider, round(current, 3), round(pause, 3)))
 
-    def _row(
-        self, database: sqlite3.Connection, now: float
-    ) -> tuple[float, float | None, float] | None:
-        row = database.execute(
+    def _row(self, sql: Connection, now: float) -> tuple[float, float | None, float] | None:
+        row = sql.execute(
             "SELECT next, rate, lowered FROM paces WHERE provider = ?", (self._provider,)
         ).fetchone()
         if row is None:
@@ -115,8 +109,8 @@ class Pace:
             return 1.0
         return max(1.0, sum(count for _, count in recent) / max(_SHORTEST, now - recent[0][0]))
 
-    def _write(self, database: sqlite3.Connection, due: float, current: float, now: float) -> None:
-        database.execute(
+    def _write(self, sql: Connection, due: float, current: float, now: float) -> None:
+        sql.execute(
             "INSERT OR REPLACE INTO paces VALUES (?, ?, ?, ?)",
             (self._provider, due, current, now),
         )

@@ -1,25 +1,18 @@
-"""Small photos, a denoiser that does little, and providers with tastes of their own."""
+"""Small photos, a denoiser that does little, and a tuning that is over."""
 
 from __future__ import annotations
-
-import threading
 
 import numpy as np
 import pytest
 import torch
 
-from smoothapi.adapting import KnobTuning
-from smoothapi.denoise.knobs import Knobs
 from smoothapi.denoise.networks import UNet
-from smoothapi_adapters.mock import MockAdapter
-from tests.unit.denoise.conftest import TINY, save
+from tests.unit.denoise.harness import TINY, save
 
-SHARP = Knobs(sharpen=3.0)
-SOFT = Knobs(sharpen=-1.0)
-NOISY = Knobs(blend=0.5)
+from .harness import Tuned, likes_sharp, tuning
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Tiny tensors gain nothing from threads, and lose much on a busy machine."""
     before = torch.get_num_threads()
@@ -45,47 +38,22 @@ def photos():
     }
 
 
-def roughness(pixels):
-    """The mean step between neighbours, of the [0, 255] range."""
-    return float(np.abs(np.diff(pixels.astype(float), axis=1)).mean())
-
-
-class Taste(MockAdapter):
-    """Says "bus" with a score that depends on how rough the picture is; counts what it is asked."""
-
-    def __init__(self, score, name="taste"):
-        def labeller(pixels):
-            bus = float(np.clip(score(roughness(pixels)), 0.02, 0.98))
-            return [("bus", bus), ("van", 1.0 - bus)]
-
-        super().__init__(labeller, labeller_id=name)
-        self.lock = threading.Lock()
-        self.sent = 0
-        self.asked = set()
-
-    def ask(self, payloads):
-        with self.lock:
-            self.sent += len(payloads)
-            self.asked.update(payloads)
-        return super().ask(payloads)
+@pytest.fixture(scope="module")
+def tuned(weights, photos, tmp_path_factory):
+    """A tuning that is over: tests that only look at it share one."""
+    folder = tmp_path_factory.mktemp("tuned")
+    adapter = likes_sharp()
+    result = tuning(adapter, photos, weights=weights, home=folder / "home").run()
+    file = folder / "out" / "adapted.json"
+    return Tuned(result, adapter.sent, folder / "home", file, result.write(file))
 
 
 @pytest.fixture
 def make(weights, photos, tmp_path):
-    """Return a function that makes a small tuning."""
+    """Return a function that makes a small tuning with a home of its own."""
 
     def make(adapter, **options):
-        defaults = {
-            "provider": adapter,
-            "weights": weights,
-            "sigma": 0.25,
-            "size": 18,
-            "settings": (SHARP, SOFT),
-            "truth": dict.fromkeys(photos, "bus"),
-            "budget": "400",
-            "home": tmp_path / "adapt-home",
-            "device": "cpu",
-        }
-        return KnobTuning(photos, **(defaults | options))
+        chosen = {"weights": weights, "home": tmp_path / "adapt-home"} | options
+        return tuning(adapter, photos, **chosen)
 
     return make

@@ -41,9 +41,9 @@ def test_a_better_setting_is_taken_and_a_worse_one_never():
 def test_equal_settings_are_taken_as_seldom_as_said_whenever_it_is_looked():
     random = np.random.default_rng(2)
     wrong = sum(
-        run(Race(4, chance=0.1), drawn(random, 0, 0, 0, 0), 150).taken > 0 for _ in range(300)
+        run(Race(4, chance=0.1), drawn(random, 0, 0, 0, 0), 150).taken > 0 for _ in range(120)
     )
-    assert wrong <= 0.1 * 300
+    assert wrong <= 0.1 * 120
     # So it is with a setting that lets nearly all be, and gains as it loses.
     loose = sum(
         run(
@@ -51,9 +51,9 @@ def test_equal_settings_are_taken_as_seldom_as_said_whenever_it_is_looked():
             lambda n: Vote(float(random.random() < 0.5) if n else 0.5, False),
             150,
         ).taken
-        for _ in range(300)
+        for _ in range(120)
     )
-    assert loose <= 0.1 * 300
+    assert loose <= 0.1 * 120
 
 
 def test_the_evidence_on_plain_votes_is_that_of_discordant_pairs():

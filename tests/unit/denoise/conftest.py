@@ -1,4 +1,4 @@
-"""What the denoiser's tests share: a tiny network, on disk, and a few photos."""
+"""What the denoiser's tests share: a tiny network on disk, and a few photos."""
 
 from __future__ import annotations
 
@@ -9,29 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from smoothapi.denoise.networks import UNet, UNetConfig, describe
-from smoothapi.denoise.storage import write_weights
+from .harness import random_unet, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-TINY = UNetConfig(channels=(4, 6), encoder_blocks=(1, 1), decoder_blocks=(1,))
-
-
-def random_unet(config: UNetConfig = TINY, seed: int = 0) -> UNet:
-    """A network that does something: none of its layers is zero."""
-    torch.manual_seed(seed)
-    network = UNet(config)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return network.eval()
-
-
-def save(network: UNet, path: Path) -> Path:
-    architecture, config = describe(network)
-    write_weights(path, network.state_dict(), architecture=architecture, config=config)
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from torch import nn
 
 from smoothapi.cli.denoiser import denoiser
 from smoothapi.denoise import load
-from smoothapi.denoise.convert import convert_dncnn
 from smoothapi.denoise.networks import DnCNN, build, describe
 from smoothapi.denoise.storage import load_network, read_header
+from smoothapi.denoise.training.convert import convert_dncnn
 from smoothapi.errors import DenoiserError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from smoothapi.denoise import load
-from smoothapi.denoise.convert import convert_dncnn
-from smoothapi.denoise.evaluate import evaluate, psnr, ssim
 from smoothapi.denoise.networks import DnCNN
-from smoothapi.denoise.surrogates import Classifier, load_classifier, load_onnx
+from smoothapi.denoise.training.convert import convert_dncnn
+from smoothapi.denoise.training.evaluate import evaluate, psnr, ssim
+from smoothapi.denoise.training.surrogates import Classifier, load_classifier, load_onnx
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:

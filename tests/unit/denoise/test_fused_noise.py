@@ -42,7 +42,7 @@ def test_the_kernel_in_the_interpreter() -> None:
 @inside
 def test_random_bits_are_numpys() -> None:
     from smoothapi.denoise import fused_noise
-    from smoothapi.denoise.noise import keys_of
+    from smoothapi.denoise.device_noise import keys_of
 
     words = fused_noise.words(torch.from_numpy(keys_of(SEEDS)), 1003).numpy().view(np.uint64)
     for row, seed in zip(words, SEEDS, strict=True):
@@ -52,7 +52,7 @@ def test_random_bits_are_numpys() -> None:
 @inside
 def test_normal_values_are_scipys_to_2_to_the_minus_49() -> None:
     from smoothapi.denoise import fused_noise
-    from smoothapi.denoise.noise import _special_points
+    from smoothapi.denoise.device_noise import _special_points
 
     rng = np.random.default_rng(3)
     shares = np.concatenate(
@@ -66,7 +66,7 @@ def test_normal_values_are_scipys_to_2_to_the_minus_49() -> None:
 @inside
 @pytest.mark.parametrize("sigma", [0.05, 0.25, 1.5])
 def test_pictures_are_on_the_grid_and_numpys(sigma: float) -> None:
-    from smoothapi.denoise.noise import fused_generator
+    from smoothapi.denoise.device_noise import fused_generator
 
     key = NoiseKey(bytes(range(32)))
     image = load_image(np.random.default_rng(0).integers(0, 256, (20, 26, 3), dtype=np.uint8))
@@ -81,7 +81,7 @@ def test_pictures_are_on_the_grid_and_numpys(sigma: float) -> None:
 
 @inside
 def test_it_passes_the_check_without_a_warning() -> None:
-    from smoothapi.denoise.noise import check_generator, fused_generator
+    from smoothapi.denoise.device_noise import check_generator, fused_generator
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -92,7 +92,7 @@ def test_it_passes_the_check_without_a_warning() -> None:
 def test_a_kernel_that_draws_something_else_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from smoothapi.denoise.noise import check_generator, fused_generator
+    from smoothapi.denoise.device_noise import check_generator, fused_generator
     from smoothapi.errors import DenoiserError
 
     right = fused_generator()

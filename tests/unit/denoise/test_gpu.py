@@ -13,16 +13,15 @@ import torch
 from scipy.special import ndtri
 
 from smoothapi import Smoother
-from smoothapi.denoise import load, noise
+from smoothapi.denoise import Gathering, device_noise, load
 from smoothapi.denoise.cuda import CudaCard
+from smoothapi.denoise.device_noise import check_generator, choose_generator, plain_generator
 from smoothapi.denoise.networks import UNetConfig
-from smoothapi.denoise.noise import check_generator, choose_generator, plain_generator
 from smoothapi.errors import DenoiserError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
-from smoothapi.study.collect import Gathering
 
-from .conftest import random_unet, save
+from .harness import random_unet, save
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda:0")
@@ -68,7 +67,7 @@ def test_the_error_of_normal_values_is_below_2_to_the_minus_49(which):
     rng = np.random.default_rng(3)
     seam = np.exp(-2.0)
     shares = np.concatenate(
-        [noise._special_points(), rng.random(4_000_000), 2.0 ** -rng.uniform(1, 53, 500_000),
+        [device_noise._special_points(), rng.random(4_000_000), 2.0 ** -rng.uniform(1, 53, 500_000),
          seam * (1 + rng.uniform(-1e-2, 0, 1_000_000))]
     )  # fmt: skip
     shares = shares[shares != 0.5]
@@ -81,15 +80,15 @@ def test_the_error_of_normal_values_is_below_2_to_the_minus_49(which):
 
 def test_a_kernel_that_draws_something_else_is_replaced_and_that_is_said(monkeypatch, caplog):
     pytest.importorskip("triton")
-    right = noise.fused_generator()
+    right = device_noise.fused_generator()
     wrong = replace(right, normal=lambda u: right.normal(u) * (1 + 2.0**-47))
-    monkeypatch.setattr(noise, "fused_generator", lambda: wrong)
-    noise._fused_where_right.cache_clear()
+    monkeypatch.setattr(device_noise, "fused_generator", lambda: wrong)
+    device_noise._fused_where_right.cache_clear()
     try:
         assert choose_generator("cuda:0").name == "torch-philox/1"
         assert "the fused kernel cannot be used" in caplog.text
     finally:
-        noise._fused_where_right.cache_clear()
+        device_noise._fused_where_right.cache_clear()
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.25, 1.5])

@@ -9,23 +9,21 @@ import pytest
 import torch
 
 from smoothapi.denoise import load
-from smoothapi.denoise.adaptation import Adaptation, Tuned, adapted
+from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
-from smoothapi.denoise.runtime import DenoiserRuntime
-from smoothapi.denoise.sources import File
+from smoothapi.denoise.runtime import LocalRuntime
+from smoothapi.denoise.sources import File, Tuned, adapted
 from smoothapi.denoise.storage import read_header
 from smoothapi.errors import DenoiserError, UsageError
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey
-from smoothapi.variants import Variants
+from smoothapi.variants import MadeVariants
 
 DIGEST = "ab" * 32
 
 
 def tuned(file, knobs):
-    return DenoiserRuntime(
-        Tuned(File(read_header(file), None), knobs), device="cpu", precision="fp32"
-    )
+    return LocalRuntime(Tuned(File(read_header(file), None), knobs), device="cpu", precision="fp32")
 
 
 A_LITTLE = Knobs(blend=0.1)
@@ -107,7 +105,7 @@ def test_a_photo_that_tuned_a_denoiser_gets_fresh_noise_with_it(tiny_file, tmp_p
     key = NoiseKey(bytes(32))
 
     def seen(denoiser, image, index=0):
-        variants = Variants(adapter=None, sigma=0.25, key=key, denoiser=denoiser, codec=None)
+        variants = MadeVariants(adapter=None, sigma=0.25, key=key, denoiser=denoiser, codec=None)
         return variants.look_at(image, index)[0]
 
     plain, made = load(tiny_file, device="cpu"), load(path, device="cpu")

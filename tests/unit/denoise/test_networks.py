@@ -13,7 +13,7 @@ from smoothapi.denoise.networks import (
 )
 from smoothapi.errors import DenoiserError
 
-from .conftest import TINY, random_unet
+from .harness import TINY, random_unet
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (8, 8), (17, 30), (33, 5)])

@@ -14,7 +14,7 @@ from smoothapi.denoise import Denoiser, device, load, runtime
 from smoothapi.denoise.storage import SHIPPED
 from smoothapi.errors import DenoiserError, UsageError
 
-from .conftest import random_unet, save
+from .harness import random_unet, save
 
 
 class Halve(nn.Module):

@@ -14,14 +14,14 @@ from smoothapi.denoise import load
 from smoothapi.denoise.storage import (
     SHIPPED,
     load_network,
-    read_card,
     read_header,
+    read_model_card,
     write_tensors,
     write_weights,
 )
 from smoothapi.errors import DenoiserError
 
-from .conftest import random_unet, save
+from .harness import random_unet, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,15 +139,15 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> N
 
 def test_damaged_model_card_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DenoiserError, match="model card"):
-        read_card("default", tmp_path)
+        read_model_card("default", tmp_path)
     (tmp_path / "default.json").write_text(json.dumps({"name": "x"}))
     with pytest.raises(DenoiserError, match="model card"):
-        read_card("default", tmp_path)
+        read_model_card("default", tmp_path)
 
 
 @pytest.mark.parametrize("which", SHIPPED)
 def test_shipped_weights_are_those_of_the_card_and_fit_into_the_wheel(which: str) -> None:
-    card = read_card(which)
+    card = read_model_card(which)
     header = read_header(card.path)
     assert header.sha256 == card.sha256
     assert header.architecture == "unet"
@@ -161,7 +161,7 @@ def test_the_shipped_denoisers_are_two() -> None:
 
 def test_the_small_one_has_the_fingerprint_that_it_had_as_the_default() -> None:
     # Answers that were stored behind it still fit.
-    identity = read_card("small")
+    identity = read_model_card("small")
     assert identity.sha256.startswith("b86ddd36855ab60c")
 
 

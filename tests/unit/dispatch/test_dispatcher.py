@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi.dispatch import Dispatcher, Job, Retry
+from smoothapi.dispatch import Dispatcher, Retry
 from smoothapi.dispatch.breaker import Breaker
 from smoothapi.errors import (
     BudgetExceededError,
@@ -24,57 +24,10 @@ from smoothapi.errors import (
     TooManyFailuresError,
     TransientError,
 )
-from smoothapi.store import AnswerStore, Budget, SharedState, accounts, answer_key
+from smoothapi.store import Budget, answer_key
+from smoothapi.store.local.answers import AnswerStore
 from tests.conftest import ScriptedAdapter, answer
-
-FAST = Retry(attempts=4, base=0.001, cap=0.002)
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = AnswerStore(tmp_path / "answers")
-    yield store
-    store.close()
-
-
-def asked(index):
-    return {"picture": index}
-
-
-def stored(store, index):
-    return store.get(answer_key(asked(index)))
-
-
-def state_of(store):
-    """The ledger beside a store."""
-    return SharedState(store.directory.parent / f"{store.directory.name}.db")
-
-
-def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, **options):
-    """Ask for `count` answers; return the deliveries and the run's totals."""
-    delivered = [] if delivered is None else delivered
-    job = Job(
-        asked=asked,
-        prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
-        needed=needed or (lambda: count - len(delivered)),
-        batch=options.pop("lot", 4),
-        refresh=options.pop("refresh", False),
-    )
-    options.setdefault("retry", FAST)
-    state = state_of(store)
-    dispatcher = Dispatcher(adapter, store, state, [budget] if budget else [], **options)
-    try:
-        with dispatcher.run(job) as deliveries:
-            for delivery in deliveries:
-                delivered.append(delivery)
-            return delivered, deliveries.totals
-    finally:
-        dispatcher.close()
-        state.close()
-
-
-def labels(delivered):
-    return [d.answer.labels[0].name if d.answer else None for d in delivered]
+from tests.unit.dispatch.harness import FAST, Job, asked, home_of, labels, run, stored
 
 
 def test_answers_come_in_order_of_index_whatever_the_order_of_arrival(store):
@@ -203,7 +156,7 @@ def test_a_fatal_error_stops_the_run_at_once(store, error):
         run(adapter, store, count=500, concurrency=4)
     assert adapter.sent <= 4
     assert set(adapter.attempts.values()) == {1}
-    assert caught.value.queries == adapter.sent
+    assert caught.value.attempts == adapter.sent
     assert caught.value.cost == pytest.approx(adapter.sent / 1000)
     assert caught.value.provider == "scripted"
 
@@ -236,14 +189,14 @@ def test_too_many_failures_stop_the_run(store):
 def test_the_budget_counts_attempts_and_is_never_passed(store):
     adapter = ScriptedAdapter(lambda p, n: TransientError("busy") if n == 1 else answer())
     with pytest.raises(BudgetExceededError) as caught:
-        run(adapter, store, count=100, budget=Budget(queries=25))
+        run(adapter, store, count=100, budget=Budget(attempts=25))
     assert adapter.sent == 25
-    assert caught.value.queries == 25
+    assert caught.value.attempts == 25
 
 
 def test_a_stopped_run_resumes_for_the_rest(store):
     with pytest.raises(BudgetExceededError):
-        run(ScriptedAdapter(), store, count=100, budget=Budget(queries=25))
+        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=25))
     adapter = ScriptedAdapter()
     delivered, totals = run(adapter, store, count=100)
     assert len(delivered) == 100
@@ -271,7 +224,7 @@ def test_whatever_happens_the_budget_holds_and_no_answer_is_lost(
             adapter,
             store,
             count=40,
-            budget=Budget(queries=limit),
+            budget=Budget(attempts=limit),
             concurrency=concurrency,
             delivered=delivered,
         )
@@ -287,8 +240,8 @@ def test_whatever_happens_the_budget_holds_and_no_answer_is_lost(
 
 def test_closing_early_awaits_and_stores_what_is_under_way(store):
     adapter = ScriptedAdapter(delay=0.05)
-    state = state_of(store)
-    dispatcher = Dispatcher(adapter, store, state, concurrency=4, retry=FAST)
+    home = home_of(store)
+    dispatcher = Dispatcher.open(adapter, store, home, concurrency=4, retry=FAST)
     job = Job(
         asked=asked,
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
@@ -300,7 +253,7 @@ def test_closing_early_awaits_and_stores_what_is_under_way(store):
     assert adapter.in_flight == 0
     assert sum(stored(store, i) is not None for i in range(50)) == sent
     dispatcher.close()
-    state.close()
+    home.close()
     assert adapter.sent == sent
 
 
@@ -335,13 +288,13 @@ def test_an_adapter_that_returns_too_few_answers_is_told_so(store):
 @pytest.mark.parametrize("sent", [True, False])
 def test_what_never_left_this_machine_is_not_charged(store, sent):
     adapter = ScriptedAdapter(lambda *_: FatalError("no credentials", sent=sent))
-    budget = Budget(queries=100, name="all")
+    budget = Budget(attempts=100, name="all")
     with pytest.raises(FatalError, match="no credentials") as caught:
         run(adapter, store, budget=budget, concurrency=1)
-    state = state_of(store)
-    assert sum(account.queries for account in accounts(state)) == caught.value.queries == sent
+    home = home_of(store)
+    assert sum(account.attempts for account in home.accounts()) == caught.value.attempts == sent
     assert caught.value.cost == 0.001 * sent
-    state.close()
+    home.close()
 
 
 def test_a_full_disk_stops_the_run_before_more_is_bought(store, monkeypatch):
@@ -359,13 +312,13 @@ def test_a_failing_denoiser_stops_the_run(store):
     def prepare(indices):
         raise MemoryError
 
-    state = state_of(store)
-    dispatcher = Dispatcher(ScriptedAdapter(), store, state)
+    home = home_of(store)
+    dispatcher = Dispatcher.open(ScriptedAdapter(), store, home)
     job = Job(asked=asked, prepare=prepare, needed=lambda: 10)
     with pytest.raises(MemoryError), dispatcher.run(job) as deliveries:
         next(iter(deliveries))
     dispatcher.close()
-    state.close()
+    home.close()
 
 
 def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
@@ -450,13 +403,13 @@ def test_two_runs_at_once_never_buy_a_variant_twice(store):
 
 
 def test_what_a_dead_process_was_asking_is_asked_again_at_once(store):
-    state = state_of(store)
-    with state.transaction() as database:
+    home = home_of(store)
+    with home.database.transaction() as database:
         database.execute(
             "INSERT INTO leases VALUES (?, ?, ?)",
             (answer_key(asked(0)), f"{socket.gethostname()}:999999999:1", time.time() + 3600),
         )
-    state.close()
+    home.close()
     began = time.monotonic()
     delivered, _ = run(ScriptedAdapter(), store, count=3)
     assert labels(delivered) == ["bus"] * 3
@@ -492,7 +445,7 @@ def test_a_probe_that_ends_otherwise_lets_another_probe():
 
 
 def test_a_run_after_one_that_died_in_an_outage_is_not_stuck(store):
-    state = state_of(store)
+    home = home_of(store)
     down = [True]
     adapter = ScriptedAdapter(
         lambda *_: (
@@ -501,7 +454,7 @@ def test_a_run_after_one_that_died_in_an_outage_is_not_stuck(store):
             else answer()
         )
     )
-    dispatcher = Dispatcher(adapter, store, state, concurrency=4, retry=FAST)
+    dispatcher = Dispatcher.open(adapter, store, home, concurrency=4, retry=FAST)
 
     def job(done):
         return Job(
@@ -518,7 +471,7 @@ def test_a_run_after_one_that_died_in_an_outage_is_not_stuck(store):
         done.extend(next(iter(deliveries)) for _ in range(5))
     assert labels(done) == ["bus"] * 5
     dispatcher.close()
-    state.close()
+    home.close()
 
 
 def test_a_wait_beyond_the_deadline_stops_the_run_instead_of_hanging_in_the_pace(store):

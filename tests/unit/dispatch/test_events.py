@@ -19,8 +19,7 @@ from smoothapi.dispatch import Retry
 from smoothapi.errors import BudgetExceededError, FatalError, ThrottledError, TransientError
 from smoothapi.store import Budget
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import run
-from tests.unit.dispatch.test_dispatcher import store as store  # noqa: PLC0414  a fixture
+from tests.unit.dispatch.harness import run
 
 
 @pytest.fixture
@@ -101,12 +100,12 @@ def test_an_outage_opens_and_closes_the_breaker_once(store, happened):
         return TransientError("refused") if len(sent) <= 8 else answer()
 
     run(ScriptedAdapter(script), store, count=6, concurrency=4)
-    assert [event["state"] for event in happened("breaker")] == ["open", "closed"]
+    assert [event["home"] for event in happened("breaker")] == ["open", "closed"]
 
 
 def test_what_is_reserved_is_settled(store, happened):
     adapter = ScriptedAdapter(busy_once)
-    run(adapter, store, count=10, budget=Budget(queries=1000))
+    run(adapter, store, count=10, budget=Budget(attempts=1000))
     # A block is reserved whole; what of it was not used is given back, not settled.
     assert sum(event["queries"] for event in happened("reserved")) >= adapter.sent == 11
     assert sum(event["queries"] for event in happened("settled")) == 11
@@ -144,13 +143,13 @@ def test_an_error_carries_the_totals_of_its_run(store):
     with pytest.raises(FatalError) as caught:
         run(adapter, store, count=20, concurrency=1, retry=retry)
     error = caught.value
-    assert error.queries == adapter.sent
+    assert error.attempts == adapter.sent
     assert error.retries == adapter.sent - len(adapter.attempts) == 2
     assert error.cost == pytest.approx(adapter.sent / 1000)
     assert error.waited > 0.0
     with pytest.raises(BudgetExceededError) as caught:
-        run(ScriptedAdapter(), store, count=100, budget=Budget(queries=3))
-    assert (caught.value.queries, caught.value.cost) == (3, pytest.approx(0.003))
+        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=3))
+    assert (caught.value.attempts, caught.value.cost) == (3, pytest.approx(0.003))
 
 
 @pytest.mark.parametrize("failing", [False, True])

@@ -142,5 +142,5 @@ def test_a_function_and_a_class_by_name():
     assert load_backend("smoothapi.services:by_colour") is by_colour
     if not find_spec("efficientnet_lite_pytorch"):
         pytest.skip('the extra "demo" is not installed')
-    for name in ("efficientnet", "smoothapi_adapters.efficientnet:EfficientNetLite0"):
+    for name in ("efficientnet", "smoothapi_adapters.mock:EfficientNetLite0"):
         assert type(load_backend(name)).__name__ == "EfficientNetLite0"

@@ -23,7 +23,8 @@ from smoothapi.cli import run
 from smoothapi.encode import Codec
 from smoothapi.errors import PermanentError, StoreError, TransientError, UsageError
 from smoothapi.provider import Limits
-from smoothapi.store import AnswerStore, Kept, Recorder, Replay, answer_key, read_recording
+from smoothapi.store import Recorder, Replay, StoredAnswer, answer_key, read_recording
+from smoothapi.store.local.answers import AnswerStore
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer
 
@@ -200,7 +201,7 @@ def test_a_miss_says_what_is_missing(file, change, says):
     with Smoother(f"replay:{file}", **options) as s:
         with pytest.raises(UsageError, match=says) as caught:
             s.certify(photo)
-    assert caught.value.queries == 0
+    assert caught.value.attempts == 0
     assert "'answers.jsonl'" in str(caught.value)
     assert "array" in str(caught.value)  # the photo's name
 
@@ -283,7 +284,9 @@ def test_what_was_given_up_is_not_imported(file, tmp_path, capsys):
     recorder = Recorder(store, file)
     asked = {"provider": "x", "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
     recorder.give_up({**asked, "index": 0}, "busy")
-    recorder.put(Kept({**asked, "index": 1}, answer(), hashlib.sha256(b"payload").hexdigest()))
+    recorder.put(
+        StoredAnswer({**asked, "index": 1}, answer(), hashlib.sha256(b"payload").hexdigest())
+    )
     recorder.close()
     store.close()
     assert run(["cache", "--home", str(tmp_path / "new"), "import", str(file)]) == 0
@@ -412,14 +415,15 @@ WRITER = """
 import sys
 from pathlib import Path
 from smoothapi.answer import Answer, Label
-from smoothapi.store import AnswerStore, Kept, Recorder
+from smoothapi.store import StoredAnswer, Recorder
+from smoothapi.store.local.answers import AnswerStore
 name, file = sys.argv[1:]
 store = AnswerStore(Path(name))
 recorder = Recorder(store, file)
 asked = {"provider": name, "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
 print("go", flush=True)
 for index in range(100_000 if name == "killed" else 300):
-    recorder.put(Kept({**asked, "index": index}, Answer((Label("x" * 3000, 0.5),))))
+    recorder.put(StoredAnswer({**asked, "index": index}, Answer((Label("x" * 3000, 0.5),))))
     if index % 50 == 0:
         print(index, flush=True)
 """
@@ -455,7 +459,7 @@ def test_a_full_disk_stops_the_run_and_the_answer_is_in_the_store(file, tmp_path
     store = AnswerStore(tmp_path / "store")
     recorder = Recorder(store, file)
     asked = {"provider": "x", "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
-    recorder.put(Kept({**asked, "index": 0}, answer()))
+    recorder.put(StoredAnswer({**asked, "index": 0}, answer()))
     real = os.write
 
     def nearly_full(descriptor, data):
@@ -467,10 +471,10 @@ def test_a_full_disk_stops_the_run_and_the_answer_is_in_the_store(file, tmp_path
 
     monkeypatch.setattr(os, "write", nearly_full)
     with pytest.raises(StoreError, match="No space left"):
-        recorder.put(Kept({**asked, "index": 1}, answer()))
+        recorder.put(StoredAnswer({**asked, "index": 1}, answer()))
     monkeypatch.setattr(os, "write", real)
     assert store.get(answer_key({**asked, "index": 1})) == answer()
-    recorder.put(Kept({**asked, "index": 2}, answer()))
+    recorder.put(StoredAnswer({**asked, "index": 2}, answer()))
     recorder.close()
     store.close()
     assert [row["asked"]["index"] for row in rows(file)] == [0, 2]
@@ -486,7 +490,7 @@ def test_odd_labels_survive(file, tmp_path):
     store = AnswerStore(tmp_path / "store")
     recorder = Recorder(store, file)
     asked = {"provider": "x", "identity": {}, "codec": "png/1", "image": "i", "size": [1, 1]}
-    recorder.put(Kept(asked, Answer((Label(odd, 0.5),))))
+    recorder.put(StoredAnswer(asked, Answer((Label(odd, 0.5),))))
     recorder.close()
     store.close()
     [(_, outcome)] = read_recording(file)

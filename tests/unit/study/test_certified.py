@@ -12,8 +12,9 @@ from torch import nn
 
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper
 from smoothapi.denoise import load
-from smoothapi.denoise.runtime import DenoiserRuntime
-from smoothapi.denoise.surrogates import Classifier
+from smoothapi.denoise.plain import NoDenoiser
+from smoothapi.denoise.runtime import LocalRuntime
+from smoothapi.denoise.training.surrogates import Classifier
 from smoothapi.errors import UnreachableRadiusError, UsageError
 from smoothapi.image import load_image
 from smoothapi.noise import noisy_variants
@@ -140,7 +141,7 @@ def test_votes_that_are_known_are_not_bought_again(photos, monkeypatch):
     first = certify_photo(
         image, load(None), {"s": strongest()}, TERMS, sigma=0.3, key=key, votes=votes
     )
-    monkeypatch.setattr(DenoiserRuntime, "variants", None)
+    monkeypatch.setattr(NoDenoiser, "variants", None)
     kept = list(votes["s"])
     again = certify_photo(
         image, load(None), {"s": strongest()}, TERMS, sigma=0.3, key=key, votes=votes
@@ -154,7 +155,7 @@ def test_on_a_card_noise_is_drawn_there(photos, monkeypatch):
         return 0.5 * noisy
 
     sizes = []
-    draw = DenoiserRuntime.variants_of
+    draw = LocalRuntime.variants_of
 
     def counted(self, pixels, sigma, seeds):
         sizes.append(len(seeds))
@@ -164,9 +165,9 @@ def test_on_a_card_noise_is_drawn_there(photos, monkeypatch):
     runtime = load(half, name="half", device="cpu")
     plain = certified(runtime, photos, [strongest()], terms, sigmas=[0.3])
     assert not sizes
-    monkeypatch.setattr(DenoiserRuntime, "variants_of", counted)
-    monkeypatch.setattr(DenoiserRuntime, "draws_noise", property(lambda _: True))
-    monkeypatch.setattr(DenoiserRuntime, "variants", None)
+    monkeypatch.setattr(LocalRuntime, "variants_of", counted)
+    monkeypatch.setattr(LocalRuntime, "draws_noise", property(lambda _: True))
+    monkeypatch.setattr(LocalRuntime, "variants", None)
     runtime = load(half, name="half", device="cpu")
     assert certified(runtime, photos, [strongest()], terms, sigmas=[0.3]) == plain
     assert set(sizes) <= {64, 36}
@@ -241,7 +242,7 @@ def test_truth_that_cannot_be_used_is_refused(tmp_path, text, match):
 @pytest.fixture
 def command(folder, tmp_path, monkeypatch):
     (tmp_path / "colours_at_hand.py").write_text(
-        "from smoothapi.denoise.surrogates import Classifier\n"
+        "from smoothapi.denoise.training.surrogates import Classifier\n"
         "from tests.unit.study.test_certified import Strongest\n"
         "def strongest():\n    return Classifier('strongest', Strongest(), 0)\n"
     )

@@ -11,10 +11,9 @@ from PIL import Image
 
 from smoothapi import Budget, Presence, Smoother
 from smoothapi.certify import Top1, fixed_certify
-from smoothapi.denoise import load
 from smoothapi.errors import BudgetExceededError, FatalError, ImageError, UsageError
 from smoothapi.study import Rules, Shares, StudyResult
-from smoothapi.study.collect import Collector, Gathering
+from smoothapi.study.collect import Collector
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi_adapters.mock import MockAdapter
 from tests.unit.study.conftest import HOSTILE, strongest
@@ -115,18 +114,18 @@ def test_a_photo_that_the_provider_refuses_is_a_problem_of_its_own(make, picture
 
 
 def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(make, pictures):
-    study = make(pictures, budget=Budget(queries=150))
+    study = make(pictures, budget=Budget(attempts=150))
     result = study.run()
     assert "budget" in result.stopped.lower()
     assert study.adapter.billed <= 150
     assert 0 < len(result.photos) < 12
     assert "undecided" in {o.reason for cell in result.cells for o in cell.outcomes}
     # The limit is the study's: a second call has not got another 150.
-    again = make(pictures, adapter=study.adapter, budget=Budget(queries=150))
+    again = make(pictures, adapter=study.adapter, budget=Budget(attempts=150))
     bought = study.adapter.billed
     assert len(again.run().photos) >= len(result.photos)
     assert study.adapter.billed == bought
-    more = make(pictures, adapter=study.adapter, budget=Budget(queries=100_000)).run()
+    more = make(pictures, adapter=study.adapter, budget=Budget(attempts=100_000)).run()
     assert not more.stopped
     assert len(more.photos) == 12
     with pytest.raises(BudgetExceededError):
@@ -256,7 +255,7 @@ def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, picture
 
 
 def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
-    study = make(pictures, adapter=MockAdapter(strongest, latency=0.01))
+    study = make(pictures, adapter=MockAdapter(strongest, latency=0.03))
 
     def interrupt(progress):
         if progress.votes > 20:
@@ -265,8 +264,9 @@ def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
     with pytest.raises(KeyboardInterrupt):
         study.run(interrupt)
     paid = study.adapter.billed
-    assert 0 < paid < 500
+    assert paid > 0
     whole = make(pictures, adapter=study.adapter).run()
+    assert whole.queries > 0  # it had not come to its end
     assert sum(cell.cached for cell in whole.cells) >= paid - 12
     assert study.adapter.billed == paid + whole.queries
 
@@ -342,54 +342,3 @@ def test_never_more_in_flight_than_could_still_be_needed():
     )
     assert hopeless.needed() == 0
     assert [o.reason for o in hopeless.outcomes(None)] == ["unreachable"]
-
-
-def test_a_gathering_is_a_whole_denoiser():
-    """What is not passed on would fall through to a runtime that was never set up."""
-    public = {name for name in dir(type(load("none"))) if not name.startswith("_")}
-    assert {name for name in vars(Gathering) if not name.startswith("_")} == public
-
-
-def test_batches_are_filled_from_several_photos():
-    import torch
-
-    sizes = []
-
-    def blur(noisy, sigma):
-        sizes.append(len(noisy))
-        if len(sizes) == 1:
-            started.set()
-            released.wait(10)
-        if float(noisy.max()) > 5:
-            raise RuntimeError("too bright")
-        return torch.round(noisy * 2) / 2
-
-    started, released = threading.Event(), threading.Event()
-    inner = load(blur, name="blur", device="cpu")
-    gathering = Gathering(inner)
-    assert gathering.fingerprint == inner.fingerprint
-    random = np.random.default_rng(0)
-    lots = [random.random((2, 8, 8, 3)).astype(np.float32) for _ in range(5)]
-    lots.append(np.full((2, 4, 8, 3), 9, np.float32))  # another size, and it fails
-    found = [None] * len(lots)
-
-    def ask(number):
-        try:
-            found[number] = gathering.variants(lots[number], 0.25)
-        except RuntimeError as error:
-            found[number] = error
-
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(lots))]
-    threads[0].start()
-    assert started.wait(10)
-    for thread in threads[1:]:
-        thread.start()
-    while len(gathering._waiting) < len(lots) - 1:
-        pass
-    released.set()
-    for thread in threads:
-        thread.join(10)
-    assert 8 in sizes  # the four that waited went together
-    for lot, pictures in zip(lots[:5], found[:5], strict=True):
-        assert np.array_equal(pictures, inner.variants(lot, 0.25))
-    assert isinstance(found[5], RuntimeError)

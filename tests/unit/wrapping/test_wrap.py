@@ -117,12 +117,12 @@ def test_pictures_elsewhere_are_refused_or_passed(kit, service, wrapped):
 
 
 def test_the_budget_is_kept_and_what_it_cannot_pay_for_is_not_begun(kit, service, wrapped):
-    client = wrapped(budget=Budget(queries=10))
+    client = wrapped(budget=Budget(attempts=10))
     with pytest.raises(BudgetExceededError, match="at least") as caught:
         kit.label(client)
-    assert caught.value.queries == 0
+    assert caught.value.attempts == 0
     assert not service.received  # not even the caller's own call, which would be paid in vain
-    client = wrapped(budget=Budget(queries=20), radius=0.01)
+    client = wrapped(budget=Budget(attempts=20), radius=0.01)
     kit.label(client)
     with pytest.raises(BudgetExceededError):
         for i in range(20):
@@ -131,7 +131,7 @@ def test_the_budget_is_kept_and_what_it_cannot_pay_for_is_not_begun(kit, service
 
 
 def test_one_budget_for_all_of_a_clients_operations_and_threads(kit, service, wrapped):
-    client = wrapped(budget=Budget(queries=35), concurrency=8)
+    client = wrapped(budget=Budget(attempts=35), concurrency=8)
     photos = [png(PIXELS[:, : 90 + i]) for i in range(3)]
     outcomes = []
 
@@ -238,7 +238,7 @@ def test_after_it_smoothapis_errors_say_what_was_spent(kit, wrapped):
         client = wrapped(kit.client(service))
         with pytest.raises(FatalError) as caught:
             kit.label(client)
-        assert caught.value.queries == sum(max(1, r.pictures) for r in service.received)
+        assert caught.value.attempts == sum(max(1, r.pictures) for r in service.received)
         assert SECRET not in str(caught.value)
         client.close()
     with serve(kit.service, labeller, faults="@2- 500") as service:

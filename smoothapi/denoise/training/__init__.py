@@ -1,0 +1,1 @@
+"""How denoisers are made and measured: photos, surrogates, recipes, the trainer, evaluation."""

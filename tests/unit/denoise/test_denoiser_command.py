@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+
+from smoothapi.denoise.networks import DnCNN
+from smoothapi.denoise.storage import read_header
+from tests.conftest import invoke
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+def run(*arguments: object) -> Result:
+    return invoke("denoiser", *arguments)
+
+
+TINY = ("--channels", "4,6", "--encoder-blocks", "1,1", "--decoder-blocks", "1", "--crop", 16)
+
+
+def test_train_resume_and_eval(photo_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ("train", "--data", photo_folder, "--hold-out", photo_folder, "--hold-out-count", 2,
+               "--out", out, "--batch", 2, "--json", *TINY)  # fmt: skip
+    first = run(*command, "--steps", 3)
+    assert first.exit_code == 0, first.output
+    assert "4 photos, 2 held out" in first.stderr
+    assert json.loads(first.stdout.splitlines()[-1])["step"] == 3
+    second = run(*command, "--steps", 5)
+    assert second.exit_code == 0, second.output
+    assert read_header(out / "weights.safetensors").about["steps"] == 5
+    result = run("eval", photo_folder, "--weights", out / "weights.safetensors", "--sigma", 0.25,
+                 "--size", 32, "--device", "cpu", "--json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["photos"] == 6
+    assert [row["sigma"] for row in report["rows"]] == [0.25]
+    table = run("eval", photo_folder, "--weights", "none", "--sigma", 0.25, "--size", 32)
+    assert table.exit_code == 0, table.output
+    assert "PSNR" in table.stdout
+
+
+def test_start_from_weights(photo_folder: Path, tmp_path: Path, tiny_file: Path) -> None:
+    result = run("train", "--data", photo_folder, "--out", tmp_path / "r", "--start", tiny_file,
+                 "--steps", 1, "--crop", 16, "--batch", 1)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    config = read_header(tmp_path / "r" / "weights.safetensors").config
+    assert config["channels"] == [4, 6]
+
+
+def test_pack_and_train_on_the_device(photo_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photos.bin"
+    packed = run("pack", photo_folder, path, "--short-side", 32, "--hold-out", photo_folder,
+                 "--hold-out-count", 2)  # fmt: skip
+    assert packed.exit_code == 0, packed.output
+    assert "4 photos" in packed.stderr
+    surrogate = tmp_path / "mine.py"
+    surrogate.write_text(
+        "from torch import nn\n"
+        "from smoothapi.denoise.training.surrogates import Classifier\n"
+        "def look():\n"
+        "    return Classifier('look', nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU()), 16, False)\n"
+    )
+    command = ("train", "--data", path, "--data", photo_folder, "--source-weight", "photos=0.5",
+               "--photos-on", "device", "--out", tmp_path / "run", "--batch", 2, "--upright",
+               "--objective", "both", "--surrogate", f"{surrogate}:look", "--feature-weight", 0.5,
+               "--labels-from", 0.5, "--labels-sigma", 0.5, "--hold", 0.3, "--burst", 15,
+               "--device", "cpu", "--no-compile", *TINY)  # fmt: skip
+    first = run(*command, "--steps", 4)
+    assert first.exit_code == 0, first.output
+    assert "10 photos" in first.stderr
+    assert "pictures/s" in first.stderr
+    recipe = read_header(tmp_path / "run" / "weights.safetensors").about["recipe"]
+    assert recipe["crops"]["weights"] == [["photos", 0.5]]
+    assert {k: recipe[k] for k in ("labels_from", "labels_sigma", "hold", "burst")} == {
+        "labels_from": 0.5, "labels_sigma": 0.5, "hold": 0.3, "burst": 15.0}  # fmt: skip
+    again = run(*command, "--steps", 6)
+    assert again.exit_code == 0, again.output
+    for weight in ("photos", "=1", "photos=much"):
+        wrong = run(*command, "--source-weight", weight)
+        assert wrong.exit_code == 2
+        assert "is not NAME=WEIGHT" in wrong.stderr
+
+
+def test_errors_are_lines_with_an_exit_code(photo_folder: Path, tmp_path: Path) -> None:
+    endless = run("train", "--data", photo_folder, "--out", tmp_path / "r")
+    assert endless.exit_code == 2
+    assert "Say when training ends" in endless.stderr
+    device = run("eval", photo_folder, "--weights", "none", "--device", "gpu0")
+    assert device.exit_code == 2
+    assert "There is no device" in device.stderr
+    shape = run("train", "--data", photo_folder, "--out", tmp_path / "r", "--channels", "a,b")
+    assert shape.exit_code == 2
+    assert not (tmp_path / "r").exists()
+
+
+def test_convert(tmp_path: Path) -> None:
+    torch.save({"state_dict": DnCNN(3, 4).state_dict()}, tmp_path / "c.pth.tar")
+    result = run("convert", tmp_path / "c.pth.tar", tmp_path / "c.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "3 layers of 4 channels" in result.stderr
+    refused = run("convert", tmp_path / "c.pth.tar", tmp_path / "c.bin")
+    assert refused.exit_code == 2
+
+
+def test_help_of_each_command() -> None:
+    for name in ("train", "pack", "eval", "convert"):
+        assert run(name, "--help").exit_code == 0
