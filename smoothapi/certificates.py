@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from smoothapi._version import __version__
 from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
-from smoothapi.certify.labels import LabelSpace, top1
+from smoothapi.certify.labels import top1
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import CertificateError
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smoothapi.certify.sequential import Decision
     from smoothapi.certify.targets import Target
     from smoothapi.image import WorkingImage
-    from smoothapi.sampling import Collection, Sampler
+    from smoothapi.session import Collection, Session
 
 _DECIMALS = 6
 _LONGEST_NATIVE = 10**6
@@ -30,8 +30,7 @@ def issue(
     decision: Decision,
     collection: Collection,
     *,
-    sampler: Sampler,
-    space: LabelSpace | None,
+    session: Session,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -41,29 +40,28 @@ def issue(
         target: what was to be certified.
         decision: what the votes say.
         collection: the votes.
-        sampler: who was asked, and with which settings.
-        space: the caller's classes, for the plain label where the target has none of its own.
+        session: who was asked, and with which settings.
     """
     certify = kind == "certify"
-    variants, settings = sampler.variants, sampler.settings
+    variants, settings = session.variants, session.settings
     plain, totals = collection.plain, collection.totals
     rounding = _rounding(image.pixels.size) if certify else 0.0
     return Certificate(
         kind=kind,
         label=decision.label,
         reason=str(decision.reason),
-        plain_label=None if plain is None else top1(plain, getattr(target, "space", space)),
+        plain_label=None if plain is None else top1(plain, getattr(target, "space", session.space)),
         plain_asked=settings.plain,
         plain_agrees=None if plain is None else target.agrees(plain, decision),
         radius=decision.radius,
         radius_requested=decision.radius_requested,
         radius_native=native_radius(decision.radius, image.gain, rounding),
         p_lower=decision.p_lower,
-        sigma=settings.sigma,
+        sigma=session.sigma,
         alpha=settings.alpha,
         max_votes=settings.max_votes,
         votes=runs_of(collection.votes),
-        delta=noise_delta(image.pixels.size, settings.sigma) if certify else 0.0,
+        delta=noise_delta(image.pixels.size, session.sigma) if certify else 0.0,
         rounding=rounding,
         provider=variants.adapter.name,
         identity=dict(variants.adapter.identity),

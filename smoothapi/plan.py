@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
     from smoothapi.certify.sequential import VoteTest
     from smoothapi.certify.targets import Target
-    from smoothapi.config import Settings
     from smoothapi.errors import PermanentError
     from smoothapi.image import WorkingImage
-    from smoothapi.sampling import Sampler
+    from smoothapi.session import Session
 
 _SHARES = (0.999, 0.99, 0.95, 0.9)
 """Of a label's votes, that a plan says the mean number of votes for."""
@@ -50,7 +49,7 @@ class Plan:
 
 
 def plan_run(
-    sampler: Sampler,
+    session: Session,
     image: WorkingImage,
     target: Target,
     test: VoteTest,
@@ -59,31 +58,31 @@ def plan_run(
     """Say what a run would send and cost.
 
     Args:
-        sampler: who would be asked.
+        session: who would be asked.
         image: the working image.
         target: what would be certified.
         test: a fresh test of its votes; takes the ones that are stored.
         radius: the radius wanted, None for the largest.
     """
-    settings = sampler.settings
-    stored = sampler.stored(image)
+    settings = session.settings
+    stored = session.stored(image)
     votes = count_stored(stored, test, target)
     ahead = [stored(index) is not None for index in range(votes, settings.max_votes)]
     plain = settings.plain and stored(None) is None
-    price = sampler.dispatcher.price
+    price = session.dispatcher.price
     return Plan(
         photo=image.name,
         stored=votes + sum(ahead),
         at_least=test.needed() - sum(ahead[: test.needed()]) + plain,
         at_most=(0 if test.done else ahead.count(False)) + plain,
-        expected=() if radius is None else _expected(image, target, radius, settings),
+        expected=() if radius is None else _expected(session, image, target, radius),
         dollars=float(price.per_thousand),
         price_date=price.as_of,
     )
 
 
 def refuse_unpayable(
-    sampler: Sampler,
+    session: Session,
     image: WorkingImage,
     target: Target,
     start: Callable[[], VoteTest],
@@ -93,7 +92,7 @@ def refuse_unpayable(
     """Refuse before the first query what the budget cannot pay for even at best.
 
     Args:
-        sampler: who would be asked.
+        session: who would be asked.
         image: the working image.
         target: what would be certified.
         start: makes a test of its votes.
@@ -102,20 +101,20 @@ def refuse_unpayable(
     Raises:
         BudgetExceededError: the budget has no room for the fewest queries that could be enough.
     """
-    room = sampler.dispatcher.ledger.room()
+    room = session.dispatcher.ledger.room()
     if room is None:
         return
-    stored, test = sampler.stored(image), start()
+    stored, test = session.stored(image), start()
     # Stored votes can decide it, an abstention too: so they are counted as they will be.
     votes = count_stored(stored, test, target)
     needed = range(votes, votes + test.needed())
     missing = more + sum(stored(index) is None for index in needed)
-    if sampler.settings.plain:
+    if session.settings.plain:
         missing += stored(None) is None
     if missing > room:
         raise BudgetExceededError(
             f"This needs at least {missing:,} queries "
-            f"(${sampler.dispatcher.price.of(missing):.4f}), but the budget leaves room for "
+            f"(${session.dispatcher.price.of(missing):.4f}), but the budget leaves room for "
             f"{room:,}. Nothing was sent. Raise the budget, ask for a smaller radius, or, for "
             "the largest radius, set max_votes to what the budget allows; or buy a part now "
             "and the rest later with partial (--partial)."
@@ -134,10 +133,11 @@ def count_stored(
 
 
 def _expected(
-    image: WorkingImage, target: Target, radius: float, settings: Settings
+    session: Session, image: WorkingImage, target: Target, radius: float
 ) -> tuple[tuple[float, float], ...]:
     """Return (p, mean votes) where they can be told."""
-    sigma, alpha, most = settings.sigma, settings.alpha, settings.max_votes
+    sigma, alpha = session.sigma, session.settings.alpha
+    most = session.settings.max_votes
     delta = noise_delta(image.pixels.size, sigma)
     counts = (
         (p, target_queries(target, radius, sigma, alpha, p, max_votes=most, delta=delta))

@@ -1,52 +1,38 @@
-"""Denoised smoothing in front of a vision API: the one class that wires the pipe.
+"""The method: denoised smoothing in front of a vision API.
 
 photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certificate
 
-`wiring` opens the parts, `variants` makes what is asked and `sampling` gets the votes, `plan` says
-what they will cost, `certificates` what they came to.
+`certify` and `collect_votes`, below the class, are Algorithm 1 of Cohen, Rosenfeld and Kolter (ICML
+2019) with a test that may look at every vote. `session` asks for the answers, `variants` makes what
+is asked about, `wiring` opens the parts, `plan` says what a run will cost, `certificates` what it
+came to.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-from smoothapi import config
 from smoothapi.awaiting import Stop, in_thread
 from smoothapi.certificates import issue, native_radius, verify
 from smoothapi.certify.arithmetic import noise_delta
-from smoothapi.certify.labels import label_key
-from smoothapi.certify.planning import reachable_presence
-from smoothapi.certify.sequential import Reason, SequentialPredict, VoteTest
-from smoothapi.certify.targets import Presence, Target, Top1, parse_target
-from smoothapi.dispatch import Adapter, Price, Retry, Totals
+from smoothapi.certify.sequential import SequentialPredict, VoteTest
+from smoothapi.certify.targets import Target, Top1
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
+from smoothapi.options import Radius, SmootherOptions, keywords
 from smoothapi.plan import Plan, plan_run, refuse_unpayable
-from smoothapi.sampling import Collection, Progress, Sampler
-from smoothapi.wiring import beside, choose_label_space, open_sampler, through
+from smoothapi.session import Collection, Progress, Session
+from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from smoothapi.answer import Answer
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.certify.labels import LabelSpace
-    from smoothapi.dispatch import Budget
-    from smoothapi.errors import PermanentError
-    from smoothapi.wiring import DenoiserSpec
+    from smoothapi.dispatch import Adapter, Totals
 
 __all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]
-
-Radius: TypeAlias = 'float | Literal["largest"]'
 
 
 class Smoother:
@@ -90,59 +76,11 @@ class Smoother:
     statement.
     """
 
+    @keywords(SmootherOptions)
     def __init__(
-        self,
-        provider: str | Adapter | None = None,
-        *,
-        sigma: float | None = None,
-        radius: Radius | None = None,
-        alpha: float | None = None,
-        max_votes: int | None = None,
-        budget: Budget | str | Sequence[Budget] | None = None,
-        size: int | tuple[int, int] | None = None,
-        classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
-        plain: bool | None = None,
-        denoiser: DenoiserSpec | None = None,
-        device: str | None = None,
-        codec: str | None = None,
-        concurrency: int | None = None,
-        retry: Retry | None = None,
-        refresh: bool = False,
-        partial: bool | None = None,
-        record: str | Path | None = None,
-        home: str | Path | None = None,
+        self, provider: str | Adapter | None = None, **options: Unpack[SmootherOptions]
     ) -> None:
-        settings = config.resolve(
-            provider=provider if isinstance(provider, str) else None,
-            sigma=sigma,
-            radius=radius,
-            alpha=alpha,
-            max_votes=max_votes,
-            size=size if isinstance(size, int) else None,
-            classes=classes if isinstance(classes, (str, Path)) else None,
-            plain=plain,
-            denoiser=denoiser if isinstance(denoiser, str) else None,
-            device=device,
-            codec=codec,
-            concurrency=concurrency,
-            partial=partial,
-            record=record,
-            home=home,
-        ).settings
-        self._size = settings.size if size is None else size
-        self._space = choose_label_space(classes, settings.classes)
-        self._closed = False
-        with ExitStack() as opened:  # closes what was opened, should the rest not be
-            self._sampler = open_sampler(
-                settings,
-                opened,
-                provider=provider,
-                denoiser=denoiser,
-                budget=budget,
-                retry=retry,
-                refresh=refresh,
-            )
-            self._opened = opened.pop_all()
+        self._session = open_session(provider, **options)
 
     def certify(
         self,
@@ -171,10 +109,11 @@ class Smoother:
             BudgetExceededError: the budget does not allow the next query.
             ProviderError: the service failed; what was answered is kept.
         """
-        image = load_image(photo, size=self._size)
-        meant = self._target(target)
-        start = partial(self._test, image, radius, meant)
-        return self._run("certify", image, meant, start, on_progress)
+        session = self._session
+        image = load_image(photo, size=session.size)
+        meant = session.target(target)
+        start = partial(start_test, session, image, radius, meant)
+        return certify(session, image, meant, start, on_progress)
 
     def predict(
         self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
@@ -184,10 +123,12 @@ class Smoother:
         With probability at least 1 - alpha over the noise it is the label that most variants
         get. Raises as `certify` does.
         """
-        image = load_image(photo, size=self._size)
-        alpha, most = self.settings.alpha, self.settings.max_votes
-        start = partial(SequentialPredict, alpha=alpha, max_votes=most)
-        return self._run("predict", image, Top1(self._space), start, on_progress)
+        session = self._session
+        image = load_image(photo, size=session.size)
+        settings = session.settings
+        start = partial(SequentialPredict, alpha=settings.alpha, max_votes=settings.max_votes)
+        target = Top1(session.space)
+        return certify(session, image, target, start, on_progress, kind="predict")
 
     async def certify_async(
         self,
@@ -203,7 +144,7 @@ class Smoother:
         and the same call continues there. `on_progress` is called in the thread.
         """
         stop = Stop()
-        twin = self._asking(replace(self._sampler, on_run=stop.watch))
+        twin = self._watched(stop)
         call = partial(twin.certify, photo, radius, target=target, on_progress=on_progress)
         return await in_thread(call, stop)
 
@@ -212,7 +153,7 @@ class Smoother:
     ) -> Certificate:
         """Do what `predict` does in a thread, and await it; see `certify_async`."""
         stop = Stop()
-        twin = self._asking(replace(self._sampler, on_run=stop.watch))
+        twin = self._watched(stop)
         return await in_thread(partial(twin.predict, photo, on_progress=on_progress), stop)
 
     def plan(
@@ -223,149 +164,20 @@ class Smoother:
         target: Target | Literal["top1"] = "top1",
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
-        image = load_image(photo, size=self._size)
-        meant = self._target(target)
-        test = self._test(image, radius, meant)
-        return plan_run(self._sampler, image, meant, test, self._wanted(radius))
-
-    def certify_labels(
-        self, photo: PhotoSource, answer: Answer, radius: Radius | None = None, *, score: float
-    ) -> Certificate:
-        """Certify of each label of an answer that it stays: all out of the same votes.
-
-        Args:
-            photo: as for `certify`.
-            answer: given before the first vote; its labels are the ones asked about.
-            radius: as for `certify`.
-            score: least score of a label that counts as present, in (0, 1].
-
-        Returns:
-            The certificate of `Presence(labels, score, wanted="present")`; its claims are of those
-            labels that could be certified. Labels share alpha: where `max_votes` are too few for
-            so many, the ones with the highest scores are asked about. An answer without labels
-            costs no query: then the certificate has no votes.
-        """
-        best = sorted(answer.labels, key=lambda label: (-label.score, label.name))
-        names = {label_key(label.name): label.name for label in best if label.score >= score}
-        names.pop("", None)  # nothing but spaces is no label to ask about
-        image = load_image(photo, size=self._size)
-        if names:
-            start = partial(self._test, image, radius)
-            target = reachable_presence(list(names.values()), score, start)
-            return self.certify(photo, radius, target=target)
-        decision = replace(self._test(image, radius, Top1()).result(), reason=Reason.NO_ANSWER)
-        nothing = Collection((), None, answer.model_version, Totals(), 0.0)
-        return issue(
-            "certify", image, Top1(), decision, nothing, sampler=self._sampler, space=self._space
-        )
-
-    def check_labels(
-        self, photo: PhotoSource, radius: Radius | None = None, *, score: float
-    ) -> None:
-        """Refuse what `certify_labels` could not do with any answer, before one is paid for.
-
-        Raises:
-            BudgetExceededError: the budget cannot pay for an answer and the votes of one label.
-            ImageError, UnreachableRadiusError, UsageError: as `certify` does.
-        """
-        image = load_image(photo, size=self._size)
-        target = Presence("any", score, wanted="present")
-        start = partial(self._test, image, radius, target)
-        start()  # refuses a radius that is out of reach
-        self._sampler.variants.check_side(image)
-        self._refuse_early(image, target, start, more=1)
-
-    def collect(
-        self,
-        image: WorkingImage,
-        test: VoteTest,
-        target: Target | Literal["top1"] = "top1",
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> Collection:
-        """Feed votes in order of index to a test of your own until it is done.
-
-        Each answer is bought once and kept, as for `certify`; raises as `certify` does.
-
-        Args:
-            image: a working image, from `load_image`.
-            test: takes each vote, and says how many more may be under way.
-            target: what an answer's vote is.
-            on_progress: called after each vote.
-        """
-        if self._closed:
-            raise UsageError("This Smoother is closed. Make another, or ask before closing it.")
-        return self._sampler.collect(image, test, self._target(target), on_progress)
-
-    def stored(self, image: WorkingImage, index: int | None) -> Answer | PermanentError | None:
-        """Return the kept answer of a variant, or with None of the image itself; send nothing."""
-        return self._sampler.stored(image)(index)
-
-    def variant(
-        self, image: WorkingImage, index: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a variant as (noisy, denoised), each (height, width, 3) uint8, to look at."""
-        return self._sampler.variants.look_at(image, index)
-
-    def ask(self, payload: bytes) -> tuple[Answer | None, Totals]:
-        """Send an encoded picture as it is: one query, in budget and pace, retried like any other.
-
-        Returns:
-            The answer, None if it failed for good, and what was sent. It is stored, but never
-            taken from the store.
-        """
-        digest = hashlib.sha256(payload).hexdigest()
-        parts = {"provider": self.adapter.name, "identity": dict(self.adapter.identity)}
-        return self._sampler.ask_once(
-            {**parts, "payload": digest}, lambda _: [lambda: payload], refresh=True
-        )
-
-    def through(self, adapter: Adapter, *, refresh: bool = False) -> Smoother:
-        """Return a Smoother that asks in another way, and shares all else with this one.
-
-        Budgets, pace, store, threads and denoiser are this one's: close this one only.
-
-        Args:
-            adapter: another adapter of the same provider.
-            refresh: ask again although answers are stored.
-        """
-        return self._asking(through(self._sampler, adapter, refresh=refresh))
-
-    def beside(self, *, sigma: float, denoiser: DenoiserSpec | None = None) -> Smoother:
-        """Return a Smoother at another noise level, or with another denoiser.
-
-        Connections, threads, pace, budget, key and answers are this one's: close this one only.
-
-        Raises:
-            UsageError: sigma is out of range, or the answers are a replay's.
-        """
-        return self._asking(beside(self._sampler, sigma, denoiser))
+        session = self._session
+        image = load_image(photo, size=session.size)
+        meant = session.target(target)
+        test = start_test(session, image, radius, meant)
+        return plan_run(session, image, meant, test, wanted_radius(session, radius))
 
     @property
-    def settings(self) -> config.Settings:
-        """What was resolved of arguments, variables and files."""
-        return self._sampler.settings
-
-    @property
-    def adapter(self) -> Adapter:
-        """Who is asked."""
-        return self._sampler.variants.adapter
-
-    @property
-    def price(self) -> Price:
-        """The price list in force: the adapter's, or the settings' own."""
-        return self._sampler.dispatcher.price
-
-    @property
-    def denoiser(self) -> tuple[str, str]:
-        """The denoiser's name and fingerprint."""
-        denoiser = self._sampler.variants.denoiser
-        return denoiser.name, denoiser.fingerprint
+    def session(self) -> Session:
+        """The opened parts, for what is not about one photo: studies, wrapped clients, tools."""
+        return self._session
 
     def close(self) -> None:
         """Wait for requests under way, then release threads, connections and the store."""
-        self._closed = True
-        self._opened.close()  # goes on with the rest when one of them fails
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -379,65 +191,94 @@ class Smoother:
     async def __aexit__(self, *_: object) -> None:
         await in_thread(self.close, Stop())
 
-    def _run(
-        self,
-        kind: Literal["certify", "predict"],
-        image: WorkingImage,
-        target: Target,
-        start: Callable[[], VoteTest],
-        on_progress: Callable[[Progress], None] | None,
-    ) -> Certificate:
-        """The method: votes in order of index, until the test has enough."""
-        test = start()
-        if not self._closed:
-            self._refuse_early(image, target, start)
-        collected = self.collect(image, test, target, on_progress=on_progress)
-        return issue(
-            kind, image, target, test.result(), collected, sampler=self._sampler, space=self._space
-        )
-
-    def _refuse_early(
-        self,
-        image: WorkingImage,
-        target: Target,
-        start: Callable[[], VoteTest],
-        *,
-        more: int = 0,
-    ) -> None:
-        if not self.settings.partial:
-            refuse_unpayable(self._sampler, image, target, start, more=more)
-
-    def _asking(self, sampler: Sampler) -> Smoother:
-        twin = copy.copy(self)
-        twin._sampler = sampler  # noqa: SLF001  its own class
+    def _watched(self, stop: Stop) -> Self:
+        """Return a Smoother whose runs `stop` can stop; all else is shared."""
+        twin = object.__new__(type(self))
+        twin._session = replace(self._session, on_run=stop.watch)
         return twin
 
-    def _target(self, target: Target | Literal["top1"]) -> Target:
-        meant = Top1(self._space) if target == "top1" else parse_target(target)
-        least = self.adapter.limits.least_score
-        if isinstance(meant, Presence) and meant.wanted != "present" and meant.score < least:
-            raise UsageError(
-                f"{self.adapter.name} is set to leave out labels with a score below {least:g}, so "
-                f"whether {', '.join(meant.labels)} would be absent at {meant.score:g} cannot be "
-                "told. Lower that option of the adapter (its least confidence), ask from that "
-                'score up, or for presence only (wanted="present").'
-            )
-        return meant
 
-    def _test(self, image: WorkingImage, radius: Radius | None, target: Target) -> VoteTest:
-        return target.start(
-            sigma=self.settings.sigma,
-            alpha=self.settings.alpha,
-            max_votes=self.settings.max_votes,
-            radius=self._wanted(radius),
-            delta=noise_delta(image.pixels.size, self.settings.sigma),
-        )
+def certify(
+    session: Session,
+    image: WorkingImage,
+    target: Target,
+    start: Callable[[], VoteTest],
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    kind: Literal["certify", "predict"] = "certify",
+) -> Certificate:
+    """Take votes until the test has enough, and issue what they certify.
 
-    def _wanted(self, radius: Radius | None) -> float | None:
-        """Return the radius to certify, None for the largest."""
-        radius = self.settings.radius if radius is None else radius
-        if radius == "largest":
-            return None
-        if not (isinstance(radius, (int, float)) and radius > 0.0):
-            raise UsageError(f"radius={radius!r}: give a number above 0, or 'largest'.")
-        return radius
+    Args:
+        session: who is asked, and how.
+        image: the working image.
+        target: what is to be certified.
+        start: makes a fresh test of its votes.
+        on_progress: called after each vote.
+        kind: whether a radius is claimed.
+    """
+    test = start()
+    if not session.settings.partial and not session.resources.closed:
+        refuse_unpayable(session, image, target, start)
+    votes = collect_votes(session, image, test, target, on_progress)
+    return issue(kind, image, target, test.result(), votes, session=session)
+
+
+def collect_votes(
+    session: Session,
+    image: WorkingImage,
+    test: VoteTest,
+    target: Target,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Collection:
+    """Feed votes in order of index to a test until it has enough; raises as `Session.sample`."""
+    votes: list[str | None] = []
+    with session.sample(image, test.needed, target) as sample:
+        for answer in sample:
+            vote = target.vote(answer)
+            votes.append(vote)
+            test.add(vote)
+            if on_progress is not None:
+                on_progress(_progress(session, test, len(votes), sample.totals))
+        if test.result().abstained:
+            sample.refuse_failures()
+    return Collection(
+        tuple(votes), sample.plain, sample.model_version, sample.totals, sample.seconds
+    )
+
+
+def start_test(
+    session: Session, image: WorkingImage, radius: Radius | None, target: Target
+) -> VoteTest:
+    """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
+    settings = session.settings
+    return target.start(
+        sigma=session.sigma,
+        alpha=settings.alpha,
+        max_votes=settings.max_votes,
+        radius=wanted_radius(session, radius),
+        delta=noise_delta(image.pixels.size, session.sigma),
+    )
+
+
+def wanted_radius(session: Session, radius: Radius | None) -> float | None:
+    """Return the radius to certify, None for the largest."""
+    radius = session.settings.radius if radius is None else radius
+    if radius == "largest":
+        return None
+    if not (isinstance(radius, (int, float)) and radius > 0.0):
+        raise UsageError(f"radius={radius!r}: give a number above 0, or 'largest'.")
+    return radius
+
+
+def _progress(session: Session, test: VoteTest, votes: int, totals: Totals) -> Progress:
+    return Progress(
+        votes=votes,
+        needed=test.needed(),
+        max_votes=session.settings.max_votes,
+        queries=totals.queries,
+        cached=totals.cached,
+        cost=float(totals.dollars),
+        retries=totals.retries,
+        waited=totals.waited,
+    )

@@ -12,14 +12,14 @@ from smoothapi.certify import Decision, Reason, Top1, top1
 from smoothapi.certify.labels import label_key
 from smoothapi.dispatch import Totals
 from smoothapi.errors import BudgetExceededError, ImageError, TooManyFailuresError
+from smoothapi.smoother import collect_votes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.adapting.photos import Subject
     from smoothapi.certify import LabelSpace
-    from smoothapi.sampling import Collection
-    from smoothapi.smoother import Smoother
+    from smoothapi.session import Collection, Session
 
     Votes: TypeAlias = dict[int, Vote]
 
@@ -66,7 +66,7 @@ class Asker:
         self.stopped = ""
 
     def ask(
-        self, subjects: Sequence[Subject], through: Mapping[int, Smoother]
+        self, subjects: Sequence[Subject], through: Mapping[int, Session]
     ) -> list[tuple[Subject, Votes]]:
         """Return the votes for each photo, in order; photos without a label are not among them.
 
@@ -74,7 +74,7 @@ class Asker:
 
         Args:
             subjects: the photos.
-            through: by number, the Smoothers; the first is asked what a photo shows.
+            through: by number, the sessions; the first is asked what a photo shows.
 
         Raises:
             ProviderError: the provider failed; what was answered is kept.
@@ -101,7 +101,7 @@ class Asker:
             self._stop.clear()
         return done
 
-    def _ask_about(self, subject: Subject, through: Mapping[int, Smoother]) -> Votes | None:
+    def _ask_about(self, subject: Subject, through: Mapping[int, Session]) -> Votes | None:
         """Return the vote through each; None for a photo that has no label."""
         try:
             image = subject.load(self._size)
@@ -109,19 +109,18 @@ class Asker:
             return None
         right = frozenset(label_key(name) for name in subject.truth)
         if not right:
-            plain = self._collected(next(iter(through.values())).collect(
-                image, _Votes(0), self._target
-            )).plain  # fmt: skip
+            first = next(iter(through.values()))
+            plain = self._collected(collect_votes(first, image, _Votes(0), self._target)).plain
             label = None if plain is None else top1(plain, self._target.space)
             if label is None:
                 return None
             right = frozenset((label_key(label),))
         votes: Votes = {}
-        for number, smoother in through.items():
+        for number, session in through.items():
             if self._stop.is_set():
                 return None  # nobody looks at it
-            self._collected(smoother.collect(image, _Votes(1), self._target))
-            answer = smoother.stored(image, 0)
+            self._collected(collect_votes(session, image, _Votes(1), self._target))
+            answer = session.stored(image)(0)
             votes[number] = vote_for(
                 answer if isinstance(answer, Answer) else None, right, self._target.space
             )

@@ -2,7 +2,7 @@
 
 photos -> (held out | tuning) -> race on paired variants -> a setting, or none -> before and after
 
-Whatever is asked goes through a `Smoother`: budgets hold, each answer is on disk before it counts,
+Whatever is asked goes through a `Session`: budgets hold, each answer is on disk before it counts,
 and the same command after a kill finds its answers in the store. The variants of the neutral
 setting are those that certification asks about: what is stored is not bought again, and what is
 bought here serves later certificates.
@@ -18,9 +18,8 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
-from smoothapi import config
 from smoothapi.adapting.asking import Asker
 from smoothapi.adapting.photos import Subject, read_photos, shuffled
 from smoothapi.adapting.race import Race
@@ -36,15 +35,18 @@ from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
-from smoothapi.smoother import Smoother
+from smoothapi.options import AskOptions, keywords, resolve
 from smoothapi.study.folder import find_photos, read_truth
+from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.denoise.protocol import DenoiserRuntime
     from smoothapi.denoise.sources import Source
-    from smoothapi.dispatch import Adapter, Price, Retry, Totals
+    from smoothapi.dispatch import Adapter, Price, Totals
+    from smoothapi.options import Budgets, Classes
+    from smoothapi.session import Session
     from smoothapi.study.folder import Photos
 
 GRID = (Knobs(blend=0.05), Knobs(sharpen=0.2), Knobs(sharpen=0.4), Knobs(sharpen=-0.25))
@@ -88,6 +90,7 @@ class KnobTuning:
         DenoiserError: the weights cannot be used.
     """
 
+    @keywords(AskOptions)
     def __init__(
         self,
         photos: Photos,
@@ -98,21 +101,11 @@ class KnobTuning:
         settings: Sequence[Knobs] = GRID,
         chance: float = CHANCE,
         truth: str | Path | Mapping[str, str] | None = None,
-        classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
-        budget: Budget | str | Sequence[Budget] | None = None,
-        size: int | tuple[int, int] | None = None,
-        device: str | None = None,
-        codec: str | None = None,
-        concurrency: int | None = None,
-        retry: Retry | None = None,
-        home: str | Path | None = None,
+        classes: Classes | None = None,
+        budget: Budgets | None = None,
+        **options: Unpack[AskOptions],
     ) -> None:
-        resolved = config.resolve(
-            provider=provider if isinstance(provider, str) else None,
-            sigma=sigma,
-            device=device,
-            concurrency=concurrency,
-        ).settings
+        resolved = resolve(provider, {**options, "sigma": sigma}).settings
         self._found = find_photos(photos)
         self._truth = None if truth is None else read_truth(truth)
         self._space = _space(classes)
@@ -123,23 +116,18 @@ class KnobTuning:
         Race(len(self._tried), chance=chance)  # refuses what cannot be before anything is opened
         self._provider = str(getattr(provider, "name", resolved.provider))
         self._sigma = resolved.sigma
-        self._size = resolved.size if size is None else size
+        self._size = options.get("size") or resolved.size
         self._device = resolved.device
         self._at_once = resolved.concurrency
         self._max_failed = resolved.max_failed
         self._budgets = _as_budgets(budget or resolved.budget or _BUDGET)
-        self._smoother = partial(
-            Smoother,
+        self._open_first = partial(
+            open_session,
             provider,
             sigma=sigma,
             classes=self._space,
             plain=self._truth is None,
-            size=size,
-            device=device,
-            codec=codec,
-            concurrency=concurrency,
-            retry=retry,
-            home=home,
+            **options,
         )
 
     def plan(self, on_progress: Callable[[AdaptProgress], None] | None = None) -> AdaptPlan:
@@ -234,7 +222,7 @@ class KnobTuning:
     def _open(self, subjects: list[Subject]) -> _Opened:
         return _Opened(
             subjects,
-            self._smoother,
+            self._open_first,
             self._base,
             self._tried,
             device=self._device,
@@ -253,11 +241,11 @@ class KnobTuning:
 
 
 class _Opened:
-    """The Smoothers of a tuning: number 0 is neutral, then one for each setting.
+    """The sessions of a tuning: number 0 is neutral, then one for each setting.
 
     Args:
         subjects: all photos.
-        smoother: makes the first Smoother of (denoiser, budget).
+        open_first: opens the first session of (denoiser, budget).
         base: the weights.
         tried: the settings.
         device: where the denoiser runs.
@@ -268,7 +256,7 @@ class _Opened:
     def __init__(
         self,
         subjects: list[Subject],
-        smoother: Callable[..., Smoother],
+        open_first: Callable[..., Session],
         base: File,
         tried: Sequence[Knobs],
         *,
@@ -281,13 +269,13 @@ class _Opened:
         self._plain = plain
         self._stack = ExitStack()
         with ExitStack() as opened:
-            first = smoother(denoiser=self._runtime(self._shared), budget=budgets)
+            first = open_first(denoiser=self._runtime(self._shared), budget=budgets)
             opened.callback(first.close)
             self.provider = first.adapter.name
             self.price = first.price
-            self.smoothers = {0: first}
+            self.sessions = {0: first}
             for number, knobs in enumerate(tried, 1):
-                self.smoothers[number] = self._beside(Tuned(self._shared, knobs))
+                self.sessions[number] = self._beside(Tuned(self._shared, knobs))
             most = _most_queries(budgets, first.price)
             self.schedule = spread(len(subjects), len(tried), most, plain=plain)
             self._stack = opened.pop_all()
@@ -296,7 +284,7 @@ class _Opened:
         self.held_out = [one for one in subjects if one.digest in apart]
         self.tuning = [one for one in subjects if one.digest not in apart]
 
-    def adapted(self, adaptation: Adaptation) -> Smoother:
+    def adapted(self, adaptation: Adaptation) -> Session:
         """Return one with the adapted denoiser, as certificates will use it."""
         return self._beside(Tuned(self._shared, adaptation.knobs, adaptation=adaptation))
 
@@ -306,13 +294,13 @@ class _Opened:
         count = 0
         for subject in self.tuning[:until]:
             image = subject.load(size)
-            count += self._plain and self.smoothers[0].stored(image, None) is not None
-            count += sum(one.stored(image, 0) is not None for one in self.smoothers.values())
+            count += self._plain and self.sessions[0].stored(image)(None) is not None
+            count += sum(one.stored(image)(0) is not None for one in self.sessions.values())
         return count
 
-    def _beside(self, source: Source) -> Smoother:
-        first = self.smoothers[0]
-        return first.beside(sigma=first.settings.sigma, denoiser=self._runtime(source))
+    def _beside(self, source: Source) -> Session:
+        first = self.sessions[0]
+        return first.beside(sigma=first.sigma, denoiser=self._runtime(source))
 
     def _runtime(self, source: Source) -> DenoiserRuntime:
         runtime = LocalRuntime(source, device=self._device, precision="auto")
@@ -365,7 +353,7 @@ def _run(race: Race, asker: Asker, opened: _Opened, told: _Told) -> set[str]:
         count = min(room, race.ahead or room)
         lot, waiting = waiting[:count], waiting[count:]
         shown.update(subject.digest for subject in lot)
-        field = {number: opened.smoothers[number] for number in race.field}
+        field = {number: opened.sessions[number] for number in race.field}
         for _, votes in asker.ask(lot, field):
             race.add(votes)
         told.race(race)
@@ -377,7 +365,7 @@ def _compare(
 ) -> BeforeAfter | None:
     """Show the photos that were held out through the denoiser as it was and as it is."""
     told.measuring(len(opened.held_out))
-    both = {0: opened.smoothers[0], 1: opened.adapted(adaptation)}
+    both = {0: opened.sessions[0], 1: opened.adapted(adaptation)}
     votes = [votes for _, votes in asker.ask(opened.held_out, both)]
     pairs = [(one[0].right, one[1].right) for one in votes]
     return BeforeAfter(

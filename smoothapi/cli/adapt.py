@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.options import options
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +54,12 @@ def _settings(
     required=True,
     help="Folder of photos of the kind that the denoiser is meant for.",
 )
-@click.option("--budget", help="Hard limit, restarts included: 1000, $2 or '1000,$2'.")
-@click.option("--sigma", type=float, help="Noise level that it is to be used at.")
+@options(
+    "budget",
+    "sigma",
+    budget="Hard limit, restarts included: 1000, $2 or '1000,$2'.",
+    sigma="Noise level that it is to be used at.",
+)
 @click.option(
     "--denoiser", "weights", default="default", help="default, small, or a .safetensors file."
 )
@@ -66,23 +71,17 @@ def _settings(
     metavar="KNOBS",
     help="A setting to try, such as blend=0.05,sharpen=0.2; repeatable.",
 )
-@click.option(
-    "--truth",
-    type=_PATH,
-    help="CSV file with the columns file and label: what is right, in place of the provider's say.",
+@options(
+    "truth",
+    "classes",
+    truth="CSV file with the columns file and label: what is right, not the provider's say.",
 )
-@click.option("--classes", type=_PATH, help="JSON or TOML file {class: [provider labels]}.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write; by default PROVIDER-denoiser.json.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
-@click.option("--size", type=int, help="Shorter side of the working image.")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding.")
-@click.option("--concurrency", type=int, help="Most requests in flight.")
-@click.option("--home", type=click.Path(file_okay=False), help="Key and answers.")
+@options("dry-run", "size", "device", "codec", "concurrency", "home")
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
 def adapt(
     provider: str,
@@ -91,7 +90,7 @@ def adapt(
     out: Path | None,
     dry_run: bool,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> int:
     """Adapt a denoiser to PROVIDER: tune its knobs by what PROVIDER answers about your photos.
 
@@ -100,8 +99,8 @@ def adapt(
     """
     from smoothapi.adapting import GRID, KnobTuning  # noqa: PLC0415  keeps --help light
 
-    photos = options.pop("photos")
-    tuning = KnobTuning(photos, provider=provider, settings=settings or GRID, **options)
+    photos = given.pop("photos")
+    tuning = KnobTuning(photos, provider=provider, settings=settings or GRID, **given)
     file = out or Path(f"{provider.replace(':', '-').replace('/', '-')}-denoiser.json")
     with _progress() as advance:
         if dry_run:

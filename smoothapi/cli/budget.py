@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.options import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--home", type=click.Path(file_okay=False), help="Key, answers and ledger.")
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @click.pass_context
 def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:

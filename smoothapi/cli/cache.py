@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from smoothapi.cli.options import options
 from smoothapi.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.group()
-@click.option("--home", type=click.Path(file_okay=False), help="Key, answers and ledger.")
+@options("home")
 @click.pass_context
 def cache(ctx: click.Context, home: str | None) -> None:
     """Look after the stored answers: each was paid for."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.options import options
 from smoothapi.errors import SmoothAPIError, UsageError
 
 if TYPE_CHECKING:
@@ -22,72 +23,25 @@ if TYPE_CHECKING:
 _ABSTAINED = 1
 
 
-def _radius(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
-    del ctx, param
-    if value is None or value == "largest":
-        return value
-    try:
-        return float(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is neither a number nor 'largest'.") from error
-
-
-def _options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add the options that certify and predict share. None means: from the settings."""
-    for option in reversed(
-        [
-            click.argument("photos", nargs=-1, required=True, metavar="PHOTO..."),
-            click.option("--provider", help="Adapter to ask, or replay:FILE."),
-            click.option("--sigma", type=float, help="Noise level, of the [0, 1] range."),
-            click.option("--alpha", type=float, help="Chance of a wrong certificate."),
-            click.option("--max-votes", type=int, help="Most votes for one photo."),
-            click.option("--budget", help="Hard limit for this command: 500, $2 or '500,$2'."),
-            click.option("--size", type=int, help="Shorter side of the working image."),
-            click.option(
-                "--classes",
-                type=click.Path(dir_okay=False, path_type=Path),
-                help="TOML or JSON file of your classes: {class: [provider labels]}.",
-            ),
-            click.option("--plain/--no-plain", default=None, help="Ask for the plain label too."),
-            click.option("--denoiser", help="default, small, none, or a file of one."),
-            click.option("--device", help="auto, cpu, cuda, cuda:N or mps."),
-            click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding."),
-            click.option("--concurrency", type=int, help="Most requests in flight."),
-            click.option("--home", type=click.Path(file_okay=False), help="Key and answers."),
-            click.option(
-                "--partial/--no-partial",
-                default=None,
-                help="Buy what the budget allows although it is not enough.",
-            ),
-            click.option("--refresh", is_flag=True, help="Ask again although stored."),
-            click.option(
-                "--record",
-                type=click.Path(dir_okay=False),
-                help="Write the answers to a file, too.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object per photo."),
-        ]
-    ):
-        command = option(command)
-    return command
+_SHARED = (
+    "provider", "sigma", "alpha", "max-votes", "budget", "size", "classes", "plain", "denoiser",
+    "device", "codec", "concurrency", "home", "partial", "refresh", "record",
+)  # fmt: skip
+_PHOTOS = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per photo.")
 
 
 @click.command()
-@_options
-@click.option("--radius", callback=_radius, help="L2 radius to certify, or 'largest'.")
-@click.option(
-    "--target",
-    default="top1",
-    metavar="TARGET",
-    help="top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or most-specific:SCORE.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
+@_PHOTOS
+@options(*_SHARED)
+@_JSON
+@options("radius", "target", "dry-run", radius="L2 radius to certify, or 'largest'.")
 def certify(
     photos: tuple[str, ...],
     as_json: bool,
     dry_run: bool,
     target: str,
-    **options: Any,
+    **given: Any,
 ) -> int:
     """Certify the label of each PHOTO.
 
@@ -101,27 +55,29 @@ def certify(
             return _plan_each(photos, as_json, smoother, meant)
         return _each(photos, as_json, smoother, partial(smoother.certify, target=meant))
 
-    return _with_smoother(options, as_json, ask)
+    return _with_smoother(given, as_json, ask)
 
 
 @click.command()
-@_options
-def predict(photos: tuple[str, ...], as_json: bool, **options: Any) -> int:
+@_PHOTOS
+@options(*_SHARED)
+@_JSON
+def predict(photos: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Give the label that most noisy copies of each PHOTO get, with no radius.
 
     What is not given is taken from the settings; `smoothapi config` shows them.
     """
     return _with_smoother(
-        options, as_json, lambda smoother: _each(photos, as_json, smoother, smoother.predict)
+        given, as_json, lambda smoother: _each(photos, as_json, smoother, smoother.predict)
     )
 
 
-def _with_smoother(options: dict[str, Any], as_json: bool, ask: Callable[[Smoother], int]) -> int:
+def _with_smoother(given: dict[str, Any], as_json: bool, ask: Callable[[Smoother], int]) -> int:
     """Make a Smoother of the options and ask it; with --json an error is an object, too."""
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
     try:
-        with Smoother(**options) as smoother:
+        with Smoother(**given) as smoother:
             return ask(smoother)
     except SmoothAPIError as error:
         if not as_json:
@@ -182,7 +138,7 @@ def _each(
             if as_json:
                 click.echo(certificate.to_json())
             else:
-                output.show_certificate(certificate, smoother.adapter.price, waited)
+                output.show_certificate(certificate, smoother.session.adapter.price, waited)
             if certificate.abstained and code == 0:
                 code = _ABSTAINED
     return code
@@ -221,5 +177,5 @@ def _plan_each(
         if as_json:
             click.echo(json.dumps(output.plan_dict(plans[-1])))
     if plans and not as_json:
-        output.show_plans(plans, smoother.settings)
+        output.show_plans(plans, smoother.session.settings)
     return code

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.options import options
 from smoothapi.cli.study import numbers, told
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -27,10 +28,7 @@ _PARTS = " ▏▎▍▌▋▊▉█"
     "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
 )
 @click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--provider", help="Whose price list.")
-@click.option("--max-votes", type=int, help="Most votes for one photo.")
-@click.option("--alpha", type=float, help="Chance of a wrong certificate.")
-@click.option("--size", type=int, help="Shorter side of the working image.")
+@options("provider", "max-votes", "alpha", "size", provider="Whose price list.")
 @click.option(
     "--distribution",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -38,13 +36,13 @@ _PARTS = " ▏▎▍▌▋▊▉█"
 )
 @click.option("--p", "share", type=float, help="Assume this share of votes for every photo.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def plan(*, as_json: bool, **options: Any) -> int:
+def plan(*, as_json: bool, **given: Any) -> int:
     """Work out queries and dollars for many photos; nothing is sent.
 
     What is not given is taken from the settings. The expectation is exact for each photo's share
     of votes p; how p is distributed is assumed, and said.
     """
-    return told(as_json, lambda: _plan(as_json=as_json, **options))
+    return told(as_json, lambda: _plan(as_json=as_json, **given))
 
 
 def _plan(
@@ -76,7 +74,7 @@ def _plan(
     else:
         shares = Shares.load(distribution) if distribution is not None else Shares.shipped()
     with Smoother(settings.provider, denoiser="none") as smoother:
-        price = smoother.price
+        price = smoother.session.price
     found: list[Expected] = []
     unreachable: list[str] = []
     for sigma in sigmas or (settings.sigma,):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.options import options
 from smoothapi.errors import BudgetExceededError, ProviderError, SmoothAPIError, UsageError
 
 if TYPE_CHECKING:
@@ -93,31 +94,17 @@ def study() -> None:
     metavar="LIST",
     help="Most votes of a certificate.",
 )
-@click.option(
-    "--truth",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV file with the columns file and label: what is right.",
-)
-@click.option(
-    "--classes",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON or TOML file {class: [provider labels]}.",
-)
-@click.option(
-    "--target",
-    default="top1",
-    metavar="TARGET",
-    help="top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or most-specific:SCORE.",
-)
+@options("truth", "classes", "target")
 @click.option(
     "--denoiser", "denoisers", multiple=True, help="default, small, none, a file; repeatable."
 )
-@click.option("--alpha", type=float, help="Chance of a wrong certificate.")
-@click.option(
-    "--budget", help="Hard limit of this study, restarts included: 5000, $20 or '5000,$20'."
+@options(
+    "alpha",
+    "budget",
+    budget="Hard limit of this study, restarts included: 5000, $20 or '5000,$20'.",
 )
 @click.option("--pilot", type=click.IntRange(min=1), help="Study so many photos only, at random.")
-@click.option("--dry-run", is_flag=True, help="Say what would be sent and cost; send nothing.")
+@options("dry-run")
 @click.option(
     "--complete",
     type=click.IntRange(min=1),
@@ -127,17 +114,12 @@ def study() -> None:
 @click.option("--selection", type=int, help="Votes of a fixed sample that name its candidate.")
 @click.option("--photos-at-once", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--gallery", type=click.IntRange(0, 100), default=8, show_default=True)
-@click.option("--size", type=int, help="Shorter side of the working image.")
-@click.option("--device", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--codec", type=click.Choice(["png", "jpeg"]), help="Encoding.")
-@click.option("--concurrency", type=int, help="Most requests in flight.")
-@click.option("--home", type=click.Path(file_okay=False), help="Key and answers.")
-@click.option("--refresh", is_flag=True, help="Ask again although stored.")
+@options("size", "device", "codec", "concurrency", "home", "refresh")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report."
 )
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
-def run(photos: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
+def run(photos: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
     """Study the photos in PHOTOS (folders or files) and write a report.
 
     Every answer is bought once and kept: stopped or killed, the same command continues and pays
@@ -145,7 +127,7 @@ def run(photos: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
 
     Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
     """
-    return told(as_json, lambda: _run(photos, as_json=as_json, **options))
+    return told(as_json, lambda: _run(photos, as_json=as_json, **given))
 
 
 def _run(
@@ -160,7 +142,7 @@ def _run(
     dry_run: bool,
     out: Path | None,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> int:
     from smoothapi.cli.certify import _target  # noqa: PLC0415  keeps --help light
     from smoothapi.study import Study  # noqa: PLC0415
@@ -175,7 +157,7 @@ def _run(
         target=_target(target),
         complete=complete or 0,
         command=shlex.join(["smoothapi", *sys.argv[1:]]),
-        **options,
+        **given,
     )
     with _progress() as advance:
         if dry_run:

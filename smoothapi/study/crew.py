@@ -24,6 +24,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.image import WorkingImage, load_image
+from smoothapi.smoother import collect_votes
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from smoothapi.certify import Target
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
-    from smoothapi.smoother import Progress, Smoother
+    from smoothapi.session import Progress, Session
 
 _LOOK = 0.2  # seconds between reports of progress
 _FEWEST_FAILED = 3
@@ -60,7 +61,7 @@ class Setup:
         budget: as for `Smoother`.
         fresh: what sets this run's budget apart from earlier ones', "" if nothing does.
         at_once: cells under way at the same time.
-        smoother: makes a Smoother of (provider, sigma, denoiser, budget).
+        open: opens a session of (provider, sigma, denoiser, budget).
     """
 
     providers: Mapping[str, Any]
@@ -72,7 +73,7 @@ class Setup:
     budget: Budget | str | Sequence[Budget] | None
     fresh: str
     at_once: int
-    smoother: Callable[..., Smoother]
+    open: Callable[..., Session]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,12 @@ class Task:
 
 
 class Opened:
-    """The Smoothers of a study: one for each provider, and beside it one a sigma and denoiser."""
+    """The sessions of a study: one for each provider, and beside it one a sigma and denoiser."""
 
     def __init__(self, setup: Setup, reads: list[Read]) -> None:
         self._setup = setup
         self._stack = ExitStack()
-        self.smoothers: dict[tuple[str, str, float], Smoother] = {}
+        self.sessions: dict[tuple[str, str, float], Session] = {}
         runtimes: dict[str, DenoiserRuntime] = {}
         for name, runtime in setup.denoisers.items():
             runtimes[name] = Gathering(runtime) if runtime.takes_turns else runtime
@@ -138,7 +139,7 @@ class Opened:
         facts: list[ProviderFacts] = []
         try:
             for name, spec in setup.providers.items():
-                first = setup.smoother(
+                first = setup.open(
                     spec,
                     sigma=setup.sigmas[0],
                     denoiser=next(iter(runtimes.values())),
@@ -151,7 +152,7 @@ class Opened:
                         # A replay has neither the denoiser nor the noise, only answers.
                         mine = None if _is_replay(spec) else runtime
                         beside = first.beside(sigma=sigma, denoiser=mine)
-                        self.smoothers[name, kind, sigma] = beside
+                        self.sessions[name, kind, sigma] = beside
         except BaseException:
             self._stack.close()
             raise
@@ -178,7 +179,7 @@ class Opened:
         return [
             Task(read, provider, denoiser, sigma)
             for read in reads
-            for provider, denoiser, sigma in self.smoothers
+            for provider, denoiser, sigma in self.sessions
         ]
 
     def __enter__(self) -> Self:
@@ -257,7 +258,7 @@ class Crew:
         if self._stop.is_set():
             return None
         setup = self._setup
-        smoother = self._open.smoothers[task.provider, task.denoiser, task.sigma]
+        session = self._open.sessions[task.provider, task.denoiser, task.sigma]
         collector: Collector | None = None
         try:
             image = task.read.load(setup.size)
@@ -268,14 +269,11 @@ class Crew:
                 delta=noise_delta(image.pixels.size, task.sigma),
                 stop=self._stop,
             )
-            collected = smoother.collect(
-                image,
-                collector,
-                setup.target,
-                on_progress=partial(self._note, task),
+            collected = collect_votes(
+                session, image, collector, setup.target, partial(self._note, task)
             )
         except SmoothAPIError as error:
-            return self._failed_cell(task, smoother, collector, error)
+            return self._failed_cell(task, session, collector, error)
         except BaseException:
             self._stop.set()
             raise
@@ -312,12 +310,12 @@ class Crew:
     def _failed_cell(
         self,
         task: Task,
-        smoother: Smoother,
+        session: Session,
         collector: Collector | None,
         error: SmoothAPIError,
     ) -> Cell | None:
         """Note what went wrong; stop the study if it is wrong for all; keep the votes."""
-        cell = self._cut_short(task, smoother, collector, error)
+        cell = self._cut_short(task, session, collector, error)
         ours = isinstance(error, (UsageError, TooManyFailuresError, ModelChangedError))
         with self._lock:
             if ours:
@@ -337,7 +335,7 @@ class Crew:
     def _cut_short(
         self,
         task: Task,
-        smoother: Smoother,
+        session: Session,
         collector: Collector | None,
         error: SmoothAPIError,
     ) -> Cell | None:
@@ -353,7 +351,7 @@ class Crew:
             return None
         _, queries, cached, _ = self._latest.get(task, (0, 0, 0, 0.0))
         image = task.read.load(self._setup.size)
-        plain = smoother.stored(image, None)
+        plain = session.stored(image)(None)
         answer = None if plain is None or isinstance(plain, Exception) else plain
         if isinstance(error, TooManyFailuresError) and answer is None:
             return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.image import WorkingImage
-    from smoothapi.smoother import Smoother
+    from smoothapi.session import Session
     from smoothapi.study.result import Cell, StudyResult
 
 _SIDE = 160  # pixels
@@ -30,15 +30,15 @@ def make_pictures(
     result: StudyResult,
     count: int,
     loaders: Mapping[str, Callable[[], WorkingImage]],
-    smoothers: Mapping[tuple[str, str, float], Smoother],
+    sessions: Mapping[tuple[str, str, float], Session],
 ) -> tuple[Picture, ...]:
     """Return up to `count` photos with a noisy and a denoised copy: some of each outcome."""
     pictures: list[Picture] = []
     for cell in _worth_showing(result, count):
-        smoother = smoothers[cell.provider, cell.denoiser, cell.sigma]
+        session = sessions[cell.provider, cell.denoiser, cell.sigma]
         try:
             image = loaders[cell.photo]()
-            noisy, denoised = smoother.variant(image, 0)
+            noisy, denoised = session.look_at(image, 0)
         except SmoothAPIError:  # a replay has no pictures; a photo may be gone by now
             continue
         pictures.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from smoothapi.certify import Target
     from smoothapi.dispatch import Price
     from smoothapi.image import WorkingImage
-    from smoothapi.smoother import Smoother
+    from smoothapi.session import Session
 
 _ENOUGH_MEASURED = 8  # decided cells from which a plan is made
 _SIMULATED = 150  # photos drawn where nothing was measured
@@ -200,7 +199,7 @@ class StudyPlan:
 
 def plan_cells(
     cells: Sequence[tuple[str, str, float, Callable[[], WorkingImage]]],
-    smoothers: Mapping[tuple[str, str, float], Smoother],
+    sessions: Mapping[tuple[str, str, float], Session],
     rules: Rules,
     target: Target,
     *,
@@ -213,7 +212,7 @@ def plan_cells(
         key = (provider, denoiser, sigma)
         image = load()
         delta = noise_delta(image.pixels.size, sigma)
-        groups.setdefault(key, []).append(_stored(smoothers[key], image, rules, target, delta))
+        groups.setdefault(key, []).append(_stored(sessions[key], image, rules, target, delta))
     most = max(rules.max_votes[-1], rules.complete)
     rows: list[CellPlan] = []
     for (provider, denoiser, sigma), found in groups.items():
@@ -226,7 +225,7 @@ def plan_cells(
             left = votes_left(known, [votes for votes, _ in open_ones], most)
             expected = math.ceil(sum(left)) + plain
         at_most = sum(most - votes for votes, _ in open_ones) + plain
-        price = smoothers[provider, denoiser, sigma].price
+        price = sessions[provider, denoiser, sigma].price
         rows.append(
             CellPlan(
                 provider=provider,
@@ -246,13 +245,14 @@ def plan_cells(
 
 
 def _stored(
-    smoother: Smoother, image: WorkingImage, rules: Rules, target: Target, delta: float
+    session: Session, image: WorkingImage, rules: Rules, target: Target, delta: float
 ) -> tuple[int, bool, int]:
     """Return how many answers are stored, whether they decide, and plain queries missing."""
-    sigma = smoother.settings.sigma
-    collector = Collector(rules, target, sigma=sigma, delta=delta, stop=threading.Event())
-    votes = count_stored(partial(smoother.stored, image), collector, target)
-    return votes, collector.decided, int(smoother.stored(image, None) is None)
+    stop = threading.Event()
+    collector = Collector(rules, target, sigma=session.sigma, delta=delta, stop=stop)
+    stored = session.stored(image)
+    votes = count_stored(stored, collector, target)
+    return votes, collector.decided, int(stored(None) is None)
 
 
 def votes_left(decided: Sequence[int], undecided: Sequence[int], most: int) -> list[float]:

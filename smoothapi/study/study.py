@@ -11,31 +11,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from smoothapi import config
 from smoothapi._version import __version__
 from smoothapi.certify import LabelSpace, Target, Top1, parse_target
 from smoothapi.errors import ImageError, UsageError
 from smoothapi.image import load_image
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import MAX_SIGMA
-from smoothapi.smoother import Smoother
+from smoothapi.options import SharedOptions, keywords, resolve
+from smoothapi.parts import choose_denoiser
 from smoothapi.study.collect import Rules
 from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
 from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
 from smoothapi.study.result import Photo, Problem, StudyResult
-from smoothapi.wiring import choose_denoiser
+from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.dispatch import Adapter, Budget, Retry
+    from smoothapi.dispatch import Adapter, Budget
     from smoothapi.image import PhotoSource
+    from smoothapi.options import DenoiserSpec
     from smoothapi.study.shares import Shares
-    from smoothapi.wiring import DenoiserSpec
 
 Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"
 Denoisers: TypeAlias = "DenoiserSpec | Sequence[DenoiserSpec] | Mapping[str, DenoiserSpec]"
@@ -89,6 +89,7 @@ class Study:
         UsageError: a value cannot work, a folder has no photos, a label file cannot be read.
     """
 
+    @keywords(SharedOptions)
     def __init__(
         self,
         photos: Photos,
@@ -101,29 +102,22 @@ class Study:
         classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None = None,
         target: Target | Literal["top1"] = "top1",
         denoisers: Denoisers | None = None,
-        alpha: float | None = None,
         budget: Budget | str | Sequence[Budget] | None = None,
         complete: bool | int = 0,
         selection: int | None = None,
-        size: int | tuple[int, int] | None = None,
-        device: str | None = None,
-        codec: str | None = None,
-        concurrency: int | None = None,
         photos_at_once: int = 20,
         gallery: int = 8,
-        retry: Retry | None = None,
-        refresh: bool = False,
-        home: str | Path | None = None,
         name: str | None = None,
         command: str = "",
+        **options: Unpack[SharedOptions],
     ) -> None:
-        resolved = config.resolve(
-            alpha=alpha, home=home, device=device, codec=codec, concurrency=concurrency
-        )
+        resolved = resolve(None, options)
         settings = resolved.settings
+        concurrency = options.get("concurrency")
         if resolved.origins["concurrency"] == "default":
             concurrency = _CONCURRENCY
         self._found = find_photos(photos)
+        size = options.get("size")
         self._truth = read_truth(truth) if truth is not None else {}
         levels = _floats(settings.sigma if sigmas is None else sigmas)
         if not all(0.0 < sigma <= MAX_SIGMA for sigma in levels):
@@ -152,23 +146,16 @@ class Study:
             sigmas=levels,
             rules=rules,
             target=Top1(space) if target == "top1" else parse_target(target),
-            size=settings.size if size is None else size,
+            size=size or settings.size,
             budget=settings.budget if budget is None else budget,
-            fresh=f" {time.time_ns()}" if refresh else "",
+            fresh=f" {time.time_ns()}" if options.get("refresh") else "",
             at_once=photos_at_once,
-            smoother=partial(
-                Smoother,
-                alpha=settings.alpha,
+            open=partial(
+                open_session,
                 max_votes=largest[-1],
-                size=size,
                 classes=space,
                 plain=True,
-                device=device,
-                codec=codec,
-                concurrency=concurrency,
-                retry=retry,
-                refresh=refresh,
-                home=home,
+                **options | {"alpha": settings.alpha, "concurrency": concurrency},
             ),
         )
         self._gallery = gallery
@@ -206,7 +193,7 @@ class Study:
                     )
                     for task in tasks
                 ],
-                open_.smoothers,
+                open_.sessions,
                 self._setup.rules,
                 self._setup.target,
                 shares=shares,
@@ -270,7 +257,7 @@ class Study:
                 seconds=round(time.monotonic() - began, 3),
             )
             loaders = {r.photo.name: partial(r.load, self._setup.size) for r in studied}
-            pictures = make_pictures(result, self._gallery, loaders, open_.smoothers)
+            pictures = make_pictures(result, self._gallery, loaders, open_.sessions)
         return replace(result, pictures=pictures)
 
     def _tuned(self) -> dict[str, str]:

@@ -104,7 +104,7 @@ class MockFactory:
         def make(name: str, **given: Any) -> Adapter:
             return self._instead[name] if name in self._instead else make_adapter(name, **given)
 
-        self._monkeypatch.setattr("smoothapi.wiring.make_adapter", make)
+        self._monkeypatch.setattr("smoothapi.parts.make_adapter", make)
         return mock
 
 

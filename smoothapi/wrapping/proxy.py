@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Unpack, cast
 
-from smoothapi import config
 from smoothapi.certify.arithmetic import ceil_to
 from smoothapi.certify.certificate import Certificate
 from smoothapi.dispatch import Budget
@@ -21,18 +19,19 @@ from smoothapi.errors import (
     SmoothAPIError,
     UsageError,
 )
-from smoothapi.smoother import Smoother
+from smoothapi.image import WorkingImage, load_image
+from smoothapi.options import CertifyOptions, keywords, resolve
+from smoothapi.wiring import open_session
+from smoothapi.wrapping.labels import certify_labels, check_labels
 from smoothapi.wrapping.protocol import Picture, Remote, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint
-    from pathlib import Path
 
     from smoothapi.answer import Answer
-    from smoothapi.dispatch import Adapter, Retry, Totals
-    from smoothapi.smoother import Radius
-    from smoothapi.wiring import DenoiserSpec
+    from smoothapi.dispatch import Adapter, Totals
+    from smoothapi.session import Session
     from smoothapi.wrapping.protocol import Wrapper
 
 ClientT = TypeVar("ClientT")
@@ -46,24 +45,14 @@ ATTRIBUTE = "smoothapi"
 _DECIMALS = 6
 
 
+@keywords(CertifyOptions)
 def wrap(
     client: ClientT,
     *,
     budget: Budget | str | Sequence[Budget],
     uncertified: Uncertified = "drop",
     remote: RemotePictures = "refuse",
-    sigma: float | None = None,
-    radius: Radius | None = None,
-    alpha: float | None = None,
-    max_votes: int | None = None,
-    size: int | tuple[int, int] | None = None,
-    denoiser: DenoiserSpec | None = None,
-    device: str | None = None,
-    codec: str | None = None,
-    concurrency: int | None = None,
-    retry: Retry | None = None,
-    refresh: bool = False,
-    home: str | Path | None = None,
+    **options: Unpack[CertifyOptions],
 ) -> ClientT:
     """Return `client` as one whose labels are certified.
 
@@ -145,35 +134,8 @@ def wrap(
     wrapper = _wrapper_of(client)
     if isinstance(budget, str):
         budget = Budget.parse(budget)
-    # The Smoother is made at the first call; a value that cannot work is said now.
-    config.resolve(
-        sigma=sigma,
-        radius=radius,
-        alpha=alpha,
-        max_votes=max_votes,
-        size=size if isinstance(size, int) else None,
-        device=device,
-        codec=codec,
-        concurrency=concurrency,
-        home=home,
-    )
-    make = functools.partial(
-        Smoother,
-        plain=False,
-        budget=budget,
-        sigma=sigma,
-        radius=radius,
-        alpha=alpha,
-        max_votes=max_votes,
-        size=size,
-        denoiser=denoiser,
-        device=device,
-        codec=codec,
-        concurrency=concurrency,
-        retry=retry,
-        refresh=refresh,
-        home=home,
-    )
+    resolve(None, options)  # the session is opened at the first call; what cannot work is said now
+    make = functools.partial(open_session, plain=False, budget=budget, **options)
     certifier = _Certifier(client, wrapper, make, mark=uncertified == "mark", remote=remote)
     return cast("ClientT", _Wrapped(certifier))
 
@@ -229,7 +191,7 @@ class _Certifier:
         self,
         client: Any,
         wrapper: Wrapper,
-        make: Callable[[Adapter], Smoother],
+        make: Callable[[Adapter], Session],
         *,
         mark: bool,
         remote: RemotePictures,
@@ -240,7 +202,7 @@ class _Certifier:
         self._mark = mark
         self._remote = remote
         self._lock = threading.Lock()
-        self._smoother: Smoother | None = None
+        self._session: Session | None = None
         self._closed = False
 
     def call(
@@ -274,9 +236,9 @@ class _Certifier:
         """Release what the Smoother holds; the client is left alone."""
         with self._lock:
             self._closed = True
-            smoother, self._smoother = self._smoother, None
-        if smoother is not None:
-            smoother.close()
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def _done(self, picture: Picture | Callable[[], Any]) -> tuple[Any, Certificate | None]:
         if not isinstance(picture, Picture):
@@ -290,15 +252,22 @@ class _Certifier:
             picture.votes.close()
 
     def _certify(self, picture: Picture) -> tuple[Any, Certificate | None]:
-        smoother = self._ready(picture.votes)
-        with suppress(ImageError):  # the service may say something else about it
-            smoother.through(picture.votes).check_labels(picture.photo, score=picture.score)
-        own = self._own(smoother, picture)
+        session = self._ready(picture.votes)
+        image: WorkingImage | ImageError
+        try:
+            image = load_image(picture.photo, size=session.size)
+        except ImageError as error:  # the service may say something else about it
+            image = error
+        else:
+            check_labels(session.through(picture.votes), image, score=picture.score)
+        own = self._own(session, picture)
         if own is None:
             return picture.own.refusal, None
         answer, spent = own
         try:
-            certificate = _votes(smoother, picture, answer)
+            if isinstance(image, ImageError):
+                raise image
+            certificate = _votes(session, picture, image, answer)
         except SmoothAPIError as error:
             error.queries += spent.attempts
             error.cost += float(spent.dollars)
@@ -312,14 +281,14 @@ class _Certifier:
         verdict = Verdict(certificate, self._mark)
         return picture.write(picture.own.response, verdict), certificate
 
-    def _own(self, smoother: Smoother, picture: Picture) -> tuple[Answer, Totals] | None:
+    def _own(self, session: Session, picture: Picture) -> tuple[Answer, Totals] | None:
         """Make the caller's own call; whatever the SDK raised in the end is raised.
 
         None if the SDK returned its error in a response.
         """
         own = picture.own
         try:
-            answer, spent = smoother.through(own).ask(picture.photo)
+            answer, spent = session.through(own).ask(picture.photo)
         except ProviderError:
             if own.refusal is not None:
                 return None
@@ -332,25 +301,24 @@ class _Certifier:
             return None
         raise own.error or ProviderError("The call failed for good.", provider=own.name)
 
-    def _ready(self, adapter: Adapter) -> Smoother:
+    def _ready(self, adapter: Adapter) -> Session:
         with self._lock:
             self._check_open()
-            if self._smoother is None:
-                self._smoother = self._make(adapter)
-            return self._smoother
+            if self._session is None:
+                self._session = self._make(adapter)
+            return self._session
 
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("This wrapped client is closed. Wrap the client again.")
 
 
-def _votes(smoother: Smoother, picture: Picture, answer: Answer) -> Certificate:
+def _votes(session: Session, picture: Picture, image: WorkingImage, answer: Answer) -> Certificate:
     """Put the labels of the caller's own answer to the vote, before the model that gave it."""
     for refresh in (False, True):
         try:
-            certificate = smoother.through(picture.votes, refresh=refresh).certify_labels(
-                picture.photo, answer, score=picture.score
-            )
+            through = session.through(picture.votes, refresh=refresh)
+            certificate = certify_labels(through, image, answer, score=picture.score)
         except ModelChangedError:
             if refresh:
                 raise

@@ -61,7 +61,7 @@ def false_certificates(p: float, *, lost: float, concurrency: int) -> Rate:
         concurrency=concurrency,
         retry=Retry(attempts=3, base=1e-4, cap=1e-3),
     ) as smoother:
-        smoother._sampler.dispatcher.max_failed = (
+        smoother.session.dispatcher.max_failed = (
             1.0  # a run of failures is to be judged by its votes
         )
         for _ in range(RUNS):

@@ -82,14 +82,14 @@ def test_a_task_cancelled_before_its_run_begins_sends_nothing(monkeypatch):
 
     async def cancel():
         async with smoother(adapter) as s:
-            real = s._sampler.variants.check_side  # the last step before the first query
+            real = s.session.variants.check_side  # the last step before the first query
 
             def wait(variants, image):
                 loading.set()
                 go.wait(10.0)
                 return real(image)
 
-            monkeypatch.setattr(type(s._sampler.variants), "check_side", wait)
+            monkeypatch.setattr(type(s.session.variants), "check_side", wait)
             task = asyncio.create_task(s.certify_async(PHOTO))
             await asyncio.to_thread(loading.wait)
             task.cancel()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import certificates, wiring
+from smoothapi import certificates, parts
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import fewest_votes, noise_delta
 from smoothapi.cli import BROKEN, INTERRUPTED, run
@@ -39,7 +39,7 @@ def provider(monkeypatch):
 
     def use(script=None, **options):
         adapter = ScriptedAdapter(script, **options)
-        monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: adapter)
+        monkeypatch.setattr(parts, "make_adapter", lambda name, **_: adapter)
         return adapter
 
     use()

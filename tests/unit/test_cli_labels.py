@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import Certificate, LabelSpace, Smoother, verify, wiring
+from smoothapi import Certificate, LabelSpace, Smoother, parts, verify
 from smoothapi.answer import Answer, Label
 from smoothapi.cli import run
 from smoothapi.label_file import read_label_space
@@ -31,7 +31,7 @@ def photo():
 def adapter(monkeypatch):
     monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     adapter = ScriptedAdapter(lambda payload, attempt: VULTURE)
-    monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: adapter)
+    monkeypatch.setattr(parts, "make_adapter", lambda name, **_: adapter)
     return adapter
 
 

@@ -23,6 +23,8 @@ from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1
 from smoothapi.dispatch import Limits
 from smoothapi.errors import BudgetExceededError, CertificateError, UsageError
+from smoothapi.image import load_image
+from smoothapi.wrapping.labels import certify_labels
 from smoothapi_adapters.aws import AwsAdapter
 from smoothapi_adapters.clarifai import ClarifaiAdapter
 from smoothapi_adapters.mock import MockAdapter
@@ -118,8 +120,8 @@ def test_votes_that_are_paid_for_make_a_certificate_whatever_the_plain_answer_co
 
     labeller.labeller_id = "bird/1"
     common = {"sigma": 0.25, "radius": 0.1, "denoiser": "none", "home": tmp_path}
-    with Smoother(MockAdapter(labeller, model_version="1"), **common) as smoother:
-        smoother.beside(sigma=0.5).certify(PHOTO)  # stores the plain answer
+    with Smoother(MockAdapter(labeller, model_version="1"), **common | {"sigma": 0.5}) as smoother:
+        smoother.certify(PHOTO)  # stores the plain answer
     with Smoother(MockAdapter(labeller, model_version="2"), budget="20", **common) as smoother:
         certificate = smoother.certify(PHOTO)
     assert (certificate.label, certificate.queries) == ("Bird", 20)
@@ -133,10 +135,14 @@ def test_a_label_of_spaces_does_not_cost_the_others_their_certificate(blank):
     found = Answer((Label("Bus", 0.9), Label(blank, 0.8)))
     adapter = MockAdapter(lambda _: found)
     with Smoother(adapter, sigma=0.25, radius=0.1, denoiser="none") as smoother:
-        certificate = smoother.certify_labels(PHOTO, found, score=0.5)
+        certificate = certify_labels(
+            smoother.session, load_image(PHOTO, size=smoother.session.size), found, score=0.5
+        )
         assert [claim.label for claim in certificate.claims] == ["Bus"]
         nothing = Answer((Label(blank, 0.8),))
-        assert smoother.certify_labels(PHOTO, nothing, score=0.5).abstained
+        assert certify_labels(
+            smoother.session, load_image(PHOTO, size=smoother.session.size), nothing, score=0.5
+        ).abstained
 
 
 def test_an_answer_of_many_labels_is_certified_as_far_as_the_votes_can():
@@ -145,13 +151,25 @@ def test_an_answer_of_many_labels_is_certified_as_far_as_the_votes_can():
     adapter = MockAdapter(lambda _: found)
     common = {"sigma": 0.25, "radius": 0.25, "denoiser": "none"}
     with Smoother(adapter, max_votes=55, **common) as smoother:
-        certificate = smoother.certify_labels(PHOTO, found, score=0.5)
+        certificate = certify_labels(
+            smoother.session, load_image(PHOTO, size=smoother.session.size), found, score=0.5
+        )
     certified = [claim.label for claim in certificate.claims]
     assert certified == [f"L{n:02}" for n in range(len(certified))]
     assert 0 < len(certified) < 30
     assert verify(certificate)
     with Smoother(adapter, max_votes=200, **common) as smoother:
-        assert len(smoother.certify_labels(PHOTO, found, score=0.5).claims) == 30
+        assert (
+            len(
+                certify_labels(
+                    smoother.session,
+                    load_image(PHOTO, size=smoother.session.size),
+                    found,
+                    score=0.5,
+                ).claims
+            )
+            == 30
+        )
 
 
 def test_what_is_stored_needs_no_budget_even_if_it_is_an_abstention(tmp_path):

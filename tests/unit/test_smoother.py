@@ -79,7 +79,7 @@ def test_a_second_run_is_free_and_says_the_same_without_the_denoiser():
         first = s.certify(PHOTO)
     with smoother(coin(0.98), denoiser="default") as s:
         second = s.certify(PHOTO)
-        assert not s._sampler.variants.denoiser.loaded
+        assert not s.session.variants.denoiser.loaded
     assert second == first
     assert (second.queries, second.attempts, second.cost) == (0, 0, 0.0)
     assert second.cached == first.total_votes + 1
@@ -234,17 +234,16 @@ def test_the_budget_is_one_for_all_photos_of_a_smoother():
     assert adapter.sent <= 90
 
 
-def test_a_run_that_is_cut_off_again_and_again_ends_with_the_same_certificate(monkeypatch):
+def test_a_run_that_is_cut_off_again_and_again_ends_with_the_same_certificate():
     with smoother(coin(0.93)) as s:
         whole = s.certify(PHOTO, radius=0.1)
     other = Path("elsewhere")
     other.mkdir()
-    (other / "noise.key").write_bytes((s.settings.home / "noise.key").read_bytes())
+    (other / "noise.key").write_bytes((s.session.settings.home / "noise.key").read_bytes())
     (other / "noise.key").chmod(0o600)
-    monkeypatch.setattr(Smoother, "_refuse_early", lambda *_: None)
     spent = 0
     while True:
-        with smoother(coin(0.93), home=other, budget=Budget(queries=15)) as s:
+        with smoother(coin(0.93), home=other, budget=Budget(queries=15), partial=True) as s:
             try:
                 resumed = s.certify(PHOTO, radius=0.1)
             except BudgetExceededError as error:

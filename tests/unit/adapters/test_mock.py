@@ -166,7 +166,7 @@ def test_every_option_can_be_text_from_settings_or_environment(monkeypatch):
     monkeypatch.setenv("SMOOTHAPI_PROVIDERS__MOCK__LIMITS__BATCH", "2")
     monkeypatch.setenv("SMOOTHAPI_PROVIDERS__MOCK__LIMITS__FORMATS", "jpeg, png")
     with Smoother("mock", denoiser="none") as smoother:
-        adapter = smoother.adapter
+        adapter = smoother.session.adapter
         assert adapter.identity == {"operation": "label", "labeller": "me"}
         assert adapter.price == Price(Decimal("2.50"))
         assert (adapter.limits.batch, adapter.limits.formats) == (2, ("jpeg", "png"))

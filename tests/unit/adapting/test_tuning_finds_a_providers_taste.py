@@ -116,7 +116,7 @@ def test_the_default_s_variants_are_those_of_certificates_and_the_adapted_one_s_
     with Smoother(adapter, denoiser=tuned.file, **options) as smoother:
         certificate = smoother.predict(used[0])
         assert certificate.cached == 0  # the answers that chose the setting are no votes
-        assert certificate.denoiser == smoother.denoiser[0]
+        assert certificate.denoiser == smoother.session.variants.denoiser.name
         assert "+mock-" in certificate.denoiser
         # Those about photos that were held out were bought after the choice: they are.
         assert max(smoother.predict(photo).cached for photo in held) == 1

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 
-from smoothapi import wiring
+from smoothapi import parts
 from smoothapi.cli import run as run_command
 from smoothapi.dispatch import Budget, Retry, events
 from smoothapi.errors import BudgetExceededError, FatalError, ThrottledError, TransientError
@@ -161,7 +161,7 @@ def test_the_command_line_shows_retries_and_waits_if_there_were_any(monkeypatch,
 
     monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     monkeypatch.setenv("SMOOTHAPI_PLAIN", "false")
-    monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: ScriptedAdapter(script))
+    monkeypatch.setattr(parts, "make_adapter", lambda name, **_: ScriptedAdapter(script))
     Image.fromarray(np.zeros((24, 32, 3), dtype=np.uint8)).save("photo.png")
     command = ["certify", "photo.png", "--alpha", "0.3", "--radius", "0.01"]
     assert run_command(command) == (4 if failing else 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import Budget, BudgetExceededError, Retry, Smoother, wiring
+from smoothapi import Budget, BudgetExceededError, Retry, Smoother, parts
 from smoothapi.cli import run
 from tests.conftest import ScriptedAdapter, answer
 
@@ -47,7 +47,7 @@ def test_without_it_such_a_run_is_refused_before_the_first_query():
 
 def test_partial_on_the_command_line_and_as_a_setting(monkeypatch, capsys):
     adapter = ScriptedAdapter()
-    monkeypatch.setattr(wiring, "make_adapter", lambda name, **_: adapter)
+    monkeypatch.setattr(parts, "make_adapter", lambda name, **_: adapter)
     monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     Image.fromarray(PHOTO).save("photo.png")
     assert run(["certify", "photo.png", "--budget", "5"]) == 3
@@ -71,7 +71,7 @@ def test_closing_goes_on_when_a_step_fails():
     adapter = Stuck(lambda *_: answer())
     s = made(adapter)
     closed = []
-    parts = {"store": s._sampler.answers, "state": s._sampler.dispatcher.state}
+    parts = {"store": s.session.answers, "state": s.session.dispatcher.state}
     for name, part in parts.items():
         really = part.close
         part.close = lambda name=name, really=really: (closed.append(name), really())

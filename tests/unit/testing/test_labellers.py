@@ -173,7 +173,7 @@ def test_recorded_answers_come_back_to_the_same_bytes(tmp_path):
     with Smoother(MockAdapter({"bus": 0.97, None: 0.03}), record=file, **options) as smoother:
         first = smoother.certify(photo)
     recorded = MockAdapter(f"replay:{file}", faults="3x503")
-    with Smoother(recorded, home=smoother.settings.home, **options) as smoother:
+    with Smoother(recorded, home=smoother.session.settings.home, **options) as smoother:
         again = smoother.certify(photo)
     assert (again.votes, again.radius, again.label) == (first.votes, first.radius, first.label)
     assert recorded.billed == first.total_votes + 1

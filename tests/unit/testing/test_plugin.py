@@ -86,7 +86,7 @@ def test_accident(smoothapi_home):
 @pytest.mark.smoothapi_network
 def test_marked(smoothapi_home):
     with pytest.raises(ProviderError):
-        Smoother(Far(), denoiser="none").adapter.ask([b""])
+        Smoother(Far(), denoiser="none").session.adapter.ask([b""])
 
 def test_directly(smoothapi_home):
     certify(Far(("192.0.2.1", 443)))

@@ -497,7 +497,7 @@ def test_odd_labels_survive(file, tmp_path):
 def test_pictures_sent_as_they_are_are_kept_and_in_nobodys_way(file):
     with smoother(record=file) as s:
         first = s.certify(PHOTO)
-        s.ask(Codec().encode(PHOTO))
+        s.session.ask(Codec().encode(PHOTO))
     assert [row["asked"] for row in rows(file) if "image" not in row["asked"]]
     with smoother(f"replay:{file}") as s:
         assert s.certify(PHOTO) == first

@@ -90,7 +90,7 @@ def test_all_else_passes_through_untouched(kit, service, wrapped):
         outcomes.append([kind.__name__ for kind in type(outcome(kit.other, one)).__mro__])
         assert len(service.received) == before + 1  # as often as without
     assert outcomes[0] == outcomes[1]
-    assert _behind(client)._smoother is None  # nothing was certified, so nothing was opened
+    assert _behind(client)._session is None  # nothing was certified, so nothing was opened
     client.something = 3
     assert inner.something == 3
     del client.something
@@ -282,16 +282,16 @@ def test_it_is_closed_with_the_client_by_with_and_by_itself(kit, service, wrappe
     with client as same:
         assert same is client
         kit.label(client)
-        smoother = _behind(client)._smoother
-    assert smoother._closed
+        session = _behind(client)._session
+    assert session.resources.closed
     with pytest.raises(UsageError, match="closed"):
         kit.label(client)
     other = wrap(kit.client(service), budget="$1", **FAST)
     kit.label(other)
-    smoother = _behind(other)._smoother
+    session = _behind(other)._session
     del other
     gc.collect()
-    assert smoother._closed
+    assert session.resources.closed
 
 
 def test_a_dropped_client_ends_its_calls_first(service, kit):

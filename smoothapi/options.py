@@ -1,0 +1,136 @@
+"""The options of a `Smoother`, declared once: `wrap`, `Study` and `denoiser adapt` share them.
+
+What each means and its range stand in the docstring of `Smoother`; defaults are the settings'
+(`smoothapi.config`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from difflib import get_close_matches
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar
+
+from smoothapi import config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from smoothapi.certify.labels import LabelSpace
+    from smoothapi.denoise import Denoiser, DenoiserRuntime
+    from smoothapi.dispatch import Budget, Retry
+
+Radius: TypeAlias = 'float | Literal["largest"]'
+Size: TypeAlias = "int | tuple[int, int]"
+Budgets: TypeAlias = "Budget | str | Sequence[Budget]"
+Classes: TypeAlias = "Mapping[str, Sequence[str]] | LabelSpace | str | Path"
+DenoiserSpec: TypeAlias = "str | Path | Denoiser | DenoiserRuntime"
+"""A torch module is a `Denoiser`, too."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class AskOptions(TypedDict, total=False):
+    """How a provider is asked about variants."""
+
+    size: Size | None
+    device: str | None
+    codec: str | None
+    concurrency: int | None
+    retry: Retry | None
+    home: str | Path | None
+
+
+class SharedOptions(AskOptions, total=False):
+    """What holds for all that is certified, however many photos it is about."""
+
+    alpha: float | None
+    refresh: bool
+
+
+class CertifyOptions(SharedOptions, total=False):
+    """What one certificate needs to know besides."""
+
+    sigma: float | None
+    radius: Radius | None
+    max_votes: int | None
+    denoiser: DenoiserSpec | None
+
+
+class SmootherOptions(CertifyOptions, total=False):
+    """All options of a `Smoother`."""
+
+    budget: Budgets | None
+    classes: Classes | None
+    plain: bool | None
+    partial: bool | None
+    record: str | Path | None
+
+
+def keywords(*declared: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Have a function that takes `**options` show and accept those of TypedDicts, and no others.
+
+    The signature lists them one by one, for `help`, notebooks and the reference; an unknown one is
+    a TypeError that names the nearest.
+    """
+    names = [name for kind in declared for name in kind.__annotations__]
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        shown = inspect.signature(function)
+        own = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        known = [*(p.name for p in own if p.kind is not p.POSITIONAL_ONLY), *names]
+        types = {  # as a source would have them
+            name: getattr(annotation, "__forward_arg__", annotation)
+            for kind in declared
+            for name, annotation in kind.__annotations__.items()
+        }
+
+        @wraps(function)
+        def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            for name in kwargs:
+                if name not in known:
+                    near = get_close_matches(name, known, n=1)
+                    hint = f" Did you mean {near[0]!r}?" if near else ""
+                    raise TypeError(
+                        f"{function.__qualname__.removesuffix('.__init__')}() got an unexpected "
+                        f"keyword argument {name!r}.{hint}"
+                    )
+            return function(*args, **kwargs)
+
+        more = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if kind == "bool" else None,
+                annotation=kind,
+            )
+            for name, kind in types.items()
+        ]
+        called.__signature__ = shown.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return called
+
+    return decorate
+
+
+def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
+    """Return the settings in force, and where each came from.
+
+    Options that no setting can hold, such as objects, are left out.
+
+    Raises:
+        UsageError: a value is out of range; says where it came from.
+    """
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "classes": (str, Path),
+        "denoiser": str,
+        "size": int,
+        "budget": (),  # it is a hard limit: read by `Budget.parse`, which says more
+    }
+    given = {
+        name: value
+        for name, value in options.items()
+        if name in config.Settings.model_fields and isinstance(value, kinds.get(name, object))
+    }
+    return config.resolve(provider=provider if isinstance(provider, str) else None, **given)

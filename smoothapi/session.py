@@ -1,0 +1,391 @@
+"""One provider, opened: asks about variants of photos, and keeps what it answers.
+
+variants -> dispatch -> answers, in order of index. A `Sample` is what the paper calls
+`SampleUnderNoise` (Cohen, Rosenfeld, Kolter, ICML 2019, section 3.2), of a paid service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from smoothapi.answer import Answer, printable
+from smoothapi.certify.labels import LabelSpace, top1
+from smoothapi.certify.targets import Presence, Target, Top1, parse_target
+from smoothapi.dispatch import Answers, Delivery, Dispatcher, Job, Price, Run, Totals, answer_key
+from smoothapi.errors import (
+    BudgetExceededError,
+    ModelChangedError,
+    PermanentError,
+    SmoothAPIError,
+    UsageError,
+)
+from smoothapi.noise import MAX_SIGMA
+from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from smoothapi.config import Settings
+    from smoothapi.dispatch import Adapter
+    from smoothapi.dispatch.job import Encode
+    from smoothapi.image import WorkingImage
+    from smoothapi.options import DenoiserSpec
+    from smoothapi.variants import Variants
+
+# Variants prepared together: as many as a request takes, or two lots for all requests in flight.
+_SMALLEST_LOT, _LARGEST_LOT = 8, 32
+_MOST_NAMED = 8
+_log = logging.getLogger("smoothapi")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a certificate is.
+
+    Attributes:
+        votes: counted so far.
+        needed: the fewest further votes that could decide it.
+        max_votes: the most that are allowed.
+        queries: variants sent so far.
+        cached: answers from the store so far.
+        cost: dollars so far.
+        retries: pictures sent again so far.
+        waited: seconds spent waiting between attempts so far, summed over threads.
+    """
+
+    votes: int
+    needed: int
+    max_votes: int
+    queries: int
+    cached: int
+    cost: float
+    retries: int = 0
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Votes about one image, in order of index, and what they cost.
+
+    Attributes:
+        votes: labels, or None for "no answer".
+        plain: the answer to the image itself; None if it was not asked for, or failed for good.
+        model_version: of the provider's model, "" if it gave none.
+        totals: what was sent and received.
+        seconds: how long it took.
+    """
+
+    votes: tuple[str | None, ...]
+    plain: Answer | None
+    model_version: str
+    totals: Totals
+    seconds: float
+
+
+class Resources(ExitStack):
+    """What a session holds open, closed in the opposite order."""
+
+    closed = False
+
+    def close(self) -> None:
+        """Close all of it; goes on with the rest when one fails."""
+        self.closed = True
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Asks one provider about variants of photos at one noise level.
+
+    Sessions that were made of one another (`through`, `beside`) share budgets, pace, store and
+    threads; closing one of them closes all.
+
+    Attributes:
+        variants: how they are made and asked about; their sigma is the one that is certified.
+        dispatcher: what sends them.
+        answers: where answers are kept.
+        settings: in force, but for the noise level.
+        size: shorter side of the working image, or its exact (width, height).
+        space: the caller's classes; None for the provider's own labels.
+        refresh: ask again although answers are kept.
+        resources: what `close` releases.
+        on_run: is told of each run that begins, and may stop it.
+    """
+
+    variants: Variants
+    dispatcher: Dispatcher
+    answers: Answers
+    settings: Settings
+    size: int | tuple[int, int]
+    space: LabelSpace | None
+    refresh: bool
+    resources: Resources = field(repr=False)
+    on_run: Callable[[Run], None] | None = field(default=None, repr=False)
+
+    @property
+    def adapter(self) -> Adapter:
+        """Who is asked."""
+        return self.variants.adapter
+
+    @property
+    def price(self) -> Price:
+        """The price list in force: the adapter's, or the settings' own."""
+        return self.dispatcher.price
+
+    @property
+    def sigma(self) -> float:
+        """The noise level, of the [0, 1] range."""
+        return self.variants.sigma
+
+    @contextmanager
+    def sample(
+        self, image: WorkingImage, needed: Callable[[], int], target: Target
+    ) -> Iterator[Sample]:
+        """Give the answers about an image's variants, to iterate over in a `with` statement.
+
+        When that ends, requests under way have been awaited and kept, and nothing more is sent.
+
+        Args:
+            image: a working image, from `load_image`.
+            needed: returns how many more answers could be needed; never more are under way, and 0
+                ends it.
+            target: what the answers will be votes for.
+
+        Raises:
+            BudgetExceededError: the budget does not allow the next query.
+            ModelChangedError: the provider's model changed between two answers.
+            ProviderError: the service failed; what was answered is kept.
+            UsageError: the session is closed, or the provider does not take such a picture.
+        """
+        if self.resources.closed:
+            raise UsageError("This Smoother is closed. Make another, or ask before closing it.")
+        began = time.monotonic()
+        self.variants.check_side(image)
+        plain, spent = self._ask_plainly(image, refresh=self.refresh)
+        self._warn_unmapped(image, target, plain)
+        run = self._begin(self._job(image, needed))
+        sample = Sample(self, run, plain, spent, began)
+        try:
+            with run:
+                yield sample
+            if plain is not None and sample.known_version not in (None, plain.model_version):
+                # Stored by an earlier model: what the votes' model says is what is of interest.
+                sample.plain, again = self._ask_plainly_again(image)
+                sample.spent += again
+        except BudgetExceededError as error:
+            kept = self._kept(image, sample.count, needed())
+            ended = BudgetExceededError(f"{error} {kept:,} votes are kept.")
+            sample.totals.tell(ended)
+            raise ended from error
+        except SmoothAPIError as error:
+            sample.totals.tell(error)
+            raise
+
+    def stored(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
+        """Return index -> the kept answer that will be used; None stands for the image itself."""
+        asked = self.variants.asked(image)
+        return lambda index: None if self.refresh else self.answers.get(answer_key(asked(index)))
+
+    def look_at(
+        self, image: WorkingImage, index: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a variant as (noisy, denoised), each (height, width, 3) uint8, to look at."""
+        return self.variants.look_at(image, index)
+
+    def ask(self, payload: bytes) -> tuple[Answer | None, Totals]:
+        """Send an encoded picture as it is: one query, in budget and pace, retried like any other.
+
+        Returns:
+            The answer, None if it failed for good, and what was sent. It is stored, but never
+            taken from the store.
+        """
+        digest = hashlib.sha256(payload).hexdigest()
+        parts = {"provider": self.adapter.name, "identity": dict(self.adapter.identity)}
+        return self._ask_once(
+            {**parts, "payload": digest}, lambda _: [lambda: payload], refresh=True
+        )
+
+    def target(self, given: Target | Literal["top1"]) -> Target:
+        """Return the target that is meant.
+
+        Raises:
+            UsageError: it is not a target, or this provider's answers cannot tell.
+        """
+        meant = Top1(self.space) if given == "top1" else parse_target(given)
+        least = self.adapter.limits.least_score
+        if isinstance(meant, Presence) and meant.wanted != "present" and meant.score < least:
+            raise UsageError(
+                f"{self.adapter.name} is set to leave out labels with a score below {least:g}, so "
+                f"whether {', '.join(meant.labels)} would be absent at {meant.score:g} cannot be "
+                "told. Lower that option of the adapter (its least confidence), ask from that "
+                'score up, or for presence only (wanted="present").'
+            )
+        return meant
+
+    def through(self, adapter: Adapter, *, refresh: bool = False) -> Session:
+        """Return a session that asks in another way, and shares all else with this one.
+
+        Args:
+            adapter: another adapter of the same provider.
+            refresh: ask again although answers are stored.
+        """
+        return replace(
+            self,
+            variants=self.variants.through(adapter, choose_codec(self.settings, adapter)),
+            dispatcher=self.dispatcher.through(adapter, choose_price(self.settings, adapter)),
+            refresh=self.refresh or refresh,
+        )
+
+    def beside(self, *, sigma: float, denoiser: DenoiserSpec | None = None) -> Session:
+        """Return a session at another noise level, or with another denoiser.
+
+        Raises:
+            UsageError: sigma is out of range, or the answers are a replay's.
+        """
+        if not 0.0 < sigma <= MAX_SIGMA:
+            raise UsageError(
+                f"sigma={sigma} is out of range: noise levels are in (0, {MAX_SIGMA}]."
+            )
+        runtime = None if denoiser is None else choose_denoiser(denoiser, self.settings.device)
+        variants = self.variants.at(sigma, runtime)
+        warn_unsuited(variants)
+        return replace(self, variants=variants)
+
+    def close(self) -> None:
+        """Wait for requests under way, then release threads, connections and the store."""
+        self.resources.close()
+
+    def _ask_once(
+        self,
+        asked: Mapping[str, object],
+        prepare: Callable[[Sequence[int]], list[Encode]],
+        *,
+        refresh: bool,
+    ) -> tuple[Answer | None, Totals]:
+        """Ask about one picture that is no variant; the answer is None if it failed for good."""
+        left = [1]
+        job = Job(asked=lambda _: asked, prepare=prepare, needed=lambda: left[0], refresh=refresh)
+        run = self._begin(job)
+        answer = None
+        with run:
+            for delivery in run:
+                answer = delivery.answer
+                left[0] = 0
+        # Such a query that failed is no failed vote.
+        return answer, replace(run.totals, failed=0)
+
+    def _begin(self, job: Job) -> Run:
+        run = self.dispatcher.run(job)
+        if self.on_run is not None:
+            self.on_run(run)
+        return run
+
+    def _ask_plainly(self, image: WorkingImage, *, refresh: bool) -> tuple[Answer | None, Totals]:
+        if not self.settings.plain:
+            return None, Totals()
+        asked = self.variants.asked(image)(None)
+        return self._ask_once(asked, lambda _: self.variants.prepare_plain(image), refresh=refresh)
+
+    def _ask_plainly_again(self, image: WorkingImage) -> tuple[Answer | None, Totals]:
+        try:
+            return self._ask_plainly(image, refresh=True)
+        except BudgetExceededError:  # the votes are paid for, and need no comparison
+            return None, Totals()
+
+    def _job(self, image: WorkingImage, needed: Callable[[], int]) -> Job:
+        lot = max(self.variants.adapter.limits.batch, self.dispatcher.concurrency // 2)
+        return Job(
+            asked=self.variants.asked(image),
+            prepare=partial(self.variants.prepare, image),
+            needed=needed,
+            batch=min(max(lot, _SMALLEST_LOT), _LARGEST_LOT),
+            refresh=self.refresh,
+        )
+
+    def _kept(self, image: WorkingImage, votes: int, needed: int) -> int:
+        """Return how many votes need not be bought again: those counted, and what is stored."""
+        stored = self.stored(image)
+        return votes + sum(stored(index) is not None for index in range(votes, votes + needed))
+
+    def _warn_unmapped(self, image: WorkingImage, target: Target, plain: Answer | None) -> None:
+        space = getattr(target, "space", None)
+        if space is None or plain is None or not plain.labels or top1(plain, space) is not None:
+            return
+        names = ", ".join(printable(name) for name in space.unmapped(plain)[:_MOST_NAMED])
+        _log.warning(
+            "No label of %s belongs to a class, so the photo itself gets no answer from %s. Its "
+            "labels: %s. If one of them is meant, list it with its class.",
+            printable(image.name),
+            self.variants.adapter.name,
+            names,
+        )
+
+
+class Sample:
+    """Answers about an image's variants, in order of index; None for one that failed for good.
+
+    Attributes:
+        plain: the answer to the image itself; None if it was not asked for, or failed for good.
+        count: answers so far.
+    """
+
+    def __init__(
+        self, session: Session, run: Run, plain: Answer | None, spent: Totals, began: float
+    ) -> None:
+        self.plain = plain
+        self.spent = spent  # on the image itself
+        self.count = 0
+        self.known_version: str | None = None
+        self._provider = session.adapter.name
+        self._run = run
+        self._began = began
+
+    def __iter__(self) -> Iterator[Answer | None]:
+        for delivery in self._run:
+            self._check_model(delivery)
+            self.count += 1
+            yield delivery.answer
+
+    @property
+    def model_version(self) -> str:
+        """Of the provider's model, "" if it gave none."""
+        return self.known_version or ""
+
+    @property
+    def totals(self) -> Totals:
+        """What was sent and received so far."""
+        return self._run.totals + self.spent
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self._began
+
+    def refuse_failures(self) -> None:
+        """Raise TooManyFailuresError if more than the allowed share failed for good."""
+        self._run.refuse_failures()
+
+    def _check_model(self, delivery: Delivery) -> None:
+        """Refuse answers of two versions: one certificate must rest on one model."""
+        if delivery.answer is None:
+            return
+        known, new = self.known_version, delivery.answer.model_version
+        if known is not None and new != known:
+            raise ModelChangedError(
+                f"{self._provider} answered with model version {known!r} and then "
+                f"{new!r} (vote {delivery.index}), and one certificate must rest on one model. "
+                "The answers are kept. Ask all again with refresh=True (--refresh) now that the "
+                "new version serves, or pin a version in the adapter's options.",
+                provider=self._provider,
+                request_id=delivery.answer.request_id,
+            )
+        self.known_version = new
