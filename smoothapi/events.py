@@ -42,7 +42,7 @@ class Paced(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reserved(Event):
-    """So many attempts were set aside in the ledger; logs have called them queries from the first."""
+    """So many attempts were set aside in the ledger; logs have always called them queries."""
 
     name: ClassVar[str] = "reserved"
     queries: int
