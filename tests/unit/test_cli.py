@@ -462,6 +462,7 @@ def test_a_terminal_that_cannot_show_a_sign_is_no_reason_to_fail(photo):
     [
         ("top1", "bus"),
         ("present:bus:0.5", "bus present"),
+        ("scores:bus:0.5", "bus at least 0.9"),
         ("absent:Weapon:0.5", "Weapon absent"),
         ("top2", "bus"),
         ("most-specific:0.5", "bus"),
@@ -476,7 +477,8 @@ def test_targets(provider, photo, capsys, target, label):
 
 
 @pytest.mark.parametrize(
-    "target", ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "x"]
+    "target",
+    ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "scores:", "scores:a:2", "x"],
 )
 def test_bad_targets(provider, photo, capsys, target):
     assert run(["certify", photo, "--target", target]) == 2
