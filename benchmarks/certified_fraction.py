@@ -61,7 +61,7 @@ from smoothapi.study.certified import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.denoise import DenoiserRuntime
 
 SIZE = 224

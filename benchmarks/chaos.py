@@ -4,7 +4,7 @@ A local HTTP service labels pictures and counts what it is sent. Four parts, eac
 
     kill      kill -9 at random moments, many times, in 4 processes that share one store and budget
     faults    30% of calls fail, in turn by every fault below; the certificate must not change
-    budget    4 processes of 64 threads against Budget(queries=1000): never more arrive
+    budget    4 processes of 64 threads against Budget(attempts=1000): never more arrive
     overhead  throughput at 20 ms latency and concurrency 32 against the ideal and against a bare
               loop (same threads, adapter and service, no smoothapi), measured in turn; our CPU per
               query beyond the bare loop's. The dispatcher alone, then the whole of `certify`
@@ -56,10 +56,11 @@ from smoothapi import (
     ThrottledError,
     TransientError,
 )
-from smoothapi.dispatch import AnswerStore, Dispatcher, Job, SharedState
+from smoothapi.dispatch import Dispatcher
 from smoothapi.encode import Codec
 from smoothapi.image import load_image
 from smoothapi.noise import NoiseKey, noisy_variants
+from smoothapi.store import Home
 
 FAULTS = (
     "429", "429 later", "500", "503", "reset", "timeout before", "timeout after", "half body",
@@ -233,7 +234,7 @@ def new_home(folder, name="home"):
 
 def worker(port, home, limit, concurrency, radius, photos):
     """One process of a part: certify photos until done or the budget is gone."""
-    budget = Budget(queries=limit, name="shared")
+    budget = Budget(attempts=limit, name="shared")
     with smoother(port, home, budget=budget, concurrency=concurrency, radius=radius) as s:
         s._refuse_early = lambda *_: None  # the limit itself is under test, not the courtesy
         for seed in range(photos):
@@ -275,26 +276,41 @@ def bare(adapter, concurrency, count, make):
             pass
 
 
+class _Same:
+    """Work that sends one payload again and again."""
+
+    batch, refresh = 16, False
+
+    def __init__(self, count):
+        self.left = count
+        self._payload = PHOTO.tobytes()
+
+    def asked(self, index):
+        return {"provider": "chaos", "image": "0" * 64, "index": index}
+
+    def prepare(self, lot):
+        return [lambda: self._payload] * len(lot)
+
+    def needed(self):
+        return self.left
+
+
 def dispatched(adapter, concurrency, count, home):
     """Send them through the dispatcher alone: budget, pace, leases, store, order of index."""
-    payload, left = PHOTO.tobytes(), [count]
-    store, state = AnswerStore(home / "answers"), SharedState(home / "ledger.db")
-    dispatcher = Dispatcher(
-        adapter, store, state, [Budget(queries=2 * count, name="all")], concurrency=concurrency
+    work, opened = _Same(count), Home(home)
+    dispatcher = Dispatcher.open(
+        adapter,
+        opened.answers,
+        opened,
+        [Budget(attempts=2 * count, name="all")],
+        concurrency=concurrency,
     )
-    job = Job(
-        asked=lambda index: {"provider": "chaos", "image": "0" * 64, "index": index},
-        prepare=lambda lot: [lambda: payload] * len(lot),
-        needed=lambda: left[0],
-        batch=16,
-    )
-    with dispatcher.run(job) as run:
+    with dispatcher.run(work) as run:
         for _ in run:
-            left[0] -= 1
+            work.left -= 1
     dispatcher.close()
-    assert len(store) == count
-    store.close()
-    state.close()
+    assert len(opened.answers) == count
+    opened.close()
 
 
 def cpu_seconds():
@@ -357,11 +373,8 @@ def kill(kills):
 
 
 def stored_answers(home):
-    store = AnswerStore(home / "answers")
-    try:
-        return len(store)
-    finally:
-        store.close()
+    with Home(home) as opened:
+        return len(opened.answers)
 
 
 def faults():

@@ -128,7 +128,7 @@ def of_photos(data: Path, count: int) -> tuple[dict, dict, MockAdapter]:
     folder = data / "labelled_photos"
     found = {path.name: path for path in files(folder)}
     kept = sorted(held_out(found, 200))[:count]
-    classes = (Path(__file__).parents[1] / "adapters/smoothapi_adapters/data/imagenet_classes.txt").read_text().splitlines()  # fmt: skip
+    classes = (Path(__file__).parents[1] / "adapters/smoothapi_adapters/mock/imagenet_classes.txt").read_text().splitlines()  # fmt: skip
     with (folder / "labels.csv").open(encoding="utf-8") as stream:
         truth = {r["file"]: classes[int(r["class_index"])] for r in csv.DictReader(stream)}
     return {name: found[name] for name in kept}, truth, MockAdapter()

@@ -19,13 +19,22 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 nitpicky = False
+smartquotes_action = "D"  # dashes only: quotes in examples stay as they are typed
+default_role = "code"  # what stands in backquotes in a docstring is code
+python_maximum_signature_line_length = 80
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
+napoleon_custom_sections = [
+    ("Fixtures to give", "params_style"),
+    ("Class attributes to override", "params_style"),
+]
 
 html_theme = "furo"
 html_title = f"smoothapi {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_sourcelink = False
 html_copy_source = False

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from smoothapi import load_image
-from smoothapi_adapters.efficientnet import EfficientNetLite0
+from smoothapi_adapters.mock import EfficientNetLite0
 
 ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "examples" / "photos" / "school_bus.jpg"

@@ -9,7 +9,7 @@ from smoothapi import Budget, Smoother
 
 PHOTO = Path(__file__).parent / "photos" / "monarch.jpg"
 
-with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
+with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as smoother:
     certificate = smoother.certify(sys.argv[1] if len(sys.argv) > 1 else PHOTO, radius=0.25)
 
 print(certificate)

@@ -7,8 +7,7 @@ from pathlib import Path
 import boto3
 
 from smoothapi import certificate_of, wrap
-from smoothapi.services import serve
-from smoothapi.testing import Table
+from smoothapi.services import Table, serve
 
 PHOTO = Path(__file__).parent / "photos" / "balloon.jpg"
 ANSWERS = Table({str(PHOTO): [("Balloon", 0.98), ("Aircraft", 0.92)]})

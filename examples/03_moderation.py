@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from smoothapi import Presence, Smoother
-from smoothapi.testing import Table
+from smoothapi.services import Table
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parent / "photos"

@@ -20,7 +20,7 @@ with tempfile.TemporaryDirectory() as home:
             f"At least {plan.at_least} queries, at most {plan.at_most}, at ${plan.dollars}/1,000."
         )
 
-    with Smoother(service, budget=Budget(queries=20), **options) as smoother:
+    with Smoother(service, budget=Budget(attempts=20), **options) as smoother:
         try:
             smoother.certify(PHOTO)
         except BudgetExceededError as error:

@@ -1,4 +1,4 @@
-"""Certify through a service of your own: an adapter is a class with five members.
+"""Certify through a service of your own: an adapter is a class with six members.
 
 The "service" here is a function that names the colour of a picture; yours would make a request in
 `ask`, with its SDK's own retries off, and raise smoothapi's errors (TransientError, ThrottledError,

@@ -20,8 +20,7 @@ from matplotlib.figure import Figure
 
 from smoothapi import Smoother, load_image
 from smoothapi.encode import Codec
-from smoothapi_adapters.efficientnet import EfficientNetLite0
-from smoothapi_adapters.mock import MockAdapter
+from smoothapi_adapters.mock import EfficientNetLite0, MockAdapter
 
 PHOTO = Path(__file__).parent / "photos" / "monarch.jpg"
 PICTURE = Path(sys.argv[1] if len(sys.argv) > 1 else "attack.png")

@@ -2,7 +2,7 @@
 
     from smoothapi import Smoother, Budget
 
-    with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
+    with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as smoother:
         certificate = smoother.certify("photo.jpg", radius=0.25)
     print(certificate)
 
@@ -12,9 +12,9 @@ nor a cloud SDK.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from smoothapi._lazy import lazy_names
 from smoothapi._version import __version__
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from smoothapi.certificates import verify
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.labels import LabelSpace
-    from smoothapi.certify.targets import Absence, MostSpecific, Presence, TopK
-    from smoothapi.dispatch import Adapter, Budget, Limits, Price, Retry
+    from smoothapi.certify.targets import Absence, MostSpecific, Presence, Scores, TopK
+    from smoothapi.dispatch import Retry
     from smoothapi.errors import (
         BudgetExceededError,
         CertificateError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PermanentError,
         ProviderError,
         SmoothAPIError,
+        StoppedError,
         StoreError,
         ThrottledError,
         TooManyFailuresError,
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
+    from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.smoother import Plan, Progress, Smoother
+    from smoothapi.store import Budget
     from smoothapi.study import Study, StudyResult
     from smoothapi.wrapping import certificate_of, wrap
 
@@ -53,8 +56,10 @@ _HOMES = {
     "smoothapi.certificates": ("verify",),
     "smoothapi.certify.certificate": ("Certificate",),
     "smoothapi.certify.labels": ("LabelSpace",),
-    "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "TopK"),
-    "smoothapi.dispatch": ("Adapter", "Budget", "Limits", "Price", "Retry"),
+    "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "Scores", "TopK"),
+    "smoothapi.dispatch": ("Retry",),
+    "smoothapi.provider": ("Adapter", "Limits", "Price"),
+    "smoothapi.store": ("Budget",),
     "smoothapi.errors": (
         "BudgetExceededError",
         "CertificateError",
@@ -66,6 +71,7 @@ _HOMES = {
         "PermanentError",
         "ProviderError",
         "SmoothAPIError",
+        "StoppedError",
         "StoreError",
         "ThrottledError",
         "TooManyFailuresError",
@@ -79,7 +85,7 @@ _HOMES = {
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "wrap"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "Absence",
@@ -105,8 +111,10 @@ __all__ = [
     "Progress",
     "ProviderError",
     "Retry",
+    "Scores",
     "SmoothAPIError",
     "Smoother",
+    "StoppedError",
     "StoreError",
     "Study",
     "StudyResult",
@@ -124,15 +132,3 @@ __all__ = [
     "verify",
     "wrap",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'smoothapi' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

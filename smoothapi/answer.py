@@ -37,7 +37,7 @@ class Label:
                 "Answer(labels=())."
             )
         if isinstance(self.score, bool) or not hasattr(self.score, "__float__"):
-            raise UsageError(f"The score of label {self.name!r} is no number: {self.score!r}.")
+            raise UsageError(f"The score of label {self.name!r} is not a number: {self.score!r}.")
         object.__setattr__(self, "score", float(self.score))  # numpy's numbers are not JSON
         object.__setattr__(self, "parents", tuple(self.parents))
         object.__setattr__(self, "categories", tuple(self.categories))
@@ -85,7 +85,7 @@ class Answer:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Answer:
-        """Rebuild an answer; raises UsageError if `data` is none."""
+        """Rebuild an answer; raises UsageError if `data` is malformed."""
         try:
             return cls(
                 labels=tuple(
@@ -96,7 +96,7 @@ class Answer:
                 request_id=str(data["request_id"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"This is no stored answer: {error!r}") from error
+            raise UsageError(f"This is not a stored answer: {error!r}") from error
 
 
 def _row(label: Label) -> list[Any]:

@@ -14,7 +14,7 @@ from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resiz
 from smoothapi.noise import MAX_SIGMA
 
 if TYPE_CHECKING:
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.certify.targets import Target
     from smoothapi.image import WorkingImage
     from smoothapi.session import Collection, Session

@@ -27,7 +27,7 @@ from pydantic_settings import (
 from smoothapi.errors import UsageError
 
 FILE = "smoothapi.toml"
-# Options of adapters are shown only where they can be no secret.
+# Options of adapters are shown only where they cannot hold a secret.
 _HARMLESS = {
     "region",
     "region_name",
@@ -164,7 +164,9 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
     known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug")}
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
-            _log.warning("The variable %s sets nothing: there is no such setting.", name)
+            _log.warning(
+                "The variable %s sets nothing: smoothapi has no setting of that name.", name
+            )
     return [
         ("environment", environment),
         (FILE, _table(FILE)),
@@ -173,7 +175,7 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
 
 
 def _table(file: str, *path: str) -> dict[str, Any]:
-    """Return a table of a TOML file in the working directory; empty if there is none."""
+    """Return a table of a TOML file in the working directory; empty without such a file."""
     try:
         with Path(file).open("rb") as stream:
             table: Any = tomllib.load(stream)
@@ -200,7 +202,7 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
             known = ", ".join(Settings.model_fields)
             near = get_close_matches(name, Settings.model_fields, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            said, why = f"{name!r} (from {where}) is no setting.{hint} There are", known
+            said, why = f"{name!r} (from {where}) is not a setting.{hint} There are", known
         else:
             value = item["input"]
             # Options of providers may be secrets.

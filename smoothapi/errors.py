@@ -11,7 +11,8 @@
     │   └── CertificateError       a certificate that is malformed or does not add up
     ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
     ├── StoreError                 answers cannot be kept                               (exit 2)
-    ├── BudgetExceededError        the next query would pass the budget                 (exit 3)
+    ├── BudgetExceededError        the next attempt would pass the budget               (exit 3)
+    ├── StoppedError               the run was stopped; what was answered is kept     (exit 130)
     └── ProviderError              the service, or the way to it                        (exit 4)
         ├── TransientError         try the same variant again
         │   └── ThrottledError     try again, and slow down
@@ -32,14 +33,15 @@ class SmoothAPIError(Exception):
 
     Attributes:
         exit_code: what the command line exits with.
-        queries: attempts that had been sent when the error ended the run.
+        attempts: requests for a picture that had been sent when the error ended the run, retries
+            included.
         cost: dollars that those attempts cost by the price list.
         retries: of the attempts, those that repeated an earlier one.
         waited: seconds spent waiting between attempts, summed over threads.
     """
 
     exit_code = 2
-    queries: int = 0
+    attempts: int = 0
     cost: float = 0.0
     retries: int = 0
     waited: float = 0.0
@@ -78,9 +80,19 @@ class StoreError(SmoothAPIError):
 
 
 class BudgetExceededError(SmoothAPIError):
-    """The next query would pass the budget, so it was not sent."""
+    """The next attempt would pass the budget, so it was not made."""
 
     exit_code = 3
+
+
+class StoppedError(SmoothAPIError):
+    """The run was stopped from outside: its Smoother was closed, or its task cancelled.
+
+    What was under way was awaited and is kept; `attempts` and `cost` say what was spent. The same
+    call continues where this one ended.
+    """
+
+    exit_code = 130  # as if by Ctrl-C
 
 
 class ProviderError(SmoothAPIError):

@@ -14,22 +14,27 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import re
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from smoothapi.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PhotoSource: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.generic]"
-"""What a photo may be given as: path, encoded bytes, PIL image, (H, W, 3) uint8 or float array."""
+PhotoSource: TypeAlias = (
+    "str | Path | bytes | BinaryIO | Image.Image | NDArray[np.generic] | WorkingImage"
+)
+"""What a photo may be given as: path, encoded bytes, binary file, PIL image, (H, W, 3) uint8 or
+float array, or a working image that was loaded before."""
 
 GRID_BITS = 20
 """Working pixels are multiples of 2**-20, so that adding noise on the same grid is exact."""
@@ -44,6 +49,25 @@ MAX_SIDE = 4096
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _FILTER = Image.Resampling.BICUBIC
 _ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# A camera's progressive JPEG has about ten scans, and decoding takes time for each over all pixels.
+_MOST_SCANS = 100
+_MOST_SCANNED = 2**31  # pixels times scans
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # within a scan, none but the end of it
+
+_JPEG = b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +109,9 @@ def load_image(source: PhotoSource, *, size: int | tuple[int, int] = 224) -> Wor
     """Make the working image of a photo.
 
     Args:
-        source: a path, the bytes of an image file, a PIL image, or an (H, W, 3) RGB array of
-            uint8, or of float32/float64 within [0, 1]. Nothing else is guessed at.
+        source: a path, the bytes of an image file, a file open in binary mode (read from where it
+            is), a PIL image, or an (H, W, 3) RGB array of uint8, or of float32/float64 within
+            [0, 1]. Nothing else is guessed at. A working image is returned as it is.
         size: an int shortens the photo so that its *shorter* side has that many pixels, keeping
             the aspect ratio; a smaller photo stays as it is. (width, height) is taken exactly.
 
@@ -94,6 +119,8 @@ def load_image(source: PhotoSource, *, size: int | tuple[int, int] = 224) -> Wor
         ImageError: the photo cannot be read or is nothing that can be certified.
         UsageError: `size` is not positive.
     """
+    if isinstance(source, WorkingImage):
+        return source
     _check_size(size)
     if isinstance(source, np.ndarray):
         planes, scale, notes = _planes_of_array(source)
@@ -166,7 +193,7 @@ def _check_size(size: int | tuple[int, int]) -> None:
     sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
     if not all(type(side) is int and 0 < side <= MAX_SIDE for side in sides):
         raise UsageError(
-            f"size={size!r} is no working size: give the shorter side in pixels, such as 224, or "
+            f"size={size!r} cannot be used: give the shorter side in pixels, such as 224, or "
             f"(width, height); up to {MAX_SIDE:,}."
         )
 
@@ -182,11 +209,11 @@ def _target_size(native: tuple[int, int], size: int | tuple[int, int]) -> tuple[
     return width, height
 
 
-def _open(source: str | Path | bytes | Image.Image) -> tuple[Image.Image, str]:
+def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[Image.Image, str]:
     if isinstance(source, Image.Image):
         return source, "PIL image"
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(bytes(source)), "image bytes"), "image bytes"
+        return _decode(bytes(source), "image bytes"), "image bytes"
     if isinstance(source, (str, Path)):
         path = Path(source)
         try:
@@ -199,26 +226,131 @@ def _open(source: str | Path | bytes | Image.Image) -> tuple[Image.Image, str]:
             elif isinstance(error, IsADirectoryError):
                 hint = " Name the photos in it, or study them all: `smoothapi study`."
             raise ImageError(f"Cannot read the photo {str(path)!r}: {reason}.{hint}") from error
-        return _decode(io.BytesIO(data), path.name), path.name
+        name = shown_name(path.name)
+        return _decode(data, name), name
+    if hasattr(source, "read"):
+        return _read(source)
     raise ImageError(
-        f"A photo is a path, bytes, a PIL image or a numpy array, not {type(source).__name__}."
+        "A photo is a path, bytes, a binary file, a PIL image or a numpy array, not "
+        f"{type(source).__name__}."
     )
 
 
-def _decode(stream: io.BytesIO, name: str) -> Image.Image:
-    if not stream.getbuffer().nbytes:
-        raise ImageError(f"{name!r} is empty (0 bytes): nothing to decode.")
+def shown_name(name: str) -> str:
+    """Return a file's name as text that can be written: bytes that are not UTF-8 are spelt out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _read(file: BinaryIO) -> tuple[Image.Image, str]:
+    given = getattr(file, "name", None)
+    name = shown_name(Path(given).name) if isinstance(given, (str, Path)) else "image file"
     try:
-        image = Image.open(stream, formats=_FORMATS)
+        data = file.read()
+    except (OSError, ValueError) as error:  # a ValueError: it is closed, or its text is not UTF-8
+        raise ImageError(f"Cannot read the photo {name!r}: {error}.") from error
+    if not isinstance(data, bytes):
+        raise ImageError(f"{name!r} is open as text: open it in binary mode, open(path, 'rb').")
+    if not data and file.seekable() and file.tell():
+        raise ImageError(f"{name!r} has been read to its end: go back with seek(0) first.")
+    return _decode(data, name), name
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    """Return the image, open but not loaded, except where its texts are in the way."""
+    if not data:
+        raise ImageError(f"{name!r} is empty (0 bytes): nothing to decode.")
+    if _HEIF.match(data):
+        return _decode_heif(data, name)
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{name!r} is not an image that smoothapi reads ({', '.join(_FORMATS)})."
+            f"{name!r} is not an image that smoothapi reads ({', '.join(_FORMATS)}, HEIC)."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(_bomb(name)) from error
     except Exception as error:  # a damaged header can raise almost anything in a decoder
+        if len(plain := _without_texts(data)) < len(data):
+            return _decode(plain, name)
         raise ImageError(f"{name!r} cannot be decoded: its header is damaged.") from error
+    if image.format in ("JPEG", "MPO"):
+        scans = _count_scans(data)
+        if scans > _MOST_SCANS or scans * image.width * image.height > _MOST_SCANNED:
+            raise ImageError(
+                f"{name!r} is a JPEG of {scans:,} scans, each over {image.width * image.height:,} "
+                "pixels, which would take minutes to decode. It was not decoded: write it anew as "
+                "a plain JPEG or PNG."
+            )
     return image
+
+
+def _decode_heif(data: bytes, name: str) -> Image.Image:
+    try:
+        import pillow_heif  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ImageError(
+            f"{name!r} is a HEIC photo, which needs another package to be read: pip install "
+            "'smoothapi-vision[heic]'. Or convert it to JPEG."
+        ) from error
+    try:
+        heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
+        width, height = heif.size
+        refused = _bomb(name) if width * height > MAX_PIXELS else ""
+        if len(heif) > 1:
+            refused = _frames(name)
+        # Turned upright by the decoder.
+        image: Image.Image | None = None if refused else heif.to_pillow()
+    except Exception as error:
+        raise ImageError(f"{name!r} is damaged or cut off: it cannot be decoded.") from error
+    if image is None:
+        raise ImageError(refused)
+    return image
+
+
+def _count_scans(jpeg: bytes) -> int:
+    """Count the scans of the first image in a JPEG file, up to one more than are decoded."""
+    scans, position = 0, 2
+    while scans <= _MOST_SCANS and (marker := _MARKER.search(jpeg, position)):
+        kind, start = jpeg[marker.end() - 1], marker.end()
+        if kind == 0xD9:  # end of image
+            break
+        # What follows a segment is the next marker, or a scan's data up to the next marker.
+        position = start + int.from_bytes(jpeg[start : start + 2])
+        scans += kind == 0xDA
+    return scans
+
+
+def _without_texts(data: bytes) -> bytes:
+    """Return a PNG or JPEG without what can be in the way of good pixels.
+
+    Of a PNG's texts and profile Pillow reads no more than a mebibyte; EXIF data of a JPEG may be
+    damaged. Other data is returned as it is.
+    """
+    if data.startswith(_PNG):
+        return _without_png_texts(data)
+    if data.startswith(_JPEG):
+        return _without_exif(data)
+    return data
+
+
+def _without_png_texts(png: bytes) -> bytes:
+    kept, position = [_PNG], len(_PNG)
+    while position + 12 <= len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4])
+        if png[position + 4 : position + 8] not in _PNG_TEXTS:
+            kept.append(png[position:end])
+        position = end
+    return b"".join(kept)
+
+
+def _without_exif(jpeg: bytes) -> bytes:
+    kept, position = [_JPEG], len(_JPEG)
+    while jpeg[position : position + 1] == b"\xff" and jpeg[position + 1 : position + 2] != b"\xda":
+        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4])
+        if jpeg[position + 1 : position + 2] != b"\xe1":
+            kept.append(jpeg[position:end])
+        position = end
+    return b"".join([*kept, jpeg[position:]])
 
 
 def _bomb(name: str) -> str:
@@ -232,10 +364,7 @@ def _planes_of_image(
     image: Image.Image, name: str
 ) -> tuple[list[Image.Image], float, tuple[str, ...]]:
     """Return the three planes of the native photo as float images, their scale, and notes."""
-    upright = _upright(image, name)
-    notes: list[str] = []
-    if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
-        notes.append("turned upright as its EXIF orientation says")
+    upright, notes = _upright(image, name)
     if upright.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
         if upright.mode == "I" and image.format not in ("PNG", "PPM", "JPEG2000"):
             raise ImageError(
@@ -266,7 +395,7 @@ def _planes_of_image(
     return [rgb.getchannel(c).convert("F") for c in "RGB"], 255.0, tuple(notes)
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     """Return the one picture in the file, decoded whole and turned as its EXIF data says."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_bomb(name))
@@ -274,21 +403,53 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name!r} has no pixels: it is {image.width} x {image.height}.")
     try:
         # A camera's MPO is one photo with a preview or a stereo twin behind it.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        several = image.format != "MPO" and _has_second_frame(image)
     except Exception as error:
         raise ImageError(f"{name!r} cannot be decoded: its header is damaged.") from error
-    if frames > 1:
-        raise ImageError(
-            f"{name!r} has {frames} frames, and a certificate is about one picture: pass the "
-            "frame you mean as a PIL image, e.g. frame = image.copy() after image.seek(k)."
-        )
+    if several:
+        raise ImageError(_frames(name))
     try:
         image.load()
-        return ImageOps.exif_transpose(image)
     except Exception as error:
+        fp = getattr(image, "fp", None)
+        data = fp.getvalue() if isinstance(fp, io.BytesIO) else b""
+        if len(plain := _without_texts(data)) < len(data):
+            return _upright(_decode(plain, name), name)  # the texts stood behind the pixels
         raise ImageError(
             f"{name!r} is damaged or cut off: its pixels cannot be decoded completely."
         ) from error
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001  whatever is in it, the pixels are good
+        return image, ["taken as it lies, since its EXIF data cannot be read"]
+    if orientation in _TURNS:
+        turned = image.transpose(_TURNS[orientation])
+        return turned, ["turned upright as its EXIF orientation says"]
+    return image, []
+
+
+def _has_second_frame(image: Image.Image) -> bool:
+    """Whether there is a second picture; to count them all could take long."""
+    if not hasattr(image, "n_frames") and not hasattr(image, "is_animated"):
+        return False
+    if image.format in ("WEBP", "AVIF"):  # their headers say it
+        return int(getattr(image, "n_frames", 1)) > 1
+    here = image.tell()
+    if here:
+        return True
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    image.seek(0)
+    return True
+
+
+def _frames(name: str) -> str:
+    return (
+        f"{name!r} has several frames, and a certificate is about one picture: pass the frame you "
+        "mean as a PIL image, e.g. frame = image.copy() after image.seek(k)."
+    )
 
 
 def _planes_of_array(

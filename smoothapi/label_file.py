@@ -15,7 +15,7 @@ def read_label_space(path: str | Path) -> LabelSpace:
     """Read a label space from TOML (.toml) or JSON, in the form of `LabelSpace.parse`.
 
     Raises:
-        UsageError: it cannot be read, or is no label space; says which file.
+        UsageError: it cannot be read, or does not hold a label space; says which file.
     """
     file = Path(path)
     try:

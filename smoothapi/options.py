@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.denoise import Denoiser, DenoiserRuntime
-    from smoothapi.dispatch import Budget, Retry
+    from smoothapi.dispatch import Retry
+    from smoothapi.store import Budget
 
 Radius: TypeAlias = 'float | Literal["largest"]'
 Size: TypeAlias = "int | tuple[int, int]"

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, cast
 from smoothapi import denoise
 from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
-from smoothapi.dispatch import Adapter, Budget, Price, Replay, make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
-from smoothapi.variants import MadeVariants, RecordedVariants
+from smoothapi.provider import Adapter, Price, make_adapter
+from smoothapi.store import Budget, Replay
+from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from smoothapi.config import Settings
     from smoothapi.options import Budgets, Classes, DenoiserSpec
-    from smoothapi.variants import Variants
+    from smoothapi.store import Store
 
 _log = logging.getLogger("smoothapi")
 
@@ -70,7 +71,7 @@ def recorded(replay: Replay, settings: Settings, *, refresh: bool) -> RecordedVa
 
 
 def made_here(
-    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings
+    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings, store: Store
 ) -> MadeVariants:
     """Return variants that are made on this machine, for a provider that is asked."""
     adapter = choose_adapter(provider, settings)
@@ -81,7 +82,7 @@ def made_here(
         denoiser=choose_denoiser(
             settings.denoiser if denoiser is None else denoiser, settings.device
         ),
-        key=NoiseKey.of_installation(settings.home / "noise.key"),
+        key=NoiseKey(store.secret()),
     )
     warn_unsuited(variants)
     return variants
@@ -129,7 +130,7 @@ def choose_budgets(budget: Budgets | None) -> Sequence[Budget]:
     budgets = (budget,) if isinstance(budget, Budget) else budget
     if not isinstance(budgets, Sequence) or not all(isinstance(b, Budget) for b in budgets):
         raise UsageError(
-            f"budget={budget!r}: give Budget(queries=500), Budget(dollars=2), or text such as "
+            f"budget={budget!r}: give Budget(attempts=500), Budget(dollars=2), or text such as "
             "'500' or '$2'."
         )
     return budgets

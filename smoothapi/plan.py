@@ -13,7 +13,7 @@ from smoothapi.errors import BudgetExceededError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.certify.sequential import VoteTest
+    from smoothapi.certify.decision import VoteTest
     from smoothapi.certify.targets import Target
     from smoothapi.errors import PermanentError
     from smoothapi.image import WorkingImage
@@ -101,7 +101,7 @@ def refuse_unpayable(
     Raises:
         BudgetExceededError: the budget has no room for the fewest queries that could be enough.
     """
-    room = session.dispatcher.ledger.room()
+    room = session.dispatcher.room()
     if room is None:
         return
     stored, test = session.stored(image), start()

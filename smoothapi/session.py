@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import LabelSpace, top1
-from smoothapi.certify.targets import Presence, Target, Top1, parse_target
-from smoothapi.dispatch import Answers, Delivery, Dispatcher, Job, Price, Run, Totals, answer_key
+from smoothapi.certify.targets import Presence, Scores, Target, Top1, parse_target
+from smoothapi.dispatch import Delivery, Dispatcher, Run, Totals, Work
 from smoothapi.errors import (
     BudgetExceededError,
     ModelChangedError,
@@ -27,6 +27,7 @@ from smoothapi.errors import (
 )
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
+from smoothapi.store import Answers, answer_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Adapter
     from smoothapi.dispatch.job import Encode
     from smoothapi.image import WorkingImage
     from smoothapi.options import DenoiserSpec
+    from smoothapi.provider import Adapter, Price
     from smoothapi.variants import Variants
 
 # Variants prepared together: as many as a request takes, or two lots for all requests in flight.
@@ -172,7 +173,7 @@ class Session:
         self.variants.check_side(image)
         plain, spent = self._ask_plainly(image, refresh=self.refresh)
         self._warn_unmapped(image, target, plain)
-        run = self._begin(self._job(image, needed))
+        run = self._begin(_VariantsOf(image, self, needed))
         sample = Sample(self, run, plain, spent, began)
         try:
             with run:
@@ -210,9 +211,8 @@ class Session:
         """
         digest = hashlib.sha256(payload).hexdigest()
         parts = {"provider": self.adapter.name, "identity": dict(self.adapter.identity)}
-        return self._ask_once(
-            {**parts, "payload": digest}, lambda _: [lambda: payload], refresh=True
-        )
+        question = _Question({**parts, "payload": digest}, lambda: [lambda: payload], refresh=True)
+        return self._ask_once(question)
 
     def target(self, given: Target | Literal["top1"]) -> Target:
         """Return the target that is meant.
@@ -222,13 +222,18 @@ class Session:
         """
         meant = Top1(self.space) if given == "top1" else parse_target(given)
         least = self.adapter.limits.least_score
-        if isinstance(meant, Presence) and meant.wanted != "present" and meant.score < least:
+        if not isinstance(meant, (Presence, Scores)) or meant.wanted == "present":
+            return meant
+        score = meant.score if isinstance(meant, Presence) else meant.least
+        if score < least:
             raise UsageError(
                 f"{self.adapter.name} is set to leave out labels with a score below {least:g}, so "
-                f"whether {', '.join(meant.labels)} would be absent at {meant.score:g} cannot be "
+                f"whether {', '.join(meant.labels)} would be absent at {score:g} cannot be "
                 "told. Lower that option of the adapter (its least confidence), ask from that "
                 'score up, or for presence only (wanted="present").'
             )
+        if isinstance(meant, Scores):
+            return replace(meant, unlisted=max(meant.unlisted, least))
         return meant
 
     def through(self, adapter: Adapter, *, refresh: bool = False) -> Session:
@@ -264,27 +269,19 @@ class Session:
         """Wait for requests under way, then release threads, connections and the store."""
         self.resources.close()
 
-    def _ask_once(
-        self,
-        asked: Mapping[str, object],
-        prepare: Callable[[Sequence[int]], list[Encode]],
-        *,
-        refresh: bool,
-    ) -> tuple[Answer | None, Totals]:
+    def _ask_once(self, question: _Question) -> tuple[Answer | None, Totals]:
         """Ask about one picture that is no variant; the answer is None if it failed for good."""
-        left = [1]
-        job = Job(asked=lambda _: asked, prepare=prepare, needed=lambda: left[0], refresh=refresh)
-        run = self._begin(job)
+        run = self._begin(question)
         answer = None
         with run:
             for delivery in run:
                 answer = delivery.answer
-                left[0] = 0
+                question.ended = True
         # Such a query that failed is no failed vote.
         return answer, replace(run.totals, failed=0)
 
-    def _begin(self, job: Job) -> Run:
-        run = self.dispatcher.run(job)
+    def _begin(self, work: Work) -> Run:
+        run = self.dispatcher.run(work)
         if self.on_run is not None:
             self.on_run(run)
         return run
@@ -293,23 +290,14 @@ class Session:
         if not self.settings.plain:
             return None, Totals()
         asked = self.variants.asked(image)(None)
-        return self._ask_once(asked, lambda _: self.variants.prepare_plain(image), refresh=refresh)
+        prepare = partial(self.variants.prepare_plain, image)
+        return self._ask_once(_Question(asked, prepare, refresh=refresh))
 
     def _ask_plainly_again(self, image: WorkingImage) -> tuple[Answer | None, Totals]:
         try:
             return self._ask_plainly(image, refresh=True)
         except BudgetExceededError:  # the votes are paid for, and need no comparison
             return None, Totals()
-
-    def _job(self, image: WorkingImage, needed: Callable[[], int]) -> Job:
-        lot = max(self.variants.adapter.limits.batch, self.dispatcher.concurrency // 2)
-        return Job(
-            asked=self.variants.asked(image),
-            prepare=partial(self.variants.prepare, image),
-            needed=needed,
-            batch=min(max(lot, _SMALLEST_LOT), _LARGEST_LOT),
-            refresh=self.refresh,
-        )
 
     def _kept(self, image: WorkingImage, votes: int, needed: int) -> int:
         """Return how many votes need not be bought again: those counted, and what is stored."""
@@ -328,6 +316,53 @@ class Session:
             self.variants.adapter.name,
             names,
         )
+
+
+class _VariantsOf:
+    """The work of a sample: to ask about an image's variants; a `Work`."""
+
+    def __init__(self, image: WorkingImage, session: Session, needed: Callable[[], int]) -> None:
+        lot = max(session.adapter.limits.batch, session.dispatcher.concurrency // 2)
+        self.batch = min(max(lot, _SMALLEST_LOT), _LARGEST_LOT)
+        self.refresh = session.refresh
+        self._image = image
+        self._variants = session.variants
+        self._asked = session.variants.asked(image)
+        self._needed = needed
+
+    def asked(self, index: int) -> Mapping[str, object]:
+        return self._asked(index)
+
+    def prepare(self, indices: Sequence[int]) -> Sequence[Encode]:
+        return self._variants.prepare(self._image, indices)
+
+    def needed(self) -> int:
+        return self._needed()
+
+
+class _Question:
+    """The work of asking once about one picture that is no variant; a `Work`."""
+
+    batch = 1
+
+    def __init__(
+        self, asked: Mapping[str, object], prepare: Callable[[], Sequence[Encode]], *, refresh: bool
+    ) -> None:
+        self.refresh = refresh
+        self.ended = False
+        self._asked = asked
+        self._prepare = prepare
+
+    def asked(self, index: int) -> Mapping[str, object]:
+        del index
+        return self._asked
+
+    def prepare(self, indices: Sequence[int]) -> Sequence[Encode]:
+        del indices
+        return self._prepare()
+
+    def needed(self) -> int:
+        return 0 if self.ended else 1
 
 
 class Sample:

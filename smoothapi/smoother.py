@@ -14,10 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-from smoothapi.awaiting import Stop, in_thread
+from smoothapi.asynchronous import Stop, in_thread
 from smoothapi.certificates import issue, native_radius, verify
 from smoothapi.certify.arithmetic import noise_delta
-from smoothapi.certify.sequential import SequentialPredict, VoteTest
+from smoothapi.certify.predict import SequentialPredict
 from smoothapi.certify.targets import Target, Top1
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.dispatch import Adapter, Totals
+    from smoothapi.certify.decision import VoteTest
+    from smoothapi.dispatch import Totals
+    from smoothapi.provider import Adapter
 
 __all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from smoothapi.denoise import RecordedDenoiser
 from smoothapi.errors import UsageError
-from smoothapi.noise import noisy_variants, variant_seeds
+from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.denoise import DenoiserIdentity, DenoiserRuntime
-    from smoothapi.dispatch import Adapter, Replay
     from smoothapi.dispatch.job import Encode
     from smoothapi.encode import Codec
     from smoothapi.image import WorkingImage
-    from smoothapi.noise import NoiseKey
+    from smoothapi.provider import Adapter
+    from smoothapi.store import Replay
 
 Asked: TypeAlias = "Callable[[int | None], dict[str, object]]"
 """Index of a variant -> all that decides the answer to it; None stands for the image itself."""

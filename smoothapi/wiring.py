@@ -5,15 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Unpack
 
-from smoothapi.dispatch import (
-    Answers,
-    AnswerStore,
-    Dispatcher,
-    Recorder,
-    Replay,
-    Retry,
-    SharedState,
-)
+from smoothapi.dispatch import Dispatcher, Retry
 from smoothapi.options import SmootherOptions, resolve
 from smoothapi.parts import (
     choose_budgets,
@@ -23,10 +15,11 @@ from smoothapi.parts import (
     recorded,
 )
 from smoothapi.session import Resources, Session
+from smoothapi.store import Answers, Home, Recorder, Replay
 
 if TYPE_CHECKING:
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Adapter
+    from smoothapi.provider import Adapter
     from smoothapi.variants import Variants
 
 
@@ -60,6 +53,7 @@ def _open(
 ) -> Session:
     budget, size, refresh = options.get("budget"), options.get("size"), options.get("refresh")
     space = choose_label_space(options.get("classes"), settings.classes)
+    home = resources.enter_context(closing(Home(settings.home)))
     replay = None
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)
@@ -68,20 +62,18 @@ def _open(
         variants: Variants = recorded(replay, settings, refresh=bool(refresh))
         answers = replay
     else:
-        variants = made_here(provider, options.get("denoiser"), settings)
-        answers = AnswerStore(settings.home / "answers")
-        resources.enter_context(closing(answers))
+        variants = made_here(provider, options.get("denoiser"), settings, home)
+        answers = home.answers
     adapter = resources.enter_context(closing(variants.adapter))
     kept_in: Answers = answers
     if settings.record is not None:
         names = {variants.denoiser.fingerprint: variants.denoiser.name}
         recorder = Recorder(answers, settings.record, names)
         kept_in = resources.enter_context(closing(recorder))
-    state = resources.enter_context(closing(SharedState(settings.home / "ledger.db")))
-    dispatcher = Dispatcher(
+    dispatcher = Dispatcher.open(
         adapter,
         kept_in,
-        state,
+        home,
         choose_budgets(settings.budget if budget is None else budget),
         price=choose_price(settings, adapter),
         concurrency=settings.concurrency,

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections import Counter
 from decimal import Decimal
 
 import pytest
+from click.testing import CliRunner
 
+from smoothapi import cli
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Limits, Price
+from smoothapi.provider import Limits, Price
 
 
 def answer(name="bus", version="v1", score=0.9):
     return Answer(labels=(Label(name, score),), model_version=version)
+
+
+class Clock:
+    """A clock that stands still until a test sets it, in seconds since the epoch."""
+
+    def __init__(self):
+        self.now = time.time()
+
+    def __call__(self):
+        return self.now
 
 
 class ScriptedAdapter:
@@ -60,6 +73,20 @@ class ScriptedAdapter:
 
     def close(self):
         self.closed = True
+
+
+class _Command:
+    """The command as a shell runs it, for click's CliRunner."""
+
+    name = "smoothapi"
+
+    def main(self, args, **_):
+        sys.exit(cli.run(list(args)))
+
+
+def invoke(*arguments):
+    """Run `smoothapi ARGUMENTS`; return exit_code, stdout and stderr."""
+    return CliRunner().invoke(_Command(), [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,20 +1,24 @@
 """Tables that are made of the code when the documentation is built, so that they cannot be stale.
 
-`{settings}` lists the settings, `{providers}` what each provider takes and costs.
+`{settings}` lists the settings, `{providers}` what each provider takes and costs. Options that the
+help of a command names are set as code.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
 from smoothapi.config import Settings
-from smoothapi.dispatch import providers
+from smoothapi.provider import providers
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+_OPTION = re.compile(r"`[^`]*`|(?<![\w-])--[a-z][\w-]*")
 
 
 def _table(head: list[str], rows: list[list[str]], *, code: set[int]) -> nodes.table:
@@ -36,7 +40,7 @@ def _row(cells: list[str], code: set[int]) -> nodes.row:
 
 
 class SettingsTable(Directive):
-    """Every setting with its default, its variable and what it is for."""
+    """Every setting with its default and what it is for."""
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
@@ -45,9 +49,8 @@ class SettingsTable(Directive):
             default = "the user's data folder" if name == "home" else _text(item.get_default())
             if item.default_factory is not None and name != "home":
                 default = "empty"
-            variable = f"SMOOTHAPI_{name.upper()}"
-            rows.append([name, default, variable, item.description or ""])
-        return [_table(["setting", "default", "variable", "what it is"], rows, code={0, 1, 2})]
+            rows.append([name, default, item.description or ""])
+        return [_table(["setting", "default", "what it is"], rows, code={0, 1})]
 
 
 class ProvidersTable(Directive):
@@ -65,12 +68,21 @@ class ProvidersTable(Directive):
                     info.name,
                     f"{limits.batch}",
                     f"{limits.max_bytes / 2**20:.3g} MiB",
-                    f"{limits.min_side} to {limits.max_side:,} px",
+                    f"{limits.min_side} to {limits.max_side:,}",
                     "not stated" if limits.per_second is None else f"{limits.per_second:g}/s",
-                    f"${price.per_thousand}" + (f" ({price.as_of})" if price.as_of else ""),
+                    f"${price.per_thousand}",
+                    price.as_of,
                 ]
             )
-        head = ["provider", "in a request", "largest", "sides", "pace", "1,000 pictures"]
+        head = [
+            "provider",
+            "in a request",
+            "largest",
+            "sides, px",
+            "pace",
+            "1,000 pictures",
+            "as of",
+        ]
         return [_table(head, rows, code={0})]
 
 
@@ -78,8 +90,17 @@ def _text(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
+def _options_as_code(_app: Sphinx, _command: object, lines: list[str]) -> None:
+    # Else smart quotes make a dash of the two hyphens.
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith(".. "):
+            lines[number] = _OPTION.sub(lambda m: m[0] if m[0][0] == "`" else f"``{m[0]}``", line)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("settings", SettingsTable)
     app.add_directive("providers", ProvidersTable)
+    app.connect("sphinx-click-process-description", _options_as_code)
+    app.connect("sphinx-click-process-options", _options_as_code)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from PIL import Image
 
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour
 
 KEY = "a-key-that-nobody-may-see"
 

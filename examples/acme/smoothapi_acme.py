@@ -6,8 +6,8 @@ from decimal import Decimal
 import requests
 
 from smoothapi import Answer, Label, Limits, Price
-from smoothapi.dispatch import retry_after_seconds
 from smoothapi.errors import FatalError, PermanentError, ThrottledError, TransientError
+from smoothapi.provider import retry_after_seconds
 
 
 class AcmeAdapter:

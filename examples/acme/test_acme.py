@@ -4,7 +4,8 @@ import pytest
 from acme_service import KEY, acme
 from smoothapi_acme import AcmeAdapter
 
-from smoothapi.testing import AdapterContract, Fault, unused_port
+from smoothapi.services import Fault
+from smoothapi.testing import AdapterContract, unused_port
 
 STATUS = {
     Fault.throttled_wait: 429,

@@ -164,9 +164,9 @@ class _Votes:
         return self._left
 
     def result(self) -> Decision:
-        """Return a decision that is none. It does not abstain: one failed vote is no failed run."""
+        """Return a placeholder. It does not abstain: a failed vote here does not fail the run."""
         return Decision(
-            label="", reason=Reason.CAP, radius=0.0, radii=(), p_lower=0.0,
+            label="", reason=Reason.CAP, radius=0.0, radius_requested=None, p_lower=0.0,
             votes=self._most - self._left, tally={}, candidate=None, candidate_votes=(0, 0),
             alpha=1.0, level=1.0,
         )  # fmt: skip

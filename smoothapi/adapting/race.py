@@ -78,7 +78,7 @@ class Race:
 
     Args:
         settings: how many there are beside the neutral one.
-        chance: that any is taken that is no better than the neutral one, in (0, 1).
+        chance: that any is taken although it is not better than the neutral one, in (0, 1).
         halvings: numbers of photos after which the worse half of the field is dropped.
 
     Attributes:
@@ -156,7 +156,7 @@ class Race:
     def taken(self) -> int:
         """The setting that is taken: the best with enough evidence, else the neutral one, 0.
 
-        Softer votes are no end in themselves: one that lost votes for the label is not taken.
+        Higher scores alone do not count: a setting that lost votes for the label is not taken.
         """
         proved = [setting for setting in self.live if self._enough(setting)]
         return max(proved, key=lambda setting: self.standing(setting).gain, default=0)

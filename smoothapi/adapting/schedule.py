@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from smoothapi.errors import UsageError
 
 FEWEST = 20
-"""Photos of a race; on fewer no difference could be told from chance."""
+"""Photos of a race; on fewer a difference could not be told from chance."""
 
 _HELD_OUT, _OF_PHOTOS, _OF_QUERIES = 50, 0.2, 0.15
 
@@ -43,7 +43,7 @@ def spread(photos: int, settings: int, queries: int | None, *, plain: bool) -> S
         UsageError: photos or queries are too few for a race.
     """
     if settings < 1:
-        raise UsageError("There is no setting to try: name at least one beside the neutral one.")
+        raise UsageError("Nothing can be tried: name at least one setting beside the neutral one.")
     each_held_out = 2 + plain
     held_out = min(_HELD_OUT, int(photos * _OF_PHOTOS))
     if queries is not None:

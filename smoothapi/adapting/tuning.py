@@ -32,10 +32,10 @@ from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.sources import File, Shared, Tuned
 from smoothapi.denoise.storage import SHIPPED, read_header
-from smoothapi.dispatch import Budget
 from smoothapi.errors import BudgetExceededError, UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.options import AskOptions, keywords, resolve
+from smoothapi.store import Budget
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi.wiring import open_session
 
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
     from smoothapi.denoise.protocol import DenoiserRuntime
     from smoothapi.denoise.sources import Source
-    from smoothapi.dispatch import Adapter, Price, Totals
+    from smoothapi.dispatch import Totals
     from smoothapi.options import Budgets, Classes
+    from smoothapi.provider import Adapter, Price
     from smoothapi.session import Session
     from smoothapi.study.folder import Photos
 
@@ -53,7 +54,7 @@ GRID = (Knobs(blend=0.05), Knobs(sharpen=0.2), Knobs(sharpen=0.4), Knobs(sharpen
 """What is tried unless something else is named."""
 
 CHANCE = 0.1
-"""That any setting is taken that is no better than the neutral one."""
+"""The chance that any setting is taken although it is not better than the neutral one."""
 
 _BUDGET = "1000"
 
@@ -71,7 +72,7 @@ class KnobTuning:
         sigma: the noise level that the denoiser is to be used at.
         weights: "default", "small", or a .safetensors file.
         settings: the knobs that are tried.
-        chance: that any setting is taken that is no better than the neutral one, in (0, 1).
+        chance: that any setting is taken although it is not better than the neutral one, in (0, 1).
         truth: what the photos show: {photo: label}, or a CSV file with the columns file and label.
             By default a photo's label is what the provider itself says of it: that is what a
             certificate can confirm, and each photo costs a query for it.
@@ -405,7 +406,7 @@ def _as_budgets(budget: Budget | str | Sequence[Budget]) -> tuple[Budget, ...]:
 def _most_queries(budgets: Sequence[Budget], price: Price) -> int | None:
     """Return what the budgets allow in all, at the dearest step of the price list."""
     dearest = max([price.per_thousand, *(each for _, each in price.steps)])
-    limits = [b.queries for b in budgets if b.queries is not None]
+    limits = [b.attempts for b in budgets if b.attempts is not None]
     if dearest > 0:
         dollars = (Decimal(b.dollars) for b in budgets if b.dollars is not None)
         limits += [math.floor(each * 1000 / dearest) for each in dollars]

@@ -1,8 +1,9 @@
 """Answers to votes to a certificate: pure numbers and labels, no torch and no I/O.
 
-`bounds` and `evalue` hold the mathematics, `sequential` the tests that a run uses, `fixed` those of
-the paper, `arithmetic` what floating point costs, `labels` the vote of an answer, `targets` what
-else the same answers can certify (`presence`, `topk`), `planning` what a run will need.
+`bounds` and `evalue` hold the mathematics, `decision` the values that all tests share, `ballot` the
+votes so far, `sequential` and `predict` the tests that a run uses, `fixed` that of the paper,
+`arithmetic` what floating point costs, `labels` the vote of an answer, `targets` what else the same
+answers can certify (`presence`, `scores`, `topk`), `planning` what a run will need.
 """
 
 from __future__ import annotations
@@ -15,35 +16,24 @@ from smoothapi.certify.bounds import (
     required_p,
 )
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
+from smoothapi.certify.decision import Claim, Decision, Reason, Vote, VoteTest, replay
 from smoothapi.certify.evalue import log_evalue, p_lower
-from smoothapi.certify.fixed import fixed_certify, fixed_predict
+from smoothapi.certify.fixed import fixed_certify
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.planning import (
     QueryCount,
-    expected_queries,
     most_specific_queries,
-    power_curve,
     presence_queries,
     queries_needed,
-    radius_reachable,
     target_queries,
 )
-from smoothapi.certify.sequential import (
-    Claim,
-    Decision,
-    Reason,
-    SequentialCertify,
-    SequentialPredict,
-    Vote,
-    VoteTest,
-    fewest_votes,
-    label_level,
-    replay,
-)
+from smoothapi.certify.predict import SequentialPredict
+from smoothapi.certify.sequential import SequentialCertify, label_level
 from smoothapi.certify.targets import (
     Absence,
     MostSpecific,
     Presence,
+    Scores,
     Target,
     Top1,
     TopK,
@@ -63,6 +53,7 @@ __all__ = [
     "Presence",
     "QueryCount",
     "Reason",
+    "Scores",
     "SequentialCertify",
     "SequentialPredict",
     "Target",
@@ -73,10 +64,7 @@ __all__ = [
     "ceil_to",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
-    "expected_queries",
-    "fewest_votes",
     "fixed_certify",
-    "fixed_predict",
     "floor_to",
     "label_level",
     "log_evalue",
@@ -84,11 +72,9 @@ __all__ = [
     "noise_delta",
     "p_lower",
     "parse_target",
-    "power_curve",
     "presence_queries",
     "queries_needed",
     "radius_from_p",
-    "radius_reachable",
     "replay",
     "required_p",
     "rounding_radius",

@@ -136,7 +136,7 @@ def ceil_to(value: float, decimals: int) -> float:
 
 def _nearest(value: float, decimals: int) -> float:
     if not math.isfinite(value):
-        raise UsageError(f"{value} cannot be rounded: it is no finite number.")
+        raise UsageError(f"{value} cannot be rounded: it is not finite.")
     if decimals < 0:
         raise UsageError(f"decimals={decimals}: the number of decimals is 0 or more.")
     return round(float(value), decimals)

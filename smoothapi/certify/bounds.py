@@ -129,6 +129,21 @@ def check_counts(k: int, n: int) -> None:
         raise UsageError(f"{k} of {n} votes: nothing can be said without votes.")
     if not (0 <= k <= n):
         raise UsageError(
-            f"{k} of {n} votes: a label cannot have more votes than there are, nor fewer than "
-            "none. Votes must be counted once each."
+            f"{k} of {n} votes: a label has at least 0 votes and at most as many as there are. "
+            "Count each vote once."
+        )
+
+
+def check_max_votes(max_votes: int) -> None:
+    """Raise UsageError unless a vote is allowed."""
+    if max_votes < 1:
+        raise UsageError(f"max_votes={max_votes}: at least one vote must be allowed.")
+
+
+def check_delta(delta: float) -> None:
+    """Raise UsageError unless delta is in [0, 1/2)."""
+    if not (0.0 <= delta < 0.5):
+        raise UsageError(
+            f"delta={delta}: what is taken off the share of votes is in [0, 1/2). A working image "
+            "of so many pixels cannot be certified."
         )

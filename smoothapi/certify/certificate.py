@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.sequential import Claim, Reason
+from smoothapi.certify.decision import Claim, Reason
 from smoothapi.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Certificate:
         kind: "certify" or "predict".
         label: the certified label, or None where smoothapi abstains.
         reason: why it ended so; a value of `smoothapi.certify.Reason`.
-        plain_label: the provider's label for the working image itself; None if it gave none or
-            was not asked.
+        plain_label: the provider's label for the working image itself; None if it answered without
+            labels, or was not asked.
         plain_asked: whether it was asked.
         plain_agrees: whether the plain answer says the same; None where either is missing, or the
             target cannot be read off one answer.
@@ -177,6 +177,7 @@ class Certificate:
                 "radius": claim.radius,
                 "p_lower": claim.p_lower,
                 "votes": list(claim.votes),
+                **({} if claim.score is None else {"score": claim.score}),
             }
             for claim in self.claims
         ]
@@ -206,14 +207,14 @@ class Certificate:
         """Rebuild a certificate.
 
         Raises:
-            CertificateError: `data` is none, has another schema, or contradicts itself (its
+            CertificateError: `data` is malformed, has another schema, or contradicts itself (its
                 tally is not that of its votes, say).
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise CertificateError(
-                f"This is no certificate of this version: expected schema {SCHEMA!r}, found "
-                f"{found!r}."
+                f"This is not a certificate that this version reads: expected schema {SCHEMA!r}, "
+                f"found {found!r}."
             )
         try:
             certificate = cls(**_checked(data))
@@ -223,7 +224,7 @@ class Certificate:
         if not same or not isinstance(data["abstained"], bool):
             raise CertificateError(
                 "The certificate contradicts itself: its totals are not those of its votes, or "
-                "it holds fields that no certificate has."
+                "it holds unknown fields."
             )
         return certificate
 
@@ -233,7 +234,7 @@ class Certificate:
         try:
             data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            raise CertificateError(f"This is no JSON of a certificate: {error}.") from error
+            raise CertificateError(f"The certificate is not valid JSON: {error}.") from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:
@@ -304,7 +305,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _plain_text(certificate: Certificate) -> str:
@@ -344,13 +345,13 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values["kind"] = data["kind"]
     if values["kind"] not in ("certify", "predict"):
         raise ValueError(f"kind {data['kind']!r} is unknown")
-    Reason(values["reason"])  # a ValueError if there is no such reason
+    Reason(values["reason"])  # a ValueError if it is unknown
     values.update(_plain(data))
     asked = data["radius_requested"]
     values["radius_requested"] = None if asked is None else _number(data, "radius_requested")
     for name in ("identity", "target"):
         if not isinstance(data[name], dict):
-            raise TypeError(f"{name} is no object")
+            raise TypeError(f"{name} is not an object")
         values[name] = dict(data[name])
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["votes"] = _votes(data["votes"]["order"])
@@ -361,9 +362,9 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     label, asked, agrees = (data[name] for name in ("plain_label", "plain_asked", "plain_agrees"))
     if not isinstance(asked, bool) or not isinstance(agrees, (bool, type(None))):
-        raise TypeError("plain_asked or plain_agrees is no boolean")
+        raise TypeError("plain_asked or plain_agrees is not a boolean")
     if label is not None and not (asked and isinstance(label, str)):
-        raise ValueError("a plain label that is no text, or was not asked for")
+        raise ValueError("plain_label is not text, or was not asked for")
     return {"plain_label": label, "plain_asked": asked, "plain_agrees": agrees}
 
 
@@ -396,13 +397,14 @@ def _claim(data: Mapping[str, Any]) -> Claim:
         radius=_number(data, "radius"),
         p_lower=_number(data, "p_lower"),
         votes=_size(data["votes"]),
+        score=_number(data, "score") if "score" in data else None,
     )
 
 
 def _number(data: Mapping[str, Any], name: str) -> float:
     value = data[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is no number")
+        raise TypeError(f"{name} is not a number")
     number = float(value)
     if not math.isfinite(number) or number < 0.0:
         raise ValueError(f"{name} is {number}; it must be finite and not negative")
@@ -411,13 +413,13 @@ def _number(data: Mapping[str, Any], name: str) -> float:
 
 def _count(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError(f"{name} is no count")
+        raise TypeError(f"{name} is not a whole number from 0 up")
     return value
 
 
 def _string(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
+        raise TypeError(f"{name} is not text")
     return value
 
 

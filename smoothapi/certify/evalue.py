@@ -14,6 +14,24 @@ nonnegative supermartingale that starts at 1, so by Ville's inequality
 it may be looked at after every vote. Given the number of votes *against* the label, E grows with
 every vote for it, so for each number of losses there is a first n at which it reaches 1 / alpha.
 Those numbers are the whole test; `Boundary` holds them.
+
+Why E_n falls as q grows, for 1/2 <= q <= k / n
+    Write E for E_n(q), l(q) = k log q + (n - k) log(1 - q) for the log likelihood, and
+    h(q) = w(q) / (integral of w over (q, 1]) for the hazard rate of w. E is the mean of
+    exp(l(P) - l(q)) for P drawn from w given P > q, and differentiating the quotient gives
+
+        dE/dq = h (E - 1) - E l'.
+
+    1. If l' >= h, this is at most h (E - 1) - E h = -h < 0.
+    2. If l' < h: l is concave, so l(P) - l(q) <= l' T with T = P - q, the residual life, and
+       E <= mean of exp(l' T). If the hazard rate of w increases from q on, T is stochastically
+       smaller than an exponential variable with rate h; as l' >= 0 for q <= k / n, that mean is at
+       most h / (h - l'). So E (h - l') <= h, which says dE/dq <= 0.
+
+    The hazard rate increases wherever w does, its denominator falling: for Beta(1/2, 1/2) on
+    [1/2, 1). For the uniform w it is 1 / (1 - q), so there E falls for all q <= k / n. Hence a
+    label that passes q passes every smaller share at the same vote, down to 1/2, and the q at which
+    E_n(q) reaches 1 / alpha are an interval that a bisection finds (`p_lower`).
 """
 
 from __future__ import annotations
@@ -101,9 +119,15 @@ def _fraction(wins: Floats, losses: Floats, q: Floats, tail: Floats) -> Floats:
     return value
 
 
-def rounded_down(log_e: Floats, n: ArrayLike) -> Floats:
-    """Return log E_n less more than it may have been computed too large."""
-    result: Floats = log_e - 1e-13 * (np.asarray(n, dtype=np.float64) + 100.0)
+def log_evalue_lower(
+    k: ArrayLike, n: ArrayLike, q: ArrayLike, prior: tuple[float, float] = PRIOR
+) -> Floats:
+    """Return `log_evalue` less more than it may have been computed too large: what tests compare.
+
+    Arguments as for `log_evalue`.
+    """
+    error = 1e-13 * (np.asarray(n, dtype=np.float64) + 100.0)
+    result: Floats = log_evalue(k, n, q, prior) - error
     return result
 
 
@@ -113,9 +137,7 @@ def p_lower(k: int, n: int, alpha: float) -> float:
     A confidence sequence: P(p_low(n) > p for some n) <= alpha, p being the label's true share, so
     votes may be added until the bound is good enough and its running maximum may be kept.
 
-    On [1/2, k/n] E_n falls as q grows, which makes a bisection exact: the logarithm of the
-    likelihood is concave in q, so E_n would fall for an exponential mixture, and a mixture whose
-    hazard rate grows (Beta(1/2, 1/2) on [1/2, 1)) is cut off faster still.
+    On [1/2, k / n] E_n falls as q grows (the top of this module), which makes a bisection exact.
 
     Args:
         k: votes for the label, 0 <= k <= n.
@@ -144,7 +166,7 @@ def p_lower(k: int, n: int, alpha: float) -> float:
 
 
 def _reaches(k: int, n: int, q: float, threshold: float) -> bool:
-    return float(rounded_down(log_evalue(k, n, q), n)) >= threshold
+    return float(log_evalue_lower(k, n, q)) >= threshold
 
 
 class Boundary:
@@ -182,7 +204,7 @@ class Boundary:
         return self._fewest[losses]
 
     def most_losses(self, votes: int) -> int:
-        """Return how many of `votes` votes may be losses; -1 if not even none would do."""
+        """Return how many of `votes` votes may be losses; -1 if even without losses they fail."""
         low, high = -1, votes
         while high - low > 1:
             middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""The fixed-sample procedures of Cohen, Rosenfeld and Kolter (ICML 2019), vote for vote.
+"""The fixed-sample certificate of Cohen, Rosenfeld and Kolter (ICML 2019), vote for vote.
 
 Here to reproduce published tables and to compare with. The numbers of votes are fixed before the
 first is seen; a run that looks at them on the way needs `smoothapi.certify.sequential`.
@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from scipy.special import betainc
-
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_alpha, clopper_pearson_lower, radius_from_p
-from smoothapi.certify.sequential import Decision, Reason, Vote
+from smoothapi.certify.decision import Decision, Reason, Vote
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def fixed_certify(
         label=candidate if certified else None,
         reason=Reason.CERTIFIED if certified else failed,
         radius=radius,
-        radii=(),
+        radius_requested=None,
         p_lower=p_low if certified else 0.0,
         votes=len(selection) + n,
         tally=dict(tally.most_common()),
@@ -72,45 +70,3 @@ def fixed_certify(
         alpha=alpha,
         level=alpha,
     )
-
-
-def fixed_predict(votes: Sequence[Vote], *, alpha: float) -> Decision:
-    """Return the top label of a fixed sample, or abstain (PREDICT of the paper).
-
-    With probability at least 1 - alpha, a label that is returned is the smoothed label. The two
-    labels with most votes are compared by the two-sided binomial test at 1/2 (Hung and Fithian,
-    Annals of Statistics 2019). "No answer" competes as a label does, and is never returned.
-
-    Args:
-        votes: a number of votes that was fixed beforehand.
-        alpha: chance of a wrong label, in (0, 1).
-
-    Raises:
-        UsageError: `alpha` is out of range, or there are no votes.
-    """
-    check_alpha(alpha)
-    if not votes:
-        raise UsageError("Nothing can be predicted without votes.")
-    tally = Counter(votes)
-    (top, most), (_, second) = [*tally.most_common(2), (None, 0)][:2]
-    certain = two_sided_p(most, most + second) <= alpha
-    returned = top if certain else None
-    failed = Reason.NO_ANSWER if certain else Reason.CAP
-    return Decision(
-        label=returned,
-        reason=Reason.CERTIFIED if returned is not None else failed,
-        radius=0.0,
-        radii=(),
-        p_lower=0.0,
-        votes=len(votes),
-        tally=dict(tally.most_common()),
-        candidate=top,
-        candidate_votes=(most, most + second),
-        alpha=alpha,
-        level=alpha,
-    )
-
-
-def two_sided_p(k: int, n: int) -> float:
-    """Return the p-value of the two-sided binomial test of k in n at 1/2, for k >= n / 2."""
-    return min(1.0, 2.0 * float(betainc(k, n - k + 1.0, 0.5)))

@@ -38,7 +38,7 @@ class LabelSpace:
         categories: the same with the provider's categories, after the parents.
 
     Raises:
-        UsageError: there is no class, a class or label is empty, or a provider label is mapped to
+        UsageError: `classes` is empty, a class or label is empty, or a provider label is mapped to
             two classes.
     """
 
@@ -81,7 +81,7 @@ class LabelSpace:
         return hash(self.digest)
 
     def class_of(self, label: str | Label) -> str | None:
-        """Return the class that a provider label belongs to, None if it belongs to none.
+        """Return the class that a provider label belongs to, None if classes leave it out.
 
         Args:
             label: a label, or only its name; then its parents and categories are not known.
@@ -150,15 +150,15 @@ def top1(answer: Answer, space: LabelSpace | None = None) -> str | None:
 
     Several labels can share the highest score to the last digit. Then the most specific is meant:
     a label that another of them names among its parents loses; of those left, the first by name.
-    A label with score 0 is no vote: the provider says that it is not there.
+    A label with score 0 is not counted: the provider says that it is not there.
 
     Args:
         answer: the provider's labels, in any order.
         space: the caller's classes; then only labels that belong to one compete.
 
     Returns:
-        The label's name as the provider gave it, or its class; None ("no answer") if there is no
-        label, or none that belongs to a class.
+        The label's name as the provider gave it, or its class; None ("no answer") if the answer
+        has no label that counts.
     """
     labels: Iterable[Label] = answer.labels
     if space is not None:
@@ -168,7 +168,7 @@ def top1(answer: Answer, space: LabelSpace | None = None) -> str | None:
         return None
     tied = [label for label in labels if label.score == best]
     parents = {parent for label in tied for parent in label.parents if parent != label.name}
-    # Labels that name each other as parents leave none: then none is more specific.
+    # Labels that name each other as parents all drop out: then all are equally specific.
     specific = [label for label in tied if label.name not in parents] or tied
     if space is None:
         return min(label.name for label in specific)
@@ -207,7 +207,7 @@ def _plurals(word: str) -> set[str]:
 
 def _checked(name: object, labels: Any) -> tuple[str, ...]:
     if not isinstance(name, str) or not name.strip():
-        raise UsageError(f"{name!r} is no name of a class: it must be text, not empty.")
+        raise UsageError(f"{name!r} cannot name a class: a name is text, and not empty.")
     is_list = not isinstance(labels, (str, Mapping)) and hasattr(labels, "__iter__")
     listed = tuple(labels) if is_list else ()
     if not listed or not all(isinstance(label, str) for label in listed):

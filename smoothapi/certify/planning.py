@@ -16,25 +16,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import betaincc
 
-from smoothapi.certify.bounds import check_alpha, check_sigma
+from smoothapi.certify.ballot import candidate_weight
+from smoothapi.certify.bounds import check_alpha
+from smoothapi.certify.decision import UNLIKELY
 from smoothapi.certify.evalue import PRIOR, boundary
-from smoothapi.certify.sequential import (
-    UNLIKELY,
-    candidate_weight,
-    fewest_votes,
-    label_level,
-    needed_share,
-)
-from smoothapi.certify.targets import MostSpecific, Presence, Target, Top1
+from smoothapi.certify.sequential import label_level, needed_share
+from smoothapi.certify.targets import MostSpecific, Presence, Scores, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-
-
-_PARTS = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +169,7 @@ def target_queries(
     """
     if isinstance(target, Top1):
         return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
-    if isinstance(target, Presence):
+    if isinstance(target, (Presence, Scores)):  # a score comes out of the votes for presence
         labels = len(target.labels)
         return presence_queries(
             radius, sigma, alpha, p, labels=labels, max_votes=max_votes, delta=delta
@@ -184,49 +177,6 @@ def target_queries(
     if isinstance(target, MostSpecific):
         return most_specific_queries(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
     return None
-
-
-def expected_queries(
-    radius: float,
-    sigma: float,
-    alpha: float,
-    p: float,
-    *,
-    max_votes: int = 10_000,
-    delta: float = 0.0,
-) -> float:
-    """Return the mean of `queries_needed`."""
-    return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta).mean
-
-
-def radius_reachable(queries: int, sigma: float, alpha: float, *, delta: float = 0.0) -> float:
-    """Return the largest radius that so many queries can certify: if every vote agrees.
-
-    Args:
-        queries: votes that may be bought, at least 1.
-        sigma: noise level, positive.
-        alpha: chance of a wrong certificate, in (0, 1).
-        delta: what is taken off the share for arithmetic.
-
-    Returns:
-        An L2 radius in the units of sigma, rounded down to six decimals; 0.0 if none is within
-        reach.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    check_alpha(alpha)
-    check_sigma(sigma)
-    if queries < 1:
-        raise UsageError(f"queries={queries}: nothing can be certified without votes.")
-    low, high = 0, math.ceil(8.0 * sigma * _PARTS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _within(middle / _PARTS, queries, sigma, alpha, delta):
-            low = middle
-        else:
-            high = middle
-    return low / _PARTS
 
 
 def reachable_presence(
@@ -252,29 +202,6 @@ def reachable_presence(
 
     # More labels need more votes, so the first count that is too many can be bisected for.
     return presence(1 + bisect_left(range(2, len(labels) + 1), x=True, key=too_many))
-
-
-def _within(radius: float, queries: int, sigma: float, alpha: float, delta: float) -> bool:
-    try:
-        return fewest_votes(radius, sigma, alpha, delta) <= queries
-    except UnreachableRadiusError:
-        return False
-
-
-def power_curve(
-    radius: float,
-    sigma: float,
-    alpha: float,
-    shares: Iterable[float],
-    *,
-    max_votes: int,
-    delta: float = 0.0,
-) -> tuple[tuple[float, QueryCount], ...]:
-    """Return (p, `queries_needed`) for each share p: what a budget certifies, and at what cost."""
-    return tuple(
-        (p, queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta))
-        for p in shares
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,29 +11,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from scipy.special import betaincc
 
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.bounds import check_alpha
-from smoothapi.certify.evalue import PRIOR, Boundary, boundary, p_lower
-from smoothapi.certify.sequential import (
+from smoothapi.certify.ballot import Ballot, Candidate, Candidates
+from smoothapi.certify.bounds import check_alpha, check_max_votes
+from smoothapi.certify.decision import (
     SHARE_DECIMALS,
     UNLIKELY,
-    Ballot,
     Claim,
     Decision,
     Reason,
-    SequentialCertify,
     Vote,
-    candidate_weight,
-    check_max_votes,
     check_vote,
-    needed_share,
-    one_radius,
 )
+from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.sequential import SequentialCertify, needed_share
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +65,7 @@ class PresenceTest:
         sigma: float,
         alpha: float,
         max_votes: int,
-        radius: float | Sequence[float] | None,
+        radius: float | None,
         delta: float = 0.0,
     ) -> None:
         check_alpha(alpha)
@@ -99,7 +95,7 @@ class PresenceTest:
         """Count the next vote in order of index: what `Presence.vote` made of the answer.
 
         Raises:
-            UsageError: the test is done, or the vote is none of these.
+            UsageError: the test is done, or the vote is not such a text.
         """
         check_vote(vote, done=self.done)
         present = None if vote is None else self._present(vote)
@@ -126,7 +122,7 @@ class PresenceTest:
             for label, decision in decisions.items()
             if decision.label is not None
         )
-        # What is shown for all is the weakest claim, or the first label if there is none.
+        # What is shown for all is the weakest claim, or the first label without one.
         first = decisions[claims[0].label] if claims else next(iter(decisions.values()))
         return replace(
             first,
@@ -143,7 +139,10 @@ class PresenceTest:
     def _present(self, vote: str) -> frozenset[str]:
         present, absent = _parts(vote, self._score, _PRESENCE)
         if sorted((*present, *absent)) != self._asked:
-            raise UsageError(f"{vote!r} is no vote of this target: it is about other labels.")
+            raise UsageError(
+                f"The vote {vote!r} is about other labels than this target's: "
+                f"{', '.join(self._asked)}."
+            )
         return frozenset(present)
 
     def _answer(self, label: str, present: frozenset[str] | None) -> Vote:
@@ -154,20 +153,14 @@ class PresenceTest:
         return outcome if self._wanted in ("either", outcome) else None
 
 
-@dataclass(slots=True)
 class _Chain:
-    """A most specific label with its parents, and how often each was present since it was named.
+    """A candidate with its parents, and how often each was present since it was named."""
 
-    `level` is that of each label's own test.
-    """
-
-    labels: tuple[str, ...]
-    level: float
-    since: int
-    present: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.present = [0] * len(self.labels)
+    def __init__(self, candidate: Candidate, labels: tuple[str, ...]) -> None:
+        self.candidate = candidate
+        self.labels = labels
+        self.level = candidate.level / len(labels)  # of each label's own test
+        self.present = [0] * len(labels)
 
     def count(self, names: frozenset[str]) -> None:
         """Count an answer by what it says is present."""
@@ -178,18 +171,17 @@ class _Chain:
 class MostSpecificTest:
     """Certify the most specific label of a chain of parents that the votes allow.
 
-    The chain is that of the label which leads as the answers' most specific; as in
-    `SequentialPredict`, a chain is tested on the votes after its label took the lead, and the j-th
-    has level alpha * w_j, split evenly over its labels. (Were parents always a nested line, nothing
-    would have to be split; but a label can have two parents of which neither is the other's, and
-    answers do not always name the same ones.) With probability at least 1 - alpha all claims hold,
-    whenever the run is stopped.
+    The chain is that of a candidate (`smoothapi.certify.ballot`): a label that took the lead as the
+    answers' most specific. It is tested on the votes after that, and its level is split evenly over
+    the chain's labels. (Were parents always a nested line, nothing would have to be split; but a
+    label can have two parents of which neither is the other's, and answers do not always name the
+    same ones.) With probability at least 1 - alpha all claims hold, whenever the run is stopped.
 
     Args:
         score: the least score of a label that counts as present; of a vote it must be the same.
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
-        radius: the L2 radius wanted. Only one: at the largest of several, or of all, which label
-            is the most specific would depend on the radius.
+        radius: the L2 radius wanted. None, the largest, is refused: which label is the most
+            specific would depend on it.
         unlikely: a label is given up, and its parent tried for, as in `SequentialCertify`.
 
     Raises:
@@ -204,24 +196,24 @@ class MostSpecificTest:
         sigma: float,
         alpha: float,
         max_votes: int,
-        radius: float | Sequence[float] | None,
+        radius: float | None,
         delta: float = 0.0,
         unlikely: float = UNLIKELY,
     ) -> None:
         check_alpha(alpha)
         check_max_votes(max_votes)
-        radius = one_radius(radius, "The most specific label")
         if radius is None:
             raise UsageError(
-                "Which label is the most specific depends on the radius, so there is no largest: "
-                "name a radius, such as 0.25."
+                "Which label is the most specific depends on the radius, so the largest cannot be "
+                "searched for: name a radius, such as 0.25."
             )
         self._score = score
         self._alpha = alpha
-        self._radius = radius
+        self._radius = float(radius)
         self._share = needed_share(radius, sigma, delta)
         self._unlikely = unlikely
         self._ballot = Ballot(max_votes)
+        self._candidates = Candidates(self._ballot, alpha)
         self._chains: dict[str, _Chain] = {}
         self._raw: Counter[Vote] = Counter()
         self._ended: Reason | None = None
@@ -232,7 +224,8 @@ class MostSpecificTest:
                 f"{least:,} votes, and {max_votes:,} are allowed. Allow more, or ask for a smaller "
                 "radius."
             )
-        self._hope = max(self._share, 1.0 - self._bound(0).most_losses(max_votes) / max_votes)
+        most_losses = boundary(self._share, self._candidates.next_level).most_losses(max_votes)
+        self._hope = max(self._share, 1.0 - most_losses / max_votes)
 
     @property
     def done(self) -> bool:
@@ -243,7 +236,7 @@ class MostSpecificTest:
         """Count the next vote in order of index: what `MostSpecific.vote` made of the answer.
 
         Raises:
-            UsageError: the test is done, or the vote is none of these.
+            UsageError: the test is done, or the vote is not such a text.
         """
         check_vote(vote, done=self.done)
         chain, others = ((), ()) if vote is None else _parts(vote, self._score, _CHAIN)
@@ -251,12 +244,10 @@ class MostSpecificTest:
         names = frozenset((*chain, *others))
         for known in self._chains.values():
             known.count(names)
-        ballot = self._ballot
-        ballot.add(chain[0] if chain else None)
-        leader = ballot.leader
-        if leader is not None and leader not in self._chains:
-            level = self._alpha * candidate_weight(len(self._chains)) / len(chain)
-            self._chains[leader] = _Chain(chain, level, ballot.votes)
+        self._ballot.add(chain[0] if chain else None)
+        candidate = self._candidates.name_leader()
+        if candidate is not None:
+            self._chains[candidate.label] = _Chain(candidate, chain)
         self._ended = self._end()
 
     def needed(self) -> int:
@@ -264,15 +255,15 @@ class MostSpecificTest:
         return 0 if self.done else min(self._ballot.left, self._best_case())
 
     def result(self) -> Decision:
-        """Return the decision on the votes so far; its claim is the most specific there is."""
+        """Return the decision on the votes so far; its claim is the most specific that holds."""
         ballot = self._ballot
-        leading = self._chains.get(ballot.leader) if ballot.leader is not None else None
+        leading = self._leading()
         chains = [leading, *(c for c in self._chains.values() if c is not leading)]
         claim = None
         for chain in chains:
             if chain is not None and claim is None:
                 claim = self._claim(chain)
-        k, n = (leading.present[0], ballot.votes - leading.since) if leading else (0, 0)
+        k, n = (leading.present[0], self._total(leading)) if leading else (0, 0)
         reason = self._ended or Reason.STOPPED
         if ballot.leader is None and ballot.votes:
             reason = Reason.NO_ANSWER
@@ -280,7 +271,7 @@ class MostSpecificTest:
             label=claim.label if claim else None,
             reason=Reason.CERTIFIED if claim else reason,
             radius=self._radius if claim else 0.0,
-            radii=(self._radius,),
+            radius_requested=self._radius,
             p_lower=claim.p_lower if claim else 0.0,
             votes=ballot.votes,
             tally=dict(self._raw.most_common()),
@@ -291,9 +282,16 @@ class MostSpecificTest:
             claims=(claim,) if claim else (),
         )
 
+    def _leading(self) -> _Chain | None:
+        leader = self._ballot.leader
+        return None if leader is None else self._chains[leader]
+
+    def _total(self, chain: _Chain) -> int:
+        return self._candidates.total(chain.candidate)
+
     def _end(self) -> Reason | None:
         ballot = self._ballot
-        chain = self._chains.get(ballot.leader) if ballot.leader is not None else None
+        chain = self._leading()
         place = self._aim(chain) if chain else None
         if chain and place is not None and self._missing(chain, place) <= 0:
             return Reason.CERTIFIED
@@ -308,7 +306,7 @@ class MostSpecificTest:
 
     def _aim(self, chain: _Chain) -> int | None:
         """Return the place of the most specific label that is certified or not yet hopeless."""
-        n = self._ballot.votes - chain.since
+        n = self._total(chain)
         for place, k in enumerate(chain.present):
             if self._missing(chain, place) <= 0:
                 return place
@@ -317,7 +315,7 @@ class MostSpecificTest:
         return None
 
     def _claim(self, chain: _Chain) -> Claim | None:
-        n = self._ballot.votes - chain.since
+        n = self._total(chain)
         for place, k in enumerate(chain.present):
             if self._missing(chain, place) <= 0:
                 bound = max(p_lower(k, n, chain.level), self._share)
@@ -331,14 +329,12 @@ class MostSpecificTest:
         return None
 
     def _missing(self, chain: _Chain, place: int) -> int:
-        n = self._ballot.votes - chain.since
+        n = self._total(chain)
         return boundary(self._share, chain.level)[n - chain.present[place]] - n
 
     def _missing_unnamed(self) -> int:
-        return self._ballot.votes_to_lead(self._chains) + self._bound(len(self._chains))[0]
-
-    def _bound(self, earlier: int) -> Boundary:
-        return boundary(self._share, self._alpha * candidate_weight(earlier))
+        fresh = boundary(self._share, self._candidates.next_level)[0]
+        return self._candidates.votes_to_name() + fresh
 
     def _best_case(self) -> int:
         ballot = self._ballot
@@ -368,12 +364,13 @@ def _parts(vote: str, score: float, form: str) -> tuple[tuple[str, ...], tuple[s
         or not all(isinstance(name, str) for part in found[:-1] for name in part)
     ):
         raise UsageError(
-            f"{vote!r} is no vote of this target: expected JSON, {form}, and the least score."
+            f"The vote {vote!r} is not of this target's form: expected JSON, {form}, and the least "
+            "score."
         )
     first, second, given = found
     if isinstance(given, bool) or given != score:
         raise UsageError(
-            f"{vote!r} is no vote of this target: labels counted as present from a score of "
+            f"The vote {vote!r} is of another target: labels counted as present from a score of "
             f"{given!r}, and here from {score!r}."
         )
     return tuple(first), tuple(second)

@@ -12,11 +12,11 @@ beta * s: as shares sum to 1, the levels sum to beta. With E the e-value against
 so a label is wronged only if E_n(s) reaches 1 / (beta s), which has probability at most beta * s.
 A label that was never seen has the upper bound of 0 votes.
 
-*The lower bound* is that of a candidate, tested on the votes after it took the lead, with level
-alpha * w_j for the j-th, as in `SequentialPredict`.
+*The lower bound* is that of a candidate (`smoothapi.certify.ballot`), tested on the votes after it
+took the lead.
 
-Both use the uniform mixture, whose hazard rate 1 / (1 - p) grows everywhere: so the e-values are
-monotone on the whole way from the observed share outward, and a bisection is exact.
+Both use the uniform mixture, for which the e-values are monotone on the whole way from the observed
+share outward (`smoothapi.certify.evalue`), so a bisection is exact.
 """
 
 from __future__ import annotations
@@ -29,23 +29,26 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.bounds import check_alpha, check_counts, check_sigma
-from smoothapi.certify.evalue import log_evalue, rounded_down
-from smoothapi.certify.sequential import (
+from smoothapi.certify.ballot import Ballot, Candidates
+from smoothapi.certify.bounds import (
+    check_alpha,
+    check_counts,
+    check_delta,
+    check_max_votes,
+    check_radius,
+    check_sigma,
+)
+from smoothapi.certify.decision import (
     RADIUS_DECIMALS,
     SHARE_DECIMALS,
     UNLIKELY,
-    Ballot,
     Claim,
     Decision,
     Reason,
     Vote,
-    candidate_weight,
-    check_delta,
-    check_max_votes,
     check_vote,
-    one_radius,
 )
+from smoothapi.certify.evalue import log_evalue_lower
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ def share_lower(k: int, n: int, alpha: float) -> float:
     low, high = 0.0, min(k / n, 1.0 - 1e-12)
     for _ in range(_ROUNDS):
         inner = np.linspace(low, high, _POINTS)[1:-1]
-        fails = rounded_down(log_evalue(k, n, inner, _UNIFORM), n) < -math.log(alpha)
+        fails = log_evalue_lower(k, n, inner, _UNIFORM) < -math.log(alpha)
         first = int(np.argmax(fails)) if fails.any() else len(inner)
         low, high = (
             float(inner[first - 1]) if first > 0 else low,
@@ -93,7 +96,7 @@ def share_upper(k: int, n: int, alpha: float) -> float:
     low, high = k / n, 1.0
     for _ in range(_ROUNDS):
         inner = np.linspace(low, high, _POINTS)[1:-1]
-        log_e = rounded_down(log_evalue(n - k, n, 1.0 - inner, _UNIFORM), n)
+        log_e = log_evalue_lower(n - k, n, 1.0 - inner, _UNIFORM)
         holds = log_e >= -np.log(alpha * inner)
         first = int(np.argmax(holds)) if holds.any() else len(inner)
         low, high = (
@@ -151,7 +154,7 @@ class TopKTest:
         sigma: float,
         alpha: float,
         max_votes: int,
-        radius: float | Sequence[float] | None,
+        radius: float | None,
         delta: float = 0.0,
         unlikely: float = UNLIKELY,
     ) -> None:
@@ -161,7 +164,9 @@ class TopKTest:
         check_delta(delta)
         if k < 1:
             raise UsageError(f"k={k}: the best are at least one label.")
-        radius = one_radius(radius, "That a label is among the k best")
+        if radius is not None:
+            check_radius(radius)
+            radius = float(radius)
         self._k = k
         self._sigma = sigma
         self._alpha = alpha
@@ -169,7 +174,7 @@ class TopKTest:
         self._unlikely = unlikely
         self._radius = radius
         self._ballot = Ballot(max_votes)
-        self._since: dict[str, tuple[int, int, float]] = {}
+        self._candidates = Candidates(self._ballot, 0.5 * alpha)
         self._ended: Reason | None = None
         self._best_case = self._fewest_more()
         if self._best_case is None:
@@ -193,10 +198,8 @@ class TopKTest:
         check_vote(vote, done=self.done)
         ballot = self._ballot
         ballot.add(vote)
+        self._candidates.name_leader()
         leader = ballot.leader
-        if leader is not None and leader not in self._since:
-            level = 0.5 * self._alpha * candidate_weight(len(self._since))
-            self._since[leader] = (ballot.tally[leader], ballot.votes, level)
         best = self._best_case
         if best is not None and vote is not None and vote == best[0]:
             self._best_case = (vote, best[1] - 1)
@@ -222,14 +225,14 @@ class TopKTest:
 
     def result(self) -> Decision:
         """Return the decision on the votes so far; its claim is "among the best"."""
-        ballot = self._ballot
+        ballot, candidates = self._ballot, self._candidates
         leader = ballot.leader
+        candidate = candidates.get(leader)
         p_low, votes, radius = 0.0, (0, 0), 0.0
-        if leader is not None:
+        if candidate is not None:
             lower, uppers = self._bounds(leader, 0)
             p_low = floor_to(lower, SHARE_DECIMALS)
-            since_k, since, _ = self._since[leader]
-            votes = (ballot.tally[leader] - since_k, ballot.votes - since)
+            votes = (candidates.count(candidate, leader), candidates.total(candidate))
             if self._radius is None:
                 radius = self._largest(p_low, uppers)
             elif self._ended is Reason.CERTIFIED:
@@ -245,14 +248,14 @@ class TopKTest:
             label=leader if certified else None,
             reason=reason,
             radius=radius,
-            radii=() if self._radius is None else (self._radius,),
+            radius_requested=self._radius,
             p_lower=p_low if certified else 0.0,
             votes=ballot.votes,
             tally=ballot.sorted_tally(),
             candidate=leader,
             candidate_votes=votes,
             alpha=self._alpha,
-            level=0.0 if leader is None else self._since[leader][2],
+            level=0.0 if candidate is None else candidate.level,
             claims=claims,
         )
 
@@ -264,12 +267,15 @@ class TopKTest:
         """
         ballot = self._ballot
         n = ballot.votes + more
-        if label in self._since:
-            before, since, level = self._since[label]
-            wins, counted = ballot.tally[label] - before + more, n - since
+        candidates = self._candidates
+        candidate = candidates.get(label)
+        if candidate is not None:
+            wins = candidates.count(candidate, label) + more
+            counted = candidates.total(candidate) + more
+            level = candidate.level
         else:
             wins = counted = max(0, more - ballot.behind(label or "") - 1)
-            level = 0.5 * self._alpha * candidate_weight(len(self._since))
+            level = candidates.next_level
         others = sorted(
             (votes for vote, votes in ballot.tally.items() if vote is None or vote != label),
             reverse=True,

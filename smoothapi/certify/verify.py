@@ -6,13 +6,14 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from smoothapi.certify.sequential import Reason, SequentialPredict
+from smoothapi.certify.decision import Reason
+from smoothapi.certify.predict import SequentialPredict
 from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.certify.sequential import VoteTest
+    from smoothapi.certify.decision import VoteTest
     from smoothapi.certify.targets import Target
 
 MAX_SIGMA = 1.5
@@ -107,7 +108,7 @@ def _replay(test: VoteTest, certificate: Certificate) -> list[str]:
             test.add(vote)
         except (UsageError, ValueError, TypeError) as error:
             raise CertificateError(
-                f"The certificate does not add up: vote {number} is none of its target ({error})."
+                f"The certificate does not add up: vote {number} cannot be counted ({error})."
             ) from error
     return [] if test.done else ["its votes end before its test had"]
 
@@ -118,7 +119,7 @@ def _out_of_place(certificate: Certificate, target: Target) -> list[str]:
     space = target.space if isinstance(target, (Top1, TopK)) else None
     if space is not None:
         problems = [
-            f"{name!r} is voted for, and is no class of its label space"
+            f"{name!r} is voted for, but its label space has no such class"
             for name in dict.fromkeys((*certificate.tally, certificate.plain_label))
             if name is not None and name not in space.classes
         ]

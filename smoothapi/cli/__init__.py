@@ -7,7 +7,6 @@ Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 7
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ import click
 
 from smoothapi._version import __version__
 from smoothapi.answer import printable
+from smoothapi.cli.errors import report, to_json
 from smoothapi.errors import SmoothAPIError, UsageError
 
 INTERRUPTED = 130
@@ -80,29 +80,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for each way to end
     """Run the command line and return the exit code."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        if "--json" in (sys.argv[1:] if arguments is None else arguments):
-            told = {
-                "schema": "smoothapi.error/1",
-                "photo": None,
-                "error": UsageError.__name__,
-                "message": error.format_message(),
-            }
-            click.echo(json.dumps(told, ensure_ascii=False))
+        if as_json:
+            click.echo(to_json(UsageError(error.format_message())))
         error.show()
         return UsageError.exit_code
     except SmoothAPIError as error:
-        click.echo(f"smoothapi: {printable(str(error))}", err=True)
-        if error.queries:
-            again = f", {error.retries:,} of them retries" if error.retries else ""
-            waited = f"; {error.waited:.1f} s waited" if error.waited >= 0.05 else ""
-            click.echo(
-                f"Sent until then: {error.queries:,} (${error.cost:.4f}){again}{waited}.", err=True
-            )
+        report(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -12,10 +11,9 @@ from smoothapi.answer import printable
 from smoothapi.cli.options import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from decimal import Decimal
 
-    from smoothapi.dispatch import Account, SharedState
+    from smoothapi.store import Account, Home
 
 
 @click.group(invoke_without_command=True)
@@ -29,10 +27,8 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
     """
     ctx.obj = home
     if ctx.invoked_subcommand is None:
-        from smoothapi.dispatch import accounts  # noqa: PLC0415
-
-        with _state(home) as state:
-            _show(accounts(state), as_json)
+        with _home(home) as opened:
+            _show(opened.accounts(), as_json)
     return 0
 
 
@@ -46,13 +42,11 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
 def release(home: str | None, *, everywhere: bool) -> int:
     """Give back what killed processes had reserved.
 
-    Such queries may have been sent and billed: do this when you know that they were not.
+    Such attempts may have been made and billed: do this when you know that they were not.
     """
-    from smoothapi.dispatch import release_abandoned  # noqa: PLC0415
-
-    with _state(home) as state:
-        count = release_abandoned(state, everywhere=everywhere)
-    click.echo(f"Released {count:,} queries of processes that are gone.")
+    with _home(home) as opened:
+        count = opened.release_abandoned(everywhere=everywhere)
+    click.echo(f"Released {count:,} attempts of processes that are gone.")
     return 0
 
 
@@ -61,24 +55,17 @@ def release(home: str | None, *, everywhere: bool) -> int:
 @click.pass_obj
 def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
-    from smoothapi import dispatch  # noqa: PLC0415
-
-    with _state(home) as state:
-        count = dispatch.reset(state, name)
+    with _home(home) as opened:
+        count = opened.reset(name)
     click.echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
     return 0
 
 
-@contextmanager
-def _state(home: str | None) -> Iterator[SharedState]:
+def _home(folder: str | None) -> Home:
     from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.dispatch import SharedState  # noqa: PLC0415
+    from smoothapi.store import Home  # noqa: PLC0415
 
-    state = SharedState(resolve(home=home).settings.home / "ledger.db")
-    try:
-        yield state
-    finally:
-        state.close()
+    return Home(resolve(home=folder).settings.home)
 
 
 def _show(found: list[Account], as_json: bool) -> None:
@@ -87,11 +74,11 @@ def _show(found: list[Account], as_json: bool) -> None:
             {
                 "name": account.name,
                 "period": account.period,
-                "queries": account.queries,
+                "attempts": account.attempts,
                 "dollars": float(account.dollars),
                 "reserved": account.reserved,
-                "query_limit": account.query_limit,
-                "queries_left": account.queries_left,
+                "attempt_limit": account.attempt_limit,
+                "attempts_left": account.attempts_left,
                 "dollar_limit": _number(account.dollar_limit),
                 "dollars_left": _number(account.dollars_left),
             }
@@ -109,20 +96,20 @@ def _show(found: list[Account], as_json: bool) -> None:
     table = Table()
     table.add_column("budget")
     table.add_column("period")
-    for name in ("queries", "reserved", "left", "dollars", "left"):
+    for name in ("attempts", "reserved", "left", "dollars", "left"):
         table.add_column(name, justify="right")
     for account in found:
-        queries_left = dollars_left = "no limit"
-        if account.queries_left is not None:
-            queries_left = f"{account.queries_left:,}"
+        attempts_left = dollars_left = "no limit"
+        if account.attempts_left is not None:
+            attempts_left = f"{account.attempts_left:,}"
         if account.dollars_left is not None:
             dollars_left = f"${account.dollars_left:.4f}"
         table.add_row(
             Text(printable(account.name)),
             account.period,
-            f"{account.queries:,}",
+            f"{account.attempts:,}",
             f"{account.reserved:,}",
-            queries_left,
+            attempts_left,
             f"${account.dollars:.4f}",
             dollars_left,
         )

@@ -16,7 +16,7 @@ from smoothapi.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.dispatch import AnswerStore
+    from smoothapi.store.local.answers import AnswerStore
 
 
 @click.group()
@@ -68,7 +68,7 @@ def verify(home: str | None) -> int:
 @click.pass_obj
 def export(home: str | None, file: str) -> int:
     """Write all answers to FILE (default: stdout) as a recording, which replay:FILE reads."""
-    from smoothapi.dispatch.recording import header, to_line  # noqa: PLC0415
+    from smoothapi.store.recording import header, to_line  # noqa: PLC0415
 
     with _store(home) as store, _open(file, "w") as stream:
         count = 0
@@ -91,7 +91,7 @@ def import_(home: str | None, file: str) -> int:
 
     Variants that the recorded run gave up are left out: they can be asked again.
     """
-    from smoothapi.dispatch.recording import is_header, parse_line  # noqa: PLC0415
+    from smoothapi.store.recording import is_header, parse_line  # noqa: PLC0415
 
     added = kept = 0
     with _store(home) as store, _open(file, "r") as stream:
@@ -103,7 +103,7 @@ def import_(home: str | None, file: str) -> int:
                 new = store.add_row(row)
             except (ValueError, StoreError) as error:
                 raise UsageError(
-                    f"Line {number} of {file!r} is no stored answer ({error}). The {added:,} "
+                    f"Line {number} of {file!r} is not a stored answer ({error}). The {added:,} "
                     "before it were imported."
                 ) from error
             added, kept = added + new, kept + (not new)
@@ -126,13 +126,10 @@ def clear(home: str | None, yes: bool) -> int:
 @contextmanager
 def _store(home: str | None) -> Iterator[AnswerStore]:
     from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.dispatch import AnswerStore  # noqa: PLC0415
+    from smoothapi.store import Home  # noqa: PLC0415
 
-    store = AnswerStore(resolve(home=home).settings.home / "answers")
-    try:
-        yield store
-    finally:
-        store.close()
+    with Home(resolve(home=home).settings.home) as opened:
+        yield opened.answers
 
 
 def _open(file: str, mode: str) -> Any:

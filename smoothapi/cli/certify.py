@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from smoothapi.answer import printable
-from smoothapi.cli.options import options
-from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.cli.errors import report
+from smoothapi.cli.options import options, target_of
+from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,14 +47,13 @@ def certify(
     What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
     are certified, 1 if smoothapi abstains on one.
     """
+    from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
-    def ask(smoother: Smoother) -> int:
-        meant = _target(target)
+    with Smoother(**given) as smoother:
+        meant = target_of(target)
         if dry_run:
             return _plan_each(photos, as_json, smoother, meant)
         return _each(photos, as_json, smoother, partial(smoother.certify, target=meant))
-
-    return _with_smoother(given, as_json, ask)
 
 
 @click.command()
@@ -67,47 +65,10 @@ def predict(photos: tuple[str, ...], as_json: bool, **given: Any) -> int:
 
     What is not given is taken from the settings; `smoothapi config` shows them.
     """
-    return _with_smoother(
-        given, as_json, lambda smoother: _each(photos, as_json, smoother, smoother.predict)
-    )
-
-
-def _with_smoother(given: dict[str, Any], as_json: bool, ask: Callable[[Smoother], int]) -> int:
-    """Make a Smoother of the options and ask it; with --json an error is an object, too."""
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
-    try:
-        with Smoother(**given) as smoother:
-            return ask(smoother)
-    except SmoothAPIError as error:
-        if not as_json:
-            raise
-        _report(None, error, as_json)
-        return error.exit_code
-
-
-def _target(text: str) -> Target | Literal["top1"]:
-    from smoothapi.certify import MostSpecific, Presence, TopK  # noqa: PLC0415
-
-    kind, _, rest = text.partition(":")
-    label, _, score = rest.rpartition(":")
-    try:
-        if re.fullmatch(r"top\d+", text):
-            return "top1" if text == "top1" else TopK(int(text[3:]))
-        if kind == "most-specific":
-            return MostSpecific(float(rest))
-        if kind in ("present", "absent") and label:
-            return Presence(
-                label, float(score), wanted="present" if kind == "present" else "absent"
-            )
-    except UsageError:
-        raise
-    except ValueError:
-        pass
-    raise UsageError(
-        f"--target {text!r} is none of top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE "
-        "and most-specific:SCORE; for example present:Weapon:0.8."
-    )
+    with Smoother(**given) as smoother:
+        return _each(photos, as_json, smoother, smoother.predict)
 
 
 def _each(
@@ -132,7 +93,7 @@ def _each(
 
                 certificate = ask(photo, on_progress=note)
         except UsageError as error:
-            _report(photo, error, as_json)
+            report(error, as_json=as_json, photo=photo)
             code = error.exit_code
         else:
             if as_json:
@@ -142,22 +103,6 @@ def _each(
             if certificate.abstained and code == 0:
                 code = _ABSTAINED
     return code
-
-
-def _report(photo: str | None, error: SmoothAPIError, as_json: bool) -> None:
-    if as_json:
-        data = {
-            "schema": "smoothapi.error/1",
-            "photo": photo,
-            "error": type(error).__name__,
-            "message": str(error),
-            "queries": error.queries,
-            "cost": error.cost,
-            "retries": error.retries,
-            "waited": round(error.waited, 3),
-        }
-        click.echo(json.dumps(data, ensure_ascii=False))
-    click.echo(f"smoothapi: {printable(str(error))}", err=True)
 
 
 def _plan_each(
@@ -171,7 +116,7 @@ def _plan_each(
         try:
             plans.append(smoother.plan(photo, target=target))
         except UsageError as error:
-            _report(photo, error, as_json)
+            report(error, as_json=as_json, photo=photo)
             code = error.exit_code
             continue
         if as_json:

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from smoothapi.cli.adapt import adapt
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
-from smoothapi.errors import SmoothAPIError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,18 +31,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(path_type=Path)
 
 
-class _Group(click.Group):
-    """Turns smoothapi's errors into a line on stderr and their exit code."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except SmoothAPIError as error:
-            Console(stderr=True).print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
-            ctx.exit(error.exit_code)
-
-
-@click.group(cls=_Group)
+@click.group()
 def denoiser() -> None:
     """Train, measure, convert and adapt the local denoiser."""
 

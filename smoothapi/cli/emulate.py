@@ -175,9 +175,12 @@ def emulate(  # noqa: PLR0917  click passes options by name
     With the provider's limits and error bodies, and with failures if asked for. Nothing is sent
     anywhere. Ctrl-C ends it.
     """
-    from smoothapi.services import load_backend, serve  # noqa: PLC0415
-    from smoothapi.testing import Faults  # noqa: PLC0415
-    from smoothapi.testing.latency import Latency  # noqa: PLC0415
+    from smoothapi.services import (  # noqa: PLC0415
+        Faults,
+        load_backend,
+        serve,
+    )
+    from smoothapi.services.latency import Latency  # noqa: PLC0415
 
     plan = Faults.parse(faults, seed=seed)
     times = Latency.parse(latency, seed=seed)

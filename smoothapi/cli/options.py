@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from smoothapi.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from smoothapi.certify import Target
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
@@ -38,8 +43,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "target": {
         "default": "top1",
         "metavar": "TARGET",
-        "help": "top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or "
-        "most-specific:SCORE.",
+        "help": "top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE, "
+        "scores:LABEL[:LEAST] or most-specific:SCORE.",
     },
     "dry-run": {
         "is_flag": True,
@@ -67,6 +72,46 @@ def options(*names: str, **changes: str) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
+
+
+def target_of(text: str) -> Target | Literal["top1"]:
+    """Return what --target says.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    from smoothapi.certify import MostSpecific, Presence, Scores, TopK  # noqa: PLC0415  keeps --help light
+
+    kind, _, rest = text.partition(":")
+    label, _, score = rest.rpartition(":")
+    try:
+        if re.fullmatch(r"top\d+", text):
+            return "top1" if text == "top1" else TopK(int(text[3:]))
+        if kind == "most-specific":
+            return MostSpecific(float(rest))
+        if kind == "scores" and rest:
+            return Scores(label, float(score)) if _is_number(score) else Scores(rest)
+        if kind in ("present", "absent") and label:
+            return Presence(
+                label, float(score), wanted="present" if kind == "present" else "absent"
+            )
+    except UsageError:
+        raise
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--target {text!r} cannot be read. Use top1, top3 (any k), present:LABEL:SCORE, "
+        "absent:LABEL:SCORE, scores:LABEL, scores:LABEL:LEAST or most-specific:SCORE, such as "
+        "present:Weapon:0.8."
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _radius(value: str | None) -> float | str | None:

@@ -11,11 +11,11 @@ import click
 
 from smoothapi.answer import printable
 from smoothapi.cli.options import options
-from smoothapi.cli.study import numbers, told
+from smoothapi.cli.study import numbers
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
-    from smoothapi.dispatch import Price
+    from smoothapi.provider import Price
     from smoothapi.study import Expected, Shares
 
 _WIDTH = 30  # of a bar
@@ -36,18 +36,9 @@ _PARTS = " ▏▎▍▌▋▊▉█"
 )
 @click.option("--p", "share", type=float, help="Assume this share of votes for every photo.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-def plan(*, as_json: bool, **given: Any) -> int:
-    """Work out queries and dollars for many photos; nothing is sent.
-
-    What is not given is taken from the settings. The expectation is exact for each photo's share
-    of votes p; how p is distributed is assumed, and said.
-    """
-    return told(as_json, lambda: _plan(as_json=as_json, **given))
-
-
-def _plan(
-    radius: float | None,
+def plan(
     *,
+    radius: float | None,
     sigmas: tuple[float, ...] | None,
     photos: int,
     provider: str | None,
@@ -58,6 +49,11 @@ def _plan(
     share: float | None,
     as_json: bool,
 ) -> int:
+    """Work out queries and dollars for many photos; nothing is sent.
+
+    What is not given is taken from the settings. The expectation is exact for each photo's share
+    of votes p; how p is distributed is assumed, and said.
+    """
     from smoothapi import config  # noqa: PLC0415
     from smoothapi.smoother import Smoother  # noqa: PLC0415
     from smoothapi.study import Shares, expect  # noqa: PLC0415

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import Answer, printable
-from smoothapi.errors import FatalError, ProviderError, SmoothAPIError, UsageError
+from smoothapi.errors import FatalError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from smoothapi.config import Settings
-    from smoothapi.dispatch import Adapter, Credentials, Price, ProviderInfo
+    from smoothapi.provider import Adapter, Credentials, Price, ProviderInfo
 
 _MOST_LABELS = 10
 _DECLINED = 1
@@ -34,10 +34,10 @@ def providers(ctx: click.Context, as_json: bool) -> int:
     """
     if ctx.invoked_subcommand is not None:
         return 0
-    from smoothapi import config, dispatch  # noqa: PLC0415
+    from smoothapi import config, provider  # noqa: PLC0415
 
     settings = config.resolve().settings
-    rows = [_row(info, settings) for info in dispatch.providers(settings.providers)]
+    rows = [_row(info, settings) for info in provider.providers(settings.providers)]
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -55,20 +55,14 @@ def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
 
     It is sent with no retry, outside of all budgets, and the answer is not kept.
     """
-    from smoothapi import config, dispatch  # noqa: PLC0415
+    from smoothapi import config, provider  # noqa: PLC0415
 
+    settings = config.resolve().settings
+    adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
     try:
-        settings = config.resolve().settings
-        adapter = dispatch.make_adapter(name, **settings.providers.get(name, {}))
-        try:
-            return _check(adapter, settings, photo, sure=yes, as_json=as_json)
-        finally:
-            adapter.close()
-    except SmoothAPIError as error:
-        if not as_json:
-            raise
-        _report(error)
-        return error.exit_code
+        return _check(adapter, settings, photo, sure=yes, as_json=as_json)
+    finally:
+        adapter.close()
 
 
 def _check(
@@ -87,7 +81,7 @@ def _check(
     except ProviderError as error:
         error.provider = error.provider or adapter.name
         if found is None or found.found:  # else there was nothing to sign in with
-            error.queries, error.cost = 1, float(cost)
+            error.attempts, error.cost = 1, float(cost)
         raise
     seconds = time.monotonic() - began
     result = {
@@ -122,8 +116,8 @@ def _ask(adapter: Adapter, payload: bytes) -> Answer:
         raise
     except Exception as error:
         raise FatalError(
-            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
-            "smoothapi's provider errors: this is a defect of the adapter.",
+            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is not "
+            "one of smoothapi's provider errors: this is a defect of the adapter.",
         ) from error
     outcome = outcomes[0] if len(outcomes) == 1 else None
     if isinstance(outcome, ProviderError):
@@ -195,7 +189,7 @@ def _dollars(price: Price) -> str:
 
 
 def _price_of(adapter: Adapter, settings: Settings) -> Price:
-    from smoothapi.dispatch import Price  # noqa: PLC0415
+    from smoothapi.provider import Price  # noqa: PLC0415
 
     given = settings.prices.get(adapter.name)
     return adapter.price if given is None else Price.parse(given, adapter.name)
@@ -203,7 +197,7 @@ def _price_of(adapter: Adapter, settings: Settings) -> Price:
 
 def _credentials(adapter: Adapter) -> Credentials | None:
     """Return what the adapter found to sign in with; None if it needs nothing."""
-    from smoothapi.dispatch import NeedsCredentials  # noqa: PLC0415
+    from smoothapi.provider import NeedsCredentials  # noqa: PLC0415
 
     return adapter.credentials() if isinstance(adapter, NeedsCredentials) else None
 
@@ -339,15 +333,3 @@ def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
 
 def _printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.splitlines())
-
-
-def _report(error: SmoothAPIError) -> None:
-    data = {
-        "schema": "smoothapi.error/1",
-        "error": type(error).__name__,
-        "message": str(error),
-        "queries": error.queries,
-        "cost": error.cost,
-    }
-    click.echo(json.dumps(data, ensure_ascii=False))
-    click.echo(f"smoothapi: {printable(str(error))}", err=True)

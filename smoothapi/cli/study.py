@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
-from smoothapi.cli.options import options
-from smoothapi.errors import BudgetExceededError, ProviderError, SmoothAPIError, UsageError
+from smoothapi.cli.options import options, target_of
+from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,19 +51,6 @@ def numbers(kind: type[int | float]) -> Callable[..., Any]:
             raise click.BadParameter(f"{value!r}: write {what} with commas between.") from error
 
     return read
-
-
-def told(as_json: bool, work: Callable[[], int]) -> int:
-    """Do the work; with --json an error is an object on stdout, too, as of `certify`."""
-    try:
-        return work()
-    except SmoothAPIError as error:
-        if not as_json:
-            raise
-        from smoothapi.cli.certify import _report  # noqa: PLC0415  keeps --help light
-
-        _report(None, error, as_json)
-        return error.exit_code
 
 
 @click.group(cls=_StudyGroup)
@@ -119,18 +106,7 @@ def study() -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report."
 )
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
-def run(photos: tuple[str, ...], *, as_json: bool, **given: Any) -> int:
-    """Study the photos in PHOTOS (folders or files) and write a report.
-
-    Every answer is bought once and kept: stopped or killed, the same command continues and pays
-    for what is missing. `smoothapi study report RESULT.json --out FOLDER` draws the report again.
-
-    Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
-    """
-    return told(as_json, lambda: _run(photos, as_json=as_json, **given))
-
-
-def _run(
+def run(
     photos: tuple[str, ...],
     *,
     providers: tuple[str, ...],
@@ -144,8 +120,14 @@ def _run(
     as_json: bool,
     **given: Any,
 ) -> int:
-    from smoothapi.cli.certify import _target  # noqa: PLC0415  keeps --help light
-    from smoothapi.study import Study  # noqa: PLC0415
+    """Study the photos in PHOTOS (folders or files) and write a report.
+
+    Every answer is bought once and kept: stopped or killed, the same command continues and pays
+    for what is missing. `smoothapi study report RESULT.json --out FOLDER` draws the report again.
+
+    Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
+    """
+    from smoothapi.study import Study  # noqa: PLC0415  keeps --help light
 
     if out is not None and not dry_run:
         _check_report(out)
@@ -154,7 +136,7 @@ def _run(
         provider=providers or None,
         denoisers=denoisers or None,
         classes=classes,
-        target=_target(target),
+        target=target_of(target),
         complete=complete or 0,
         command=shlex.join(["smoothapi", *sys.argv[1:]]),
         **given,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.errors import report
 from smoothapi.errors import CertificateError, SmoothAPIError, UsageError
 
 if TYPE_CHECKING:
@@ -27,24 +28,20 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:
     that the provider gave these votes: for that, trust where the file came from.
 
     FILE may hold several certificates, one a line, as `certify --json` writes them. Each is
-    checked; if one does not hold, or a line is none, the exit code is 2.
+    checked; if one does not hold, or a line cannot be read, the exit code is 2.
     """
-    try:
-        texts = _texts(file)
-        if photo is not None and len(texts) > 1:
-            raise UsageError(
-                f"{file!r} has {len(texts)} certificates, and --photo is about one: give a file "
-                "with the certificate of that photo alone."
-            )
-    except SmoothAPIError as error:
-        _refuse(error, photo, as_json)
-        return error.exit_code
+    texts = _texts(file)
+    if photo is not None and len(texts) > 1:
+        raise UsageError(
+            f"{file!r} has {len(texts)} certificates, and --photo is about one: give a file with "
+            "the certificate of that photo alone."
+        )
     code = 0
     for where, text in texts:
         try:
             certificate, checks = _checked(where, text, photo)
         except SmoothAPIError as error:
-            _refuse(error, photo, as_json)
+            report(error, as_json=as_json, photo=photo)
             code = error.exit_code
             continue
         if as_json:
@@ -84,16 +81,3 @@ def _checked(where: str, text: bytes, photo: str | None) -> tuple[Certificate, l
         return certificate, check(certificate, photo)
     except CertificateError as error:
         raise CertificateError(f"{where}: {error}") from error
-
-
-def _refuse(error: SmoothAPIError, photo: str | None, as_json: bool) -> None:
-    if as_json:
-        told = {
-            "schema": "smoothapi.error/1",
-            "verified": False,
-            "photo": photo,
-            "error": type(error).__name__,
-            "message": str(error),
-        }
-        click.echo(json.dumps(told, ensure_ascii=False))
-    click.echo(f"smoothapi: {printable(str(error))}", err=True)

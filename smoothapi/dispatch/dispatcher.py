@@ -1,4 +1,4 @@
-"""What all runs of a `Smoother` share: threads, store, pace, breaker, budgets, one adapter.
+"""Begins runs, and ends them.
 
 Around one variant: store -> lease -> retry -> (breaker, pace, budget) per attempt -> adapter ->
 store. The first half is `smoothapi.dispatch.run`, the second `smoothapi.dispatch.sending`. None
@@ -7,131 +7,154 @@ of it knows of statistics.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from smoothapi.dispatch.keeping import Keeper
-from smoothapi.dispatch.ledger import Ledger
-from smoothapi.dispatch.pace import Breaker, Pace
+from smoothapi.dispatch.breaker import Breaker
 from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.run import CLOSED, Run, finish
-from smoothapi.dispatch.slots import Slots
-from smoothapi.dispatch.state import FORKED
+from smoothapi.dispatch.shared import Route, Workers
 from smoothapi.errors import UsageError
+from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from smoothapi.dispatch.answers import Answers
-    from smoothapi.dispatch.budget import Budget
-    from smoothapi.dispatch.contract import Adapter
-    from smoothapi.dispatch.job import Job
-    from smoothapi.dispatch.price import Price
-    from smoothapi.dispatch.state import SharedState
-
-_PREPARERS = 4
-_SPARE = 2  # one thread more for so many requests
+    from smoothapi.dispatch.job import Work
+    from smoothapi.provider import Adapter, Price
+    from smoothapi.store import Answers, Budget, Store
 
 
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """The runs of a dispatcher and of those made of it."""
+
+    closed: threading.Event = field(default_factory=threading.Event)
+    # A run is begun before it is closed, or not at all.
+    opening: threading.RLock = field(default_factory=threading.RLock)
+    all: WeakSet[Run] = field(default_factory=WeakSet)
+    process: int = field(default_factory=os.getpid)
+
+
+@dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Sends through one adapter, for all runs of a `Smoother`.
+    """Sends through one adapter, for all runs of a `Smoother`. Make one with `open`.
 
-    Args:
-        adapter: the provider.
-        store: where answers are kept.
-        state: what is shared with other processes.
-        budgets: hard limits over all runs; all hold at once.
-        price: the price list, if it is not the adapter's.
-        concurrency: most requests in flight.
-        retry: when a variant is tried again.
+    Attributes:
+        route: how the adapter is asked.
+        workers: the threads.
+        store: budgets, paces and leases.
         max_failed: share of a run's variants that may fail for good before it is stopped; two
             failures, and the first ten variants, are not judged.
     """
 
-    def __init__(
-        self,
+    route: Route
+    workers: Workers
+    store: Store
+    max_failed: float
+    _runs: _Runs = field(default_factory=_Runs, repr=False)
+
+    @classmethod
+    def open(
+        cls,
         adapter: Adapter,
-        store: Answers,
-        state: SharedState,
+        answers: Answers,
+        store: Store,
         budgets: Sequence[Budget] = (),
         *,
         price: Price | None = None,
         concurrency: int = 8,
         retry: Retry | None = None,
         max_failed: float = 0.1,
-    ) -> None:
-        if concurrency < 1:
-            raise UsageError(f"concurrency={concurrency}: at least one request must be allowed.")
-        self.adapter = adapter
-        self.store = store
-        # No more answers than requests may be on their way to the disk: a crash loses no others.
-        self.keeper = Keeper(store, concurrency)
-        self.price = price or adapter.price
-        self.ledger = Ledger(state, budgets, adapter.name, self.price)
-        self.pace = Pace(state, adapter.name, adapter.limits.per_second)
-        self.state = state
-        self.concurrency = concurrency
-        self.retry = retry or Retry()
-        # Open by the time that a variant would have used up its attempts with no success between.
-        self.breaker = Breaker(
-            max(3, min(5, self.retry.attempts)), self.retry.deadline, provider=adapter.name
-        )
-        self.max_failed = max_failed
-        # More threads than requests: while some wait for the service, others encode.
-        self.slots = Slots(concurrency)
-        self.threads = concurrency + max(1, concurrency // _SPARE)
-        self.senders = ThreadPoolExecutor(self.threads, thread_name_prefix="smoothapi-send")
-        # A run prepares one lot at a time. With several runs, noise is drawn for some while the
-        # denoiser, where they take turns, is busy with another.
-        self.preparer = ThreadPoolExecutor(_PREPARERS, thread_name_prefix="smoothapi-prepare")
-        self.closed = threading.Event()
-        self._process = os.getpid()
-        self._runs: WeakSet[Run] = WeakSet()
-        self._opening = threading.RLock()  # a run is begun before it is closed, or not at all
+    ) -> Self:
+        """Start the threads, and open the budgets.
 
-    def through(self, adapter: Adapter, price: Price | None = None) -> Dispatcher:
+        Args:
+            adapter: the provider.
+            answers: where answers are kept.
+            store: what is shared with other processes.
+            budgets: hard limits over all runs; all hold at once.
+            price: the price list, if it is not the adapter's.
+            concurrency: most requests in flight.
+            retry: when a variant is tried again.
+            max_failed: see the attribute.
+        """
+        workers = Workers.start(concurrency, answers)
+        price, retry = price or adapter.price, retry or Retry()
+        # Open by the time that a variant would have used up its attempts with no success between.
+        failures = max(3, min(5, retry.attempts))
+        route = Route(
+            adapter=adapter,
+            price=price,
+            ledger=store.ledger(budgets, adapter.name, price),
+            pace=store.pace(adapter.name, adapter.limits.per_second),
+            breaker=Breaker(failures, retry.deadline, provider=adapter.name),
+            retry=retry,
+        )
+        return cls(route, workers, store, max_failed)
+
+    @property
+    def price(self) -> Price:
+        """The price list in force."""
+        return self.route.price
+
+    @property
+    def concurrency(self) -> int:
+        """Most requests in flight."""
+        return self.workers.concurrency
+
+    def room(self) -> int | None:
+        """Return how many more attempts the budgets allow now, None if there is no limit."""
+        return self.route.ledger.room()
+
+    def through(self, adapter: Adapter, price: Price | None = None) -> Self:
         """Return a dispatcher for another adapter of the provider, to be closed with this one.
 
         It has the same threads, store, breaker and budgets.
         """
-        twin = copy.copy(self)
-        twin.adapter = adapter
-        twin.price = price or adapter.price
-        twin.ledger = self.ledger.priced(twin.price)
-        twin.pace = Pace(self.state, adapter.name, adapter.limits.per_second)
-        return twin
+        price = price or adapter.price
+        route = replace(
+            self.route,
+            adapter=adapter,
+            price=price,
+            ledger=self.route.ledger.priced(price),
+            pace=self.store.pace(adapter.name, adapter.limits.per_second),
+        )
+        return replace(self, route=route)
 
-    def run(self, job: Job) -> Run:
-        """Return a run of `job`; iterate over it, and close it if you stop early.
+    def run(self, work: Work) -> Run:
+        """Return a run of `work`; iterate over it, and close it if you stop early.
 
         Raises:
             UsageError: the dispatcher is closed, or was made before the process was forked.
         """
-        if os.getpid() != self._process:
+        runs = self._runs
+        if os.getpid() != runs.process:
             raise UsageError(FORKED)
-        with self._opening:
-            if self.closed.is_set():
+        with runs.opening:
+            if runs.closed.is_set():
                 raise UsageError(CLOSED)
-            run = Run(self, job)
-            self._runs.add(run)
+            run = Run(
+                work, self.route, self.workers, self.store.leases(), max_failed=self.max_failed
+            )
+            runs.all.add(run)
         return run
 
     def close(self) -> None:
         """Stop all runs, wait for what is under way, then end the threads."""
-        with self._opening:
-            self.closed.set()
-            runs = list(self._runs)
+        with self._runs.opening:
+            self._runs.closed.set()
+            runs = list(self._runs.all)
         for run in runs:
-            run.stop()
+            run.stop(CLOSED)
         try:
-            finish(self.senders.shutdown)
+            finish(self.workers.senders.shutdown)
         finally:
-            self.keeper.close()
-            self.preparer.shutdown()
+            self.workers.writer.close()
+            self.workers.preparers.shutdown()
             for run in runs:
                 run.give_back()
-            self.ledger.close()
+            self.route.ledger.close()

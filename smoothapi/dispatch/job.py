@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ class Totals:
 
     def tell(self, error: SmoothAPIError) -> None:
         """Note on an error what had been sent when it ended the run."""
-        error.queries, error.cost = self.attempts, float(self.dollars)
+        error.attempts, error.cost = self.attempts, float(self.dollars)
         error.retries, error.waited = self.retries, self.waited
 
 
@@ -109,22 +109,25 @@ class Meter:
             self._dollars += dollars
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a run is to ask.
+class Work(Protocol):
+    """What a run is to ask, and how."""
 
-    Attributes:
-        asked: index -> all that decides its answer, ready for JSON; the store's key is made of it.
-        prepare: indices -> for each, a function that makes its payload. Called for misses only,
-            from one thread.
-        needed: how many more answers could be needed now; 0 ends the run. Called after each
-            delivery, from the thread that iterates.
-        batch: variants that are worth preparing together.
-        refresh: ask again although an answer is stored.
-    """
+    @property
+    def batch(self) -> int:
+        """Variants that are worth preparing together."""
 
-    asked: Callable[[int], Mapping[str, object]]
-    prepare: Callable[[Sequence[int]], Sequence[Encode]]
-    needed: Callable[[], int]
-    batch: int = 8
-    refresh: bool = False
+    @property
+    def refresh(self) -> bool:
+        """Whether to ask again although an answer is stored."""
+
+    def asked(self, index: int, /) -> Mapping[str, object]:
+        """Return all that decides a variant's answer, ready for JSON: the store's key is of it."""
+
+    def prepare(self, indices: Sequence[int], /) -> Sequence[Encode]:
+        """Return for each variant what makes its payload; for misses only, not from two threads."""
+
+    def needed(self) -> int:
+        """Return how many more answers could be needed now; 0 ends the run.
+
+        Called after each delivery, from the thread that iterates.
+        """

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import random
-import time
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import tenacity
 
-from smoothapi.dispatch.events import emit
 from smoothapi.errors import TransientError, UsageError
+from smoothapi.events import Retried
+from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
     import threading
@@ -29,7 +26,8 @@ class Retry:
 
     Attributes:
         attempts: most sends of one variant, the first included.
-        base: mean of the first wait is half of this, in seconds; it doubles with each attempt.
+        base: upper bound of the first wait, in seconds; doubles with each attempt. Waits are
+            uniform from 0 to it.
         cap: longest wait of our own choice, in seconds.
         deadline: seconds after which a variant is not tried again.
     """
@@ -58,10 +56,7 @@ class Retry:
             wait=self._wait,
             sleep=wait,
             before_sleep=lambda state: emit(
-                "retry",
-                provider=provider,
-                attempt=state.attempt_number + 1,
-                wait=round(state.upcoming_sleep, 3),
+                Retried(provider, state.attempt_number + 1, round(state.upcoming_sleep, 3))
             ),
             reraise=True,
         )
@@ -79,27 +74,3 @@ class Retry:
 def _retry_after(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return (error.retry_after or 0.0) if isinstance(error, TransientError) else 0.0
-
-
-def retry_after_seconds(value: str | None, *, now: float | None = None) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait (RFC 9110, 10.2.3).
-
-    Args:
-        value: the header: seconds, or an HTTP date; None if there was none.
-        now: Unix time to count a date from; by default the clock's.
-
-    Returns:
-        Seconds, at least 0; None if there is no header, or none that can be read.
-    """
-    text = (value or "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(text)
-        except (ValueError, OverflowError):
-            return None
-        if at.tzinfo is None:  # the oldest of the three forms names no zone: it means UTC
-            at = at.replace(tzinfo=UTC)
-        seconds = at.timestamp() - (time.time() if now is None else now)
-    return max(0.0, seconds) if math.isfinite(seconds) else None

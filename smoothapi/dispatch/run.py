@@ -20,24 +20,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from smoothapi.answer import Answer
-from smoothapi.dispatch.answers import Kept, answer_key
-from smoothapi.dispatch.events import emit
-from smoothapi.dispatch.job import Delivery, Job, Meter, Totals
+from smoothapi.dispatch.job import Delivery, Meter, Totals
 from smoothapi.dispatch.sending import Sender
-from smoothapi.dispatch.state import Leases, Suspects
 from smoothapi.errors import (
     PermanentError,
     SmoothAPIError,
+    StoppedError,
     StoreError,
     TooManyFailuresError,
     UsageError,
 )
+from smoothapi.events import Ended, Stored
+from smoothapi.store.rows import StoredAnswer, answer_key
+from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from smoothapi.dispatch.dispatcher import Dispatcher
-    from smoothapi.dispatch.job import Encode
+    from smoothapi.dispatch.job import Encode, Work
+    from smoothapi.dispatch.shared import Route, Workers
+    from smoothapi.store import Leases
 
     _Preparing: TypeAlias = "Future[Sequence[Encode]]"
     # What makes a run go on: a variant ended, a lot is ready, something failed, or a nudge.
@@ -72,17 +74,30 @@ class Run:
     awaited and their answers stored, and nothing more is sent.
     """
 
-    def __init__(self, dispatcher: Dispatcher, job: Job) -> None:
-        self._dispatcher = dispatcher
-        self._job = job
+    def __init__(
+        self, work: Work, route: Route, workers: Workers, leases: Leases, *, max_failed: float
+    ) -> None:
+        self._work = work
+        self._route = route
+        self._workers = workers
+        self._leases = leases
+        self._max_failed = max_failed
+        self._provider = route.adapter.name
         self._meter = Meter()
         self._stop = threading.Event()
-        self._stopped = False  # by `stop`, from outside
+        self._stopped = ""  # by `stop`, from outside: why
         self._given_back = False
         self._known_to_fail: set[int] = set()
-        self._sender = Sender(dispatcher, self._stop, self._meter, self, self._known_to_fail)
+        self._sender = Sender(
+            route,
+            workers.in_flight,
+            stop=self._stop,
+            meter=self._meter,
+            ends=self,
+            known_to_fail=self._known_to_fail,
+        )
         # Room for what is sent, what is prepared, and what waits for its turn.
-        self._window = 4 * (job.batch + dispatcher.threads * self._sender.batch)
+        self._window = 4 * (work.batch + workers.threads * self._sender.batch)
         # Where each variant is: looked up to _ahead; missing, preparing, ready, sending, ended.
         self._ahead = 0
         self._misses: deque[int] = deque()
@@ -94,9 +109,6 @@ class Run:
         self._delivered = 0
         self._last_error = ""
         # Leases on those between missing and ended, and those to be given back.
-        # Of a run, not of the dispatcher: threads that share one do not buy twice either.
-        self._leases = Leases(dispatcher.state)
-        self._suspects = Suspects(dispatcher.state)
         self._held: dict[int, str] = {}
         self._keys: dict[int, str] = {}
         self._finished: list[str] = []
@@ -108,9 +120,9 @@ class Run:
         """What this run has sent and received so far."""
         return self._meter.totals
 
-    def stop(self) -> None:
-        """Send nothing more; whoever iterates awaits what is under way, and gets a UsageError."""
-        self._stopped = True
+    def stop(self, why: str = STOPPED) -> None:
+        """Send nothing more; whoever iterates awaits what is under way, and gets a StoppedError."""
+        self._stopped = self._stopped or why
         self._stop.set()
         self._news.put(None)
 
@@ -134,9 +146,9 @@ class Run:
     def _deliver(self) -> Generator[Delivery]:  # closing it runs its finally
         turn = 0
         try:
-            while (needed := self._job.needed()) > 0:
+            while (needed := self._work.needed()) > 0:
                 if self._stopped:
-                    raise UsageError(STOPPED)
+                    raise StoppedError(self._stopped)
                 self._look_up(min(turn + needed, turn + self._window))
                 if turn not in self._ended:
                     self._start_work(turn + needed)
@@ -149,9 +161,10 @@ class Run:
                 yield delivery
         except (SmoothAPIError, RuntimeError) as error:
             self._halt()  # what is under way still counts
+            # It may have been stopped by another thread, at whatever line.
             ended = error
-            if self._stopped:  # by another thread, at whatever line
-                ended = UsageError(CLOSED if self._dispatcher.closed.is_set() else STOPPED)
+            if self._stopped and not isinstance(error, StoppedError):
+                ended = StoppedError(self._stopped)
             if isinstance(ended, SmoothAPIError):
                 self.totals.tell(ended)
             if ended is not error:
@@ -175,50 +188,50 @@ class Run:
 
         Less may be needed than was when they were looked up, or even prepared.
         """
-        dispatcher, job = self._dispatcher, self._job
+        work, workers = self._work, self._workers
         due = [index for index in self._ready if index < end]
         # Something for every request lies ready or is being made: a second lot is begun while the
         # first waits for its turn at the denoiser.
-        enough = max(job.batch, dispatcher.concurrency)
+        enough = max(work.batch, workers.concurrency)
         while len(self._preparing) < _LOTS_AT_ONCE:
             if len(due) + sum(map(len, self._preparing.values())) >= enough:
                 break
             lot = self._lease_lot(end)
             if not lot:
                 break
-            preparing = dispatcher.preparer.submit(job.prepare, lot)
+            preparing = workers.preparers.submit(work.prepare, lot)
             self._preparing[preparing] = lot
             preparing.add_done_callback(self._news.put)
-        while due and len(self._sending) < dispatcher.threads:
+        while due and len(self._sending) < workers.threads:
             many = self._sender.batch
             group = [(index, self._ready.pop(index)) for index in due[:many]]
             del due[:many]
-            sending = dispatcher.senders.submit(self._sender.send, group)
+            sending = workers.senders.submit(self._sender.send, group)
             self._sending.add(sending)
             sending.add_done_callback(self._sent)
 
     def _key(self, index: int) -> str:
         key = self._keys.get(index)
         if key is None:
-            key = self._keys[index] = answer_key(self._job.asked(index))
+            key = self._keys[index] = answer_key(self._work.asked(index))
         return key
 
     def _take_stored(self, index: int) -> bool:
         """Take the answer of a variant from the store, if it is there."""
-        if self._job.refresh:
+        if self._work.refresh:
             return False
-        stored = self._dispatcher.store.get(self._key(index))
+        stored = self._workers.answers.get(self._key(index))
         if stored is None:
             return False
         self._meter.count(cached=1)
-        emit("stored", provider=self._dispatcher.adapter.name, index=index)
+        emit(Stored(self._provider, index))
         self._ended[index] = _delivery(index, stored, cached=True)
         return True
 
     def _lease_lot(self, end: int) -> list[int]:
         """Return the next variants up to `end` that no other asks for, leased to this run."""
         lot: list[int] = []
-        while self._misses and self._misses[0] < end and len(lot) < self._job.batch:
+        while self._misses and self._misses[0] < end and len(lot) < self._work.batch:
             lot.append(self._misses.popleft())
         if not lot:
             return lot
@@ -235,8 +248,8 @@ class Run:
                 ours.append(index)
             else:
                 self._misses.appendleft(index)
-        suspects = self._suspects.among([keys[index] for index in ours])
-        self._known_to_fail.update(index for index in ours if keys[index] in suspects)
+        given_up = self._leases.given_up([keys[index] for index in ours])
+        self._known_to_fail.update(index for index in ours if keys[index] in given_up)
         return ours[::-1]
 
     # After it was sent; the first three are called in other threads
@@ -244,13 +257,13 @@ class Run:
     def answered(self, index: int, outcome: Answer | PermanentError, payload: bytes) -> None:
         """Keep what was answered; once it is on disk, it is news."""
         digest = hashlib.sha256(payload).hexdigest()
-        kept = Kept(self._job.asked(index), outcome, digest, self._keys[index])
-        self._dispatcher.keeper.keep(kept, partial(self._kept, _delivery(index, outcome)))
+        kept = StoredAnswer(self._work.asked(index), outcome, digest, self._keys[index])
+        self._workers.writer.write(kept, partial(self._kept, _delivery(index, outcome)))
 
     def given_up(self, index: int, why: str) -> None:
         """Note that a variant used up its attempts: a vote of this run, asked again by the next."""
-        self._suspects.add(self._keys[index])
-        self._dispatcher.store.give_up(self._job.asked(index), why)
+        self._leases.give_up(self._keys[index])
+        self._workers.answers.give_up(self._work.asked(index), why)
         self._news.put(Delivery(index, None, error=why))
 
     def _kept(self, delivery: Delivery, error: BaseException | None) -> None:
@@ -315,14 +328,14 @@ class Run:
             TooManyFailuresError: says how many, and what the last one met.
         """
         failed = self.totals.failed
-        if failed > self._dispatcher.max_failed * self._delivered:
+        if failed > self._max_failed * self._delivered:
             error = TooManyFailuresError(
                 f"{failed} of {self._delivered} variants got no answer from "
-                f"{self._dispatcher.adapter.name} (the last: {self._last_error}). Each is a vote "
+                f"{self._provider} (the last: {self._last_error}). Each is a vote "
                 'for "no answer", so going on would pay for an abstention. The answers so far '
                 "are kept: run the same call again when the service is well, with refresh "
                 "(--refresh) if it refused the pictures themselves.",
-                provider=self._dispatcher.adapter.name,
+                provider=self._provider,
             )
             self.totals.tell(error)
             raise error
@@ -339,7 +352,7 @@ class Run:
             finish(lambda: wait(under_way))
         finally:
             try:
-                finish(self._dispatcher.keeper.flush)
+                finish(self._workers.writer.flush)
             finally:
                 self._say_what_is_lost()
                 self._write_down_the_end()
@@ -355,7 +368,7 @@ class Run:
         try:
             # Those too that it did not get to note, since it was interrupted as it took them.
             self._leases.end()
-            self._dispatcher.ledger.rest()
+            self._route.ledger.rest()
         except (StoreError, UsageError) as error:
             # Leases end by themselves, and what is reserved counts as spent: on the safe side.
             if not self._given_back:
@@ -366,16 +379,17 @@ class Run:
     def _say_how_it_ended(self) -> None:
         totals = self.totals
         emit(
-            "ended",
-            provider=self._dispatcher.adapter.name,
-            delivered=self._delivered,
-            queries=totals.queries,
-            attempts=totals.attempts,
-            retries=totals.retries,
-            cached=totals.cached,
-            failed=totals.failed,
-            waited=round(totals.waited, 3),
-            dollars=float(totals.dollars),
+            Ended(
+                self._provider,
+                delivered=self._delivered,
+                queries=totals.queries,
+                attempts=totals.attempts,
+                retries=totals.retries,
+                cached=totals.cached,
+                failed=totals.failed,
+                waited=round(totals.waited, 3),
+                dollars=float(totals.dollars),
+            )
         )
 
 

@@ -12,9 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.answer import Answer
-from smoothapi.dispatch.asking import ask
-from smoothapi.dispatch.events import attempt_span, emit
-from smoothapi.dispatch.pace import Caller
+from smoothapi.dispatch.breaker import Caller
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -24,13 +22,18 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.events import Attempted, Paced, Split
+from smoothapi.provider.asking import ask
+from smoothapi.telemetry import attempt_span, emit
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
-    from smoothapi.dispatch.dispatcher import Dispatcher
     from smoothapi.dispatch.job import Encode, Meter
+    from smoothapi.dispatch.semaphore import FastSemaphore
+    from smoothapi.dispatch.shared import Route
+    from smoothapi.events import Outcome
 
 
 class Ends(Protocol):
@@ -62,7 +65,8 @@ class Sender:
     """Sends the variants of one run. Its threads share it.
 
     Args:
-        dispatcher: whose adapter, breaker, pace, budget, slots and retry it goes by.
+        route: how the adapter is asked.
+        in_flight: bounds the requests of all runs.
         stop: once it is set, no further attempt is begun.
         meter: counts attempts and waits.
         ends: takes what was answered or given up.
@@ -72,14 +76,17 @@ class Sender:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        route: Route,
+        in_flight: FastSemaphore,
+        *,
         stop: threading.Event,
         meter: Meter,
         ends: Ends,
         known_to_fail: set[int],
     ) -> None:
-        self._dispatcher = dispatcher
-        self._adapter = dispatcher.adapter
+        self._route = route
+        self._in_flight = in_flight
+        self._adapter = route.adapter
         self._stop = stop
         self._meter = meter
         self._ends = ends
@@ -131,7 +138,7 @@ class Sender:
             size += len(payload)
         parts.append(slice(begin, len(payloads)))
         if len(parts) > 1:
-            emit("split", provider=self._adapter.name, pictures=len(payloads), requests=len(parts))
+            emit(Split(self._adapter.name, pictures=len(payloads), requests=len(parts)))
             self.batch = max(1, min(self.batch, parts[0].stop))
         return parts
 
@@ -168,7 +175,7 @@ class Sender:
                 raise
         if apart:
             alone = len(request.open)
-            emit("split", provider=self._adapter.name, pictures=alone, requests=alone)
+            emit(Split(self._adapter.name, pictures=alone, requests=alone))
         return gave_up, apart
 
     def _try_again(self, first: TransientError, request: _Request) -> tuple[str, bool]:
@@ -184,7 +191,7 @@ class Sender:
                 raise errors.pop()
             self._attempt(request)
 
-        loop = self._dispatcher.retry.loop(self._wait, self._stop, self._adapter.name)
+        loop = self._route.retry.loop(self._wait, self._stop, self._adapter.name)
         try:
             loop(attempt)
         except TransientError as error:
@@ -199,7 +206,7 @@ class Sender:
             TransientError: some are worth another attempt.
             PermanentError: a request of several pictures was refused as a whole.
         """
-        breaker = self._dispatcher.breaker
+        breaker = self._route.breaker
         while True:
             probing = False
             if breaker.open:
@@ -241,15 +248,15 @@ class Sender:
         if again:
             worst = max(again, key=_patience)
             if isinstance(worst, ThrottledError):
-                self._dispatcher.pace.throttled(worst.retry_after)
+                self._route.pace.throttled(worst.retry_after)
             raise worst
 
     def _wait_for_pace(self, pictures: int) -> None:
         name = self._adapter.name
         if self._stop.is_set():
             raise TransientError(_STOPPED, provider=name)
-        wait = self._dispatcher.pace.take(pictures)
-        deadline = self._dispatcher.retry.deadline
+        wait = self._route.pace.take(pictures)
+        deadline = self._route.retry.deadline
         if wait > deadline:
             self._stop.set()
             raise ProviderError(
@@ -258,7 +265,7 @@ class Sender:
                 provider=name,
             )
         if wait > 0.0:
-            emit("paced", provider=name, seconds=round(wait, 3))
+            emit(Paced(name, round(wait, 3)))
             self._wait(wait)
             if self._stop.is_set():
                 raise TransientError(_STOPPED, provider=name)
@@ -273,33 +280,33 @@ class Sender:
         self, request: _Request, rows: list[int], *, probing: bool
     ) -> Sequence[Answer | ProviderError]:
         """Make one call: reserved before, settled after, counted whatever comes of it."""
-        dispatcher, name = self._dispatcher, self._adapter.name
+        route, name = self._route, self._adapter.name
         payloads = [request.payloads[row] for row in rows]
-        reservation = dispatcher.ledger.reserve(len(rows))
-        with dispatcher.slots:
+        reservation = route.ledger.reserve(len(rows))
+        with self._in_flight:
             if self._stop.is_set():  # a fatal error came while it waited
-                dispatcher.ledger.release(reservation, len(rows))
+                route.ledger.release(reservation, len(rows))
                 raise TransientError(_STOPPED, provider=name)
             began = time.monotonic()
-            outcome = "fatal"
+            outcome: Outcome = "fatal"
             try:
                 with attempt_span(name, len(rows)):
                     answers = ask(self._adapter, payloads)
-                dispatcher.breaker.succeeded()
+                route.breaker.succeeded()
                 outcome = "answered"
             except PermanentError as error:
-                dispatcher.breaker.succeeded()
+                route.breaker.succeeded()
                 outcome = "refused"
                 if len(rows) > 1:
                     raise
                 return [error]
             except ThrottledError as error:
-                dispatcher.breaker.succeeded()  # it is up, and says so
-                dispatcher.pace.throttled(error.retry_after)
+                route.breaker.succeeded()  # it is up, and says so
+                route.pace.throttled(error.retry_after)
                 outcome = "throttled"
                 raise
             except TransientError as error:
-                dispatcher.breaker.failed(error, request.caller, probe=probing)
+                route.breaker.failed(error, request.caller, probe=probing)
                 outcome = "failed"
                 raise
             except ProviderError as error:
@@ -309,19 +316,13 @@ class Sender:
                 raise
             finally:
                 if outcome == "unsent":
-                    dispatcher.ledger.release(reservation, len(rows))
+                    route.ledger.release(reservation, len(rows))
                     dollars = Decimal(0)
                 else:
-                    dollars = dispatcher.ledger.settle(reservation, len(rows)).dollars
+                    dollars = route.ledger.settle(reservation, len(rows)).dollars
                     self._meter.attempt([request.indices[row] for row in rows], dollars)
-                emit(
-                    "attempt",
-                    provider=name,
-                    outcome=outcome,
-                    pictures=len(rows),
-                    dollars=float(dollars),
-                    seconds=round(time.monotonic() - began, 3),
-                )
+                seconds = round(time.monotonic() - began, 3)
+                emit(Attempted(name, outcome, len(rows), float(dollars), seconds))
         return answers
 
 

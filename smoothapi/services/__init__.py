@@ -1,36 +1,48 @@
-"""The providers' wire protocols, server side: local services that the real SDKs talk to.
+"""Local services that speak the providers' protocols, and what can stand behind them.
 
 `serve("aws", labeller)` answers on a port of this machine as Rekognition would, with its limits,
-its error bodies and, if asked to, its failures. Needs the extra "emulate".
+its error bodies and, if asked to, its failures: the real SDKs talk to it. Needs the extra
+"emulate". Labellers, faults and latencies are also what the provider "mock" is made of.
 
 Public names are loaded when they are first used: importing smoothapi.services loads no web server.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from smoothapi._lazy import lazy_names
 
 if TYPE_CHECKING:
     from smoothapi.services.backends import load_backend
+    from smoothapi.services.colours import by_colour
+    from smoothapi.services.faults import Fault, Faults
+    from smoothapi.services.labellers import Probabilities, Recorded, Table, picture_digest
+    from smoothapi.services.latency import Latency
     from smoothapi.services.service import PROVIDERS, Received, Service, serve
 
 _HOMES = {
     "smoothapi.services.backends": ("load_backend",),
+    "smoothapi.services.colours": ("by_colour",),
+    "smoothapi.services.faults": ("Fault", "Faults"),
+    "smoothapi.services.labellers": ("Probabilities", "Recorded", "Table", "picture_digest"),
+    "smoothapi.services.latency": ("Latency",),
     "smoothapi.services.service": ("PROVIDERS", "Received", "Service", "serve"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
-__all__ = ["PROVIDERS", "Received", "Service", "load_backend", "serve"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'smoothapi.services' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = [
+    "PROVIDERS",
+    "Fault",
+    "Faults",
+    "Latency",
+    "Probabilities",
+    "Received",
+    "Recorded",
+    "Service",
+    "Table",
+    "by_colour",
+    "load_backend",
+    "picture_digest",
+    "serve",
+]

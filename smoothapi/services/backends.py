@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer, printable
-from smoothapi.dispatch.recording import PREFIX, read_recording
 from smoothapi.errors import ImageError, PermanentError, SmoothAPIError, UsageError
 from smoothapi.image import load_image
+from smoothapi.store.recording import PREFIX, read_recording
 
 if TYPE_CHECKING:
     from smoothapi.services.service import Backend
 
-_EFFICIENTNET = "smoothapi_adapters.efficientnet:EfficientNetLite0"
+_EFFICIENTNET = "smoothapi_adapters.mock:EfficientNetLite0"
 _MOST_SIZES = 32  # working sizes that a photo is tried in
 
 
@@ -29,16 +29,16 @@ def load_backend(name: str, *, provider: str = "") -> Backend:
         provider: whose answers are taken first, where a recording has those of several.
 
     Raises:
-        UsageError: there is no such thing.
+        UsageError: the name says nothing that can be loaded.
         MissingExtraError: its packages are missing.
     """
     if name.startswith(PREFIX):
-        return Replay(name.removeprefix(PREFIX), provider=provider)
+        return RecordedBackend(name.removeprefix(PREFIX), provider=provider)
     module, colon, function = (_EFFICIENTNET if name == "efficientnet" else name).partition(":")
     if not (module and colon and function):
         raise UsageError(
-            f"backend={name!r} is none. Give 'efficientnet', 'replay:FILE', or 'module:function', "
-            "such as 'smoothapi.testing:by_colour'."
+            f"Unknown backend {name!r}. Use 'efficientnet', 'replay:FILE', or 'module:function', "
+            "such as 'smoothapi.services:by_colour'."
         )
     try:
         found: Any = import_module(module)
@@ -53,12 +53,12 @@ def load_backend(name: str, *, provider: str = "") -> Backend:
             "looked for in the current folder and among the installed packages."
         ) from error
     if not callable(backend) and not hasattr(backend, "label_payload"):
-        raise UsageError(f"The backend {name!r} is no function from a picture to labels.")
+        raise UsageError(f"The backend {name!r} is not a function from a picture to labels.")
     made: Backend = backend
     return made
 
 
-class Replay:
+class RecordedBackend:
     """Answers from a recording, to the very bytes that were sent when it was made.
 
     A photo as a whole is known by its working image, too: code that sends the photo itself gets
@@ -69,8 +69,8 @@ class Replay:
         provider: whose answers are taken first, where there are those of several.
 
     Raises:
-        UsageError: it is no recording, holds nothing to answer from, or two different answers to
-            the same picture.
+        UsageError: it is not a recording, holds nothing to answer from, or holds two different
+            answers to the same picture.
     """
 
     def __init__(self, file: str, *, provider: str = "") -> None:

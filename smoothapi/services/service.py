@@ -22,33 +22,34 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.services.wire import Picture, Question, Recorded, Refusal
-from smoothapi.testing.faults import Fault, Faults
-from smoothapi.testing.labellers import PayloadLabeller, to_answer
-from smoothapi.testing.latency import Latency
+from smoothapi.services.faults import Faults
+from smoothapi.services.labellers import PayloadLabeller, to_answer
+from smoothapi.services.latency import Latency
+from smoothapi.wires.wire import Picture, ProviderJson, Question, Refusal, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
-    from smoothapi.services.wire import Outcome, Wire
-    from smoothapi.testing.labellers import Labeller
+    from smoothapi.services.faults import Fault
+    from smoothapi.services.labellers import Labeller
+    from smoothapi.wires.wire import Outcome, Wire
 
 _log = logging.getLogger("smoothapi")
 
 Backend: TypeAlias = "Labeller | PayloadLabeller"
-"""What sees the pictures: see `smoothapi.testing.labellers`."""
+"""What sees the pictures: see `smoothapi.services.labellers`."""
 Replies: TypeAlias = "Callable[[bytes], object | None]"
 """A picture's bytes -> the provider's own JSON (text, bytes or parsed), or None."""
 ProviderName: TypeAlias = Literal["aws", "google", "google-grpc", "azure", "azure4", "clarifai"]
 
 _WIRES = {
-    "aws": ("smoothapi.services.aws", "Aws"),
-    "google": ("smoothapi.services.google", "Google"),
-    "google-grpc": ("smoothapi.services.google", "Google"),
-    "azure": ("smoothapi.services.azure", "Azure"),
-    "azure4": ("smoothapi.services.azure4", "Azure4"),
-    "clarifai": ("smoothapi.services.clarifai", "Clarifai"),
+    "aws": ("smoothapi.wires.aws", "Aws"),
+    "google": ("smoothapi.wires.google", "Google"),
+    "google-grpc": ("smoothapi.wires.google", "Google"),
+    "azure": ("smoothapi.wires.azure", "Azure"),
+    "azure4": ("smoothapi.wires.azure4", "Azure4"),
+    "clarifai": ("smoothapi.wires.clarifai", "Clarifai"),
 }
 PROVIDERS = tuple(_WIRES)
 """Names of the protocols that are spoken."""
@@ -224,7 +225,7 @@ class Service:
             refusal = refused
         except Exception:  # noqa: BLE001  a request that nobody foresaw must not bring the service down
             _log.exception("The local %s service could not read a request.", self.name)
-            refusal = self.wire.fault(Fault.error)
+            refusal = self.wire.trouble(Trouble.error)
         pictures = [p for p in question.pictures if isinstance(p, Picture)] if question else []
         received = Received(
             number=number,
@@ -265,7 +266,7 @@ class Service:
             self.name,
             type(error).__name__,
         )
-        return self.wire.fault(Fault.error)
+        return self.wire.trouble(Trouble.error)
 
     def done(self, received: Received, status: str, began: float) -> None:
         """Tell who looks on that a request has ended; `began` is on the monotonic clock."""
@@ -279,18 +280,18 @@ class Service:
     def _label(self, picture: Picture) -> Outcome:
         try:
             if self._replies is not None and (raw := self._replies(picture.data)) is not None:
-                return Recorded(_bytes(raw))
+                return ProviderJson(_bytes(raw))
             if self._backend is None:
                 return self.wire.unanswerable("No answer is recorded for this picture.")
             if isinstance(self._backend, PayloadLabeller):
                 return to_answer(self._backend.label_payload(picture.data))
             return to_answer(self._backend(picture.pixels))
         except ThrottledError:
-            raise self.wire.fault(Fault.throttled) from None
+            raise self.wire.trouble(Trouble.throttled) from None
         except TransientError:
-            raise self.wire.fault(Fault.unavailable) from None
+            raise self.wire.trouble(Trouble.unavailable) from None
         except FatalError:
-            raise self.wire.fault(Fault.denied) from None
+            raise self.wire.trouble(Trouble.denied) from None
         except ProviderError as error:
             return self.wire.unanswerable(str(error))
         except Exception as error:
@@ -303,7 +304,7 @@ class Service:
                 else type(error).__name__,
                 *picture.size,
             )
-            raise self.wire.fault(Fault.error) from error
+            raise self.wire.trouble(Trouble.error) from error
 
 
 def serve(
@@ -351,12 +352,12 @@ def serve(
         keep: how many of the latest requests `received` tells of; None for all of them.
 
     Raises:
-        UsageError: no such provider, or the address cannot be listened on.
+        UsageError: the provider is unknown, or the address cannot be listened on.
         MissingExtraError: Starlette and uvicorn (or grpcio and google-cloud-vision) are missing.
     """
     if provider not in _WIRES:
         raise UsageError(
-            f"provider={provider!r} is not spoken here; choose from {', '.join(PROVIDERS)}."
+            f"Unknown protocol provider={provider!r}. Choose from {', '.join(PROVIDERS)}."
         )
     plan = Faults.parse(faults) if isinstance(faults, str) else faults or Faults()
     module, name = _WIRES[provider]
@@ -371,7 +372,7 @@ def serve(
         on_done=on_done,
         keep=keep,
     )
-    carrier = "google_grpc" if provider == "google-grpc" else "http"
+    carrier = "grpc_server" if provider == "google-grpc" else "http_server"
     try:
         listen = import_module(f"smoothapi.services.{carrier}").listen
     except ImportError as error:

@@ -15,16 +15,16 @@ from smoothapi.study.figures import (
     highprob,
     project,
 )
-from smoothapi.study.plans import CellPlan, Expected, StudyPlan, expect
-from smoothapi.study.result import (
+from smoothapi.study.findings import (
     Cell,
     DenoiserFacts,
+    GalleryPhoto,
     Photo,
-    Picture,
     Problem,
     ProviderFacts,
-    StudyResult,
 )
+from smoothapi.study.plans import CellPlan, Expected, StudyPlan, expect
+from smoothapi.study.result import StudyResult
 from smoothapi.study.shares import Shares
 from smoothapi.study.study import Study
 
@@ -36,9 +36,9 @@ __all__ = [
     "DenoiserFacts",
     "Expected",
     "Figure",
+    "GalleryPhoto",
     "Outcome",
     "Photo",
-    "Picture",
     "Problem",
     "Projection",
     "ProviderFacts",

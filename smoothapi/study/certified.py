@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smoothapi.certify.sequential import Decision
+    from smoothapi.certify.decision import Decision
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.denoise.training.surrogates import Classifier
     from smoothapi.image import WorkingImage
@@ -78,7 +78,7 @@ class CertifiedPhoto:
         classifier: whose votes they were.
         photo: its name.
         label: the class that is certified; None if the test abstains.
-        reason: why it ended, as in `smoothapi.certify.sequential.Reason`.
+        reason: why it ended, as in `smoothapi.certify.Reason`.
         votes: how many it took.
         clean: the class that the photo itself gets.
         truth: the photo's right class; None if that is not known.
@@ -103,7 +103,7 @@ class CertifiedRow:
         classifier: whose votes they were.
         photos: how many.
         known: of how many the right class is known. `clean_right`, `right` and `wrong` are shares
-            of these, and None if there are none.
+            of these; None without any.
         clean_right: share that the classifier is right about without noise.
         right: share certified with the right class.
         as_clean: share of all photos certified with the class that the photo itself gets.
@@ -178,7 +178,7 @@ def certified(
 
     Raises:
         UnreachableRadiusError: at none of the sigmas do the votes reach the radius.
-        UsageError: there is no photo or no classifier, two classifiers have one name, the truth is
+        UsageError: photos or classifiers are missing, two classifiers have one name, the truth is
             about none of the photos, or a value is out of range.
         DenoiserError: the denoiser cannot be used.
     """
@@ -186,7 +186,7 @@ def certified(
 
     if not photos or not classifiers:
         what = "photo" if classifiers else "classifier"
-        raise UsageError(f"There is no {what}, so nothing can be certified. Name at least one.")
+        raise UsageError(f"Nothing can be certified without a {what}. Name at least one.")
     right = {name: true_class(name, truth) for name in photos}
     if truth is not None and all(label is None for label in right.values()):
         raise UsageError(
@@ -363,7 +363,7 @@ def read_truth(path: Path) -> dict[str, int]:
     columns are ignored, and rows without a label, too.
 
     Raises:
-        UsageError: the file cannot be read, lacks a column, has a label that is no class number,
+        UsageError: the file cannot be read, lacks a column, has a label that is not a class number,
             or labels a photo twice.
     """
     truth: dict[str, int] = {}
@@ -384,7 +384,7 @@ def read_truth(path: Path) -> dict[str, int]:
                 if not (text.isascii() and text.isdigit()):
                     raise UsageError(
                         f"Line {reader.line_num} of {str(path)!r} says {text!r} of {name!r}, which "
-                        "is no class number. Classifiers answer with numbers, counted from 0: "
+                        "is not a class number. Classifiers answer with numbers, counted from 0: "
                         "write those."
                     )
                 if truth.setdefault(name, int(text)) != int(text):

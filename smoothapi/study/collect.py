@@ -172,7 +172,7 @@ class Collector:
         if decisions:
             return decisions[-1]
         return Decision(
-            None, Reason.STOPPED, 0.0, (), 0.0, len(self.votes), {}, None, (0, 0),
+            None, Reason.STOPPED, 0.0, None, 0.0, len(self.votes), {}, None, (0, 0),
             self._rules.alpha, 0.0,
         )  # fmt: skip
 

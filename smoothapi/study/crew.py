@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from smoothapi.certify import noise_delta, runs_of, top1
 from smoothapi.denoise import Gathering
-from smoothapi.dispatch import Budget
 from smoothapi.errors import (
     BudgetExceededError,
     ImageError,
@@ -25,6 +24,7 @@ from smoothapi.errors import (
 )
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.smoother import collect_votes
+from smoothapi.store import Budget
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,
@@ -32,7 +32,7 @@ from smoothapi.study.collect import (
     Collector,
     Rules,
 )
-from smoothapi.study.result import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
+from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -339,7 +339,7 @@ class Crew:
         collector: Collector | None,
         error: SmoothAPIError,
     ) -> Cell | None:
-        """Return the cell with the votes that there are; None if there are none.
+        """Return the cell with the votes so far; None before the first.
 
         A photo that the service answers about, but not under noise, or with one model to the end,
         counts as not certified: left out, the figures would be of those photos that it can
@@ -368,7 +368,7 @@ class Crew:
             plain=None if answer is None else top1(answer, space),
             model_version="" if answer is None else answer.model_version,
             queries=queries,
-            attempts=error.queries,
+            attempts=error.attempts,
             cached=cached,
             dollars=error.cost,
             seconds=0.0,

@@ -38,8 +38,8 @@ from smoothapi.study.plans import votes_left
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from smoothapi.dispatch import Price
-    from smoothapi.study.result import Cell, Photo, StudyResult
+    from smoothapi.provider import Price
+    from smoothapi.study.findings import Cell, Findings, Photo
 
 CONFIDENCE = 0.95
 """Of bands and intervals."""
@@ -84,7 +84,7 @@ class Figure:
         abstained: how many photos by reason.
         mean_queries: votes used for a photo, on average; estimated where photos are undecided.
         median_queries: by half of the photos at most.
-        queries_per_certified: votes of all photos for each certificate; None if there is none.
+        queries_per_certified: votes of all photos for each certificate; None without a certificate.
         dollars_per_certified: their price.
         dollars_per_thousand: price of the votes for 1,000 photos.
         compared: whether certificates can be compared with plain answers.
@@ -170,7 +170,7 @@ def highprob(count: int, total: int, alpha: float, rho: float = RHO) -> float:
     return (count - wrong) / total
 
 
-def figures(result: StudyResult, photos: Iterable[Photo] | None = None) -> list[Figure]:
+def figures(result: Findings, photos: Iterable[Photo] | None = None) -> list[Figure]:
     """Return a figure for each provider, denoiser, sigma, radius, cap and method.
 
     Args:
@@ -195,7 +195,7 @@ def figures(result: StudyResult, photos: Iterable[Photo] | None = None) -> list[
 
 
 def _of_cells(
-    result: StudyResult, cells: list[Cell], photos: dict[str, Photo], price: Price
+    result: Findings, cells: list[Cell], photos: dict[str, Photo], price: Price
 ) -> Iterable[Figure]:
     indexed = [{(o.radius, o.max_votes, o.method): o for o in cell.outcomes} for cell in cells]
     for radius in result.rules.radii:
@@ -210,7 +210,7 @@ def _of_cells(
 
 
 def _measured(
-    result: StudyResult,
+    result: Findings,
     cells: list[Cell],
     outcomes: list[Outcome],
     photos: dict[str, Photo],
@@ -286,7 +286,7 @@ def _costs(votes: float, certified: float, photos: int, price: Price) -> dict[st
 
 
 def _estimated(
-    result: StudyResult, cells: list[Cell], radius: float, max_votes: int, price: Price
+    result: Findings, cells: list[Cell], radius: float, max_votes: int, price: Price
 ) -> Figure:
     """Return what a fixed sample of `max_votes` would be expected to certify.
 
@@ -346,7 +346,7 @@ class Choice:
         chosen: on the calibration half, the figure with the fewest queries per certificate that
             agrees with the plain answer (of a target where that cannot be told: per
             certificate); None if no sigma has one.
-        judged: the same sigma on the other half; None where there is none.
+        judged: the same sigma on the other half; None where it has no figure.
         others: the other sigmas on the calibration half.
     """
 
@@ -355,7 +355,7 @@ class Choice:
     others: tuple[Figure, ...]
 
 
-def choices(result: StudyResult, max_votes: int) -> dict[tuple[str, str, float], Choice]:
+def choices(result: Findings, max_votes: int) -> dict[tuple[str, str, float], Choice]:
     """Return the choice of sigma for each provider, denoiser and radius, at a cap."""
     calibration, rest = (_of_half(result, max_votes, calibration=side) for side in (True, False))
     keys = product(
@@ -367,7 +367,7 @@ def choices(result: StudyResult, max_votes: int) -> dict[tuple[str, str, float],
 
 
 def _of_half(
-    result: StudyResult, max_votes: int, *, calibration: bool
+    result: Findings, max_votes: int, *, calibration: bool
 ) -> dict[tuple[str, str, float], list[Figure]]:
     """Return sequential figures of one half of the photos, by provider, denoiser and radius."""
     half = [photo for photo in result.photos if photo.calibration is calibration]

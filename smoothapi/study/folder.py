@@ -32,7 +32,7 @@ class Found:
 
     Attributes:
         photos: (name, source); names are unique, those of a folder are paths below it.
-        passed_over: files of the folders that are no photos by their suffix.
+        passed_over: files of the folders whose suffix is not a photo's.
     """
 
     photos: tuple[tuple[str, PhotoSource], ...]
@@ -48,7 +48,7 @@ def find_photos(given: Photos) -> Found:
         given: a folder, a file, several of them or of other photos, or {name: photo}.
 
     Raises:
-        UsageError: a path does not exist, or there is no photo.
+        UsageError: a path does not exist, or no photo is found.
     """
     if isinstance(given, Mapping):
         found = [(str(name), source) for name, source in given.items()]
@@ -59,7 +59,7 @@ def find_photos(given: Photos) -> Found:
     if not found:
         where = f" in {str(given)!r}" if isinstance(given, (str, Path)) else ""
         raise UsageError(
-            f"There are no photos{where}. Files with these suffixes are taken: "
+            f"No photos were found{where}. Files with these suffixes are taken: "
             f"{' '.join(sorted(SUFFIXES))}."
         )
     taken: dict[str, int] = {}
@@ -79,7 +79,7 @@ def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], in
             continue
         path = Path(item)
         if not path.exists():
-            raise UsageError(f"There is no photo and no folder {str(path)!r}.")
+            raise UsageError(f"{str(path)!r} does not exist. Give a photo or a folder.")
         if not path.is_dir():
             found.append((path.name, path))
             continue

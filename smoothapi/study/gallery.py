@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from smoothapi.errors import SmoothAPIError
-from smoothapi.study.result import Picture
+from smoothapi.study.findings import GalleryPhoto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from smoothapi.image import WorkingImage
     from smoothapi.session import Session
-    from smoothapi.study.result import Cell, StudyResult
+    from smoothapi.study.findings import Cell, Findings
 
 _SIDE = 160  # pixels
 _QUALITY = 60
 
 
 def make_pictures(
-    result: StudyResult,
+    result: Findings,
     count: int,
     loaders: Mapping[str, Callable[[], WorkingImage]],
     sessions: Mapping[tuple[str, str, float], Session],
-) -> tuple[Picture, ...]:
+) -> tuple[GalleryPhoto, ...]:
     """Return up to `count` photos with a noisy and a denoised copy: some of each outcome."""
-    pictures: list[Picture] = []
+    pictures: list[GalleryPhoto] = []
     for cell in _worth_showing(result, count):
         session = sessions[cell.provider, cell.denoiser, cell.sigma]
         try:
@@ -42,7 +42,7 @@ def make_pictures(
         except SmoothAPIError:  # a replay has no pictures; a photo may be gone by now
             continue
         pictures.append(
-            Picture(
+            GalleryPhoto(
                 photo=cell.photo,
                 provider=cell.provider,
                 denoiser=cell.denoiser,
@@ -55,7 +55,7 @@ def make_pictures(
     return tuple(pictures)
 
 
-def _worth_showing(result: StudyResult, count: int) -> list[Cell]:
+def _worth_showing(result: Findings, count: int) -> list[Cell]:
     """Return cells of one way to ask, at the sigma in the middle: each kind of outcome in turn."""
     sigma = result.sigmas[len(result.sigmas) // 2]
     radius = result.rules.radii[len(result.rules.radii) // 2]

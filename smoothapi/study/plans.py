@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.certify import Target
-    from smoothapi.dispatch import Price
     from smoothapi.image import WorkingImage
+    from smoothapi.provider import Price
     from smoothapi.session import Session
 
 _ENOUGH_MEASURED = 8  # decided cells from which a plan is made

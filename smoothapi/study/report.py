@@ -24,7 +24,7 @@ except ImportError as error:
 
 from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, rounded_down
-from smoothapi.certify.sequential import Reason
+from smoothapi.certify.decision import Reason
 from smoothapi.errors import UsageError
 from smoothapi.study import plots
 from smoothapi.study.collect import FAILED, MODEL_CHANGED, OPEN, UNDECIDED, UNREACHABLE
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from smoothapi.study.collect import Outcome
-    from smoothapi.study.result import Cell, Picture, StudyResult
+    from smoothapi.study.findings import Cell, Findings, GalleryPhoto
 
 PROJECTED = (1_000, 10_000, 100_000)
 """Numbers of photos that costs are projected to."""
@@ -63,7 +63,7 @@ _TEXTS = {str(reason): reason.text for reason in Reason} | {
 }
 
 
-def write_report(result: StudyResult, folder: Path) -> Path:
+def write_report(result: Findings, folder: Path) -> Path:
     """Write report.html, result.json, figures.csv and figures.json; return the first one's path.
 
     Raises:
@@ -86,7 +86,7 @@ def write_report(result: StudyResult, folder: Path) -> Path:
     return path
 
 
-def render(result: StudyResult) -> str:
+def render(result: Findings) -> str:
     """Return the report as HTML; all text from outside is escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -107,7 +107,7 @@ def render(result: StudyResult) -> str:
         style=Markup((files / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own
         script=Markup(script),  # noqa: S704  our own
         script_hash=digest,
-        **_View(result).context(),
+        **View(result).context(),
     )
 
 
@@ -129,10 +129,10 @@ class _Way:
     denoiser: str
 
 
-class _View:
+class View:
     """What the page shows of a result."""
 
-    def __init__(self, result: StudyResult) -> None:
+    def __init__(self, result: Findings) -> None:
         self._result = result
         self._figures = figures(result)
         self._cap = result.rules.max_votes[-1]
@@ -374,7 +374,7 @@ class _View:
             "plain_accuracy": right / len(known) if known else None,
         }
 
-    def _card(self, picture: Picture) -> dict[str, Any]:
+    def _card(self, picture: GalleryPhoto) -> dict[str, Any]:
         cell = next(
             cell
             for cell in self._result.cells
@@ -399,7 +399,7 @@ class _View:
         }
 
 
-def _target_text(result: StudyResult) -> str:
+def _target_text(result: Findings) -> str:
     target = dict(result.target)
     kind = target.get("target")
     if kind == "top1":
@@ -407,6 +407,9 @@ def _target_text(result: StudyResult) -> str:
     if kind == "presence":
         names: Sequence[str] = target.get("labels", ())
         return f"presence of {', '.join(names)} at a score of at least {target.get('score')}"
+    if kind == "scores":
+        names = target.get("labels", ())
+        return f"the scores of {', '.join(names)}, from {target.get('least')} up"
     if kind == "most-specific":
         return f"the most specific label with a score of at least {target.get('score')}"
     return f"a label among the best {target.get('k')}"

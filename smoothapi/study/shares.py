@@ -18,13 +18,12 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
 from smoothapi.errors import UsageError
+from smoothapi.study.findings import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from smoothapi.study.result import StudyResult
 
 SCHEMA = "smoothapi.shares/1"
 
@@ -99,7 +98,7 @@ class Shares:
 
     @classmethod
     def of_study(
-        cls, result: StudyResult, provider: str | None = None, denoiser: str | None = None
+        cls, result: Findings, provider: str | None = None, denoiser: str | None = None
     ) -> Shares:
         """Return what a study counted, of its first provider and denoiser or of those named."""
         provider = provider or result.providers[0].name
@@ -119,16 +118,14 @@ class Shares:
     @classmethod
     def load(cls, path: str | Path) -> Shares:
         """Read a distribution, or the result.json of a study; raises UsageError."""
-        from smoothapi.study.result import StudyResult  # noqa: PLC0415  they know each other
-
         try:
             data = json.loads(Path(path).read_bytes())
         except OSError as error:
             raise UsageError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
         except ValueError as error:
-            raise UsageError(f"{str(path)!r} is no JSON: {error}.") from error
+            raise UsageError(f"{str(path)!r} is not JSON: {error}.") from error
         if isinstance(data, dict) and str(data.get("schema", "")).startswith("smoothapi.study/"):
-            return cls.of_study(StudyResult.from_dict(data))
+            return cls.of_study(Findings.from_dict(data))
         return cls.from_dict(data)
 
     def to_dict(self) -> dict[str, Any]:

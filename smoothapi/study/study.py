@@ -23,18 +23,20 @@ from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser
 from smoothapi.study.collect import Rules
 from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
+from smoothapi.study.findings import Photo, Problem
 from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
-from smoothapi.study.result import Photo, Problem, StudyResult
+from smoothapi.study.result import StudyResult
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.dispatch import Adapter, Budget
     from smoothapi.image import PhotoSource
     from smoothapi.options import DenoiserSpec
+    from smoothapi.provider import Adapter
+    from smoothapi.store import Budget
     from smoothapi.study.shares import Shares
 
 Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"

@@ -3,7 +3,8 @@
 ::
 
     import pytest
-    from smoothapi.testing import AdapterContract, by_colour
+    from smoothapi.services import by_colour
+    from smoothapi.testing import AdapterContract
     from smoothapi_acme import AcmeAdapter
 
     class TestAcme(AdapterContract):
@@ -42,7 +43,6 @@ import numpy as np
 import pytest
 
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Adapter, Credentials, Limits, NeedsCredentials, Price
 from smoothapi.encode import CODECS, Codec
 from smoothapi.errors import (
     FatalError,
@@ -51,7 +51,8 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
-from smoothapi.testing.faults import Fault
+from smoothapi.provider import Adapter, Credentials, Limits, NeedsCredentials, Price
+from smoothapi.services.faults import Fault
 from smoothapi.testing.watch import (
     everything_logged,
     excerpts,
@@ -180,7 +181,7 @@ class AdapterContract:
         identity = adapter.identity
         assert isinstance(identity, Mapping), "identity is a mapping"
         for name, value in identity.items():
-            assert isinstance(name, str), f"identity: the key {name!r} is no text"
+            assert isinstance(name, str), f"identity: the key {name!r} is not text"
             assert value is None or type(value) in (str, int, float, bool), (
                 f"identity[{name!r}] is a {type(value).__name__}: text, numbers, True, False, None"
             )
@@ -233,8 +234,8 @@ class AdapterContract:
                 answer = _answer(adapter, payload)
                 assert type(answer.labels) is tuple, "labels is a tuple"
                 for label in answer.labels:
-                    assert isinstance(label, Label), f"{label!r} is no Label"
-                    assert type(label.score) is float, f"the score of {label!r} is no float"
+                    assert isinstance(label, Label), f"{label!r} is not a Label"
+                    assert type(label.score) is float, f"the score of {label!r} is not a float"
                     assert 0.0 <= label.score <= 1.0, f"the score of {label!r} is not in [0, 1]"
                 assert Answer.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer, (
                     "the answer is another one after it was stored"
@@ -434,7 +435,7 @@ class AdapterContract:
         meant = self.meant.get(fault, _MEANT[fault])
         assert isinstance(outcome, meant), f"{fault} became {outcome!r}, none of {meant}"
         if ThrottledError not in meant:
-            assert not isinstance(outcome, ThrottledError), f"{fault} is no reason to slow down"
+            assert not isinstance(outcome, ThrottledError), f"{fault} must not slow callers down"
         if fault in (Fault.throttled_wait, Fault.throttled_date):
             wait = getattr(outcome, "retry_after", None)
             assert wait is not None, "Retry-After was not handed on"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from smoothapi.dispatch import Adapter
+    from smoothapi.provider import Adapter
     from smoothapi.services import Service
 
 _NAME = "smoothapi_network"
@@ -68,8 +68,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, None]:
 
 
 def _refuse(address: str) -> None:
-    # pytest's own kind of exception is no Exception: no SDK takes it for a lost connection and no
-    # layer tries again; through the threads that send it comes out as the test's failure.
+    # What pytest raises does not inherit from Exception, so no SDK takes it for a lost connection
+    # and no layer tries again; through the threads that send it comes out as the test's failure.
     pytest.fail(
         f"smoothapi was about to connect to {address}, and tests reach no other machine unless "
         f"they say so. Use the fixture smoothapi_mock or smoothapi_service, mark the test with "
@@ -86,7 +86,7 @@ class MockFactory:
 
     def __call__(self, labeller: Any = None, **options: Any) -> Any:
         """Return a `MockAdapter`; takes what it takes, such as {"bus": 0.97, None: 0.03}."""
-        from smoothapi.dispatch import make_adapter  # noqa: PLC0415
+        from smoothapi.provider import make_adapter  # noqa: PLC0415
 
         return make_adapter("mock", labeller=labeller, **options)
 
@@ -96,7 +96,7 @@ class MockFactory:
         It goes by the provider's name, so that prices and budgets of the settings hold; the
         provider's options in the settings are ignored.
         """
-        from smoothapi.dispatch import make_adapter  # noqa: PLC0415
+        from smoothapi.provider import make_adapter  # noqa: PLC0415
 
         mock = self._instead[provider] = self(labeller, **options)
         mock.name = provider

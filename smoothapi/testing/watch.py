@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 from urllib.parse import quote
 
-from smoothapi.dispatch import NeedsCredentials
+from smoothapi.provider import NeedsCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.dispatch import Adapter
+    from smoothapi.provider import Adapter
 
 _ORDINARY = frozenset(vars(logging.makeLogRecord({})))
 

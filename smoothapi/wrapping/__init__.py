@@ -24,13 +24,16 @@ What it costs
     service's model has changed since: then they are asked for anew.
 """
 
-from smoothapi.wrapping.protocol import Call, OwnCall, Picture, Remote, Verdict, Wrapper
+from smoothapi.wrapping.certifier import CertifiedResponse, Certifier
+from smoothapi.wrapping.protocol import Call, Item, OwnCall, Remote, Verdict, Wrapper
 from smoothapi.wrapping.proxy import certificate_of, wrap
 
 __all__ = [
     "Call",
+    "CertifiedResponse",
+    "Certifier",
+    "Item",
     "OwnCall",
-    "Picture",
     "Remote",
     "Verdict",
     "Wrapper",

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from smoothapi.certificates import issue
+from smoothapi.certify.decision import Reason
 from smoothapi.certify.labels import label_key
 from smoothapi.certify.planning import reachable_presence
-from smoothapi.certify.sequential import Reason
 from smoothapi.certify.targets import Presence, Top1
 from smoothapi.dispatch import Totals
 from smoothapi.plan import refuse_unpayable

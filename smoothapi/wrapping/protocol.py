@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.dispatch import Adapter, Limits, Price
+    from smoothapi.provider import Adapter, Limits, Price
 
 ANY_SCORE = 1e-9
-"""As `Picture.score`: every label that the service lists counts as present."""
+"""As `Item.score`: every label that the service lists counts as present."""
 
 _ANY_SIZE = 2**40
 
@@ -67,11 +67,11 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a call.
+class Item:
+    """One photo of a call, and how it is asked about.
 
     Attributes:
-        photo: the encoded picture.
+        photo: the encoded photo.
         own: the caller's own call.
         votes: asks the same operation about noisy copies. Its SDK's retries are off.
         score: least score of a label that counts as present, in (0, 1].
@@ -88,16 +88,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that labels pictures.
+    """A call that labels photos.
 
     Attributes:
-        pictures: what it asks about; a function stands for a part that has nothing to certify,
-            and makes it.
-        join: the pictures' responses, in order -> the call's response; None if the call has one
-            picture and its response is the call's.
+        items: what it asks about; a function stands for a part that has nothing to certify, and
+            makes it.
+        join: the items' responses, in order -> the call's response; None if the call has one item
+            and its response is the call's.
     """
 
-    pictures: Sequence[Picture | Callable[[], Any]]
+    items: Sequence[Item | Callable[[], Any]]
     join: Callable[[list[Any]], Any] | None = None
 
 

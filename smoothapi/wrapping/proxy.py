@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import functools
-import threading
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Unpack, cast
 
-from smoothapi.certify.arithmetic import ceil_to
 from smoothapi.certify.certificate import Certificate
-from smoothapi.dispatch import Budget
-from smoothapi.errors import (
-    ImageError,
-    ModelChangedError,
-    ProviderError,
-    SmoothAPIError,
-    UsageError,
-)
-from smoothapi.image import WorkingImage, load_image
+from smoothapi.errors import UsageError
 from smoothapi.options import CertifyOptions, keywords, resolve
+from smoothapi.store import Budget
 from smoothapi.wiring import open_session
-from smoothapi.wrapping.labels import certify_labels, check_labels
-from smoothapi.wrapping.protocol import Picture, Remote, Verdict
+from smoothapi.wrapping.certifier import Certifier
+from smoothapi.wrapping.protocol import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint
 
-    from smoothapi.answer import Answer
-    from smoothapi.dispatch import Adapter, Totals
-    from smoothapi.session import Session
     from smoothapi.wrapping.protocol import Wrapper
 
 ClientT = TypeVar("ClientT")
@@ -41,8 +29,6 @@ RemotePictures: TypeAlias = Literal["refuse", "pass"]
 GROUP = "smoothapi.wrappers"
 KEY = "Smoothapi"
 ATTRIBUTE = "smoothapi"
-
-_DECIMALS = 6
 
 
 @keywords(CertifyOptions)
@@ -108,7 +94,7 @@ def wrap(
         home: folder of the noise key and of the answers.
 
     Raises:
-        UsageError: nothing is known of such a client, or an option is out of range.
+        UsageError: such a client cannot be wrapped, or an option is out of range.
 
     The wrapped methods raise the SDK's errors for the caller's own call, and smoothapi's after it:
 
@@ -135,9 +121,9 @@ def wrap(
     if isinstance(budget, str):
         budget = Budget.parse(budget)
     resolve(None, options)  # the session is opened at the first call; what cannot work is said now
-    make = functools.partial(open_session, plain=False, budget=budget, **options)
-    certifier = _Certifier(client, wrapper, make, mark=uncertified == "mark", remote=remote)
-    return cast("ClientT", _Wrapped(certifier))
+    opening = functools.partial(open_session, plain=False, budget=budget, **options)
+    certifier = Certifier(opening, mark=uncertified == "mark")
+    return cast("ClientT", _Wrapped(_Behind(client, wrapper, certifier, remote)))
 
 
 def certificate_of(response: object, picture: int = 0) -> Certificate:
@@ -148,9 +134,9 @@ def certificate_of(response: object, picture: int = 0) -> Certificate:
         picture: which, for a response about several pictures.
 
     Raises:
-        UsageError: there is none: the response is not of a wrapped client, or nothing in the call
-            was to be certified.
-        CertificateError: what a dict holds in its place is none.
+        UsageError: the response is not a wrapped client's, or nothing in the call was to be
+            certified.
+        CertificateError: what a dict holds in its place is not a certificate.
     """
     if type(response) is dict:
         found = response.get(KEY)
@@ -184,35 +170,30 @@ def attach(response: Any, certificates: Certificate | tuple[Certificate | None, 
         object.__setattr__(response, ATTRIBUTE, certificates)
 
 
-class _Certifier:
-    """What stands behind one wrapped client. Shared by threads."""
+@dataclass(frozen=True)
+class _Behind:
+    """What stands behind one wrapped client. Shared by threads.
 
-    def __init__(
-        self,
-        client: Any,
-        wrapper: Wrapper,
-        make: Callable[[Adapter], Session],
-        *,
-        mark: bool,
-        remote: RemotePictures,
-    ) -> None:
-        self.client = client
-        self.wrapper = wrapper
-        self._make = make
-        self._mark = mark
-        self._remote = remote
-        self._lock = threading.Lock()
-        self._session: Session | None = None
-        self._closed = False
+    Attributes:
+        client: the SDK's client.
+        wrapper: reads the calls of its SDK.
+        certifier: certifies them.
+        remote: what becomes of calls whose picture is elsewhere.
+    """
+
+    client: Any
+    wrapper: Wrapper
+    certifier: Certifier
+    remote: RemotePictures
 
     def call(
         self, operation: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Make one call of a labelling operation."""
-        self._check_open()
+        self.certifier.check_open()
         call = self.wrapper.read(operation, args, kwargs)
         if isinstance(call, Remote):
-            if self._remote == "refuse":
+            if self.remote == "refuse":
                 raise UsageError(
                     f"{operation} is asked about {call.what}: smoothapi cannot add noise to what "
                     f"is not here. {call.instead}, or wrap the client with remote='pass' to make "
@@ -221,133 +202,33 @@ class _Certifier:
             call = None
         if call is None:
             return method(*args, **kwargs)
-        done = [self._done(picture) for picture in call.pictures]
-        certificates = tuple(certificate for _, certificate in done)
-        if call.join is None:
-            [(response, certificate)] = done
-            if certificate is not None:
-                attach(response, certificate)
-            return response
-        response = call.join([part for part, _ in done])
-        attach(response, certificates)
-        return response
-
-    def close(self) -> None:
-        """Release what the Smoother holds; the client is left alone."""
-        with self._lock:
-            self._closed = True
-            session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-    def _done(self, picture: Picture | Callable[[], Any]) -> tuple[Any, Certificate | None]:
-        if not isinstance(picture, Picture):
-            return picture(), None
-        try:
-            return self._certify(picture)
-        except RuntimeError:
-            self._check_open()  # closed by another thread in the middle of it
-            raise
-        finally:
-            picture.votes.close()
-
-    def _certify(self, picture: Picture) -> tuple[Any, Certificate | None]:
-        session = self._ready(picture.votes)
-        image: WorkingImage | ImageError
-        try:
-            image = load_image(picture.photo, size=session.size)
-        except ImageError as error:  # the service may say something else about it
-            image = error
-        else:
-            check_labels(session.through(picture.votes), image, score=picture.score)
-        own = self._own(session, picture)
-        if own is None:
-            return picture.own.refusal, None
-        answer, spent = own
-        try:
-            if isinstance(image, ImageError):
-                raise image
-            certificate = _votes(session, picture, image, answer)
-        except SmoothAPIError as error:
-            error.queries += spent.attempts
-            error.cost += float(spent.dollars)
-            raise
-        certificate = replace(
-            certificate,
-            queries=certificate.queries + spent.queries,
-            attempts=certificate.attempts + spent.attempts,
-            cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
-        )
-        verdict = Verdict(certificate, self._mark)
-        return picture.write(picture.own.response, verdict), certificate
-
-    def _own(self, session: Session, picture: Picture) -> tuple[Answer, Totals] | None:
-        """Make the caller's own call; whatever the SDK raised in the end is raised.
-
-        None if the SDK returned its error in a response.
-        """
-        own = picture.own
-        try:
-            answer, spent = session.through(own).ask(picture.photo)
-        except ProviderError:
-            if own.refusal is not None:
-                return None
-            if own.error is None or isinstance(own.error, ProviderError):
-                raise
-            raise own.error from None
-        if answer is not None:
-            return answer, spent
-        if own.refusal is not None:
-            return None
-        raise own.error or ProviderError("The call failed for good.", provider=own.name)
-
-    def _ready(self, adapter: Adapter) -> Session:
-        with self._lock:
-            self._check_open()
-            if self._session is None:
-                self._session = self._make(adapter)
-            return self._session
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError("This wrapped client is closed. Wrap the client again.")
-
-
-def _votes(session: Session, picture: Picture, image: WorkingImage, answer: Answer) -> Certificate:
-    """Put the labels of the caller's own answer to the vote, before the model that gave it."""
-    for refresh in (False, True):
-        try:
-            through = session.through(picture.votes, refresh=refresh)
-            certificate = certify_labels(through, image, answer, score=picture.score)
-        except ModelChangedError:
-            if refresh:
-                raise
-            continue
-        # Stored votes can be an earlier model's; the caller was answered by the one that serves.
-        if certificate.model_version in ("", answer.model_version):
-            break
-    return certificate
+        certified = self.certifier.certify(call)
+        if call.join is not None:
+            attach(certified.response, certified.certificates)
+        elif (certificate := certified.certificates[0]) is not None:
+            attach(certified.response, certificate)
+        return certified.response
 
 
 class _Wrapped:
     """A proxy: all of the client's attributes, and its class for `isinstance`."""
 
-    __slots__ = ("__weakref__", "_smoothapi_certifier")
+    __slots__ = ("__weakref__", "_smoothapi_behind")
 
-    def __init__(self, certifier: _Certifier) -> None:
-        object.__setattr__(self, "_smoothapi_certifier", certifier)
-        weakref.finalize(self, certifier.close)
+    def __init__(self, behind: _Behind) -> None:
+        object.__setattr__(self, "_smoothapi_behind", behind)
+        weakref.finalize(self, behind.certifier.close)
 
     @property  # type: ignore[misc]  # as the mocks of unittest do
     def __class__(self) -> Any:
         return type(_behind(self).client)
 
     def __getattr__(self, name: str) -> Any:
-        certifier = _behind(self)
+        behind = _behind(self)
         if name == "close":
             return functools.partial(_close, self)
-        value = getattr(certifier.client, name)
-        if name not in certifier.wrapper.operations:
+        value = getattr(behind.client, name)
+        if name not in behind.wrapper.operations:
             return value
         this = self  # keeps the certifier open while a method of a dropped client is at work
 
@@ -376,9 +257,9 @@ class _Wrapped:
         return self
 
     def __exit__(self, *error: object) -> Any:
-        certifier = _behind(self)
-        certifier.close()
-        leave = getattr(certifier.client, "__exit__", None)
+        behind = _behind(self)
+        behind.certifier.close()
+        leave = getattr(behind.client, "__exit__", None)
         if leave is not None:
             return leave(*error)
         return _close(self)
@@ -387,16 +268,16 @@ class _Wrapped:
         raise TypeError("A wrapped client cannot be copied or pickled: wrap the copy.")
 
 
-def _behind(wrapped: _Wrapped) -> _Certifier:
-    certifier: _Certifier = object.__getattribute__(wrapped, "_smoothapi_certifier")
-    return certifier
+def _behind(wrapped: _Wrapped) -> _Behind:
+    behind: _Behind = object.__getattribute__(wrapped, "_smoothapi_behind")
+    return behind
 
 
 def _close(wrapped: _Wrapped) -> None:
     """Close what smoothapi holds, and then the client as its own `close` does."""
-    certifier = _behind(wrapped)
-    certifier.close()
-    close = getattr(certifier.client, "close", None)
+    behind = _behind(wrapped)
+    behind.certifier.close()
+    close = getattr(behind.client, "close", None)
     if close is not None:
         close()
 

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from PIL import Image
 
-from smoothapi.testing import Fault, by_colour
+from smoothapi.services import Fault, by_colour
 
 
 @dataclass

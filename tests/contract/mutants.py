@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 
 from smoothapi import Answer, Label, Limits, Price
-from smoothapi.dispatch import Credentials
 from smoothapi.errors import FatalError, PermanentError, ThrottledError, TransientError
-from smoothapi.testing import AdapterContract, Fault, by_colour
+from smoothapi.provider import Credentials
+from smoothapi.services import Fault, by_colour
+from smoothapi.testing import AdapterContract
 
 TOKEN = "tok-0123456789abcdef"  # looked for in all that is shown
 _log = logging.getLogger("acme.sdk")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
 
 import boto3
 import numpy as np
@@ -15,18 +14,17 @@ from smoothapi.answer import Label
 from smoothapi.certify.labels import top1
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, ThrottledError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
+from smoothapi.testing import AdapterContract
 from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
 from smoothapi.testing.watch import told
 from smoothapi_adapters.aws import AwsAdapter
+from tests.contract.provider_service import ANSWERS, PNG
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 TOKEN = "FwoGZXIvYXdzEBYaDIEXAMPLETOKEN0123456789abcdefghijklmnopqrstuvwxyz"
 ARN = "arn:aws:rekognition:eu-west-1:123456789012:project/parts/version/parts.2/1700000000000"
-PNG = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
-ANSWERS = Path(__file__).parents[3] / "shared" / "data" / "answers"
 
 
 @pytest.fixture(autouse=True)

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from pathlib import Path
-
-import numpy as np
 import pytest
 from azure.ai.vision.imageanalysis import ImageAnalysisClient
 from azure.core.credentials import AccessToken, AzureKeyCredential
 
-from smoothapi.certify.labels import top1
-from smoothapi.encode import Codec
-from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
-from smoothapi.testing.contract import unused_port
-from smoothapi.testing.faults import Fault
-from smoothapi_adapters.azure4 import Azure4Adapter
-from tests.contract.test_azure import ANSWERS, KEY, PNG, TestAzure, _no_keys, answering
+from smoothapi.errors import FatalError, TransientError
+from smoothapi.services import by_colour, serve
+from smoothapi.services.faults import Fault
+from smoothapi_adapters.azure import Azure4Adapter
+from tests.contract.provider_service import PNG, PROXY, ServiceContract
 
-assert _no_keys  # the fixture is of this module, too
+KEY = "0123456789abcdef0123456789abcdef"
 
 
-class TestAzure4(TestAzure):
-    provider = "azure4"
-    adapter_class = Azure4Adapter
+class TestAzure4(ServiceContract):
+    service = "azure4"
+    key = KEY
+    wrong_key = "invalid subscription key"
+    proxy = (*PROXY, (200, b'{"tagsResult": null}', TransientError, "application/json"))
+    recorded = "*.msft.json"
+    # The answer is malformed: it lacks the tags.
+    meant = {Fault.inside: (TransientError,)}
 
+    def adapter_at(self, url, **options):
+        return Azure4Adapter(endpoint=url, **{"key": KEY, **options})
 
-del TestAzure  # its own module runs it
+    @pytest.fixture
+    def without_credentials(self, served):
+        return self.adapter_at(served.url, key=None)
 
+    def reply_of(self, recorded):
+        return {"modelVersion": "2023-10-01", "tagsResult": {"values": recorded["tags"]}}
 
-@pytest.mark.parametrize("fault", [*map(str, Fault)])
-def test_each_fault_is_met_with_one_request(fault):
-    with serve("azure4", by_colour, faults=f"@1- {fault}", late=0.5, drip=1.2) as service:
-        adapter = Azure4Adapter(endpoint=service.url, key=KEY, timeout=0.3)
-        with pytest.raises(ProviderError):
-            adapter.ask([PNG])
-        adapter.close()
-        assert len(service.received) == 1
+    def best_of(self, recorded):
+        tags = recorded["tags"]
+        return max(tags, key=lambda tag: tag["confidence"], default={"name": None})["name"]
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429-wait"])
@@ -83,16 +80,6 @@ def test_what_the_server_receives():
     assert received.sizes == ((96, 96),)
 
 
-def test_a_wrong_key_is_fatal():
-    with serve("azure4", by_colour, key="another") as service:
-        adapter = Azure4Adapter(endpoint=service.url, key=KEY)
-        with pytest.raises(FatalError, match="invalid subscription key") as caught:
-            adapter.ask([PNG])
-        assert KEY not in str(caught.value)
-        adapter.close()
-        assert len(service.received) == 1
-
-
 def test_a_token_is_not_sent_unencrypted():
     class Token:
         def get_token(self, *scopes, **options):
@@ -104,78 +91,3 @@ def test_a_token_is_not_sent_unencrypted():
             adapter.ask([PNG])
         adapter.close()
         assert not service.received
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind", "content"),
-    [
-        (200, b"<html>", TransientError, "text/html"),
-        (200, b"{", TransientError, "application/json"),
-        (200, b"", TransientError, "application/json"),
-        (200, b"[]", TransientError, "application/json"),
-        (200, b"null", TransientError, "application/json"),
-        (200, b'{"tagsResult": null}', TransientError, "application/json"),
-        (401, b"<html>", FatalError, "text/html"),
-        (403, b"", FatalError, "text/html"),
-        (403, b'{"error": 3}', FatalError, "application/json"),
-        (404, b"{", FatalError, "application/json"),
-        (307, b"", FatalError, "text/html"),
-        (302, b"", FatalError, "text/html"),
-        (502, b"<html>", TransientError, "text/html"),
-        (503, b"[]", TransientError, "application/json"),
-        (503, b"{", TransientError, "application/json"),
-        (413, b"too large", PermanentError, "text/plain"),
-    ],
-)
-def test_what_a_proxy_says_is_judged_by_its_status(status, body, kind, content):
-    elsewhere = f"http://127.0.0.1:{unused_port()}/"
-    url, stop = answering(status, body, {"content-type": content, "location": elsewhere})
-    adapter = Azure4Adapter(endpoint=url, key=KEY, timeout=3)
-    with pytest.raises(kind) as caught:
-        adapter.ask([b"x"])
-    adapter.close()
-    assert stop() == 1
-    assert type(caught.value) is kind
-
-
-@pytest.mark.skipif(not ANSWERS.is_dir(), reason="shared/data/answers is not beside the project")
-def test_the_recorded_tags_come_through_in_the_form_of_4():
-    files = sorted(Path(ANSWERS).glob("*.msft.json"))
-    pictures = [
-        Codec("png").encode(np.full((60, 60, 3), 9 * i, np.uint8)) for i in range(len(files))
-    ]
-    recorded = [json.loads(file.read_text())["tags"] for file in files]
-    replies = {
-        picture: {"modelVersion": "2023-10-01", "tagsResult": {"values": tags}}
-        for picture, tags in zip(pictures, recorded, strict=True)
-    }
-    with serve("azure4", None, replies=replies.get) as service:
-        adapter = Azure4Adapter(endpoint=service.url, key=KEY)
-        for picture, tags in zip(pictures, recorded, strict=True):
-            [answer] = adapter.ask([picture])
-            best = max(tags, key=lambda tag: tag["confidence"], default={"name": None})
-            assert top1(answer) == best["name"]
-        adapter.close()
-
-
-def test_threads_are_all_in_flight_at_once():
-    at_once = 32
-    gate = threading.Barrier(at_once)
-
-    def backend(picture):
-        gate.wait(20)  # passes only if all are being answered at the same time
-        return by_colour(picture)
-
-    with serve("azure4", backend) as service:
-        adapter = Azure4Adapter(endpoint=service.url, key=KEY)
-        outcomes = []
-        threads = [
-            threading.Thread(target=lambda: outcomes.extend(adapter.ask([PNG])))
-            for _ in range(at_once)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        adapter.close()
-    assert len(outcomes) == at_once

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from smoothapi.services import serve
-from smoothapi.testing import AdapterContract, by_colour, unused_port
+from smoothapi.services import by_colour, serve
+from smoothapi.testing import AdapterContract, unused_port
 from smoothapi_adapters.clarifai import ClarifaiAdapter
 
 PAT = "pat-0123456789-abcdef"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from smoothapi.dispatch import Limits
-from smoothapi.testing import AdapterContract, by_colour
+from smoothapi.provider import Limits
+from smoothapi.services import by_colour
+from smoothapi.testing import AdapterContract
 from smoothapi_adapters.mock import MockAdapter
 
 

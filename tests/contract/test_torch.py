@@ -7,7 +7,7 @@ import pytest
 
 from smoothapi.testing import AdapterContract
 from smoothapi_adapters.torch import TorchAdapter
-from tests.unit.adapters.test_torch import COLOURS, colour_module, write_onnx
+from tests.contract.colour_models import COLOURS, colour_module, write_onnx
 
 
 class TestModule(AdapterContract):

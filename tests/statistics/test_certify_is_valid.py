@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtr
+from scipy.stats import beta
 
 from smoothapi.certify import (
     SequentialCertify,
@@ -15,7 +16,7 @@ from smoothapi.certify import (
     p_lower,
     required_p,
 )
-from smoothapi.certify.evalue import boundary, log_evalue
+from smoothapi.certify.evalue import PRIOR, boundary, log_evalue
 from smoothapi.certify.sequential import SMALLEST_RADIUS, needed_share
 from tests.statistics.harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 
@@ -180,7 +181,7 @@ def test_the_class_is_valid_with_two_labels_near_one_half_and_switches():
     assert wrong > 0.2 * ALPHA * runs  # or this test could not fail
 
 
-# The largest radius and several radii.
+# The largest radius.
 
 
 @pytest.mark.parametrize("p", [0.56, 0.75, 0.95])
@@ -210,8 +211,8 @@ def test_the_largest_radius_is_rarely_too_large(p):
 
 
 @pytest.mark.parametrize("floor", [SMALLEST_RADIUS, 0.3])
-def test_several_radii_cost_one_alpha(floor):
-    # A label between two radii: it may be wrong at the larger, its rival at the smaller.
+def test_the_largest_radius_costs_one_alpha(floor):
+    # A label between two radii: it may be wrong at the larger, its rival at the smallest.
     q = [required_p(ratio, 1.0) for ratio in (floor, floor + 0.2)]
     level = label_level(q[0], ALPHA)
     for share in np.linspace(q[0] + 1e-6, q[1], 4):
@@ -235,10 +236,21 @@ def test_the_bound_and_the_boundary_are_the_same_test():
             assert log_evalue(k, n, 0.5) < -math.log(0.01) + 1e-6
 
 
-def test_the_evalue_falls_as_the_share_grows():
+@pytest.mark.parametrize("prior", [PRIOR, (1.0, 1.0)])
+def test_the_evalue_falls_as_the_share_grows(prior):
     for k, n in ((3, 4), (50, 60), (999, 1000), (700, 1000), (5, 5)):
         q = np.linspace(0.5, min(k / n, 1 - 1e-9), 400)
-        assert np.all(np.diff(log_evalue(k, n, q)) <= 1e-9)
+        assert np.all(np.diff(log_evalue(k, n, q, prior)) <= 1e-9)
+
+
+def test_its_slope_is_what_the_proof_of_that_starts_from():
+    # dE/dq = h (E - 1) - E l', with the hazard of the prior and the likelihood's slope.
+    step = 1e-6
+    for k, n, q in ((40, 47, 0.6), (40, 47, 0.84), (990, 1000, 0.977), (7, 9, 0.7)):
+        below, e, above = np.exp(log_evalue(k, n, [q - step, q, q + step]))
+        hazard = beta.pdf(q, *PRIOR) / beta.sf(q, *PRIOR)
+        slope = hazard * (e - 1.0) - e * (k / q - (n - k) / (1.0 - q))
+        assert (above - below) / (2 * step) == pytest.approx(slope, rel=1e-4)
 
 
 def test_the_evalue_is_a_martingale_at_the_share_and_shrinks_below_it():

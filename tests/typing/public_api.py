@@ -49,7 +49,7 @@ def advance(progress: Progress) -> None:
     assert_type(progress.votes, int)
 
 
-with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as smoother:
+with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as smoother:
     assert_type(smoother, Smoother)
     certificate = smoother.certify("photo.jpg", radius=0.25, on_progress=advance)
     assert_type(certificate, Certificate)

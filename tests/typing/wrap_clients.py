@@ -43,7 +43,7 @@ assert_type(batch, vision.BatchAnnotateImagesResponse)
 assert_type(certificate_of(batch, 1).radius, float)
 
 azure = ImageAnalysisClient("https://example.org", AzureKeyCredential("key"))
-with wrap(azure, budget=[Budget(queries=9)], sigma=0.25, retry=Retry(attempts=2)) as certified:
+with wrap(azure, budget=[Budget(attempts=9)], sigma=0.25, retry=Retry(attempts=2)) as certified:
     assert_type(certified, ImageAnalysisClient)
     assert_type(certified.analyze(b"", [VisualFeatures.TAGS]), ImageAnalysisResult)
 

@@ -35,7 +35,7 @@ def test_many_at_once_share_threads_store_and_budget():
     photos = [np.roll(PHOTO, by, axis=0) for by in range(10)]
 
     async def all_of_them():
-        async with smoother(adapter, concurrency=4, budget=Budget(queries=400)) as s:
+        async with smoother(adapter, concurrency=4, budget=Budget(attempts=400)) as s:
             certificates = await asyncio.gather(*(s.certify_async(p) for p in photos))
             with pytest.raises(BudgetExceededError):
                 await asyncio.gather(*(s.certify_async(p, 0.45) for p in photos))

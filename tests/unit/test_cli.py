@@ -14,13 +14,13 @@ from PIL import Image
 
 from smoothapi import certificates, parts
 from smoothapi.answer import Answer, Label
-from smoothapi.certify import fewest_votes, noise_delta
+from smoothapi.certify import noise_delta, queries_needed
 from smoothapi.cli import BROKEN, INTERRUPTED, run
 from smoothapi.errors import FatalError
 from tests.conftest import ScriptedAdapter, answer
 
 # 24 x 32 pixels, and the settings' defaults
-LEAST = fewest_votes(0.25, 0.25, 0.001, noise_delta(24 * 32 * 3, 0.25))
+LEAST = queries_needed(0.25, 0.25, 0.001, 1.0, delta=noise_delta(24 * 32 * 3, 0.25)).at_least
 
 
 @pytest.fixture
@@ -146,14 +146,14 @@ def test_verify_checks_each_certificate_of_a_file(provider, photo, capsys):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("missing.json", "No such file"), ("broken.json", "no JSON of a certificate")],
+    [("missing.json", "No such file"), ("broken.json", "not valid JSON")],
 )
 def test_verify_says_in_json_why_not_and_names_the_file(name, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("broken.json").write_text("{broken")
     assert run(["verify", name, "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
-    assert (told["schema"], told["verified"]) == ("smoothapi.error/1", False)
+    assert (told["schema"], told["photo"]) == ("smoothapi.error/1", None)
     assert told["error"] == "CertificateError"
     assert said in told["message"]
     assert name in told["message"]
@@ -208,6 +208,37 @@ def test_bad_usage_is_told_in_json_if_asked_for(arguments, said, capsys):
     assert said in err
 
 
+FIELDS = [
+    *("schema", "error", "message", "photo", "provider", "request_id"),
+    *("attempts", "retries", "cost", "waited"),
+]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["certify", "--nosuch"],
+        ["certify", "missing.jpg"],
+        ["certify", "{photo}"],
+        ["study", "missing"],
+        ["plan", "--p", "2"],
+        ["verify", "missing.json"],
+        ["providers", "check", "nobody"],
+        ["cache", "import", "missing.jsonl"],
+        ["denoiser", "eval", "missing"],
+    ],
+)
+def test_an_error_in_json_has_the_same_fields_everywhere(provider, photo, capsys, arguments):
+    provider(lambda p, n: FatalError("Revoked.", provider="scripted", request_id="7"))
+    assert run([*(argument.format(photo=photo) for argument in arguments), "--json"]) in {2, 4}
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == FIELDS
+    page = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+    assert [line.split("`")[1] for line in page.read_text().splitlines() if "| `" in line] == FIELDS
+    if told["error"] == "FatalError":
+        assert (told["provider"], told["request_id"], told["attempts"]) == ("scripted", "7", 1)
+
+
 def test_unknown_provider(photo, capsys):
     assert run(["certify", photo, "--provider", "mok"]) == 2
     assert "Did you mean 'mock'" in capsys.readouterr().err
@@ -221,7 +252,7 @@ def test_provider_errors_exit_with_4_and_say_what_was_sent(provider, photo, caps
     assert "Sent until then: 1" in err
     assert run(["certify", photo, "--json"]) == 4
     line = json.loads(capsys.readouterr().out)
-    assert (line["error"], line["queries"]) == ("FatalError", 1)
+    assert (line["error"], line["attempts"]) == ("FatalError", 1)
 
 
 def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):
@@ -300,7 +331,7 @@ def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     capsys.readouterr()
     assert run(["budget", "--json"]) == 0
     [account] = json.loads(capsys.readouterr().out)
-    assert account["queries"] == LEAST + 1
+    assert account["attempts"] == LEAST + 1
     assert account["dollars"] == pytest.approx((LEAST + 1) / 1000)
     assert (account["name"], account["reserved"], account["dollar_limit"]) == ("default", 0, 1.0)
     assert run(["budget"]) == 0
@@ -431,6 +462,7 @@ def test_a_terminal_that_cannot_show_a_sign_is_no_reason_to_fail(photo):
     [
         ("top1", "bus"),
         ("present:bus:0.5", "bus present"),
+        ("scores:bus:0.5", "bus at least 0.9"),
         ("absent:Weapon:0.5", "Weapon absent"),
         ("top2", "bus"),
         ("most-specific:0.5", "bus"),
@@ -445,7 +477,8 @@ def test_targets(provider, photo, capsys, target, label):
 
 
 @pytest.mark.parametrize(
-    "target", ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "x"]
+    "target",
+    ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "scores:", "scores:a:2", "x"],
 )
 def test_bad_targets(provider, photo, capsys, target):
     assert run(["certify", photo, "--target", target]) == 2

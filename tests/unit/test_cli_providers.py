@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import dispatch
+from smoothapi import provider
 from smoothapi.answer import Answer, Label
 from smoothapi.cli import run
 from smoothapi.cli.providers import trial_picture
-from smoothapi.dispatch import Credentials, Limits
 from smoothapi.errors import FatalError, PermanentError, TransientError
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
-from smoothapi_adapters import azure_common
+from smoothapi.provider import Credentials, Limits
+from smoothapi.services import by_colour, serve
+from smoothapi_adapters.azure import resource
 from tests.conftest import ScriptedAdapter
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -28,11 +27,11 @@ BUILT_IN = {"aws", "azure", "azure4", "clarifai", "google", "http", "mock", "tor
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch, tmp_path):
-    for name in (*azure_common.ENDPOINT_VARIABLES, *azure_common.KEY_VARIABLES):
+    for name in (*resource.ENDPOINT_VARIABLES, *resource.KEY_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setattr("smoothapi_adapters.google._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.client._PRODUCT", tmp_path / "none")
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def adapter(monkeypatch):
 
     def use(script=None, **options):
         adapter = ScriptedAdapter(script, **options)
-        monkeypatch.setattr(dispatch, "make_adapter", lambda name, **_: adapter)
+        monkeypatch.setattr(provider, "make_adapter", lambda name, **_: adapter)
         return adapter
 
     return use
@@ -99,7 +98,7 @@ def test_options_of_the_settings_count_and_secrets_are_not_shown(capsys):
 
 
 def test_what_is_not_installed_says_how_to_install_it(capsys, monkeypatch):
-    monkeypatch.setattr("smoothapi_adapters.google._installed", lambda: False)
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._installed", lambda: False)
     row = listed(capsys)["google"]
     assert (row["installed"], row["usable"], row["per_thousand"]) == (False, False, None)
     assert "smoothapi-vision[google]" in row["problem"]
@@ -118,9 +117,9 @@ def test_a_strangers_broken_adapter_does_not_hide_the_rest(capsys, monkeypatch):
         def close(self):
             raise RuntimeError("oops")
 
-    found = dispatch.ProviderInfo
+    found = provider.ProviderInfo
     rows = [found("broken\x1b[2J", "x", Broken()), found("good", "x", ScriptedAdapter())]
-    monkeypatch.setattr(dispatch, "providers", lambda options=None: rows)
+    monkeypatch.setattr(provider, "providers", lambda options=None: rows)
     assert run(["providers"]) == 0
     out = capsys.readouterr().out
     assert "oops" in out
@@ -192,7 +191,7 @@ def test_a_refusal_exits_with_4_after_one_attempt(error, raised, adapter, capsys
     adapter(script)
     assert run(["providers", "check", "scripted", "--yes", "--json"]) == 4
     said = json.loads(capsys.readouterr().out)
-    assert (said["error"], said["queries"], said["cost"]) == (error.__name__, 1, 0.001)
+    assert (said["error"], said["attempts"], said["cost"]) == (error.__name__, 1, 0.001)
 
 
 @pytest.mark.parametrize("outcome", [[], None, [3], RuntimeError("x")])

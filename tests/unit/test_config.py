@@ -54,7 +54,7 @@ def test_the_order_of_the_sources(monkeypatch):
         ({"codec": "webp"}, "codec"),
         ({"radius": -1}, r"radius = -1 \(from argument\): .* 0 or it should be 'largest'\.$"),
         ({"sigma": 0}, r"sigma = 0 \(from argument\): it should be greater than 0\.$"),
-        ({"sigmaa": 0.1}, r"no setting. Did you mean sigma\? There are: provider"),
+        ({"sigmaa": 0.1}, r"not a setting\. Did you mean sigma\? There are: provider"),
     ],
 )
 def test_values_out_of_range_are_named_with_their_origin(arguments, complaint):

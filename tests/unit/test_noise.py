@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import stat
-import threading
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from smoothapi.errors import StoreError, UsageError
+from smoothapi.errors import UsageError
 from smoothapi.image import load_image
 from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants
 
@@ -98,48 +95,6 @@ def test_the_low_bits_tell_nothing_of_the_photo():
 def test_impossible_sigma(sigma):
     with pytest.raises(UsageError, match="sigma"):
         noisy_variants(IMAGE, sigma, [0], KEY)
-
-
-def test_the_key_is_made_once_and_kept_private(tmp_path):
-    path = tmp_path / "deep" / "noise.key"
-    first = NoiseKey.of_installation(path)
-    assert NoiseKey.of_installation(path) == first
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert first.secret.hex() not in repr(first) + first.id
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_two_first_runs_at_once_agree_on_one_key(tmp_path):
-    keys = []
-    barrier = threading.Barrier(8)
-
-    def first_run():
-        barrier.wait()
-        keys.append(NoiseKey.of_installation(tmp_path / "noise.key"))
-
-    threads = [threading.Thread(target=first_run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(keys) == 8
-    assert len({key.secret for key in keys}) == 1
-
-
-def test_a_key_that_others_can_read_is_refused(tmp_path):
-    path = tmp_path / "noise.key"
-    NoiseKey.of_installation(path)
-    path.chmod(0o644)
-    with pytest.raises(StoreError, match="read by others"):
-        NoiseKey.of_installation(path)
-
-
-def test_a_damaged_key_is_refused(tmp_path):
-    path = tmp_path / "noise.key"
-    path.write_bytes(b"short")
-    path.chmod(0o600)
-    with pytest.raises(StoreError, match="damaged"):
-        NoiseKey.of_installation(path)
 
 
 def test_a_key_of_the_wrong_length_is_refused():

@@ -16,7 +16,8 @@ def test_all_is_exactly_what_can_be_imported():
     for name in smoothapi.__all__:
         assert getattr(smoothapi, name) is not None
     assert dir(smoothapi) == sorted(smoothapi.__all__)
-    assert sorted({*smoothapi._HOME_OF, "__version__"}) == sorted(smoothapi.__all__)
+    loaded = [name for names in smoothapi._HOMES.values() for name in names]
+    assert sorted([*loaded, "__version__"]) == sorted(smoothapi.__all__)
 
 
 def test_every_error_is_public_and_in_the_tree_of_the_docstring():

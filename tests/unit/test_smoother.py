@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 import time
@@ -18,12 +19,12 @@ from smoothapi import (
     MostSpecific,
     Presence,
     Retry,
+    Scores,
     Smoother,
     TopK,
     verify,
 )
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import Limits
 from smoothapi.errors import (
     BudgetExceededError,
     CertificateError,
@@ -38,6 +39,7 @@ from smoothapi.errors import (
     UnreachableRadiusError,
     UsageError,
 )
+from smoothapi.provider import Limits
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer
 
@@ -62,7 +64,7 @@ def coin(p, *, yes="bus", no="van"):
 
 
 def test_a_shipped_photo_is_certified_by_the_real_labeller_and_denoiser():
-    with Smoother("mock", sigma=0.25, budget=Budget(queries=500)) as s:
+    with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as s:
         certificate = s.certify(SHIPPED, radius=0.25)
     assert certificate.label == certificate.plain_label == "school bus"
     assert certificate.plain_agrees is True
@@ -219,7 +221,7 @@ def test_a_change_of_model_gives_no_certificate_and_refresh_mends_it():
 
 def test_the_budget_refuses_before_the_first_query():
     adapter = ScriptedAdapter()
-    with smoother(adapter, budget=Budget(queries=20)) as s:
+    with smoother(adapter, budget=Budget(attempts=20)) as s:
         with pytest.raises(BudgetExceededError, match="Nothing was sent"):
             s.certify(PHOTO)
     assert adapter.sent == 0
@@ -243,11 +245,11 @@ def test_a_run_that_is_cut_off_again_and_again_ends_with_the_same_certificate():
     (other / "noise.key").chmod(0o600)
     spent = 0
     while True:
-        with smoother(coin(0.93), home=other, budget=Budget(queries=15), partial=True) as s:
+        with smoother(coin(0.93), home=other, budget=Budget(attempts=15), partial=True) as s:
             try:
                 resumed = s.certify(PHOTO, radius=0.1)
             except BudgetExceededError as error:
-                spent += error.queries
+                spent += error.attempts
             else:
                 spent += resumed.attempts
                 break
@@ -259,7 +261,7 @@ def test_fatal_errors_pass_through_with_what_was_spent():
     adapter = ScriptedAdapter(lambda *_: FatalError("bad key"))
     with smoother(adapter) as s, pytest.raises(FatalError) as caught:
         s.certify(PHOTO)
-    assert caught.value.queries == adapter.sent == 1
+    assert caught.value.attempts == adapter.sent == 1
 
 
 def test_small_pictures_are_enlarged_for_the_provider():
@@ -424,7 +426,7 @@ def test_a_native_radius_for_another_size_of_photo_is_refused_with_the_photo_at_
 
 def test_a_plain_answer_of_an_earlier_model_is_asked_again():
     old = ScriptedAdapter(lambda *_: answer("cat", version="v1"))
-    with smoother(old, budget=Budget(queries=60)) as s:
+    with smoother(old, budget=Budget(attempts=60)) as s:
         s.certify(PHOTO)
     key = next(iter(old.attempts))  # the plain query is the first
     new = ScriptedAdapter(lambda *_: answer("dog", version="v2"))
@@ -454,7 +456,7 @@ def test_an_outage_is_an_error_and_no_abstention():
         pytest.raises(TooManyFailuresError, match="unreadable") as caught,
     ):
         s.certify(PHOTO)
-    assert caught.value.queries == adapter.sent < 30
+    assert caught.value.attempts == adapter.sent < 30
 
 
 @pytest.mark.parametrize(
@@ -598,6 +600,8 @@ def animals(payload, attempt):
         (Presence("Bird", 0.8), "Bird present"),
         (Absence("Weapon", 0.8), "Weapon absent"),
         (Presence(["Bird", "Weapon"], 0.8), "Bird present, Weapon absent"),
+        (Scores("bird", 0.8), "bird at least 0.99"),
+        (Scores(["Bird", "Weapon"], 0.8), "Bird at least 0.99, Weapon at most 0.0"),
         (TopK(2), None),
         (MostSpecific(0.8), None),
     ],
@@ -622,6 +626,37 @@ def test_one_set_of_answers_serves_all_targets():
         sent = adapter.sent
         s.certify(PHOTO, radius=0.25, target=Absence("Weapon", 0.8))
     assert adapter.sent == sent
+
+
+def test_a_forged_score_is_refused():
+    from dataclasses import replace
+
+    with smoother(ScriptedAdapter(animals)) as s:
+        certificate = s.certify(PHOTO, radius=0.2, target=Scores("Bird", 0.8))
+    claim = certificate.claims[0]
+    for forged in (
+        replace(certificate, claims=(replace(claim, score=0.995),)),
+        replace(certificate, claims=(replace(claim, score=0.9),)),
+        replace(certificate, claims=(replace(claim, relation="at most"),)),
+        replace(certificate, target={**certificate.target, "least": 0.7}),
+        replace(certificate, target={**certificate.target, "labels": ["Weapon"]}),
+    ):
+        with pytest.raises(CertificateError):
+            verify(forged)
+
+
+def test_scores_below_what_a_provider_lists_are_not_told():
+    adapter = ScriptedAdapter(animals)
+    adapter.limits = dataclasses.replace(adapter.limits, least_score=0.55)
+    with smoother(adapter) as s:
+        with pytest.raises(UsageError, match="cannot be told"):
+            s.certify(PHOTO, radius=0.2, target=Scores("Weapon", 0.5))
+        certificate = s.certify(PHOTO, radius=0.2, target=Scores("Weapon", 0.6))
+        assert certificate.label == "Weapon at most 0.55"
+        verify(certificate, PHOTO)
+        assert s.certify(
+            PHOTO, radius=0.2, target=Scores("Weapon", 0.5, wanted="present")
+        ).abstained
 
 
 def test_a_forged_claim_is_refused():

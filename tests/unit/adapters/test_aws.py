@@ -20,7 +20,6 @@ from botocore.validate import ParamValidator
 
 from smoothapi.answer import Answer
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Credentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -29,9 +28,10 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Credentials, make_adapter
 from smoothapi_adapters.aws import AwsAdapter
-from smoothapi_adapters.aws_client import sending_once
-from smoothapi_adapters.aws_errors import FATAL, PERMANENT, THROTTLED, TRANSIENT, mapped
+from smoothapi_adapters.aws.client import sending_once
+from smoothapi_adapters.aws.errors import FATAL, PERMANENT, THROTTLED, TRANSIENT, mapped
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 ARN = "arn:aws:rekognition:eu-west-1:123456789012:project/parts/version/parts.2/1700000000000"

@@ -22,9 +22,8 @@ from azure.core import exceptions as core
 from msrest import exceptions as msrest
 from msrest.authentication import CognitiveServicesCredentials
 
-from smoothapi.answer import Label
+from smoothapi.answer import Answer, Label
 from smoothapi.certify.labels import top1
-from smoothapi.dispatch import Adapter, NeedsCredentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -33,21 +32,23 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters import azure, azure4, azure_common
-from smoothapi_adapters.azure import AzureAdapter
-from smoothapi_adapters.azure4 import Azure4Adapter
-from smoothapi_adapters.azure_common import Account, of_status
+from smoothapi.provider import Adapter, NeedsCredentials, make_adapter
+from smoothapi_adapters.azure import Azure4Adapter, AzureAdapter
+from smoothapi_adapters.azure.errors import of_status
+from smoothapi_adapters.azure.resource import ENDPOINT_VARIABLES, KEY_VARIABLES, Resource
+from smoothapi_adapters.azure.v3 import errors as v3
+from smoothapi_adapters.azure.v4 import errors as v4
 
 ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
 KEY = "0123456789abcdef0123456789abcdef"
 URL = "https://name.cognitiveservices.azure.com"
-OWNER = Account(URL, KEY, "")
+OWNER = Resource(URL, KEY, "")
 both = pytest.mark.parametrize("make", [AzureAdapter, Azure4Adapter])
 
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch):
-    for name in (*azure_common.ENDPOINT_VARIABLES, *azure_common.KEY_VARIABLES):
+    for name in (*ENDPOINT_VARIABLES, *KEY_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -88,11 +89,11 @@ def raised(status, text, headers=None):
 def test_every_status_means_the_same_in_both_sdks():
     for status in range(300, 600):
         text = body(str(status))
-        old = azure.mapped_error(raised(status, text), OWNER)
+        old = v3.mapped_error(raised(status, text), OWNER)
         answer = types.SimpleNamespace(
             status_code=status, reason="", headers={}, text=lambda text=text: text, request=None
         )
-        new = azure4.mapped_error(core.HttpResponseError(response=answer), OWNER)
+        new = v4.mapped_error(core.HttpResponseError(response=answer), OWNER)
         assert type(old) is type(new) is meant(status), status
         assert f"HTTP {status}" in str(old)
         assert f"HTTP {status}" in str(new)
@@ -124,7 +125,7 @@ INNER = {
 def test_every_inner_code_that_the_sdk_names_is_mapped():
     assert {code.value for code in ComputerVisionInnerErrorCodeValue} == set(INNER)
     for code, kind in INNER.items():
-        mapped = azure.mapped_error(raised(400, body("InvalidRequest", inner=code)), OWNER)
+        mapped = v3.mapped_error(raised(400, body("InvalidRequest", inner=code)), OWNER)
         assert type(mapped) is kind, code
         assert code in str(mapped)
 
@@ -197,7 +198,7 @@ def test_every_exception_of_msrest_is_mapped():
             error = cls("required", "image", "x")
         else:
             error = cls("it broke")
-        mapped = azure.mapped_error(error, OWNER)
+        mapped = v3.mapped_error(error, OWNER)
         assert type(mapped) is (FatalError if name in fatal else TransientError), name
 
 
@@ -207,7 +208,7 @@ def test_what_is_no_json_is_judged_by_its_status(error):
     seen = requests.Response()
     for status in (200, 401, 403, 429, 503):
         seen.status_code = status
-        mapped = azure.mapped_error(error, OWNER, seen)
+        mapped = v3.mapped_error(error, OWNER, seen)
         assert type(mapped) is (TransientError if status == 200 else meant(status))
 
 
@@ -232,7 +233,7 @@ def test_every_exception_of_azure_core_is_mapped():
             error = cls(types.SimpleNamespace(request=request, status_code=200))
         else:
             error = cls("it broke")
-        mapped = azure4.mapped_error(error, OWNER)
+        mapped = v4.mapped_error(error, OWNER)
         # What is raised while writing the request: the same for every picture.
         assert type(mapped) is (FatalError if name in CORE_FATAL else TransientError), name
 
@@ -244,23 +245,21 @@ def test_every_error_of_requests_is_mapped_beneath_both():
     for cls in (cls for cls in classes if cls.__module__ == "requests.exceptions"):
         error = cls("a", "b", 0) if cls.__name__ == "JSONDecodeError" else cls("it broke")
         kind = FatalError if cls.__name__ in fatal else TransientError
-        assert type(azure.mapped_error(error, OWNER)) is kind
-        assert (
-            type(azure4.mapped_error(core.ServiceRequestError(error, error=error), OWNER)) is kind
-        )
+        assert type(v3.mapped_error(error, OWNER)) is kind
+        assert type(v4.mapped_error(core.ServiceRequestError(error, error=error), OWNER)) is kind
         try:
             try:
                 raise error
             except requests.RequestException as inner:
                 msrest.raise_with_traceback(msrest.ClientRequestError, "", inner)
         except msrest.ClientRequestError as outer:
-            mapped = azure.mapped_error(outer, OWNER)
+            mapped = v3.mapped_error(outer, OWNER)
         assert type(mapped) is kind
 
 
 def test_what_is_not_the_sdks_is_not_hidden():
-    assert azure.mapped_error(MemoryError(), OWNER) is None
-    assert azure4.mapped_error(MemoryError(), OWNER) is None
+    assert v3.mapped_error(MemoryError(), OWNER) is None
+    assert v4.mapped_error(MemoryError(), OWNER) is None
 
 
 def parsed(data, *features):
@@ -272,7 +271,7 @@ def parsed(data, *features):
     try:
         result = client._deserialize("ImageAnalysis", answer)
     except msrest.DeserializationError as error:
-        raise azure.mapped_error(error, OWNER, answer) from error
+        raise v3.mapped_error(error, OWNER, answer) from error
     raw = types.SimpleNamespace(output=result, response=answer)
     return AzureAdapter(features=features or ("tags",), endpoint=URL, key=KEY)._answer(raw)
 
@@ -287,7 +286,7 @@ def test_malformed_is_never_no_label(data):
 
 def test_no_tags_at_all_are_an_answer():
     assert parsed({"tags": [], "requestId": "r", "modelVersion": "2021-04-01"}) == (
-        azure.Answer((), "2021-04-01", "r")
+        Answer((), "2021-04-01", "r")
     )
 
 
@@ -472,7 +471,7 @@ def test_options_that_cannot_work(make, options):
 @both
 def test_a_key_from_a_file_may_end_with_a_line_break_and_a_bad_one_is_not_shown(make, monkeypatch):
     monkeypatch.setenv("VISION_KEY", KEY + "\n")
-    assert make(endpoint=URL)._account.required().key == KEY
+    assert make(endpoint=URL)._resource.required().key == KEY
     monkeypatch.setenv("VISION_KEY", KEY + "\n" + KEY)
     with pytest.raises(UsageError) as caught:
         make(endpoint=URL)
@@ -505,9 +504,9 @@ def test_a_token_instead_of_a_key():
         Azure4Adapter(credential=Token(), key=KEY)
 
 
-@pytest.mark.parametrize(("make", "module"), [(AzureAdapter, azure), (Azure4Adapter, azure4)])
-def test_without_the_extra_the_error_says_what_to_install(make, module, monkeypatch):
-    monkeypatch.setattr(module, "_installed", lambda: False)
+@both
+def test_without_the_extra_the_error_says_what_to_install(make, monkeypatch):
+    monkeypatch.setattr(f"{make.__module__}._installed", lambda: False)
     with pytest.raises(MissingExtraError, match=r"smoothapi-vision\[azure\]"):
         make()
 
@@ -515,7 +514,7 @@ def test_without_the_extra_the_error_says_what_to_install(make, module, monkeypa
 def test_both_are_silent_and_light_until_asked():
     script = (
         "import sys; from smoothapi_adapters.azure import AzureAdapter as A;"
-        "from smoothapi_adapters.azure4 import Azure4Adapter as B;"
+        "from smoothapi_adapters.azure import Azure4Adapter as B;"
         f"A(endpoint={URL!r}, key='k'); B(endpoint={URL!r}, key='k');"
         "assert not {'requests', 'msrest', 'azure.core'} & set(sys.modules);"
         "A(endpoint='http://127.0.0.1:9', key='k')._ready();"

@@ -11,7 +11,6 @@ import pytest
 
 from smoothapi import Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import (
     FatalError,
@@ -21,9 +20,11 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import make_adapter
 from smoothapi.services import serve as emulate
 from smoothapi.testing.watch import told
-from smoothapi_adapters.clarifai import _MEANING, ClarifaiAdapter
+from smoothapi_adapters.clarifai import ClarifaiAdapter
+from smoothapi_adapters.clarifai.errors import MEANING
 from smoothapi_adapters.mock import MockAdapter
 from tests.contract.json_service import Service, serve
 
@@ -249,8 +250,8 @@ def test_every_code_means_what_to_do(kind, code, api):
 
 
 def test_the_table_of_codes_has_no_range_that_is_never_reached():
-    for index, (first, last, kind) in enumerate(_MEANING):
-        earlier = [(a, b) for a, b, _ in _MEANING[:index]]
+    for index, (first, last, kind) in enumerate(MEANING):
+        earlier = [(a, b) for a, b, _ in MEANING[:index]]
         assert any(not any(a <= c <= b for a, b in earlier) for c in range(first, last + 1)), kind
 
 

@@ -17,7 +17,6 @@ from google.protobuf import duration_pb2
 from google.protobuf.json_format import ParseError
 from google.rpc import code_pb2, error_details_pb2
 
-from smoothapi.dispatch import Adapter, NeedsCredentials, make_adapter
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -26,8 +25,11 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters.google import CATEGORIES, LIKELIHOOD, GoogleAdapter
-from smoothapi_adapters.google_errors import mapped_error, of_picture
+from smoothapi.provider import Adapter, NeedsCredentials, make_adapter
+from smoothapi_adapters.google import GoogleAdapter
+from smoothapi_adapters.google.adapter import CATEGORIES, LIKELIHOOD
+from smoothapi_adapters.google.client import Connection
+from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
 
@@ -499,7 +501,7 @@ def test_options_that_cannot_work(options):
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
-    monkeypatch.setattr("smoothapi_adapters.google._installed", lambda: False)
+    monkeypatch.setattr("smoothapi_adapters.google.adapter._installed", lambda: False)
     with pytest.raises(MissingExtraError, match=r"smoothapi-vision\[google\]"):
         GoogleAdapter()
 
@@ -510,7 +512,7 @@ def nowhere(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setattr("smoothapi_adapters.google._PRODUCT", tmp_path / "none")
+    monkeypatch.setattr("smoothapi_adapters.google.client._PRODUCT", tmp_path / "none")
     return tmp_path
 
 
@@ -532,14 +534,10 @@ def test_a_damaged_login_is_told_from_none(nowhere):
 
 
 def test_what_the_client_refuses_is_no_malformed_answer(monkeypatch):
-    monkeypatch.setattr(GoogleAdapter, "_connect", lambda self: int("no number s3cret"))
+    monkeypatch.setattr(Connection, "open", lambda self: int("no number s3cret"))
     with pytest.raises(FatalError, match="No client for Google") as caught:
         GoogleAdapter(api_key="s3cret").ask([b"x"])
     assert "s3cret" not in str(caught.value)
-
-
-def test_a_key_from_a_file_may_end_with_a_line_break():
-    assert GoogleAdapter(api_key=" s3cret\n")._api_key == "s3cret"
 
 
 def test_where_credentials_are_found(nowhere, monkeypatch):

@@ -22,7 +22,6 @@ from requests.adapters import HTTPAdapter
 
 from smoothapi import Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import (
     FatalError,
@@ -32,9 +31,10 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import make_adapter
 from smoothapi.testing import unused_port
 from smoothapi.testing.watch import everything_logged, told
-from smoothapi_adapters._http import MAX_ANSWER
+from smoothapi_adapters._common.bounds import MOST_BYTES
 from smoothapi_adapters.http import HttpAdapter
 from smoothapi_adapters.mock import MockAdapter
 from tests.contract.json_service import Service, serve
@@ -147,7 +147,7 @@ def test_headers_and_query_come_from_the_environment(served, monkeypatch):
     assert received.headers["X-Model"] == "v2"
     assert received.path == f"/label?f=a&f=b&key={SECRET}"
     assert SECRET.encode() in received.body
-    assert SECRET not in repr(adapter) + json.dumps(adapter.identity) + repr(adapter._wired)
+    assert SECRET not in repr(adapter) + json.dumps(adapter.identity) + repr(adapter._connection)
 
 
 def test_a_variable_that_is_missing_is_named_and_may_be_set_later(served, monkeypatch):
@@ -403,7 +403,7 @@ def test_an_endless_answer_is_cut_off(served, adapter):
         adapter.ask([PNG])
     adapter.close()
     time.sleep(0.1)
-    assert sum(written) < 3 * MAX_ANSWER
+    assert sum(written) < 3 * MOST_BYTES
 
 
 def test_a_bomb_is_not_unpacked(served, adapter):
@@ -430,11 +430,11 @@ def test_a_bomb_is_not_unpacked(served, adapter):
         b'"\xe9"',
     ],
 )
-def test_what_is_no_json_is_transient(body, served, adapter):
+def test_what_is_not_json_is_transient(body, served, adapter):
     says(served[0], body)
     [outcome] = asked(adapter)
     assert type(outcome) is TransientError
-    assert "no JSON" in str(outcome)
+    assert "not JSON" in str(outcome)
 
 
 def test_an_empty_status_is_no_answer(served, adapter):

@@ -16,60 +16,14 @@ from torch import nn
 
 from smoothapi import Smoother
 from smoothapi.answer import Answer, Label
-from smoothapi.dispatch import make_adapter
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, PermanentError, ProviderError, UsageError
+from smoothapi.provider import make_adapter
 from smoothapi_adapters.torch import TorchAdapter
+from tests.contract.colour_models import COLOURS, Colours, colour_module, write_onnx
 
-COLOURS = ["black", "blue", "green", "cyan", "red", "magenta", "yellow", "white"]
 SHARED = Path(__file__).parents[4] / "shared/data/classifiers"
 PHOTOS = Path(__file__).parents[3] / "examples/photos"
-WEIGHTS = np.array([[1.0 if i >> b & 1 else -1.0 for b in (2, 1, 0)] for i in range(8)]) * 8
-
-
-class Colours(nn.Module):
-    """Mean colour -> eight logits, of which the nearest corner of the cube has the highest."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3, 8)
-        self.dropout = nn.Dropout(0.5)
-        self.register_buffer("middle", torch.full((3,), 0.5), persistent=False)
-        with torch.no_grad():
-            self.linear.weight.copy_(torch.tensor(WEIGHTS))
-            self.linear.bias.zero_()
-
-    def forward(self, x):
-        return self.linear(self.dropout(x.mean(dim=(2, 3)) - self.middle))
-
-
-def colour_module():
-    return Colours()
-
-
-def write_onnx(path, *, side, batch="N"):
-    """Write the same model as ONNX; with batch=1 as a graph for one picture only."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    weights = numpy_helper.from_array(WEIGHTS.T.astype(np.float32), "weights")
-    bias = numpy_helper.from_array((-WEIGHTS.sum(axis=1) / 2).astype(np.float32), "bias")
-    shape = numpy_helper.from_array(np.array([batch if batch == 1 else -1, 3]), "shape")
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
-        helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weights", "bias"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 8])],
-        [weights, bias, shape],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, str(path))
-    return path
 
 
 def png(colour, size=(20, 16)):
@@ -368,7 +322,7 @@ def test_weights_are_loaded_into_what_a_name_builds(suffix, tmp_path):
         from safetensors.torch import save_file
 
         save_file(state, path)
-    built = f"{__name__}:colour_module"
+    built = f"{colour_module.__module__}:colour_module"
     negative = make_adapter("torch", model=built, labels=COLOURS, weights=str(path))
     assert tops(TorchAdapter(built, labels=COLOURS)) == ["red", "blue"]
     assert tops(negative) == ["cyan", "yellow"]

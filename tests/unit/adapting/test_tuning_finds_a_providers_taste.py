@@ -195,7 +195,7 @@ def test_a_budget_without_room_for_a_photo_ends_with_its_error(make):
     from smoothapi import Budget
 
     adapter = likes_sharp()
-    limits = (Budget(queries=400), Budget(queries=1, per="day", name="tiny"))
+    limits = (Budget(attempts=400), Budget(attempts=1, per="day", name="tiny"))
     tuning = make(adapter, budget=limits)
     with pytest.raises((BudgetExceededError, UsageError)):
         tuning.run()

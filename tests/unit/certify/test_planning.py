@@ -17,13 +17,9 @@ from smoothapi.certify import (
     Target,
     Top1,
     TopK,
-    expected_queries,
-    fewest_votes,
     most_specific_queries,
-    power_curve,
     presence_queries,
     queries_needed,
-    radius_reachable,
     target_queries,
 )
 from smoothapi.errors import UnreachableRadiusError, UsageError
@@ -49,7 +45,8 @@ def test_the_plan_is_what_runs_need_on_average(p: float, delta: float) -> None:
     assert np.mean(used) == pytest.approx(plan.mean, abs=4 * np.std(used) / math.sqrt(runs) + 0.5)
     assert certified / runs == pytest.approx(plan.certified, abs=0.08)
     assert np.mean(np.array(used) <= plan.p90) >= 0.85
-    assert plan.at_least == fewest_votes(0.2, 0.25, 0.01, delta)
+    test = SequentialCertify(sigma=0.25, alpha=0.01, max_votes=300, radius=0.2, delta=delta)
+    assert plan.at_least == test.needed()
 
 
 def test_a_sure_label_needs_the_fewest_votes() -> None:
@@ -57,7 +54,6 @@ def test_a_sure_label_needs_the_fewest_votes() -> None:
     assert plan.mean == plan.p90 == plan.at_least
     assert plan.certified == 1.0
     assert plan.mean > plan.floor
-    assert expected_queries(0.25, 0.25, 0.001, 1.0) == plan.mean
 
 
 def test_a_share_that_does_not_suffice_has_no_floor() -> None:
@@ -67,23 +63,10 @@ def test_a_share_that_does_not_suffice_has_no_floor() -> None:
     assert queries_needed(0.25, 0.25, 0.001, 0.0, max_votes=1000).mean < 5
 
 
-@pytest.mark.parametrize("delta", [0.0, 3e-4])
-@pytest.mark.parametrize("queries", [20, 100, 1000, 10_000])
-def test_a_reachable_radius_is_reached_and_a_larger_one_is_not(queries: int, delta: float) -> None:
-    radius = radius_reachable(queries, 0.25, 0.001, delta=delta)
-    assert fewest_votes(radius, 0.25, 0.001, delta) <= queries
-    assert fewest_votes(radius * 1.01 + 1e-4, 0.25, 0.001, delta) > queries
-
-
-def test_too_few_queries_reach_nothing() -> None:
-    assert radius_reachable(3, 0.25, 0.001) == 0.0
-    with pytest.raises(UsageError):
-        radius_reachable(0, 0.25, 0.001)
-
-
 def test_power_grows_with_the_share() -> None:
-    curve = power_curve(0.25, 0.25, 0.001, (0.85, 0.9, 0.95, 0.99), max_votes=500)
-    certified = [count.certified for _, count in curve]
+    shares = (0.85, 0.9, 0.95, 0.99)
+    plans = [queries_needed(0.25, 0.25, 0.001, p, max_votes=500) for p in shares]
+    certified = [plan.certified for plan in plans]
     assert certified == sorted(certified)
 
 
@@ -180,7 +163,7 @@ def test_a_target_is_planned_as_its_own_function_says() -> None:
     assert target_queries(TopK(2), *asked) is None
 
 
-def test_plans_refuse_what_is_no_number_of_labels() -> None:
+def test_plans_need_at_least_one_label() -> None:
     with pytest.raises(UsageError, match="at least one label"):
         presence_queries(0.2, 0.25, 0.01, 0.95, labels=0)
     with pytest.raises(UsageError, match="at least one"):

@@ -1,4 +1,4 @@
-"""Sequential tests: what a run of votes leads to."""
+"""Certifying one vote after another: what a run leads to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pytest
 from smoothapi.certify import (
     Reason,
     SequentialCertify,
-    SequentialPredict,
-    fewest_votes,
     label_level,
     p_lower,
+    queries_needed,
     replay,
     required_p,
 )
@@ -33,10 +32,10 @@ def certify(**changes: Any) -> SequentialCertify:
     return SequentialCertify(**options)
 
 
-def test_an_unbroken_run_takes_exactly_the_fewest_votes() -> None:
-    least = fewest_votes(0.25, 0.25, ALPHA)
+def test_an_unbroken_run_takes_exactly_as_many_votes_as_it_said() -> None:
     test = certify()
-    assert test.needed() == least
+    least = test.needed()
+    assert least == queries_needed(0.25, 0.25, ALPHA, 1.0).at_least
     for left in range(least, 0, -1):
         assert not test.done
         assert test.needed() == left
@@ -100,23 +99,17 @@ def test_the_candidate_is_the_leader_and_nothing_is_lost_by_a_wrong_start() -> N
     assert test.needed() == right.needed()
 
 
-def test_a_prediction_names_each_label_once() -> None:
-    test = SequentialPredict(alpha=ALPHA, max_votes=1000, unlikely=0.0)
-    decision = replay(test, ["cat", "dog", "dog", "cat", "cat"])
-    assert decision.candidate == "cat"
-    assert decision.level == 0.9 * ALPHA
-    assert decision.candidate_votes == (2, 4)
-    decision = replay(test, ["dog", "dog"])
-    assert decision.candidate == "dog"
-    assert decision.level == pytest.approx(0.05 * ALPHA)
-    assert decision.candidate_votes == (2, 4)
-
-
 def test_the_level_is_alpha_where_shares_leave_room_for_one_label_only() -> None:
     assert label_level(0.5, ALPHA) == pytest.approx(ALPHA / 2)
     assert 0.9 * ALPHA < label_level(0.55, ALPHA) < ALPHA
     assert label_level(0.84, ALPHA) == pytest.approx(ALPHA, rel=1e-30)
     assert label_level(0.84, 0.9) == pytest.approx(math.exp(-1), rel=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.499, 0.0, -1.0, 1.0, math.nan])
+def test_no_level_is_given_for_a_share_that_several_labels_can_exceed(share: float) -> None:
+    with pytest.raises(UsageError, match="from 1/2 to below 1"):
+        label_level(share, ALPHA)
 
 
 def test_a_hopeless_run_is_given_up() -> None:
@@ -159,36 +152,17 @@ def test_the_largest_radius_grows_to_the_cap() -> None:
     assert decision.radius_requested is None
 
 
-def test_several_radii_in_one_run() -> None:
-    radii = (0.5, 0.1, 0.25)
-    test = certify(radius=radii)
-    while not test.done:
-        test.add("cat")
-    decision = test.result()
-    assert decision.certified_radii == (0.1, 0.25, 0.5)
-    assert decision.votes == fewest_votes(0.5, 0.25, ALPHA)
-    # A share that is enough for the smaller ones only.
-    test = certify(radius=radii)
-    while not test.done:
-        test.add("dog" if test.result().votes % 15 == 14 else "cat")
-    decision = test.result()
-    assert decision.certified_radii == (0.1, 0.25)
-    assert (decision.label, decision.radius, decision.radius_requested) == ("cat", 0.25, 0.5)
-
-
 def test_unreachable_radii_say_what_they_need() -> None:
-    least = fewest_votes(0.5, 0.25, ALPHA)
+    least = certify(radius=0.5).needed()
     with pytest.raises(UnreachableRadiusError, match=str(least)):
         certify(radius=0.5, max_votes=least - 1)
     certify(radius=0.5, max_votes=least)
     with pytest.raises(UnreachableRadiusError, match="no number of votes"):
         certify(radius=5.0)
-    with pytest.raises(UnreachableRadiusError):
-        SequentialPredict(alpha=ALPHA, max_votes=5)
 
 
 def test_delta_raises_the_share_that_is_needed() -> None:
-    assert fewest_votes(0.5, 0.25, ALPHA, 0.005) > fewest_votes(0.5, 0.25, ALPHA)
+    assert certify(radius=0.5, delta=0.005).needed() > certify(radius=0.5).needed()
     plain = replay(certify(radius=None, max_votes=200), ["cat"] * 200)
     less = replay(certify(radius=None, max_votes=200, delta=0.001), ["cat"] * 200)
     assert less.p_lower == pytest.approx(plain.p_lower, abs=1e-4)
@@ -200,24 +174,12 @@ def test_delta_raises_the_share_that_is_needed() -> None:
     [
         {"sigma": 0.0}, {"sigma": float("nan")}, {"alpha": 0.0}, {"alpha": 1.0},
         {"alpha": float("nan")}, {"radius": -0.1}, {"radius": float("nan")}, {"max_votes": 0},
-        {"delta": 0.5}, {"delta": -1e-9}, {"radius": ()},
+        {"delta": 0.5}, {"delta": -1e-9},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         certify(**bad)
-
-
-def test_predict_returns_the_leader_and_counts_no_answer_as_a_rival() -> None:
-    test = SequentialPredict(alpha=ALPHA, max_votes=100)
-    need = test.needed()
-    decision = replay(test, ["cat"] * need)
-    assert decision.label == "cat"
-    assert decision.radius == 0.0
-    test = SequentialPredict(alpha=ALPHA, max_votes=100)
-    while not test.done:
-        test.add(None if test.result().votes % 2 else "cat")
-    assert test.result().abstained
 
 
 def test_the_largest_radius_is_the_running_maximum() -> None:

@@ -4,11 +4,10 @@ import json
 from typing import TYPE_CHECKING
 
 import torch
-from click.testing import CliRunner
 
-from smoothapi.cli.denoiser import denoiser
 from smoothapi.denoise.networks import DnCNN
 from smoothapi.denoise.storage import read_header
+from tests.conftest import invoke
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(denoiser, [str(a) for a in arguments])
+    return invoke("denoiser", *arguments)
 
 
 TINY = ("--channels", "4,6", "--encoder-blocks", "1,1", "--decoder-blocks", "1", "--crop", 16)

@@ -8,8 +8,7 @@ import pytest
 from smoothapi import Retry, Smoother
 from smoothapi.errors import PermanentError, ThrottledError, TransientError
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import FAST, labels, run, stored
-from tests.unit.dispatch.test_dispatcher import store as store  # noqa: PLC0414  a fixture
+from tests.unit.dispatch.harness import FAST, labels, run, stored
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 

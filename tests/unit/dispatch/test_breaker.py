@@ -8,11 +8,10 @@ import time
 import pytest
 
 from smoothapi.dispatch import Retry
-from smoothapi.dispatch.pace import Breaker, Caller
+from smoothapi.dispatch.breaker import Breaker, Caller
 from smoothapi.errors import ProviderError, TransientError
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import labels, run
-from tests.unit.dispatch.test_dispatcher import store as store  # noqa: PLC0414  a fixture
+from tests.unit.dispatch.harness import labels, run
 
 SLOW_TO_GIVE_UP = Retry(attempts=4, base=0.001, cap=0.002, deadline=20.0)
 

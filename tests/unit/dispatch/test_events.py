@@ -13,13 +13,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from PIL import Image
 
-from smoothapi import parts
+from smoothapi import parts, telemetry
 from smoothapi.cli import run as run_command
-from smoothapi.dispatch import Budget, Retry, events
+from smoothapi.dispatch import Retry
 from smoothapi.errors import BudgetExceededError, FatalError, ThrottledError, TransientError
+from smoothapi.store import Budget
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.test_dispatcher import run
-from tests.unit.dispatch.test_dispatcher import store as store  # noqa: PLC0414  a fixture
+from tests.unit.dispatch.harness import run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def happened(caplog):
 
 
 @pytest.fixture
-def telemetry(monkeypatch):
+def collected(monkeypatch):
     """Give the dispatcher a tracer and counters of OpenTelemetry's SDK; read what they got."""
     spans, metrics = InMemorySpanExporter(), InMemoryMetricReader()
     tracing = TracerProvider()
@@ -47,8 +47,8 @@ def telemetry(monkeypatch):
     monkeypatch.setattr(trace_api, "get_tracer", tracing.get_tracer)
     monkeypatch.setattr(trace_api, "get_tracer_provider", lambda: tracing)
     monkeypatch.setattr(metrics_api, "get_meter", metering.get_meter)
-    events._tracer.cache_clear()
-    events._counters.cache_clear()
+    telemetry._tracer.cache_clear()
+    telemetry._counters.cache_clear()
 
     def counted(name):
         points = {}
@@ -61,8 +61,8 @@ def telemetry(monkeypatch):
         return points
 
     yield spans.get_finished_spans, counted
-    events._tracer.cache_clear()
-    events._counters.cache_clear()
+    telemetry._tracer.cache_clear()
+    telemetry._counters.cache_clear()
     tracing.shutdown()
     metering.shutdown()
 
@@ -105,7 +105,7 @@ def test_an_outage_opens_and_closes_the_breaker_once(store, happened):
 
 def test_what_is_reserved_is_settled(store, happened):
     adapter = ScriptedAdapter(busy_once)
-    run(adapter, store, count=10, budget=Budget(queries=1000))
+    run(adapter, store, count=10, budget=Budget(attempts=1000))
     # A block is reserved whole; what of it was not used is given back, not settled.
     assert sum(event["queries"] for event in happened("reserved")) >= adapter.sent == 11
     assert sum(event["queries"] for event in happened("settled")) == 11
@@ -114,8 +114,8 @@ def test_what_is_reserved_is_settled(store, happened):
     assert ended["dollars"] == pytest.approx(0.011)
 
 
-def test_attempts_are_spans_and_pictures_and_dollars_are_counted(store, telemetry):
-    spans, counted = telemetry
+def test_attempts_are_spans_and_pictures_and_dollars_are_counted(store, collected):
+    spans, counted = collected
     run(ScriptedAdapter(busy_once), store, count=5)
     made = spans()
     assert [span.name for span in made] == ["smoothapi.attempt"] * 6
@@ -143,13 +143,13 @@ def test_an_error_carries_the_totals_of_its_run(store):
     with pytest.raises(FatalError) as caught:
         run(adapter, store, count=20, concurrency=1, retry=retry)
     error = caught.value
-    assert error.queries == adapter.sent
+    assert error.attempts == adapter.sent
     assert error.retries == adapter.sent - len(adapter.attempts) == 2
     assert error.cost == pytest.approx(adapter.sent / 1000)
     assert error.waited > 0.0
     with pytest.raises(BudgetExceededError) as caught:
-        run(ScriptedAdapter(), store, count=100, budget=Budget(queries=3))
-    assert (caught.value.queries, caught.value.cost) == (3, pytest.approx(0.003))
+        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=3))
+    assert (caught.value.attempts, caught.value.cost) == (3, pytest.approx(0.003))
 
 
 @pytest.mark.parametrize("failing", [False, True])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from smoothapi.cli import INTERRUPTED
-from smoothapi.dispatch import AnswerStore
+from smoothapi.store.local.answers import AnswerStore
 
 SETTINGS = """
 provider = "mock"

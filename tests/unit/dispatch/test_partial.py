@@ -23,10 +23,10 @@ def made(adapter, **options):
 @pytest.mark.parametrize("batch", [1, 16])
 def test_a_partial_run_buys_what_the_budget_allows_and_resumes(batch):
     adapter = ScriptedAdapter(batch=batch)
-    with made(adapter, budget=Budget(queries=13), partial=True) as s:
+    with made(adapter, budget=Budget(attempts=13), partial=True) as s:
         with pytest.raises(BudgetExceededError, match="12 votes are kept") as caught:
             s.certify(PHOTO)
-    assert adapter.sent == caught.value.queries == 13
+    assert adapter.sent == caught.value.attempts == 13
     assert "continues" in str(caught.value)
     rest = ScriptedAdapter(batch=batch)
     with made(rest, partial=True) as s:
@@ -39,7 +39,7 @@ def test_a_partial_run_buys_what_the_budget_allows_and_resumes(batch):
 
 def test_without_it_such_a_run_is_refused_before_the_first_query():
     adapter = ScriptedAdapter()
-    with made(adapter, budget=Budget(queries=13)) as s:
+    with made(adapter, budget=Budget(attempts=13)) as s:
         with pytest.raises(BudgetExceededError, match="partial"):
             s.certify(PHOTO)
     assert adapter.sent == 0
@@ -71,12 +71,13 @@ def test_closing_goes_on_when_a_step_fails():
     adapter = Stuck(lambda *_: answer())
     s = made(adapter)
     closed = []
-    parts = {"store": s.session.answers, "state": s.session.dispatcher.state}
+    home = s.session.dispatcher.store
+    parts = {"answers": home.answers, "database": home.database}
     for name, part in parts.items():
         really = part.close
         part.close = lambda name=name, really=really: (closed.append(name), really())
     with pytest.raises(OSError, match="already gone"):
         s.close()
     assert adapter.closed
-    assert closed == ["state", "store"]
+    assert closed == ["database", "answers"]
     s.close()  # once is enough

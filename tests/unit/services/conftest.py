@@ -20,6 +20,18 @@ def picture(colour=(200, 10, 10), size=(120, 100), kind="PNG"):
     return stream.getvalue()
 
 
+def shown(call):
+    """Return the error that a call ends with, by class and what identifies it; None if none."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  whatever the SDK raises is what is looked at
+        response = getattr(error, "response", None)
+        code = response["Error"]["Code"] if isinstance(response, dict) else None
+        status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+        return type(error).__name__, code or status or error.args[0], str(error)
+    return None
+
+
 @cache
 def _session(boto3):
     return boto3.Session()  # reads the service's description once

@@ -12,11 +12,9 @@ from PIL import Image
 
 from smoothapi import Smoother
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.services import load_backend, serve
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour, load_backend, serve
 from smoothapi_adapters.mock import MockAdapter
-from tests.unit.services.conftest import picture
-from tests.unit.services.test_service import shown
+from tests.unit.services.conftest import picture, shown
 
 
 @pytest.fixture
@@ -131,18 +129,18 @@ def test_a_refusal_that_was_recorded_is_one_again(recording):
         (":f", "efficientnet"),
         ("nosuchmodule:f", "nosuchmodule"),
         ("json:nothing", "nothing"),
-        ("string:digits", "no function"),
+        ("string:digits", "not a function"),
         ("replay:nowhere.jsonl", "nowhere"),
     ],
 )
-def test_what_is_no_backend_says_so(name, words):
+def test_an_unknown_backend_is_refused_with_what_to_use(name, words):
     with pytest.raises(UsageError, match=words):
         load_backend(name)
 
 
 def test_a_function_and_a_class_by_name():
-    assert load_backend("smoothapi.testing:by_colour") is by_colour
+    assert load_backend("smoothapi.services:by_colour") is by_colour
     if not find_spec("efficientnet_lite_pytorch"):
         pytest.skip('the extra "demo" is not installed')
-    for name in ("efficientnet", "smoothapi_adapters.efficientnet:EfficientNetLite0"):
+    for name in ("efficientnet", "smoothapi_adapters.mock:EfficientNetLite0"):
         assert type(load_backend(name)).__name__ == "EfficientNetLite0"

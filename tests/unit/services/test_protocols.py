@@ -11,10 +11,8 @@ import pytest
 from PIL import Image
 
 from smoothapi.answer import Answer, Label
-from smoothapi.services import serve
-from smoothapi.testing import by_colour
-from tests.unit.services.conftest import ClarifaiCaller, picture
-from tests.unit.services.test_service import shown
+from smoothapi.services import by_colour, serve
+from tests.unit.services.conftest import ClarifaiCaller, picture, shown
 
 RECORDED = Path(__file__).parents[2] / "data" / "answers"
 PARTS = Answer(

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from smoothapi import Smoother
-from smoothapi.dispatch import make_adapter
 from smoothapi.errors import PermanentError
-from smoothapi.services import PROVIDERS, serve
-from smoothapi.testing import by_colour
+from smoothapi.provider import make_adapter
+from smoothapi.services import PROVIDERS, by_colour, serve
 
 PHOTO = np.full((96, 96, 3), (150, 128, 90), np.uint8)  # green hangs in the balance
 ENVIRONMENT = {

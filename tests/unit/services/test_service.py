@@ -20,25 +20,12 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.services import PROVIDERS, serve
-from smoothapi.testing import by_colour
-from smoothapi.testing.faults import Fault
-from tests.unit.services.conftest import picture
+from smoothapi.services import PROVIDERS, by_colour, serve
+from smoothapi.services.faults import Fault
+from tests.unit.services.conftest import picture, shown
 
 ON_HTTP = [name for name in PROVIDERS if name != "google-grpc"]
 RED = [("red", 0.75), ("bright", 0.2876)]
-
-
-def shown(call):
-    """Return the error that a call ends with, by class and what identifies it; None if none."""
-    try:
-        call()
-    except Exception as error:  # noqa: BLE001  whatever the SDK raises is what is looked at
-        response = getattr(error, "response", None)
-        code = response["Error"]["Code"] if isinstance(response, dict) else None
-        status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-        return type(error).__name__, code or status or error.args[0], str(error)
-    return None
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -70,7 +57,7 @@ def test_a_picture_is_labelled_counted_and_billed(provider, calling):
         ("clarifai", 400),
     ],
 )
-def test_what_is_no_picture_is_refused_and_not_billed(provider, error, calling):
+def test_what_is_not_a_picture_is_refused_and_not_billed(provider, error, calling):
     cut = picture(kind="JPEG")[:300]
     with serve(provider, by_colour) as service:
         caller = calling(service)
@@ -291,7 +278,7 @@ def test_closing_ends_what_hangs_and_leaves_no_thread(provider, calling):
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("fault", ["timeout", "late", "slow"])
-def test_closing_in_the_midst_of_a_fault_is_no_error_of_ours(provider, fault, calling, caplog):
+def test_closing_in_the_midst_of_a_fault_logs_no_error(provider, fault, calling, caplog):
     with serve(provider, by_colour, faults=f"1x{fault}", late=60, drip=60) as service:
         caller = calling(service, timeout=30)
         with ThreadPoolExecutor(1) as pool:
@@ -309,7 +296,7 @@ def test_closing_in_the_midst_of_a_fault_is_no_error_of_ours(provider, fault, ca
 @pytest.mark.parametrize(
     "raw", [b"", b"{", {"responses": [], "outputs": []}, {"responses": 7, "outputs": 7}]
 )
-def test_replies_that_are_none_are_an_internal_error_and_told(provider, raw, calling, caplog):
+def test_malformed_replies_are_an_internal_error_and_logged(provider, raw, calling, caplog):
     with serve(provider, replies=lambda _: raw) as service:
         error = shown(lambda: calling(service).ask(picture()))
         assert "nternal" in error[0] + error[2] or "98009" in error[2]
@@ -424,12 +411,12 @@ def test_only_the_latest_requests_are_kept_if_so_wished(calling):
 
 
 def test_a_server_that_cannot_start_says_so_and_does_not_hang(monkeypatch):
-    from smoothapi.services import http
+    from smoothapi.services import http_server
 
     async def startup(self, sockets=None):
         raise RuntimeError("no loop today")
 
-    monkeypatch.setattr(http._Server, "startup", startup)
+    monkeypatch.setattr(http_server._Server, "startup", startup)
     with pytest.raises(UsageError, match="no loop today"):
         serve("aws", by_colour)
 
@@ -461,7 +448,7 @@ def test_times_must_be_times(options):
         serve("aws", by_colour, **options)
 
 
-def test_a_port_that_is_taken_and_a_provider_that_is_none():
+def test_a_taken_port_and_an_unknown_provider_are_refused():
     with serve("aws", by_colour) as service:
         for provider in ("aws", "google-grpc"):
             with pytest.raises(UsageError, match="port"):

@@ -14,12 +14,12 @@ from scipy.special import ndtr
 
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import Top1, runs_of
-from smoothapi.dispatch import Price
+from smoothapi.provider import Price
 from smoothapi.study import (
     Cell,
     DenoiserFacts,
+    GalleryPhoto,
     Photo,
-    Picture,
     Problem,
     ProviderFacts,
     Rules,
@@ -135,7 +135,7 @@ def synthetic(
         denoisers=tuple(DenoiserFacts(name, "ab12cd34") for name in denoisers),
         cells=tuple(cells),
         pictures=tuple(
-            Picture(taken[n].name, providers[0], denoisers[0], 0.25, _webp(n), _webp(9), _webp(8))
+            GalleryPhoto(taken[n].name, providers[0], denoisers[0], 0.25, _webp(n), _webp(9), _webp(8))
             for n in range(pictures)
         ),
         stopped=stopped,

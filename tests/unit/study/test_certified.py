@@ -7,12 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper
-from smoothapi.cli.denoiser import denoiser
 from smoothapi.denoise import load
 from smoothapi.denoise.plain import NoDenoiser
 from smoothapi.denoise.runtime import LocalRuntime
@@ -28,6 +26,7 @@ from smoothapi.study.certified import (
     out_of_reach,
     read_truth,
 )
+from tests.conftest import invoke
 
 TERMS = Terms(radius=0.1, alpha=0.01, votes=40)
 SIDE = 12
@@ -204,9 +203,9 @@ def test_impossible_terms_are_refused(photos, terms, sigma):
 
 
 def test_nothing_to_count_and_two_of_one_name_are_refused(photos):
-    with pytest.raises(UsageError, match="no photo"):
+    with pytest.raises(UsageError, match="without a photo"):
         certified(load(None), {}, [blue()], TERMS, sigmas=[0.3])
-    with pytest.raises(UsageError, match="no classifier"):
+    with pytest.raises(UsageError, match="without a classifier"):
         certified(load(None), photos, [], TERMS, sigmas=[0.3])
     with pytest.raises(UsageError, match="Two classifiers are called 'blue'"):
         certified(load(None), photos, [blue(), blue()], TERMS, sigmas=[0.3])
@@ -225,8 +224,8 @@ def test_truth_is_read_from_csv(tmp_path):
     [
         ("file,name\na.png,cat\n", "need a header"),
         ("", "need a header"),
-        ("file,label\na.png,cat\n", "Line 2 .*'cat'.* no class number"),
-        ("file,label\na.png,-1\n", "no class number"),
+        ("file,label\na.png,cat\n", "Line 2 .*'cat'.* not a class number"),
+        ("file,label\na.png,-1\n", "not a class number"),
         ("file,label\na.png,1\na.png,2\n", "and again"),
     ],
 )
@@ -253,7 +252,7 @@ def command(folder, tmp_path, monkeypatch):
 
     def run(*arguments: object):
         given = ["eval", folder, "--weights", "none", "--size", SIDE, *arguments]
-        return CliRunner().invoke(denoiser, [str(a) for a in given])
+        return invoke("denoiser", *given)
 
     run.truth = truth
     run.judge = ("--classifier", "colours_at_hand:strongest")

@@ -154,10 +154,10 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
     ("arguments", "message"),
     [
         (["study"], "Missing argument"),
-        (["study", "nowhere"], "There is no photo"),
+        (["study", "nowhere"], "'nowhere' does not exist"),
         (["study", "photos", "--sigma", "a"], "with commas"),
         (["study", "photos", "--truth", "photos/0.png"], "cannot be read"),
-        (["study", "report", "smoothapi.toml", "--out", "x"], "no JSON"),
+        (["study", "report", "smoothapi.toml", "--out", "x"], "JSON of a study"),
         (["plan", "--sigma", "0.25", "--p", "2"], "share of answers"),
         (["plan", "--p", "0.9", "--distribution", "smoothapi.toml"], "not both"),
         (["plan", "--radius", "2", "--sigma", "0.25"], "needs at least|no number of votes"),
@@ -189,7 +189,7 @@ def test_with_json_an_error_is_an_object_on_stdout(folder, capsys, arguments, er
     said = json.loads(captured.out)
     assert (said["schema"], said["error"]) == ("smoothapi.error/1", error)
     assert said["message"].split()[0] in captured.err
-    assert said["queries"] == 0
+    assert said["attempts"] == 0
     assert cli.run(arguments) == 2
     assert capsys.readouterr().out == ""
 
@@ -198,7 +198,7 @@ def test_with_json_a_budget_that_allows_nothing_is_an_object_and_exit_code_3(fol
     assert cli.run([*STUDY, "--budget", "1", "--json"]) == 3
     said = json.loads(capsys.readouterr().out)
     assert (said["schema"], said["error"]) == ("smoothapi.error/1", "BudgetExceededError")
-    assert said["queries"] <= paid(folder) <= 1
+    assert said["attempts"] <= paid(folder) <= 1
 
 
 def test_plan_says_what_it_assumes_and_prices_with_free_tier_and_steps(folder, capsys):

@@ -11,8 +11,8 @@ from scipy.special import bdtr
 from scipy.stats import binomtest
 
 from smoothapi.certify import queries_needed
-from smoothapi.dispatch import Price
 from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.provider import Price
 from smoothapi.study import Shares, band, choices, expect, figures, highprob, project
 from smoothapi.study.figures import RHO
 from tests.unit.study.conftest import synthetic

@@ -114,18 +114,18 @@ def test_a_photo_that_the_provider_refuses_is_a_problem_of_its_own(make, picture
 
 
 def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(make, pictures):
-    study = make(pictures, budget=Budget(queries=150))
+    study = make(pictures, budget=Budget(attempts=150))
     result = study.run()
     assert "budget" in result.stopped.lower()
     assert study.adapter.billed <= 150
     assert 0 < len(result.photos) < 12
     assert "undecided" in {o.reason for cell in result.cells for o in cell.outcomes}
     # The limit is the study's: a second call has not got another 150.
-    again = make(pictures, adapter=study.adapter, budget=Budget(queries=150))
+    again = make(pictures, adapter=study.adapter, budget=Budget(attempts=150))
     bought = study.adapter.billed
     assert len(again.run().photos) >= len(result.photos)
     assert study.adapter.billed == bought
-    more = make(pictures, adapter=study.adapter, budget=Budget(queries=100_000)).run()
+    more = make(pictures, adapter=study.adapter, budget=Budget(attempts=100_000)).run()
     assert not more.stopped
     assert len(more.photos) == 12
     with pytest.raises(BudgetExceededError):
@@ -255,7 +255,7 @@ def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, picture
 
 
 def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
-    study = make(pictures, adapter=MockAdapter(strongest, latency=0.01))
+    study = make(pictures, adapter=MockAdapter(strongest, latency=0.03))
 
     def interrupt(progress):
         if progress.votes > 20:
@@ -264,8 +264,9 @@ def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
     with pytest.raises(KeyboardInterrupt):
         study.run(interrupt)
     paid = study.adapter.billed
-    assert 0 < paid < 500
+    assert paid > 0
     whole = make(pictures, adapter=study.adapter).run()
+    assert whole.queries > 0  # it had not come to its end
     assert sum(cell.cached for cell in whole.cells) >= paid - 12
     assert study.adapter.billed == paid + whole.queries
 
@@ -299,9 +300,9 @@ def test_folders(tmp_path):
     twice = find_photos([tmp_path / "a.jpg", tmp_path / "a.jpg", Image.new("RGB", (4, 4))])
     assert [name for name, _ in twice.photos] == ["a.jpg", "a.jpg (2)", "photo 3"]
     (tmp_path / "none").mkdir()
-    with pytest.raises(UsageError, match="no photos"):
+    with pytest.raises(UsageError, match="No photos were found"):
         find_photos(tmp_path / "none")
-    with pytest.raises(UsageError, match="There is no photo"):
+    with pytest.raises(UsageError, match="does not exist"):
         find_photos(tmp_path / "gone")
 
 

@@ -177,7 +177,7 @@ def test_real_sdks_are_refused_too(outcomes):
 def test_it(name, smoothapi_home, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "X" * 16)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
     from smoothapi_adapters.google import GoogleAdapter
     if name == "aws":
         adapter = make_adapter("aws", region="eu-west-1")
@@ -265,13 +265,13 @@ def test_a_folder_of_ones_own_is_untouched(smoothapi_mock, tmp_path):
 
 def test_services_speak_and_end_with_the_test(outcomes):
     result = outcomes("""
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour
 ports = []
 
 def test_it(smoothapi_service, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA" + "X" * 16)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
     service = smoothapi_service("aws", by_colour, faults="1x429")
     other = smoothapi_service("clarifai", by_colour)
     ports.extend([service.url, other.url])
@@ -297,11 +297,11 @@ def test_services_are_reached_past_a_proxy(outcomes, monkeypatch, spelling):
     monkeypatch.setenv(spelling("no_proxy"), "example.com")
     result = outcomes("""
 import urllib.request
-from smoothapi.testing import by_colour
+from smoothapi.services import by_colour
 
 def test_it(smoothapi_service, monkeypatch):
     monkeypatch.setenv("CLARIFAI_PAT", "x" * 32)
-    from smoothapi.dispatch import make_adapter
+    from smoothapi.provider import make_adapter
     service = smoothapi_service("clarifai", by_colour)
     assert urllib.request.proxy_bypass("example.com")
     assert certify(make_adapter("clarifai", endpoint=service.url)).label

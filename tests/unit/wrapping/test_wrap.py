@@ -6,11 +6,14 @@ import gc
 import json
 import threading
 import time
+from functools import partial
+from importlib.metadata import EntryPoint
 
 import pytest
+from PIL import Image
 
 import smoothapi
-from smoothapi import Budget, certificate_of, verify, wrap
+from smoothapi import Answer, Budget, Label, certificate_of, verify, wrap
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -19,7 +22,10 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.services import serve
+from smoothapi.wiring import open_session
+from smoothapi.wrapping import Call, Certifier, Item, OwnCall, proxy
 from smoothapi.wrapping.proxy import _behind
+from smoothapi_adapters.mock import MockAdapter
 from tests.unit.wrapping.conftest import FAST, KITS, PHOTO, PIXELS, SECRET, labeller, png
 
 
@@ -90,7 +96,7 @@ def test_all_else_passes_through_untouched(kit, service, wrapped):
         outcomes.append([kind.__name__ for kind in type(outcome(kit.other, one)).__mro__])
         assert len(service.received) == before + 1  # as often as without
     assert outcomes[0] == outcomes[1]
-    assert _behind(client)._session is None  # nothing was certified, so nothing was opened
+    assert _behind(client).certifier.session is None  # nothing was certified, so nothing was opened
     client.something = 3
     assert inner.something == 3
     del client.something
@@ -111,12 +117,12 @@ def test_pictures_elsewhere_are_refused_or_passed(kit, service, wrapped):
 
 
 def test_the_budget_is_kept_and_what_it_cannot_pay_for_is_not_begun(kit, service, wrapped):
-    client = wrapped(budget=Budget(queries=10))
+    client = wrapped(budget=Budget(attempts=10))
     with pytest.raises(BudgetExceededError, match="at least") as caught:
         kit.label(client)
-    assert caught.value.queries == 0
+    assert caught.value.attempts == 0
     assert not service.received  # not even the caller's own call, which would be paid in vain
-    client = wrapped(budget=Budget(queries=20), radius=0.01)
+    client = wrapped(budget=Budget(attempts=20), radius=0.01)
     kit.label(client)
     with pytest.raises(BudgetExceededError):
         for i in range(20):
@@ -125,7 +131,7 @@ def test_the_budget_is_kept_and_what_it_cannot_pay_for_is_not_begun(kit, service
 
 
 def test_one_budget_for_all_of_a_clients_operations_and_threads(kit, service, wrapped):
-    client = wrapped(budget=Budget(queries=35), concurrency=8)
+    client = wrapped(budget=Budget(attempts=35), concurrency=8)
     photos = [png(PIXELS[:, : 90 + i]) for i in range(3)]
     outcomes = []
 
@@ -232,7 +238,7 @@ def test_after_it_smoothapis_errors_say_what_was_spent(kit, wrapped):
         client = wrapped(kit.client(service))
         with pytest.raises(FatalError) as caught:
             kit.label(client)
-        assert caught.value.queries == sum(max(1, r.pictures) for r in service.received)
+        assert caught.value.attempts == sum(max(1, r.pictures) for r in service.received)
         assert SECRET not in str(caught.value)
         client.close()
     with serve(kit.service, labeller, faults="@2- 500") as service:
@@ -282,13 +288,13 @@ def test_it_is_closed_with_the_client_by_with_and_by_itself(kit, service, wrappe
     with client as same:
         assert same is client
         kit.label(client)
-        session = _behind(client)._session
+        session = _behind(client).certifier.session
     assert session.resources.closed
     with pytest.raises(UsageError, match="closed"):
         kit.label(client)
     other = wrap(kit.client(service), budget="$1", **FAST)
     kit.label(other)
-    session = _behind(other)._session
+    session = _behind(other).certifier.session
     del other
     gc.collect()
     assert session.resources.closed
@@ -397,43 +403,40 @@ def test_responses_without_a_certificate(response):
         certificate_of(response)
 
 
+class AcmeClient:
+    """A stranger's SDK: it answers out of its head."""
+
+    def tag(self, photo):
+        return {"tags": ["Bus", "Van"]}
+
+    def ping(self):
+        return "pong"
+
+
+class AcmeWrapper:
+    operations = ("tag",)
+
+    def __init__(self, client):
+        self.client = client
+
+    def read(self, operation, arguments, keywords):
+        [photo] = arguments
+        votes = MockAdapter(lambda _: [("Bus", 1.0)], labeller_id="acme")
+
+        def write(response, verdict):
+            response["tags"] = [tag for tag in response["tags"] if verdict.keeps(tag)]
+            return response
+
+        own = OwnCall(
+            votes,
+            lambda: self.client.tag(photo),
+            lambda response: Answer(tuple(Label(tag, 1.0) for tag in response["tags"]), "acme"),
+        )
+        return Call([Item(photo, own, votes, 0.5, write)])
+
+
 def test_a_stranger_registers_a_wrapper(monkeypatch):
     """The core knows no SDK: a wrapper found by an entry point does all."""
-    from importlib.metadata import EntryPoint
-
-    from smoothapi.wrapping import Call, OwnCall, Picture, proxy
-    from smoothapi_adapters.mock import MockAdapter
-
-    class AcmeClient:
-        def tag(self, photo):
-            return {"tags": ["Bus", "Van"]}
-
-        def ping(self):
-            return "pong"
-
-    class AcmeWrapper:
-        operations = ("tag",)
-
-        def __init__(self, client):
-            self.client = client
-
-        def read(self, operation, arguments, keywords):
-            from smoothapi import Answer, Label
-
-            [photo] = arguments
-            votes = MockAdapter(lambda _: [("Bus", 1.0)], labeller_id="acme")
-
-            def write(response, verdict):
-                response["tags"] = [tag for tag in response["tags"] if verdict.keeps(tag)]
-                return response
-
-            own = OwnCall(
-                votes,
-                lambda: self.client.tag(photo),
-                lambda response: Answer(tuple(Label(tag, 1.0) for tag in response["tags"]), "acme"),
-            )
-            return Call([Picture(photo, own, votes, 0.5, write)])
-
     point = EntryPoint("tests.unit.wrapping", "acme:AcmeWrapper", proxy.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: AcmeWrapper)
     monkeypatch.setattr(proxy, "entry_points", lambda group: [point])
@@ -442,6 +445,45 @@ def test_a_stranger_registers_a_wrapper(monkeypatch):
         response = client.tag(PHOTO)
     assert response["tags"] == ["Bus"]
     assert certificate_of(response).label == "Bus present"
+
+
+@pytest.fixture
+def certifier():
+    opening = partial(open_session, plain=False, budget=Budget(), **FAST)
+    certifier = Certifier(opening, mark=False)
+    yield certifier
+    certifier.close()
+
+
+def test_the_certifier_needs_neither_an_sdk_nor_a_proxy(certifier):
+    call = AcmeWrapper(AcmeClient()).read("tag", (PHOTO,), {})
+    assert certifier.session is None  # opened by the first call
+    certified = certifier.certify(call)
+    assert certified.response == {"tags": ["Bus"]}
+    (certificate,) = certified.certificates
+    assert certificate.label == "Bus present"
+    assert verify(certificate, PHOTO)
+
+
+def test_the_parts_of_a_call_that_have_nothing_to_certify_have_no_certificate(certifier):
+    call = AcmeWrapper(AcmeClient()).read("tag", (PHOTO,), {})
+    both = Call([lambda: {"tags": None}, *call.items], join=lambda parts: {"parts": parts})
+    certified = certifier.certify(both)
+    assert certified.response == {"parts": [{"tags": None}, {"tags": ["Bus"]}]}
+    assert [certificate is None for certificate in certified.certificates] == [True, False]
+
+
+def test_the_photo_is_decoded_once_per_call(certifier, monkeypatch):
+    decoded = []
+
+    def counting(file, *args, **kwargs):
+        decoded.append(file.getvalue())
+        return opened(file, *args, **kwargs)
+
+    opened = Image.open
+    monkeypatch.setattr(Image, "open", counting)
+    certifier.certify(AcmeWrapper(AcmeClient()).read("tag", (PHOTO,), {}))
+    assert decoded.count(PHOTO) == 1
 
 
 def test_all_registered_wrappers_load():

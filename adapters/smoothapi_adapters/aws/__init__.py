@@ -1,0 +1,5 @@
+"""Amazon Rekognition."""
+
+from smoothapi_adapters.aws.adapter import AwsAdapter
+
+__all__ = ["AwsAdapter"]

@@ -1,0 +1,128 @@
+"""What boto3 has no setting for: sending once through any client, and credentials unasked."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.credentials import create_credential_resolver
+from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
+
+from smoothapi.errors import UsageError
+from smoothapi.provider import Credentials
+from smoothapi_adapters._common.bounds import read_body
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.client import BaseClient
+
+
+def sending_once(client: BaseClient, seconds: float) -> BaseClient:
+    """Return a client that does as `client` does, except that it sends each request only once.
+
+    Connections, credentials and event handlers are shared; `client` itself is not changed.
+
+    Args:
+        client: any client of boto3.
+        seconds: the longest that the whole of an answer may take to come in. The timeout of
+            botocore is one for each read, which an answer that drips in never meets.
+
+    Raises:
+        UsageError: this botocore is built otherwise.
+    """
+    try:
+        events = copy.copy(client.meta.events)
+        service = client.meta.service_model.service_id.hyphenize()
+        events.unregister(f"needs-retry.{service}", unique_id=f"retry-config-{service}")
+        twin, meta = _shallow(client), _shallow(client.meta)
+        endpoint = _shallow(client._endpoint)  # noqa: SLF001  there is no public way
+        session = _BoundedSession(endpoint.http_session, seconds)
+        vars(endpoint).update(_event_emitter=events, http_session=session)
+        vars(meta)["events"] = events
+        vars(twin).update(_endpoint=endpoint, meta=meta)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UsageError(
+            "This version of botocore is built otherwise than any that smoothapi knows, so its "
+            "retries cannot be switched off, and each would be an attempt that no budget counts. "
+            "Install another one, such as botocore 1.44."
+        ) from error
+    return twin
+
+
+def _shallow(thing: Any) -> Any:
+    """Return a copy; `copy.copy` would not come back from the __getattr__ of a client."""
+    twin = object.__new__(type(thing))
+    vars(twin).update(vars(thing))
+    return twin
+
+
+class _BoundedSession:
+    """botocore's HTTP session, with an end to how long and how much an answer is."""
+
+    def __init__(self, session: Any, seconds: float) -> None:
+        self._session = session
+        self._seconds = seconds
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        """Send as the session does, and read the body too."""
+        limit = time.monotonic() + self._seconds
+        request.stream_output = True  # leaves the body to us
+        response = self._session.send(request)
+        try:
+            response._content = read_body(response.raw, limit)  # noqa: SLF001  where it is kept
+        except Exception as error:
+            response.raw.close()
+            if isinstance(error, TimeoutError):
+                raise ReadTimeoutError(endpoint_url=request.url) from error
+            raise HTTPClientError(error=error, request=request, response=response) from error
+        answer: AWSResponse = response
+        return answer
+
+    def close(self) -> None:
+        self._session.close()
+
+
+# What a profile's table holds if its credentials are made when they are needed.
+_MADE_LATER = {
+    "role_arn": "a role",
+    "credential_process": "a credential_process",
+    "sso_session": "a single sign-on session",
+    "sso_start_url": "a single sign-on session",
+    "login_session": "a login session",
+}
+_OF_A_CONTAINER = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+_AT_REST = ("env", "shared-credentials-file", "config-file")
+
+
+def find_credentials(profile: str | None) -> Credentials:
+    """Say where boto3 would find credentials; run no command and ask no server."""
+    try:
+        session = boto3.session.Session(profile_name=profile)._session  # noqa: SLF001  the documented one hides it
+        table = session.get_scoped_config()
+        name = profile or session.profile or "default"
+        resolver = create_credential_resolver(session)
+        # The others run a command or ask a server.
+        resolver.providers = [p for p in resolver.providers if p.METHOD in _AT_REST]
+        found = resolver.load_credentials()
+    except BotoCoreError as error:
+        return Credentials(found=False, where=f"{type(error).__name__}: {error}")
+    if found is not None:
+        places = {"env": "AWS_* variables"}
+        where = places.get(found.method, f"profile {name!r} ({found.method})")
+        return Credentials(found=True, where=where)
+    for key, what in _MADE_LATER.items():
+        if key in table:
+            return Credentials(found=True, where=f"profile {name!r}: {what}")
+    if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") and os.environ.get("AWS_ROLE_ARN"):
+        return Credentials(found=True, where="AWS_WEB_IDENTITY_TOKEN_FILE")
+    if any(os.environ.get(variable) for variable in _OF_A_CONTAINER):
+        return Credentials(found=True, where="the container's role")
+    return Credentials(
+        found=False,
+        where=f"not in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, not in profile {name!r} of "
+        "~/.aws/credentials and ~/.aws/config; an instance's role is only asked for when it is "
+        "needed",
+    )

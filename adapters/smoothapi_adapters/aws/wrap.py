@@ -1,0 +1,112 @@
+"""How boto3's Rekognition client is wrapped (`smoothapi.wrap`)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from smoothapi.errors import UsageError
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
+from smoothapi.wrapping.protocol import ANY_SCORE
+from smoothapi_adapters.aws.adapter import MODEL_THRESHOLD, AwsAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothapi.wrapping import Verdict
+
+_OPERATIONS = {
+    "detect_labels": ("labels", "Labels", 55.0),
+    "detect_moderation_labels": ("moderation", "ModerationLabels", 50.0),
+    "detect_custom_labels": ("custom", "CustomLabels", MODEL_THRESHOLD),
+}
+_MOST_LABELS = 100
+
+
+class RekognitionWrapper:
+    """Certifies the labels of detect_labels, detect_moderation_labels and detect_custom_labels.
+
+    Noisy copies are asked about with the call's MinConfidence, or the service's default for it, and
+    with room for at least 100 labels: a label that falls from the third to the fourth place is
+    still there. Filters (Settings) and IMAGE_PROPERTIES concern the caller's own call.
+    """
+
+    operations = frozenset(_OPERATIONS)
+
+    def __init__(self, client: Any) -> None:
+        service = client.meta.service_model.service_name
+        if service != "rekognition":
+            raise UsageError(
+                f"A boto3 client for {service!r} labels no pictures: wrap "
+                'boto3.client("rekognition").'
+            )
+        self._client = client
+
+    def read(
+        self, operation: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> Call | Remote | None:
+        """Say what a call asks; what boto3 or the service will refuse is left to them."""
+        kind, rows, confidence = _OPERATIONS[operation]
+        image = keywords.get("Image")
+        confidence = keywords.get("MinConfidence", confidence)
+        if arguments or not isinstance(image, dict) or not _can_be(confidence):
+            return None
+        if isinstance(confidence, Decimal):  # as boto3 takes it
+            confidence = float(confidence)
+        if "S3Object" in image and "Bytes" not in image:
+            return Remote("an object in S3", 'Fetch it and call with Image={"Bytes": ...}')
+        if set(image) != {"Bytes"} or "GENERAL_LABELS" not in keywords.get(
+            "Features", ("GENERAL_LABELS",)
+        ):
+            return None
+        arn = keywords.get("ProjectVersionArn" if kind == "custom" else "ProjectVersion")
+        try:
+            votes = AwsAdapter(
+                kind,
+                client=self._client,
+                min_confidence=confidence,
+                max_labels=_room(keywords.get("MaxLabels"), keywords.get("MaxResults")),
+                project_version_arn=arn,
+            )
+        except UsageError:  # a malformed ARN, which boto3 or the service will refuse
+            return None
+        photo = _bytes(image["Bytes"])
+        if not photo:
+            return None
+        whole = {**keywords, "Image": {"Bytes": photo}}
+        item = Item(
+            photo=photo,
+            own=OwnCall(votes, lambda: votes.send(operation, whole), votes.read),
+            votes=votes,
+            score=ANY_SCORE if confidence == MODEL_THRESHOLD else max(confidence / 100, ANY_SCORE),
+            write=lambda response, verdict: _write(response, rows, verdict),
+        )
+        return Call([item])
+
+
+def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, Any]:
+    kept = [row for row in response[rows] if verdict.keeps(row["Name"])]
+    for row in kept:
+        row["Confidence"] = 100.0 * verdict.share(row["Name"])
+        if verdict.mark:
+            row["Certified"] = verdict.certified(row["Name"])
+    response[rows] = kept
+    return response
+
+
+def _can_be(confidence: object) -> bool:
+    if confidence == MODEL_THRESHOLD:
+        return True
+    number = isinstance(confidence, (int, float, Decimal)) and not isinstance(confidence, bool)
+    return number and 0 <= confidence <= 100  # type: ignore[operator]
+
+
+def _room(*caps: object) -> int:
+    return max([_MOST_LABELS, *(cap for cap in caps if isinstance(cap, int))])
+
+
+def _bytes(given: Any) -> bytes:
+    """Return what boto3 takes as a blob; b"" for anything else."""
+    if hasattr(given, "read"):
+        given = given.read()
+    return bytes(given) if isinstance(given, (bytes, bytearray)) else b""

@@ -1,0 +1,1 @@
+"""Azure Computer Vision 3.2."""

@@ -1,0 +1,225 @@
+"""Azure Computer Vision 3.2, through the SDK that is deprecated and still serves."""
+
+from __future__ import annotations
+
+import io
+import threading
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from smoothapi.answer import Answer, Label
+from smoothapi.errors import (
+    MissingExtraError,
+    ProviderError,
+    TransientError,
+    UsageError,
+)
+from smoothapi.provider import Credentials, Limits
+from smoothapi_adapters._common import options
+from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
+from smoothapi_adapters.azure.resource import Resource, find_resource
+from smoothapi_adapters.azure.v3.client import connect
+from smoothapi_adapters.azure.v3.errors import mapped_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from azure.cognitiveservices.vision.computervision import ComputerVisionClient
+
+    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+
+FEATURES = ("tags", "categories", "description", "adult")
+
+
+class AzureAdapter:
+    """Azure Computer Vision 3.2. One picture a request; each feature is charged for.
+
+    Azure retires this API on 25 September 2028. What becomes a label: each tag; each category, with
+    its group (`trans_bus` has the parent `trans_`); each caption of the description, as its
+    sentence (its tags carry no score); adult, racy and gory with their scores, which are for
+    `Presence` and `Absence`: which one comes first says little. With several features each label
+    has the feature it is from as its category.
+
+    Args:
+        features: one or more of tags, categories, description, adult; several as a list or with
+            commas between.
+        model_version: "latest", or a pinned one such as "2021-04-01".
+        language: of the labels.
+        endpoint: URL of the resource; by default VISION_ENDPOINT or COMPUTER_VISION_ENDPOINT.
+        key: by default VISION_KEY, COMPUTER_VISION_SUBSCRIPTION_KEY or COMPUTER_VISION_KEY.
+        timeout: seconds for a request and its answer.
+        client: a ready `ComputerVisionClient`: its endpoint, credentials, proxies and hooks are
+            used, itself it is not changed and not closed.
+
+    Raises:
+        MissingExtraError: the SDK is not installed.
+        UsageError: an option is out of range.
+    """
+
+    name = "azure"
+    retires = RETIRES
+
+    def __init__(
+        self,
+        *,
+        features: str | Iterable[str] = "tags",
+        model_version: str = "latest",
+        language: str = "en",
+        endpoint: str | None = None,
+        key: str | None = None,
+        timeout: float | str = 30.0,
+        client: ComputerVisionClient | None = None,
+    ) -> None:
+        if not _installed():
+            raise MissingExtraError(
+                "The provider 'azure' needs azure-cognitiveservices-vision-computervision. "
+                "Install it with: pip install 'smoothapi-vision[azure]'"
+            )
+        self._features = chosen_features(features, FEATURES)
+        self._model_version = checked_pin(model_version)
+        self._language = language
+        self._timeout = options.timeout(timeout)
+        self._given = client
+        self._resource = (
+            find_resource(endpoint, key)
+            if client is None
+            else Resource(client.config.endpoint.rstrip("/"), "", "the client that was given")
+        )
+        self._client: ComputerVisionClient | None = None
+        self._connections: BoundedHTTPAdapter | None = None
+        self._lock = threading.Lock()
+        self.limits = Limits(
+            max_bytes=3_999_999,  # "less than 4 megabytes"
+            min_side=50,
+            max_side=16_000,
+            formats=("png", "jpeg"),
+            per_second=10.0,  # of the tier S1, as far as is known; the free one takes 20 a minute
+        )
+        self.price = price_of(self._features)
+
+    @property
+    def identity(self) -> dict[str, str | int | float | bool | None]:
+        """Features, model pin, language, and the resource's host: each may run another model."""
+        return {
+            "operation": ",".join(self._features),
+            "model_version": self._model_version,
+            "language": self._language,
+            "endpoint": urlsplit(self._resource.endpoint).netloc,
+        }
+
+    def __repr__(self) -> str:
+        return f"AzureAdapter(features={','.join(self._features)!r})"
+
+    def credentials(self) -> Credentials:
+        """Look for endpoint and key in the options and the environment."""
+        if self._given is not None:
+            return Credentials(found=True, where="the client that was given")
+        return self._resource.credentials
+
+    def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
+        """Label one picture; errors as the contract says."""
+        [payload] = payloads
+        more: dict[str, Any] = {
+            "image": io.BytesIO(payload),  # given bytes, the SDK fails half-way through the request
+            "language": self._language,
+            "model_version": self._model_version,
+            "raw": True,
+            "timeout": self._timeout,
+            "allow_redirects": False,
+        }
+        if self._features == ("tags",):
+            return [self._answer(self.send("tag_image_in_stream", **more))]
+        wanted = [name.capitalize() for name in self._features]
+        raw = self.send("analyze_image_in_stream", visual_features=wanted, **more)
+        return [self._answer(raw)]
+
+    def send(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call a method of the client once, and return what it does; raises as `ask` does."""
+        client = self._ready()
+        try:
+            return getattr(client, method)(*arguments, **keywords)
+        except Exception as error:
+            seen = None if self._connections is None else self._connections.last()
+            mapped = mapped_error(error, self._resource, seen)
+            if mapped is None:
+                raise
+            raise mapped from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._connections is not None:
+            self._connections.close()
+
+    def _answer(self, raw: Any) -> Answer:
+        """Return what the service said.
+
+        Raises:
+            TransientError: it is malformed, as `{}`, "" and null are; `{"tags": []}` is an answer.
+        """
+        result, headers = raw.output, raw.response.headers
+        request = getattr(result, "request_id", None) or headers.get("apim-request-id") or ""
+        try:
+            labels = tuple(
+                Label(
+                    label.name,
+                    label.score,
+                    label.parents,
+                    (name,) if len(self._features) > 1 else (),
+                )
+                for name in self._features
+                for label in labels_of(result, name)
+            )
+            return Answer(labels, result.model_version or "", str(request))
+        except (UsageError, AttributeError, TypeError) as error:
+            raise TransientError(
+                f"Azure's answer is malformed: {self._resource.clean(error)}.",
+                request_id=str(request),
+            ) from error
+
+    def _ready(self) -> ComputerVisionClient:
+        with self._lock:
+            if self._client is None:
+                self._client, self._connections = connect(
+                    self._resource, self._given, self._timeout
+                )
+            return self._client
+
+
+def labels_of(result: Any, feature: str) -> Iterator[Label]:
+    """Yield the labels of one feature of a `TagResult` or an `ImageAnalysis`.
+
+    Raises:
+        TypeError: the answer does not hold the feature at all.
+        UsageError: a label lacks a name, or a score in [0, 1].
+    """
+    found = getattr(result, feature, None)
+    if feature == "categories" and found is None:
+        # Left out instead of empty, as recorded answers show: the rest must be there.
+        if not (result.request_id and result.metadata):
+            raise TypeError("it holds no categories, and nothing else that an answer has")
+        return
+    if found is None:
+        raise TypeError(f"it holds no {feature}")
+    if feature == "tags":
+        yield from (Label(tag.name, tag.confidence) for tag in found)
+    elif feature == "categories":
+        for category in found:
+            group, mark, rest = category.name.partition("_")
+            yield Label(category.name, category.score, (group + mark,) if rest else ())
+    elif feature == "description":
+        if found.captions is None:
+            raise TypeError("its description holds no captions")
+        yield from (Label(caption.text, caption.confidence) for caption in found.captions)
+    else:
+        yield Label("adult", found.adult_score)
+        yield Label("racy", found.racy_score)
+        if found.gore_score is not None:  # older models do not say
+            yield Label("gory", found.gore_score)
+
+
+def _installed() -> bool:
+    try:
+        return find_spec("azure.cognitiveservices.vision.computervision") is not None
+    except ModuleNotFoundError:  # not even azure
+        return False

@@ -1,0 +1,1 @@
+"""Azure AI Vision, Image Analysis 4.0."""

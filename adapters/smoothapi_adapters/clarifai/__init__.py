@@ -1,0 +1,5 @@
+"""Clarifai."""
+
+from smoothapi_adapters.clarifai.adapter import ClarifaiAdapter
+
+__all__ = ["ClarifaiAdapter"]

@@ -1,0 +1,221 @@
+"""How Google's ImageAnnotatorClient is wrapped (`smoothapi.wrap`)."""
+
+from __future__ import annotations
+
+import inspect
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from google.cloud import vision
+
+from smoothapi.answer import Answer, Label
+from smoothapi.errors import TransientError, UsageError
+from smoothapi.provider import Price
+from smoothapi.wrapping import Call, Item, OwnCall, Remote
+from smoothapi.wrapping.protocol import ANY_SCORE
+from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.errors import mapped_error, of_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from smoothapi.wrapping import Verdict
+
+_LABELS = vision.Feature.Type.LABEL_DETECTION
+_HOST = "vision.googleapis.com"
+_TIMEOUT = 30.0
+_MOST_LABELS = 50
+
+
+class ImageAnnotatorWrapper:
+    """Certifies the label annotations of label_detection, annotate_image and batch_annotate_images.
+
+    What other features of a request find stays as Google said it. A safe search alone has no labels
+    and is not certified: use Smoother("google", operation="safe_search") with Presence or Absence.
+    Pictures of a batch are sent one by one, which costs the same.
+    """
+
+    operations = frozenset(("label_detection", "annotate_image", "batch_annotate_images"))
+
+    def __init__(self, client: Any) -> None:
+        batch = getattr(client, "batch_annotate_images", None)
+        if not hasattr(client, "annotate_image") or inspect.iscoroutinefunction(batch):
+            raise UsageError(
+                f"A {type(client).__name__} cannot be wrapped: wrap an ImageAnnotatorClient, and "
+                "call it in a thread (asyncio.to_thread) where nothing may block."
+            )
+        self._client = client
+
+    def read(
+        self, operation: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> Call | Remote | None:
+        """Say what a call asks; what the SDK will refuse is left to it."""
+        try:
+            bound = inspect.signature(getattr(self._client, operation)).bind(*arguments, **keywords)
+            bound.apply_defaults()
+            whole, requests = _asked(operation, dict(bound.arguments))
+        except (TypeError, ValueError, OSError):
+            return None
+        asking = [request for request in requests if _label_feature(request)]
+        sources = [r.image.source for r in asking if not r.image.content]
+        if any(source.image_uri or source.gcs_image_uri for source in sources):
+            return Remote(
+                "a picture at a URI",
+                "Fetch it and give its bytes as image=vision.Image(content=...)",
+            )
+        if not any(request.image.content for request in asking):
+            return None
+        client = _CallersClient(self._client, whole, bound.arguments)
+        parts = [self._part(request, client) for request in requests]
+        if operation == "batch_annotate_images":
+            return Call(parts, lambda done: vision.BatchAnnotateImagesResponse(responses=done))
+        return Call(parts)
+
+    def _part(
+        self, request: vision.AnnotateImageRequest, client: _CallersClient
+    ) -> Item | Callable[[], Any]:
+        feature = _label_feature(request)
+        if feature is None or not request.image.content:
+            return lambda: client.send(request)
+        votes = GoogleAdapter(
+            operation="labels",
+            max_results=max(_MOST_LABELS, feature.max_results),
+            model=feature.model or "builtin/stable",
+            endpoint=_endpoint(self._client),
+            timeout=client.timeout,
+            client=client,  # type: ignore[arg-type]  # all that the adapter uses of a client
+        )
+
+        def send() -> Any:
+            try:
+                response = client.send(request)
+            except Exception as error:
+                mapped = mapped_error(error)
+                if mapped is None:
+                    raise
+                raise mapped from error
+            own.refusal = response if response.error.code else None
+            return response
+
+        own = OwnCall(votes, send, _read, price=_times(votes.price, len(request.features)))
+        return Item(
+            photo=request.image.content, own=own, votes=votes, score=ANY_SCORE, write=_write
+        )
+
+
+class _CallersClient:
+    """The caller's client with the caller's metadata, project and timeout, and without retries."""
+
+    def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
+        self._client = client
+        self._whole = whole
+        self._metadata: Sequence[tuple[str, str | bytes]] = tuple(given.get("metadata") or ())
+        timeout = given.get("timeout")
+        known = isinstance(timeout, (int, float)) and timeout > 0
+        self.timeout = float(timeout) if known and timeout is not None else _TIMEOUT
+
+    def send(self, request: vision.AnnotateImageRequest) -> vision.AnnotateImageResponse:
+        """Ask about one picture, once."""
+        answered = self.batch_annotate_images(
+            request=vision.BatchAnnotateImagesRequest(requests=[request])
+        )
+        if len(answered.responses) != 1:
+            raise TransientError(f"Google answered {len(answered.responses)} of 1 pictures.")
+        response: vision.AnnotateImageResponse = answered.responses[0]
+        return response
+
+    def batch_annotate_images(
+        self, *, request: vision.BatchAnnotateImagesRequest, **options: Any
+    ) -> Any:
+        """Send a request as the caller would have; `options` are the adapter's."""
+        if self._whole is not None:
+            request.parent = self._whole.parent
+            request.labels = self._whole.labels
+        options["metadata"] = (*self._metadata, *options.get("metadata", ()))
+        return self._client.batch_annotate_images(
+            request=request, **{**options, "retry": None, "timeout": self.timeout}
+        )
+
+
+def _asked(operation: str, given: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the whole request, if the call has one, and the requests of single pictures.
+
+    Raises:
+        TypeError, ValueError: the SDK would refuse it.
+        OSError: it names a file that cannot be read.
+    """
+    if operation == "batch_annotate_images":
+        if (given["request"] is None) == (given["requests"] is None):
+            raise TypeError("request or requests")
+        whole = vision.BatchAnnotateImagesRequest(
+            given["request"] or {"requests": given["requests"]}
+        )
+        return whole, [vision.AnnotateImageRequest(request) for request in whole.requests]
+    if operation == "annotate_image":
+        return None, [_one(given["request"])]
+    feature = {"type_": _LABELS, "max_results": given["max_results"] or 0}
+    return None, [_one({"image": given["image"], "features": [feature], **given.get("kwargs", {})})]
+
+
+def _one(request: Any) -> vision.AnnotateImageRequest:
+    """Return a request about one picture as annotate_image reads it: files too, all features.
+
+    Raises:
+        TypeError: it asks for no labels; then no file has been read.
+    """
+    if isinstance(request, dict):
+        request = dict(request)
+        features = [vision.Feature(feature) for feature in request.get("features") or ()]
+        if features and all(feature.type_ != _LABELS for feature in features):
+            raise TypeError("no labels are asked for")
+        image = request.get("image")
+        source = image.get("source") if isinstance(image, dict) else None
+        if hasattr(image, "read"):
+            request["image"] = {"content": image.read()}
+        elif isinstance(source, dict) and source.get("filename"):
+            request["image"] = {"content": Path(source["filename"]).read_bytes()}
+    whole = vision.AnnotateImageRequest(request)
+    if not whole.features:
+        whole.features = [vision.Feature(type_=kind) for kind in list(vision.Feature.Type) if kind]
+    return whole
+
+
+def _label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
+    return next((feature for feature in request.features if feature.type_ == _LABELS), None)
+
+
+def _endpoint(client: Any) -> str | None:
+    """Return the client's host if it is not Google's usual one: models may differ."""
+    host = str(getattr(client.transport, "host", "")).removesuffix(":443")
+    return None if host.rpartition("//")[2] in ("", _HOST) else host
+
+
+def _times(price: Price, features: int) -> Price:
+    """Return the price of a picture with several features, each as dear as labels."""
+    return Price(
+        price.per_thousand * features,
+        price.as_of,
+        price.free_per_month,
+        tuple((start, step * Decimal(features)) for start, step in price.steps),
+    )
+
+
+def _read(response: Any) -> Answer:
+    if response.error.code:
+        raise of_picture(response.error.code, response.error.message)
+    try:
+        return Answer(tuple(Label(a.description, a.score) for a in response.label_annotations))
+    except UsageError as error:
+        raise TransientError(f"Google's answer is malformed: {error}") from error
+
+
+def _write(response: Any, verdict: Verdict) -> Any:
+    kept = [label for label in response.label_annotations if verdict.keeps(label.description)]
+    for label in kept:
+        label.score = verdict.share(label.description)
+        if verdict.mark:
+            said = "certified" if verdict.certified(label.description) else "uncertified"
+            label.properties.append(vision.Property(name="smoothapi", value=said))
+    response.label_annotations = kept
+    return response

@@ -1,0 +1,5 @@
+"""Any service behind HTTP."""
+
+from smoothapi_adapters.http.adapter import HttpAdapter
+
+__all__ = ["HttpAdapter"]

@@ -1,0 +1,128 @@
+"""Adapters by name, through the entry-point group `smoothapi.adapters`."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.metadata import EntryPoint
+
+    from smoothapi.provider.contract import Adapter
+
+GROUP = "smoothapi.adapters"
+
+
+@dataclass(frozen=True)
+class ProviderInfo:
+    """What is known of a provider without sending anything.
+
+    Attributes:
+        name: as on the command line.
+        distribution: the installed package that brings it.
+        adapter: the adapter, or None if it cannot be made here.
+        problem: why it cannot, in words; "" if it can.
+        installed: whether the packages that it needs are.
+    """
+
+    name: str
+    distribution: str
+    adapter: Adapter | None
+    problem: str = ""
+    installed: bool = True
+
+
+def provider_names() -> list[str]:
+    """Return the registered names in order."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def make_adapter(name: str, **options: Any) -> Adapter:
+    """Load the adapter registered under `name` and make one with `options`.
+
+    Raises:
+        UnknownProviderError: nothing is registered under the name.
+        MissingExtraError: its packages are not installed.
+        UsageError: it does not take these options, or its entry point names what is not there.
+    """
+    point = _find(name)
+    try:
+        factory = point.load()
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The provider {name!r} needs a package that is not installed ({error.name}). "
+            f"Install it with: pip install 'smoothapi-vision[{name}]'"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(
+            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
+            f"{error}. Mend the entry point of the package that brings it, or remove the package."
+        ) from error
+    _check_names(name, factory, options)
+    try:
+        return cast("Adapter", factory(**options))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, SmoothAPIError):
+            raise
+        raise UsageError(
+            f"The provider {name!r} does not take these options ({', '.join(options) or 'none'}): "
+            f"{error}"
+        ) from error
+
+
+def providers(options: Mapping[str, Mapping[str, Any]] | None = None) -> list[ProviderInfo]:
+    """Return every registered provider with what can be known of it here.
+
+    Args:
+        options: of adapters, by name.
+    """
+    found: list[ProviderInfo] = []
+    for name in provider_names():
+        point = _find(name)
+        distribution = point.dist.name if point.dist else ""
+        try:
+            adapter = make_adapter(name, **(options or {}).get(name, {}))
+            found.append(ProviderInfo(name, distribution, adapter))
+        except MissingExtraError as error:
+            found.append(ProviderInfo(name, distribution, None, str(error), installed=False))
+        except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
+            found.append(ProviderInfo(name, distribution, None, str(error)))
+    return found
+
+
+def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # of a callable that does not tell
+        return
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            near = get_close_matches(option, parameters, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"The provider {provider!r} has no option {option!r}.{hint} It takes: "
+                f"{', '.join(parameters) or 'none'}. Options come from [providers.{provider}] in "
+                f"smoothapi.toml or from SMOOTHAPI_PROVIDERS__{provider.upper()}__NAME."
+            )
+
+
+def _find(name: str) -> EntryPoint:
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name in points:
+        return points[name]
+    near = get_close_matches(name, points, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownProviderError(
+        f"No provider is registered as {name!r}.{hint} Installed: "
+        f"{', '.join(sorted(points)) or 'none'}."
+    )

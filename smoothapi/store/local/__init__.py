@@ -1,0 +1,1 @@
+"""The store of one machine: answers in diskcache, all else in SQLite."""

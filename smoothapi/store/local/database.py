@@ -1,0 +1,169 @@
+"""What threads and processes share besides answers: a small SQLite database beside them.
+
+It keeps the ledger of budgets, the pace of each provider and the leases on variants. Columns named
+`queries` count attempts. Every change
+is one transaction, so that a process killed at any moment leaves a state that counts it at its
+worst: what it had reserved stays spent.
+
+What survives what: when a transaction returns, it survives the death of the process (kill -9, a
+crash, the end of a container). A loss of power may undo those of the last moments, unless they
+are made `durable`: reservations are, so that a budget holds through that too. A lost
+lease or pace costs nothing; a lost answer (see `smoothapi.store.local.answers`) is asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.owners import FORKED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
+
+_TABLES = """
+CREATE TABLE accounts (
+    name TEXT, period TEXT, queries INTEGER NOT NULL DEFAULT 0, nano INTEGER NOT NULL DEFAULT 0,
+    query_limit INTEGER, nano_limit INTEGER, PRIMARY KEY (name, period)
+);
+CREATE TABLE usage (
+    provider TEXT, month TEXT, queries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (provider, month)
+);
+CREATE TABLE reservations (
+    id INTEGER PRIMARY KEY, owner TEXT NOT NULL, at REAL NOT NULL, provider TEXT NOT NULL,
+    month TEXT NOT NULL, accounts TEXT NOT NULL, queries INTEGER NOT NULL, nano INTEGER NOT NULL
+);
+CREATE TABLE paces (
+    provider TEXT PRIMARY KEY, next REAL NOT NULL, rate REAL, lowered REAL NOT NULL
+);
+CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
+"""
+_FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
+
+_SUSPECTS = "CREATE TABLE suspects (key TEXT PRIMARY KEY, at REAL NOT NULL);"
+
+_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS)
+"""Step n leads from schema n to n + 1; a new file has schema 0. Steps are added, never changed. All
+that are missing are made in one transaction."""
+
+
+class Database:
+    """One database file, one connection a process, its threads taking turns.
+
+    Args:
+        path: the file.
+        clock: seconds since the epoch, for all that is kept in it.
+
+    Raises:
+        StoreError: the file cannot be used. A damaged one is *not* set aside: forgetting what was
+            spent would void the budgets.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.now = clock
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._durable = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            os.close(descriptor)
+            self._connection = sqlite3.connect(
+                path, timeout=60.0, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(self._unusable(error)) from error
+        try:
+            _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._migrate()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise StoreError(self._unusable(error)) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Run a block as one transaction that no other process can come between.
+
+        Args:
+            durable: wait until it would also survive a loss of power.
+
+        Raises:
+            StoreError: the database cannot be written (the disk is full, say).
+            UsageError: the process was forked off the one that opened the database.
+        """
+        if os.getpid() != self._process:
+            raise UsageError(FORKED)
+        with self._lock:
+            database = self._connection
+            try:
+                if durable != self._durable:
+                    database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                    self._durable = durable
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise StoreError(self._unusable(error)) from error
+            finally:
+                # Also where Ctrl-C came between two lines: others wait for this lock.
+                with suppress(sqlite3.Error):
+                    if database.in_transaction:
+                        database.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def _migrate(self) -> None:
+        """Bring the database to the schema of this version."""
+        with self.transaction() as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version > len(_STEPS):
+                raise StoreError(
+                    f"The ledger {str(self.path)!r} was written by a later smoothapi (schema "
+                    f"{version}; this version knows up to {len(_STEPS)}). Nothing was changed: "
+                    "update smoothapi, or use another home."
+                )
+            for step in _STEPS[version:]:
+                if callable(step):
+                    step(database)
+                else:
+                    for statement in step.split(";"):
+                        database.execute(statement)
+            if version < len(_STEPS):
+                database.execute(f"PRAGMA user_version = {len(_STEPS)}")
+
+    def _unusable(self, error: Exception) -> str:
+        return (
+            f"The ledger {str(self.path)!r} cannot be used: {error}. Nothing is sent without it, "
+            "since budgets could not be kept. Free the disk, or restore the file; delete it only "
+            "if what was spent before may be forgotten."
+        )
+
+
+def _patiently(step: Callable[[], object], seconds: float = 30.0) -> None:
+    """Retry while the database is locked: the change to WAL does not wait by itself."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            step()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,0 +1,197 @@
+"""What must be shared and kept, as four protocols of verbs; a `Store` opens them.
+
+A store on one machine (`Home`) and one on a server keep the same promises, and pass the same tests
+(`smoothapi.testing.StoreContract`):
+
+- Answers: what `put` returned from is kept through kill -9, and never dropped to make room.
+- Ledger: the sum of what is reserved never passes a budget, across threads, processes and
+  machines; what a crash left reserved goes on counting as spent.
+- Leases: one holder at a time; what a dead holder held is free again soon.
+- Time is the store's own: none of these takes a time from its caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from smoothapi.answer import Answer
+    from smoothapi.errors import PermanentError
+    from smoothapi.provider.price import Price
+    from smoothapi.store.blocks import Block
+    from smoothapi.store.budget import Budget
+    from smoothapi.store.rows import StoredAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was sent, reservations included."""
+
+    attempts: int = 0
+    dollars: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How one budget stands.
+
+    Attributes:
+        name: the budget's name.
+        period: "run", a day or a month.
+        attempts: sent, or reserved to be.
+        dollars: their price.
+        reserved: of the attempts, those whose outcome is not known (yet).
+        attempt_limit: most attempts, None for no limit; as it was last used.
+        dollar_limit: most dollars, None for no limit.
+    """
+
+    name: str
+    period: str
+    attempts: int
+    dollars: Decimal
+    reserved: int
+    attempt_limit: int | None
+    dollar_limit: Decimal | None
+
+    @property
+    def attempts_left(self) -> int | None:
+        """Attempts that may still be made, None for no limit."""
+        return None if self.attempt_limit is None else max(0, self.attempt_limit - self.attempts)
+
+    @property
+    def dollars_left(self) -> Decimal | None:
+        """Dollars that may still be spent, None for no limit."""
+        return (
+            None if self.dollar_limit is None else max(Decimal(0), self.dollar_limit - self.dollars)
+        )
+
+
+class Answers(Protocol):
+    """Where answers come from and go to: the store, a recorder before it, or a replay."""
+
+    def get(self, key: str) -> Answer | PermanentError | None:
+        """Return what was answered for `key`, or None if it was never asked."""
+
+    def put(self, *answers: StoredAnswer) -> None:
+        """Keep answers: all of them, or none."""
+
+    def give_up(self, asked: Mapping[str, object], why: str) -> None:
+        """Take note that a variant was given up after its retries."""
+
+    def row(self, key: str) -> dict[str, Any]:
+        """Return an answer with what was asked, as JSON-ready values."""
+
+    def close(self) -> None:
+        """Release files and connections."""
+
+
+class Ledger(Protocol):
+    """The budgets in force for one provider, across threads, processes and crashes.
+
+    An attempt is reserved durably before it is sent, and settled after. Both count as spent.
+    """
+
+    def room(self) -> int | None:
+        """Return how many more attempts fit now, or None if there is no limit."""
+
+    def reserve(self, attempts: int) -> Block:
+        """Set attempts aside before they are sent.
+
+        Raises:
+            BudgetExceededError: they do not fit; nothing was set aside.
+            StoreError: the ledger cannot be written.
+        """
+
+    def settle(self, block: Block, attempts: int) -> Spent:
+        """Note that attempts of a reservation were sent, whatever came of it; say their price."""
+
+    def release(self, block: Block, attempts: int) -> None:
+        """Give attempts of a reservation back: they were not sent."""
+
+    def rest(self) -> None:
+        """Write down what was settled, and give back what was reserved and not used."""
+
+    def priced(self, price: Price) -> Ledger:
+        """Return a ledger of the same budgets, for attempts of another price."""
+
+    def close(self) -> None:
+        """Settle what is open, and forget the account that belonged to this object alone."""
+
+
+class Pace(Protocol):
+    """A rate limit of one provider, shared by all that use the store."""
+
+    def take(self, pictures: int) -> float:
+        """Take a place for `pictures` and return how many seconds to wait before sending them."""
+
+    def throttled(self, retry_after: float | None) -> None:
+        """Slow down, for all; with `retry_after`, pause for so many seconds first."""
+
+
+class Leases(Protocol):
+    """Which variants one run asks for, so that no other buys them too.
+
+    Also which were given up after their retries while others were answered: where only such are
+    left, that they fail says nothing of the service.
+    """
+
+    def take(self, keys: Sequence[str]) -> set[str]:
+        """Lease those of `keys` that no other holds; return them."""
+
+    def renew(self, keys: Collection[str]) -> None:
+        """Hold `keys` for another full term."""
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Give `keys` back."""
+
+    def end(self) -> None:
+        """Give back all that is held."""
+
+    def give_up(self, key: str) -> None:
+        """Note that a variant used up its attempts."""
+
+    def given_up(self, keys: Sequence[str]) -> set[str]:
+        """Return those of `keys` that were given up of late."""
+
+
+class Store(Protocol):
+    """All that is shared and kept in one place."""
+
+    @property
+    def answers(self) -> Answers:
+        """The answers."""
+
+    def ledger(self, budgets: Sequence[Budget], provider: str, price: Price) -> Ledger:
+        """Return a ledger of `budgets`, all of which hold at once, by the provider's price list."""
+
+    def pace(self, provider: str, per_second: float | None) -> Pace:
+        """Return the provider's pace; `per_second` is None where it states no limit."""
+
+    def leases(self) -> Leases:
+        """Return the leases of one run, which none other counts as its own."""
+
+    def accounts(self) -> list[Account]:
+        """Return how every budget stands; unnamed budgets of a run are left out."""
+
+    def release_abandoned(self, *, everywhere: bool = False) -> int:
+        """Give back what was reserved by processes that are gone; return how many attempts.
+
+        Do this only when you know that those attempts were not billed: some of them were sent.
+
+        Args:
+            everywhere: whatever is reserved, also by processes that cannot be looked at from
+                here (of another host or container). Only when none is running.
+        """
+
+    def reset(self, name: str) -> int:
+        """Forget what was spent under a budget's name; return in how many periods."""
+
+    def secret(self) -> bytes:
+        """Return the 32 secret bytes that noise is drawn from; the same for all that share it."""
+
+    def close(self) -> None:
+        """Release files and connections."""

@@ -1,0 +1,76 @@
+"""Google Cloud Vision over gRPC, with the messages of Google's own package.
+
+A message is turned into REST's JSON and back, so that both are read and worded by the same code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.cloud.vision_v1 import types
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from smoothapi.wires.google import CODES
+from smoothapi.wires.wire import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothapi.wires.google import Google
+    from smoothapi.wires.wire import Question
+
+SERVICE = "google.cloud.vision.v1.ImageAnnotator"
+METHOD = "BatchAnnotateImages"
+
+
+def read(wire: Google, message: bytes, metadata: Mapping[str, Any]) -> Question:
+    """Read a serialized BatchAnnotateImagesRequest.
+
+    Raises:
+        Refusal: the real service would refuse it.
+    """
+    wire.check_key(metadata, {})
+    batch = types.BatchAnnotateImagesRequest.pb()()
+    try:
+        batch.ParseFromString(message)
+    except Exception as error:
+        raise Refusal(400, "INVALID_ARGUMENT", "Request could not be parsed.") from error
+    return wire.read_requests({"requests": [_to_json(each) for each in batch.requests]})
+
+
+def to_message(responses: list[Any]) -> bytes:
+    """Return a serialized BatchAnnotateImagesResponse of AnnotateImageResponses as JSON."""
+    batch = types.BatchAnnotateImagesResponse.pb()()
+    json_format.ParseDict({"responses": responses}, batch, ignore_unknown_fields=True)
+    serialized: bytes = batch.SerializeToString()
+    return serialized
+
+
+def to_status(refusal: Refusal) -> Any:
+    """Return a refusal as a google.rpc.Status, its reason and Retry-After as details."""
+    status = status_pb2.Status(code=CODES[refusal.code][1], message=refusal.message)
+    if "reason" in refusal.more:
+        reason = error_details_pb2.ErrorInfo(
+            reason=refusal.more["reason"],
+            domain="googleapis.com",
+            metadata={"service": "vision.googleapis.com"},
+        )
+        status.details.add().Pack(reason)
+    if refusal.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(refusal.retry_after * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def _to_json(request: Any) -> dict[str, Any]:
+    """Return an AnnotateImageRequest as REST's JSON, its picture still as bytes."""
+    image: dict[str, Any] = {"content": request.image.content}
+    if request.image.HasField("source"):
+        image["source"] = json_format.MessageToDict(request.image.source)
+    features = [
+        {"type": feature.type_, "maxResults": feature.max_results} for feature in request.features
+    ]
+    return {"image": image, "features": features}

@@ -1,0 +1,129 @@
+"""The documentation, as it is built: no markup shows, and every public name and option is there."""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import click
+import pytest
+from sphinx.util.inventory import InventoryFile
+
+import smoothapi
+import smoothapi.adapting
+import smoothapi.services
+import smoothapi.testing
+from smoothapi.cli import app
+
+DOCS = Path(__file__).parents[1] / "docs"
+MARKUP = re.compile(
+    r"""
+    \.\.\ [\w:-]+::                    # a directive of reStructuredText
+    | :[\w:-]+:`                       # a role
+    | ^:[\w-]+:\s                      # an option of a directive
+    | ``                               # literals, and fences of Markdown
+    | ^\#+\s                           # a heading of Markdown
+    | \]\([\w./\#-]+\)                 # a link of Markdown
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+
+class Text(HTMLParser):
+    """The text of a page's article, what stands in <pre> left out."""
+
+    def __init__(self, page):
+        super().__init__()
+        self._inside = self._pre = 0
+        self.parts = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self._inside += tag == "article"
+        self._pre += tag == "pre"
+
+    def handle_endtag(self, tag):
+        self._inside -= tag == "article"
+        self._pre -= tag == "pre"
+
+    def handle_data(self, data):
+        if self._inside and not self._pre:
+            self.parts.append(data)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", folder / "trees", DOCS, folder],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def pages():
+    names = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    return sorted(str(name) for name in names if "_build" not in name.parts)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_no_markup_is_shown_as_text(built, page):
+    text = "".join(Text((built / page).read_text()).parts)
+    assert len(text) > 100
+    shown = MARKUP.search(text)
+    assert not shown, text[max(0, shown.start() - 100) : shown.end() + 100]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ".. program:: smoothapi budget",
+        ":option:`--home`",
+        "text\n:prog: smoothapi\n",
+        "```{click} smoothapi.cli:app",
+        "see [the guide](../how-to/resume.md)",
+    ],
+)
+def test_markup_would_be_noticed(shown):
+    assert MARKUP.search("".join(Text(f"<article><p>{html.escape(shown)}</p></article>").parts))
+
+
+@pytest.fixture(scope="module")
+def documented(built):
+    """{kind: names} of all that has an entry of its own."""
+    found = InventoryFile.loads((built / "objects.inv").read_bytes(), uri="").data
+    return {kind: set(entries) for kind, entries in found.items()}
+
+
+@pytest.mark.parametrize(
+    "module", [smoothapi, smoothapi.adapting, smoothapi.services, smoothapi.testing]
+)
+def test_every_public_name_is_on_a_page(documented, module):
+    names = {name for kind, entries in documented.items() if kind[:3] == "py:" for name in entries}
+    homes = (module.__name__, "smoothapi.errors")
+    missing = [
+        name for name in module.__all__ if not any(f"{home}.{name}" in names for home in homes)
+    ]
+    assert not missing
+
+
+def options(command, path):
+    yield from ((path, param) for param in command.params if isinstance(param, click.Option))
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, [*path, name])
+
+
+def test_every_option_of_every_command_is_on_the_page(documented):
+    listed = documented["std:cmdoption"]
+    missing = [
+        f"{' '.join(path)} {option}"
+        for path, param in options(app, ["smoothapi"])
+        for option in param.opts
+        if not param.hidden and f"{'-'.join(path)}.{option}" not in listed
+    ]
+    assert not missing

@@ -1,0 +1,132 @@
+"""Certificates that would say more than the votes do, each refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from smoothapi import Absence, Certificate, LabelSpace, Presence, TopK, verify
+from smoothapi.certify import Top1
+from smoothapi.errors import CertificateError
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": "van"},
+        {"label": None},
+        {"radius": 0.3},
+        {"radius_requested": 0.3},
+        {"radius_native": 1.0},
+        {"p_lower": 0.99},
+        {"alpha": 0.0001},
+        {"sigma": 0.5},
+        {"delta": 0.0},
+        {"rounding": 0.0},
+        {"reason": "cap"},
+        {"max_votes": 20},
+        {"kind": "predict"},
+        {"votes": (("bus", 60),)},
+        {"votes": (("bus", 30),)},
+        {"votes": (("bus", 20), ("van", 1), ("bus", 28))},
+        {"votes": ()},
+        {"sigma": 5.0, "radius": 5.0, "radius_requested": 5.0},
+        {"queries": 0, "cached": 0},
+        {"failed": 9},
+        {"radius": 0.25 + 1e-10},
+    ],
+)
+def test_a_tampered_claim_is_refused(certificate, change):
+    verify(certificate)
+    with pytest.raises(CertificateError, match="does not add up"):
+        verify(replace(certificate, **change))
+
+
+@pytest.mark.parametrize(
+    "change", [{"gain": 0.1}, {"size": (10, 10)}, {"native_size": (300, 300)}, {"size": (0, 5)}]
+)
+def test_a_tampered_picture_is_refused(certificate, change):
+    with pytest.raises(CertificateError):
+        verify(replace(certificate, image=replace(certificate.image, **change)))
+
+
+def test_a_tampered_digest_is_refused_with_the_photo_at_hand(certificate, photo):
+    wrong = replace(certificate, image=replace(certificate.image, digest="0" * 64))
+    with pytest.raises(CertificateError, match="another photo"):
+        verify(wrong, photo)
+
+
+def test_absurdly_many_votes_are_refused_at_once(certificate):
+    with pytest.raises(CertificateError, match="does not add up: it has more votes"):
+        verify(replace(certificate, votes=(("bus", 10**12),)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"radius_requested": 0.5},
+        {"target": {"target": "most-specific", "score": 0.5}},
+        {"target": {"target": "top-k", "k": 2, "space": None}},
+        {"sigma": 0.0},
+    ],
+)
+def test_a_prediction_claims_no_more_than_a_label(change, make):
+    certificate = make(kind="predict")
+    verify(certificate)
+    with pytest.raises(CertificateError):
+        verify(replace(certificate, **change))
+
+
+@pytest.mark.parametrize("k", [10**9, 2.5, 0, True])
+def test_an_impossible_k_is_refused_at_once(certificate, k):
+    forged = replace(certificate, target={"target": "top-k", "k": k, "space": None})
+    with pytest.raises(CertificateError):
+        verify(forged)
+
+
+def test_a_photo_of_impossible_size_is_refused_at_once(certificate):
+    forged = replace(certificate, image=replace(certificate.image, native_size=(89_478_485, 1)))
+    with pytest.raises(CertificateError):
+        verify(forged)
+
+
+def test_the_absence_of_one_label_is_not_that_of_another(certified):
+    told = json.dumps(certified(Absence("Gun", 0.5)))
+    assert told.count("Gun") > 4
+    for edited in (
+        told.replace("Gun", "Knife", told.count("Gun")).replace('[\\"Knife', '[\\"Gun'),
+        re.sub(r'(?<!\\")Gun', "Knife", told),
+    ):
+        assert edited != told
+        with pytest.raises(CertificateError, match="other labels"):
+            verify(Certificate.from_json(edited))
+    more = json.loads(told)
+    more["target"]["labels"].append("Knife")
+    with pytest.raises(CertificateError, match="other labels"):
+        verify(Certificate.from_dict(more))
+
+
+def test_votes_and_plain_label_are_classes_of_the_label_space(certified):
+    data = certified(Top1(LabelSpace({"bird": ["Bird"], "plant": ["Tree"]})))
+    data["target"]["space"] = {"plane": ["Bird"], "plant": ["Tree"]}
+    with pytest.raises(CertificateError, match="'bird' is voted for, but"):
+        verify(Certificate.from_dict(data))
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_no_plain_answer_agrees_that_cannot(agrees, certified):
+    for target, asked in ((TopK(2), True), (Presence("Bird", 0.5), False)):
+        data = certified(target) | {"plain_agrees": agrees, "plain_asked": asked}
+        data["plain_label"] = data["plain_label"] if asked else None
+        with pytest.raises(CertificateError, match="cannot say whether it agrees"):
+            verify(Certificate.from_dict(data))
+
+
+@pytest.mark.parametrize("target", [{"target": "top9"}, {"target": "top1", "space": "bird"}, {}])
+def test_a_target_that_is_unknown_is_the_certificate_s_fault(target, make):
+    data = make(kind="predict").to_dict()
+    with pytest.raises(CertificateError, match="does not add up"):
+        verify(Certificate.from_dict(data | {"target": target}))
