@@ -311,7 +311,7 @@ def test_refusals_say_what_is_there(tmp_path):
     assert "not finite" in refusal(tmp_path, broken)
     missing = {k: v for k, v in state.items() if k != "dncnn.3.running_var"}
     assert "dncnn.3.running_var" in refusal(tmp_path, missing)
-    assert "no tensor" in refusal(tmp_path, {**state, "dncnn.0.bias": np.zeros(6)})
+    assert "not a tensor" in refusal(tmp_path, {**state, "dncnn.0.bias": np.zeros(6)})
     assert "no state dictionary" in refusal(tmp_path, {"epoch": 3, "optimizer": {}})
     assert "no state dictionary" in refusal(tmp_path, [1])
 

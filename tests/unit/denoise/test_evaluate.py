@@ -119,7 +119,7 @@ def test_classifier_by_import_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_missing_and_broken_onnx_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no classifier"):
+    with pytest.raises(UsageError, match="does not exist"):
         load_onnx(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(UsageError, match="cannot be used"):

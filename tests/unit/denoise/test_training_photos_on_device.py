@@ -166,8 +166,8 @@ def test_bad_packs_are_refused(photo_folder: Path, tmp_path: Path) -> None:
     path.write_bytes(b"1234")
     for index, text in (
         (None, "needs the list p.json"),
-        ("[[0, 5, 'a']]", "no list of"),
-        ("[[0, 5]]", "no list of"),
+        ("[[0, 5, 'a']]", "is not a list of"),
+        ("[[0, 5]]", "is not a list of"),
         ('[[0, 5, "a"]]', "cut short"),
         ("[]", "no photo"),
     ):
