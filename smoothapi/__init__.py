@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from smoothapi.certificates import verify
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.labels import LabelSpace
-    from smoothapi.certify.targets import Absence, MostSpecific, Presence, TopK
+    from smoothapi.certify.targets import Absence, MostSpecific, Presence, Scores, TopK
     from smoothapi.dispatch import Retry
     from smoothapi.errors import (
         BudgetExceededError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PermanentError,
         ProviderError,
         SmoothAPIError,
+        StoppedError,
         StoreError,
         ThrottledError,
         TooManyFailuresError,
@@ -55,7 +56,7 @@ _HOMES = {
     "smoothapi.certificates": ("verify",),
     "smoothapi.certify.certificate": ("Certificate",),
     "smoothapi.certify.labels": ("LabelSpace",),
-    "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "TopK"),
+    "smoothapi.certify.targets": ("Absence", "MostSpecific", "Presence", "Scores", "TopK"),
     "smoothapi.dispatch": ("Retry",),
     "smoothapi.provider": ("Adapter", "Limits", "Price"),
     "smoothapi.store": ("Budget",),
@@ -70,6 +71,7 @@ _HOMES = {
         "PermanentError",
         "ProviderError",
         "SmoothAPIError",
+        "StoppedError",
         "StoreError",
         "ThrottledError",
         "TooManyFailuresError",
@@ -109,8 +111,10 @@ __all__ = [
     "Progress",
     "ProviderError",
     "Retry",
+    "Scores",
     "SmoothAPIError",
     "Smoother",
+    "StoppedError",
     "StoreError",
     "Study",
     "StudyResult",

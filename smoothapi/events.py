@@ -42,7 +42,7 @@ class Paced(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reserved(Event):
-    """So many attempts were set aside in the ledger."""
+    """So many attempts were set aside in the ledger; logs have always called them queries."""
 
     name: ClassVar[str] = "reserved"
     queries: int
@@ -68,7 +68,7 @@ class Attempted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Settled(Event):
-    """So many attempts of one reservation were made, and the ledger knows."""
+    """So many attempts of one reservation were made, and the ledger knows; named as above."""
 
     name: ClassVar[str] = "settled"
     queries: int

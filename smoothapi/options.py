@@ -27,6 +27,7 @@ Size: TypeAlias = "int | tuple[int, int]"
 Budgets: TypeAlias = "Budget | str | Sequence[Budget]"
 Classes: TypeAlias = "Mapping[str, Sequence[str]] | LabelSpace | str | Path"
 DenoiserSpec: TypeAlias = "str | Path | Denoiser | DenoiserRuntime"
+"""A torch module is a `Denoiser`, too."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

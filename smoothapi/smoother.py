@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-from smoothapi.awaiting import Stop, in_thread
+from smoothapi.asynchronous import Stop, in_thread
 from smoothapi.certificates import issue, native_radius, verify
 from smoothapi.certify.arithmetic import noise_delta
 from smoothapi.certify.predict import SequentialPredict

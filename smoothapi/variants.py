@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
 import numpy as np
 
 from smoothapi.denoise import RecordedDenoiser
-from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
-from smoothapi.store import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.job import Encode
     from smoothapi.encode import Codec
     from smoothapi.image import WorkingImage
-    from smoothapi.noise import NoiseKey
     from smoothapi.provider import Adapter
     from smoothapi.store import Replay
 

@@ -3,7 +3,7 @@
 `bounds` and `evalue` hold the mathematics, `decision` the values that all tests share, `ballot` the
 votes so far, `sequential` and `predict` the tests that a run uses, `fixed` that of the paper,
 `arithmetic` what floating point costs, `labels` the vote of an answer, `targets` what else the same
-answers can certify (`presence`, `topk`), `planning` what a run will need.
+answers can certify (`presence`, `scores`, `topk`), `planning` what a run will need.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from smoothapi.certify.targets import (
     Absence,
     MostSpecific,
     Presence,
+    Scores,
     Target,
     Top1,
     TopK,
@@ -52,6 +53,7 @@ __all__ = [
     "Presence",
     "QueryCount",
     "Reason",
+    "Scores",
     "SequentialCertify",
     "SequentialPredict",
     "Target",

@@ -177,6 +177,7 @@ class Certificate:
                 "radius": claim.radius,
                 "p_lower": claim.p_lower,
                 "votes": list(claim.votes),
+                **({} if claim.score is None else {"score": claim.score}),
             }
             for claim in self.claims
         ]
@@ -396,6 +397,7 @@ def _claim(data: Mapping[str, Any]) -> Claim:
         radius=_number(data, "radius"),
         p_lower=_number(data, "p_lower"),
         votes=_size(data["votes"]),
+        score=_number(data, "score") if "score" in data else None,
     )
 
 

@@ -57,13 +57,15 @@ class Claim:
         radius: L2 radius that is certified.
         p_lower: lower bound of the share of answers of which it holds, rounded down.
         votes: (k, n): answers of which it held, and all that were counted for it.
+        score: for "at least" and "at most", what the label's median score under noise keeps to.
     """
 
     label: str
-    relation: Literal["present", "absent", "among the best"]
+    relation: Literal["present", "absent", "among the best", "at least", "at most"]
     radius: float
     p_lower: float
     votes: tuple[int, int]
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

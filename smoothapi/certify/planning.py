@@ -21,7 +21,7 @@ from smoothapi.certify.bounds import check_alpha
 from smoothapi.certify.decision import UNLIKELY
 from smoothapi.certify.evalue import PRIOR, boundary
 from smoothapi.certify.sequential import label_level, needed_share
-from smoothapi.certify.targets import MostSpecific, Presence, Target, Top1
+from smoothapi.certify.targets import MostSpecific, Presence, Scores, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def target_queries(
     """
     if isinstance(target, Top1):
         return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
-    if isinstance(target, Presence):
+    if isinstance(target, (Presence, Scores)):  # a score comes out of the votes for presence
         labels = len(target.labels)
         return presence_queries(
             radius, sigma, alpha, p, labels=labels, max_votes=max_votes, delta=delta

@@ -22,6 +22,7 @@ from typing import (
 
 from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
+from smoothapi.certify.scores import ScoresTest
 from smoothapi.certify.sequential import SequentialCertify
 from smoothapi.certify.topk import TopKTest
 from smoothapi.errors import UsageError
@@ -127,12 +128,8 @@ class Presence:
     def __init__(
         self, labels: str | Sequence[str], score: float, *, wanted: Wanted = "either"
     ) -> None:
-        names = (labels,) if isinstance(labels, str) else tuple(labels)
-        keys = [label_key(name) for name in names]
-        if not names or not all(keys) or len(set(keys)) < len(keys):
-            raise UsageError(f"labels={labels!r}: name at least one label, and each only once.")
-        if wanted not in ("either", "present", "absent"):
-            raise UsageError(f'wanted={wanted!r} is not "either", "present" or "absent".')
+        names = _named(labels)
+        _check_wanted(wanted)
         _check_score(score)
         object.__setattr__(self, "labels", names)
         object.__setattr__(self, "score", float(score))
@@ -164,6 +161,88 @@ class Presence:
     def start(self, **terms: Unpack[StartArguments]) -> PresenceTest:
         """Return a `PresenceTest`."""
         return PresenceTest(self.labels, self.wanted, self.score, **terms)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores that labels keep: the largest that each is certified to have, or to stay below.
+
+    A label's score in an answer is its own, or that of a label which names it among its parents if
+    that is higher; 0 where it does not occur. Labels are compared without regard to case.
+
+    Attributes:
+        labels: one label, or several that share alpha.
+        least: the score from which on a label is wanted, in (0, 1]: votes are bought until it is
+            certified at this score, or below it.
+        wanted: "present" ends a run early for labels that stay below `least`, "absent" for those
+            that stay above; "either" certifies whichever it is.
+        unlisted: what a label that an answer leaves out may have at most: the least score that the
+            provider is set to list, which a session fills in. No label is certified to stay below.
+    """
+
+    labels: tuple[str, ...]
+    least: float = 0.5
+    wanted: Wanted = field(default="either", kw_only=True)
+    unlisted: float = field(default=0.0, kw_only=True)
+
+    def __init__(
+        self,
+        labels: str | Sequence[str],
+        least: float = 0.5,
+        *,
+        wanted: Wanted = "either",
+        unlisted: float = 0.0,
+    ) -> None:
+        names = _named(labels)
+        _check_wanted(wanted)
+        _check_score(least)
+        if not 0.0 <= unlisted <= 1.0:
+            raise UsageError(f"unlisted={unlisted}: it is a score, in [0, 1].")
+        object.__setattr__(self, "labels", names)
+        object.__setattr__(self, "least", float(least))
+        object.__setattr__(self, "wanted", wanted)
+        object.__setattr__(self, "unlisted", float(unlisted))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """A JSON-ready dict that `parse_target` makes the same target of."""
+        return {
+            "target": "scores",
+            "labels": list(self.labels),
+            "least": self.least,
+            "wanted": self.wanted,
+            "unlisted": self.unlisted,
+        }
+
+    def vote(self, answer: Answer | None) -> Vote:
+        """Return JSON: the labels' scores, in their order, and the least that is wanted."""
+        return None if answer is None else json.dumps([self._scores(answer), self.least])
+
+    def agrees(self, plain: Answer, decision: Decision) -> bool | None:
+        """Whether every claim holds of the plain answer."""
+        if not decision.claims:
+            return None
+        scores = dict(zip(self.labels, self._scores(plain), strict=True))
+        return all(
+            claim.score is not None
+            and (
+                scores[claim.label] >= claim.score
+                if claim.relation == "at least"
+                else scores[claim.label] <= claim.score
+            )
+            for claim in decision.claims
+        )
+
+    def start(self, **terms: Unpack[StartArguments]) -> ScoresTest:
+        """Return a `ScoresTest`; it needs a radius."""
+        return ScoresTest(self.labels, self.least, self.wanted, self.unlisted, **terms)
+
+    def _scores(self, answer: Answer) -> list[float]:
+        best: dict[str, float] = {}
+        for label in answer.labels:
+            for key in {label_key(name) for name in (label.name, *label.parents)}:
+                best[key] = max(best.get(key, 0.0), label.score)
+        return [best.get(label_key(name), 0.0) for name in self.labels]
 
 
 def Absence(labels: str | Sequence[str], score: float) -> Presence:  # noqa: N802 - read as a target
@@ -263,6 +342,7 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
     makers: dict[object, Callable[..., Target]] = {
         "top1": Top1,
         "presence": Presence,
+        "scores": Scores,
         "most-specific": MostSpecific,
         "top-k": TopK,
     }
@@ -273,7 +353,7 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f'{given!r} is not a target. Use "top1", Presence(label, score), Absence(label, '
-            "score), MostSpecific(score) or TopK(k)."
+            "score), Scores(label, least), MostSpecific(score) or TopK(k)."
         ) from error
 
 
@@ -295,6 +375,19 @@ def _claims_hold(plain: Answer, score: float, decision: Decision) -> bool | None
         (label_key(claim.label) in present) == (claim.relation == "present")
         for claim in decision.claims
     )
+
+
+def _named(labels: str | Sequence[str]) -> tuple[str, ...]:
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    keys = [label_key(name) for name in names]
+    if not names or not all(keys) or len(set(keys)) < len(keys):
+        raise UsageError(f"labels={labels!r}: name at least one label, and each only once.")
+    return names
+
+
+def _check_wanted(wanted: str) -> None:
+    if wanted not in ("either", "present", "absent"):
+        raise UsageError(f'wanted={wanted!r} is not "either", "present" or "absent".')
 
 
 def _check_score(score: float) -> None:

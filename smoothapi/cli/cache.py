@@ -103,7 +103,7 @@ def import_(home: str | None, file: str) -> int:
                 new = store.add_row(row)
             except (ValueError, StoreError) as error:
                 raise UsageError(
-                    f"Line {number} of {file!r} is no stored answer ({error}). The {added:,} "
+                    f"Line {number} of {file!r} is not a stored answer ({error}). The {added:,} "
                     "before it were imported."
                 ) from error
             added, kept = added + new, kept + (not new)

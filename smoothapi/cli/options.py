@@ -43,8 +43,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "target": {
         "default": "top1",
         "metavar": "TARGET",
-        "help": "top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE or "
-        "most-specific:SCORE.",
+        "help": "top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE, "
+        "scores:LABEL[:LEAST] or most-specific:SCORE.",
     },
     "dry-run": {
         "is_flag": True,
@@ -80,7 +80,7 @@ def target_of(text: str) -> Target | Literal["top1"]:
     Raises:
         UsageError: it says something else.
     """
-    from smoothapi.certify import MostSpecific, Presence, TopK  # noqa: PLC0415  keeps --help light
+    from smoothapi.certify import MostSpecific, Presence, Scores, TopK  # noqa: PLC0415  keeps --help light
 
     kind, _, rest = text.partition(":")
     label, _, score = rest.rpartition(":")
@@ -89,6 +89,8 @@ def target_of(text: str) -> Target | Literal["top1"]:
             return "top1" if text == "top1" else TopK(int(text[3:]))
         if kind == "most-specific":
             return MostSpecific(float(rest))
+        if kind == "scores" and rest:
+            return Scores(label, float(score)) if _is_number(score) else Scores(rest)
         if kind in ("present", "absent") and label:
             return Presence(
                 label, float(score), wanted="present" if kind == "present" else "absent"
@@ -99,8 +101,17 @@ def target_of(text: str) -> Target | Literal["top1"]:
         pass
     raise UsageError(
         f"--target {text!r} cannot be read. Use top1, top3 (any k), present:LABEL:SCORE, "
-        "absent:LABEL:SCORE or most-specific:SCORE, such as present:Weapon:0.8."
+        "absent:LABEL:SCORE, scores:LABEL, scores:LABEL:LEAST or most-specific:SCORE, such as "
+        "present:Weapon:0.8."
     )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _radius(value: str | None) -> float | str | None:

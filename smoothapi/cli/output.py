@@ -98,7 +98,8 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
     for claim in certificate.claims:
         k, n = claim.votes
-        yield "  claim", f"{printable(claim.label)} {claim.relation}, in {k} of {n} answers"
+        kept = "" if claim.score is None else f" {claim.score:g}"
+        yield "  claim", f"{printable(claim.label)} {claim.relation}{kept}, in {k} of {n} answers"
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
@@ -135,8 +136,8 @@ def _plain(certificate: Certificate) -> str:
 
 
 def _votes(certificate: Certificate) -> str:
-    if certificate.target["target"] in ("presence", "most-specific"):
-        return f"{certificate.total_votes}"  # such votes are lists of labels
+    if certificate.target["target"] in ("presence", "most-specific", "scores"):
+        return f"{certificate.total_votes}"  # such votes are lists
     tally = list(certificate.tally.items())
     parts = [
         f"{count} {printable(label) if label is not None else 'no answer'}"

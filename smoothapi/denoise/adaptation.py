@@ -95,7 +95,7 @@ class Adaptation:
             ) from error
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise DenoiserError(
-                f"{path} is no adaptation of a denoiser (its schema is not {SCHEMA!r}). Give a "
+                f"{path} is not an adapted denoiser (its schema is not {SCHEMA!r}). Give a "
                 "file that `smoothapi denoiser adapt` wrote."
             )
         try:
@@ -112,5 +112,5 @@ class Adaptation:
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise DenoiserError(f"The adapted denoiser {path} is damaged: {error!r}.") from error
         if not all(_DIGEST.fullmatch(digest) for digest in (*photos, made.sha256)):
-            raise DenoiserError(f"The adapted denoiser {path} is damaged: a digest is not one.")
+            raise DenoiserError(f"The adapted denoiser {path} is damaged: a digest is malformed.")
         return made

@@ -190,7 +190,7 @@ class Engine:
         card: the device.
         network: in eval mode, on the device, in its precision.
         generator: draws the noise.
-        judge: called with the facts of every batch and sigma; raises where they are no pictures'.
+        judge: called with the facts of every batch and sigma; raises where they cannot be pictures.
         pixels_a_batch: as many pictures as have so many pixels are one batch, at least one and at
             most `MOST_A_BATCH`.
     """

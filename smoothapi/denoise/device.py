@@ -23,7 +23,7 @@ def choose_device(spec: str) -> str:
     there is replaced by the CPU with a warning on the logger `smoothapi`.
 
     Raises:
-        DenoiserError: the string is no device, or the machine has fewer CUDA devices.
+        DenoiserError: the string is not a device, or the machine has fewer CUDA devices.
     """
     check_device(spec)
     if spec == "cpu":
@@ -55,13 +55,13 @@ def choose_device(spec: str) -> str:
 
 
 def check_device(spec: str) -> None:
-    """Refuse a string that names no device, before anything is loaded.
+    """Refuse a string that does not name a device, before anything is loaded.
 
     Raises:
         DenoiserError: lists what would do.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", spec):
-        raise DenoiserError(f"There is no device {spec!r}. Choose one of {DEVICES}.")
+        raise DenoiserError(f"Unknown device {spec!r}. Choose one of {DEVICES}.")
 
 
 def choose_precision(spec: str, device: str) -> str:
@@ -71,7 +71,7 @@ def choose_precision(spec: str, device: str) -> str:
     fast) and on CUDA from compute capability 8.0, fp16 on older CUDA devices and MPS, else fp32.
 
     Raises:
-        DenoiserError: the string is no precision, or fp16 was asked of a CPU.
+        DenoiserError: the string is not a precision, or fp16 was asked of a CPU.
     """
     check_precision(spec)
     kind = device.partition(":")[0]
@@ -97,15 +97,13 @@ def describe_card(device: str) -> str:
 
 
 def check_precision(spec: str) -> None:
-    """Refuse a string that names no precision, before anything is loaded.
+    """Refuse a string that does not name a precision, before anything is loaded.
 
     Raises:
         DenoiserError: lists what would do.
     """
     if spec not in PRECISIONS:
-        raise DenoiserError(
-            f"There is no precision {spec!r}. Choose one of {', '.join(PRECISIONS)}."
-        )
+        raise DenoiserError(f"Unknown precision {spec!r}. Choose one of {', '.join(PRECISIONS)}.")
 
 
 @cache

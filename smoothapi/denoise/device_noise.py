@@ -216,7 +216,7 @@ def _special_points() -> NDArray[np.float64]:
     steps = np.arange(-64.0, 64.0)
     seam, far = np.exp(-2.0), np.exp(-32.0)
     ends = 2.0 ** -np.arange(2.0, 55.0)
-    # The numbers that noise is made from are odd multiples of 2^-54: 1/2 itself is none.
+    # The numbers that noise is made from are odd multiples of 2^-54: 1/2 is not among them.
     middle = 0.5 + (2.0 * np.arange(-8.0, 8.0) + 1.0) * 2.0**-54
     points = np.concatenate(
         [seam + steps * 2.0**-55, seam * (1.0 + steps * 2.0**-12), far * (1.0 + steps * 2.0**-52),

@@ -27,7 +27,7 @@ class Facts:
 
 
 def judge(name: str, facts: Facts, sigma: float) -> None:
-    """Refuse a batch that can be no pictures on the scale [0, 1].
+    """Refuse a batch that cannot be pictures on the scale [0, 1].
 
     Args:
         name: of the denoiser, for the message.

@@ -229,7 +229,7 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
     """Name and configuration from which `build` makes the same network again.
 
     Raises:
-        DenoiserError: the network is none of this module's.
+        DenoiserError: the network is not of this module.
     """
     if isinstance(network, UNet):
         return "unet", asdict(network.config)

@@ -416,8 +416,9 @@ def load(
         source = Function(spec, name)
     else:
         raise UsageError(
-            f"A {type(spec).__name__} cannot denoise. Give 'default', 'small', 'none', a path of a "
-            ".safetensors file, a torch module, or a function of (noisy, sigma)."
+            f"A {type(spec).__name__} cannot be used as a denoiser. Give 'default', 'small', "
+            "'none', a path of a .safetensors file, a torch module, or a function of (noisy, "
+            "sigma)."
         )
     return LocalRuntime(source, device=device, precision=precision)
 

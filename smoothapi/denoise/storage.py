@@ -72,7 +72,7 @@ def read_model_card(which: str = "default", folder: Path | None = None) -> Model
         folder: where the cards are, if not in the package.
 
     Raises:
-        DenoiserError: there is none, or it is damaged.
+        DenoiserError: it is missing or damaged.
     """
     folder = folder or Path(__file__).with_name("weights")
     try:

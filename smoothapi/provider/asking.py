@@ -31,7 +31,7 @@ def ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | Provid
         raise
     except BaseException as error:  # a sender thread gets no Ctrl-C: whatever it is, it raised it
         raise FatalError(
-            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is none of "
+            f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is not one of "
             "smoothapi's provider errors: this is a defect of the adapter.",
             provider=adapter.name,
         ) from error

@@ -37,7 +37,7 @@ class Limits:
             said of their absence.
 
     Raises:
-        UsageError: one of them cannot be.
+        UsageError: a value is out of range.
     """
 
     batch: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -47,16 +47,13 @@ class Home:
     @cached_property
     def answers(self) -> AnswerStore:
         """The answers."""
-        answers = AnswerStore(self.folder / "answers")
-        self._opened.callback(answers.close)
-        return answers
+        return self._opened.enter_context(closing(AnswerStore(self.folder / "answers")))
 
     @cached_property
     def database(self) -> Database:
         """What holds budgets, paces and leases."""
         database = Database(self.folder / "ledger.db", clock=self._clock)
-        self._opened.callback(database.close)
-        return database
+        return self._opened.enter_context(closing(database))
 
     def secret(self) -> bytes:
         """Return the 32 secret bytes that noise is drawn from; made on the first call."""

@@ -3,7 +3,7 @@
 A recording is JSON lines: a header, then a line an answer, as the store keeps it: what was asked,
 what was answered, and the SHA-256 of the bytes that were sent. No image, no secret: of the noise
 key it has the public id. Recordings may be joined by `cat`. Each line carries a checksum against
-slips of an editor (it is no signature: who wants to can make another).
+slips of an editor (not a signature: who wants to can make another).
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
         if line.startswith(b"{"):
             _log.warning("A line is cut off, as by a process killed while it wrote: left out.")
             return None
-        raise StoreError("it is no JSON.") from error
+        raise StoreError("it is not JSON.") from error
     if not isinstance(row, dict) or "schema" not in row:
-        raise StoreError("it is no stored answer.")
+        raise StoreError("it is not a stored answer.")
     if is_header(row):
         if row["schema"] != SCHEMA:
             raise StoreError(f"it has schema {row['schema']!r}; this version reads {SCHEMA!r}.")
@@ -91,7 +91,7 @@ def read_recording(file: str | Path) -> Iterator[tuple[dict[str, Any], Answer | 
     A line that is cut off, as a killed process may leave it, is skipped with a warning.
 
     Raises:
-        UsageError: the file cannot be read, or a line is no stored answer; says which.
+        UsageError: the file cannot be read, or a line is not a stored answer; says which.
     """
     for row in _rows(Path(file)):
         if not is_header(row):
@@ -108,7 +108,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     if row is not None and not is_header(row):
                         outcome_of(row)
                         answer_key(row["asked"])
-                        Source.of(row["asked"])
+                        Provenance.of(row["asked"])
                         if "image" in row["asked"]:
                             _width, _height = row["asked"]["size"]
                 except (StoreError, KeyError, TypeError, ValueError) as error:
@@ -143,7 +143,7 @@ class Recorder:
 
     Raises:
         StoreError: the file cannot be written.
-        UsageError: it exists, and is no recording.
+        UsageError: it exists, and is not a recording.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class Recorder:
         """Return the keys that the file has already, and whether its last line was cut off."""
         facts = os.fstat(self._file)
         if not stat.S_ISREG(facts.st_mode):
-            raise UsageError(f"record={str(self._path)!r} is no file that can be continued.")
+            raise UsageError(f"record={str(self._path)!r} is not a file that can be continued.")
         if not facts.st_size:
             return set(), False
         known = {answer_key(row["asked"]) for row in _rows(self._path) if not is_header(row)}
@@ -240,7 +240,7 @@ class Recorder:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Provenance:
     """Who gave recorded answers, and to what: all of one certificate have the same.
 
     Attributes:
@@ -258,7 +258,7 @@ class Source:
     denoiser: str = ""
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Source:
+    def of(cls, asked: Mapping[str, Any]) -> Provenance:
         """Return the source of an answer to `asked`."""
         return cls(
             str(asked["provider"]),
@@ -275,13 +275,13 @@ class Source:
         return {**identity, **own}
 
 
-class Silent:
+class ReplayAdapter:
     """The adapter of a replay: has the recorded provider's name, and sends nothing."""
 
     limits = Limits(max_bytes=2**62, max_side=2**31)
     price = Price(Decimal(0))
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Provenance) -> None:
         self.name = source.provider
         self.identity: dict[str, str | int | float | bool | None] = json.loads(source.identity)
 
@@ -317,11 +317,11 @@ class Replay:
                 self._rows[answer_key(row["asked"])] = row
         # What was sent as it is, as a wrapped client does, is of no photo and no certificate.
         asked = [row["asked"] for row in self._rows.values() if "image" in row["asked"]]
-        sources = {Source.of(each) for each in asked}
+        sources = {Provenance.of(each) for each in asked}
         # A plain label's source is part of a variant's: it counts where there is nothing else.
         voted = {source for source in sources if source.noise}
         self.source = _choose(voted or sources, chosen, self.path)
-        self.adapter = Silent(self.source)
+        self.adapter = ReplayAdapter(self.source)
         fingerprint = self.source.denoiser
         self.denoiser_name = names.get(fingerprint, fingerprint)
 
@@ -360,8 +360,8 @@ class Replay:
         )
 
     def _is_of_source(self, asked: Mapping[str, Any]) -> bool:
-        source = Source.of(asked)
-        plain = Source(self.source.provider, self.source.identity, self.source.codec)
+        source = Provenance.of(asked)
+        plain = Provenance(self.source.provider, self.source.identity, self.source.codec)
         return source in (self.source, plain)
 
 
@@ -402,7 +402,7 @@ def _split(text: str) -> tuple[Path, dict[str, str]]:
     return Path(path).expanduser(), {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _choose(sources: set[Source], chosen: Mapping[str, str], path: Path) -> Source:
+def _choose(sources: set[Provenance], chosen: Mapping[str, str], path: Path) -> Provenance:
     """Return the one source that fits what was chosen."""
     if not sources:
         raise UsageError(f"The recording {str(path)!r} holds no answers about a photo.")

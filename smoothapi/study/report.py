@@ -407,6 +407,9 @@ def _target_text(result: Findings) -> str:
     if kind == "presence":
         names: Sequence[str] = target.get("labels", ())
         return f"presence of {', '.join(names)} at a score of at least {target.get('score')}"
+    if kind == "scores":
+        names = target.get("labels", ())
+        return f"the scores of {', '.join(names)}, from {target.get('least')} up"
     if kind == "most-specific":
         return f"the most specific label with a score of at least {target.get('score')}"
     return f"a label among the best {target.get('k')}"

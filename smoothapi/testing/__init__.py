@@ -13,11 +13,19 @@ from smoothapi._lazy import lazy_names
 if TYPE_CHECKING:
     from smoothapi.testing.assertions import assert_abstained, assert_certified
     from smoothapi.testing.contract import AdapterContract, unused_port
+    from smoothapi.testing.store_contract import StoreContract
 
 _HOMES = {
     "smoothapi.testing.assertions": ("assert_abstained", "assert_certified"),
     "smoothapi.testing.contract": ("AdapterContract", "unused_port"),
+    "smoothapi.testing.store_contract": ("StoreContract",),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
-__all__ = ["AdapterContract", "assert_abstained", "assert_certified", "unused_port"]
+__all__ = [
+    "AdapterContract",
+    "StoreContract",
+    "assert_abstained",
+    "assert_certified",
+    "unused_port",
+]

@@ -331,7 +331,7 @@ def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     capsys.readouterr()
     assert run(["budget", "--json"]) == 0
     [account] = json.loads(capsys.readouterr().out)
-    assert account["queries"] == LEAST + 1
+    assert account["attempts"] == LEAST + 1
     assert account["dollars"] == pytest.approx((LEAST + 1) / 1000)
     assert (account["name"], account["reserved"], account["dollar_limit"]) == ("default", 0, 1.0)
     assert run(["budget"]) == 0
@@ -462,6 +462,7 @@ def test_a_terminal_that_cannot_show_a_sign_is_no_reason_to_fail(photo):
     [
         ("top1", "bus"),
         ("present:bus:0.5", "bus present"),
+        ("scores:bus:0.5", "bus at least 0.9"),
         ("absent:Weapon:0.5", "Weapon absent"),
         ("top2", "bus"),
         ("most-specific:0.5", "bus"),
@@ -476,7 +477,8 @@ def test_targets(provider, photo, capsys, target, label):
 
 
 @pytest.mark.parametrize(
-    "target", ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "x"]
+    "target",
+    ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "scores:", "scores:a:2", "x"],
 )
 def test_bad_targets(provider, photo, capsys, target):
     assert run(["certify", photo, "--target", target]) == 2

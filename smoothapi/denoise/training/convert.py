@@ -123,7 +123,7 @@ def convert_dncnn(checkpoint: Path, output: Path, *, eps: float | None = None) -
 
 
 def _read(checkpoint: Path) -> object:
-    """Return what the checkpoint holds, with `_Passed` for what is none of our business."""
+    """Return what the checkpoint holds, with `_Passed` for what does not concern us."""
     import torch  # noqa: PLC0415
 
     try:
@@ -204,8 +204,8 @@ def _state(checkpoint: Path, content: object) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(value, torch.Tensor):
             raise DenoiserError(
-                f"{checkpoint}: the entry {name!r} of the state is no tensor. Save the network's "
-                "state_dict() as torch returns it."
+                f"{checkpoint}: the entry {name!r} of the state is not a tensor. Save the "
+                "network's state_dict() as torch returns it."
             )
         short = _short(str(name))
         if short in state:

@@ -29,19 +29,20 @@ def read_pack(path: Path) -> list[Encoded]:
         path: of the .bin file.
 
     Raises:
-        UsageError: the list beside it is missing, is no such list, or does not fit the file.
+        UsageError: the list beside it is missing or damaged, or does not fit the file.
     """
     index = path.with_suffix(".json")
     if not index.is_file():
         raise UsageError(
-            f"{path} is no folder, and as a pack of photos it lacks the list {index.name} beside "
-            "it. Give a folder, or write a pack by `smoothapi denoiser pack FOLDER FILE.bin`."
+            f"{path} is not a folder, and to be read as a pack of photos it needs the list "
+            f"{index.name} beside it. Give a folder, or write a pack by "
+            "`smoothapi denoiser pack FOLDER FILE.bin`."
         )
     content = path.read_bytes()
     try:
         entries = [(int(o), int(n), str(source)) for o, n, source in json.loads(index.read_text())]
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{index} is no list of [offset, length, source]: {error}") from error
+        raise UsageError(f"{index} is not a list of [offset, length, source]: {error}") from error
     if not entries:
         raise UsageError(f"The pack {path} holds no photo.")
     for offset, length, _ in entries:
@@ -61,7 +62,7 @@ def found(places: Iterable[Path], *, leave_out: frozenset[str] = frozenset()) ->
         leave_out: file names in folders that must not be used. Packs keep no names.
 
     Raises:
-        UsageError: a place holds no photo, or is no pack.
+        UsageError: a place holds no photo, or cannot be read as a pack.
     """
     photos: list[Encoded] = []
     for place in map(Path, places):

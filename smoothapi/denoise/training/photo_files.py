@@ -37,7 +37,7 @@ class Encoded:
         """The photo as uint8 (H, W, 3).
 
         Raises:
-            UsageError: it is no photo.
+            UsageError: it cannot be decoded.
         """
         if isinstance(self.content, Path):
             return read(self.content)
@@ -52,7 +52,7 @@ def files(folder: Path) -> list[Path]:
     """The photos below a folder, sorted.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the folder holds no photo.
     """
     found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:

@@ -197,7 +197,7 @@ def _import(module: str) -> ModuleType:
         return sys.modules[path.stem]
     found = importlib.util.spec_from_file_location(path.stem, path)
     if found is None or found.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     loaded = importlib.util.module_from_spec(found)
     found.loader.exec_module(loaded)
     return loaded
@@ -212,7 +212,7 @@ def load_onnx(path: Path) -> Classifier:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"There is no classifier {path}. Give the path of an ONNX file.")
+        raise UsageError(f"The classifier {path} does not exist. Give the path of an ONNX file.")
     try:
         import onnx  # noqa: PLC0415 - only training and evaluation need it
 

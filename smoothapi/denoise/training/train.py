@@ -100,7 +100,7 @@ class Trainer:
             does a card.
 
     Raises:
-        UsageError: the objective needs surrogates and there is none.
+        UsageError: the objective needs surrogates and none is given.
     """
 
     def __init__(

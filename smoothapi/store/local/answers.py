@@ -61,7 +61,7 @@ class _TextDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 _PLANTED = (
-    "The answer store holds a row that smoothapi did not write (it is no plain text, and may be a "
+    "The answer store holds a row that smoothapi did not write (it is not plain text, and may be a "
     "pickle, which runs code when it is read). It was not read. Find out who can write to the "
     "store, then move its folder away; answers bought anew will fill a fresh one."
 )

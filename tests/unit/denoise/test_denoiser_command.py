@@ -92,7 +92,7 @@ def test_errors_are_lines_with_an_exit_code(photo_folder: Path, tmp_path: Path) 
     assert "Say when training ends" in endless.stderr
     device = run("eval", photo_folder, "--weights", "none", "--device", "gpu0")
     assert device.exit_code == 2
-    assert "There is no device" in device.stderr
+    assert "Unknown device" in device.stderr
     shape = run("train", "--data", photo_folder, "--out", tmp_path / "r", "--channels", "a,b")
     assert shape.exit_code == 2
     assert not (tmp_path / "r").exists()

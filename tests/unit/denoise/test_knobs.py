@@ -124,14 +124,14 @@ def test_knobs_out_of_range_are_refused():
             Knobs(**wrong)
 
 
-def test_what_is_no_adaptation_or_of_other_weights_is_refused(tiny_file, tmp_path):
+def test_a_damaged_adaptation_or_one_of_other_weights_is_refused(tiny_file, tmp_path):
     path = written(tiny_file, tmp_path)
     good = json.loads(path.read_text())
     path.write_text("{")
     with pytest.raises(DenoiserError, match="cannot be read"):
         load(path)
     path.write_text(json.dumps(good | {"schema": "smoothapi.study/1"}))
-    with pytest.raises(DenoiserError, match="no adaptation"):
+    with pytest.raises(DenoiserError, match="not an adapted denoiser"):
         load(path)
     for change in ({"knobs": {"blur": 1}}, {"photos": ["x"]}, {"sigma": "high"}, {"weights": 3}):
         path.write_text(json.dumps(good | change))

@@ -214,7 +214,7 @@ def test_bad_input_is_refused(noisy: np.ndarray) -> None:
     for sigma in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="sigma"):
             denoiser.variants(noisy, sigma)
-    with pytest.raises(UsageError, match="is no denoiser"):
+    with pytest.raises(UsageError, match="cannot be used as a denoiser"):
         load(3)  # type: ignore[arg-type]
 
 

@@ -165,7 +165,7 @@ def test_bad_packs_are_refused(photo_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.bin"
     path.write_bytes(b"1234")
     for index, text in (
-        (None, "lacks the list p.json"),
+        (None, "needs the list p.json"),
         ("[[0, 5, 'a']]", "no list of"),
         ("[[0, 5]]", "no list of"),
         ('[[0, 5, "a"]]', "cut short"),

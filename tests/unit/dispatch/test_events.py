@@ -100,7 +100,7 @@ def test_an_outage_opens_and_closes_the_breaker_once(store, happened):
         return TransientError("refused") if len(sent) <= 8 else answer()
 
     run(ScriptedAdapter(script), store, count=6, concurrency=4)
-    assert [event["home"] for event in happened("breaker")] == ["open", "closed"]
+    assert [event["state"] for event in happened("breaker")] == ["open", "closed"]
 
 
 def test_what_is_reserved_is_settled(store, happened):

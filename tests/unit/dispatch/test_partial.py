@@ -71,12 +71,13 @@ def test_closing_goes_on_when_a_step_fails():
     adapter = Stuck(lambda *_: answer())
     s = made(adapter)
     closed = []
-    parts = {"store": s.session.answers, "home": s.session.dispatcher.home}
+    home = s.session.dispatcher.store
+    parts = {"answers": home.answers, "database": home.database}
     for name, part in parts.items():
         really = part.close
         part.close = lambda name=name, really=really: (closed.append(name), really())
     with pytest.raises(OSError, match="already gone"):
         s.close()
     assert adapter.closed
-    assert closed == ["home", "store"]
+    assert closed == ["database", "answers"]
     s.close()  # once is enough

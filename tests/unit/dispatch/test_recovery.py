@@ -23,8 +23,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Limits, Price
-from smoothapi.store import Budget, Home, StoredAnswer, answer_key
-from smoothapi.store.local import answers
+from smoothapi.store import Budget, Home, StoredAnswer, answer_key, rows
 from smoothapi.store.local.answers import AnswerStore
 from smoothapi.store.local.database import _STEPS
 from smoothapi.store.owners import owner, owner_is_dead
@@ -183,14 +182,16 @@ def test_a_clock_set_back_does_not_stop_the_pace(home, clock):
 
 def test_many_attempts_do_not_overflow(store):
     adapter = ScriptedAdapter(lambda p, n: TransientError("busy") if n < 1200 else answer())
-    home = Retry(attempts=3000, base=1e-9, cap=1e-9)
-    breaker_free = Dispatcher.open(adapter, store, home_of(store), retry=home)
-    breaker_free.breaker = Breaker(10**6, 60.0)
+    retry = Retry(attempts=3000, base=1e-9, cap=1e-9)
+    home = home_of(store)
+    dispatcher = Dispatcher.open(adapter, store, home, retry=retry)
+    unbreakable = replace(dispatcher.route, breaker=Breaker(10**6, 60.0))
+    dispatcher = replace(dispatcher, route=unbreakable)
     job = Job(asked=asked, prepare=lambda i: [lambda: b"0"], needed=lambda: 1)
-    with breaker_free.run(job) as deliveries:
+    with dispatcher.run(job) as deliveries:
         assert next(iter(deliveries)).answer == answer()
-    breaker_free.close()
-    breaker_free.home.close()
+    dispatcher.close()
+    home.close()
 
 
 def test_two_limits_on_one_account_count_once(home):
@@ -219,7 +220,7 @@ def test_a_failed_write_keeps_what_is_to_be_given_back(home, monkeypatch):
     book.settle(book.reserve(1), 1)
     with monkeypatch.context() as patch, pytest.raises(StoreError):
         patch.setattr(
-            "smoothapi.store.local.ledger._reduce",
+            "smoothapi.store.local.ledger.reduce_reservation",
             lambda *_: (_ for _ in ()).throw(sqlite3.OperationalError("disk full")),
         )
         book.rest()
@@ -291,7 +292,7 @@ def test_an_older_ledger_is_brought_up_to_date(tmp_path):
 def test_older_answers_are_brought_up_to_date_and_newer_ones_refused(store, monkeypatch):
     store.put(StoredAnswer({"n": 0}, answer()))
     monkeypatch.setattr(
-        answers, "_STEPS", (lambda row: {**row, "answer": {**row["answer"]}, "two": 2},)
+        rows, "_STEPS", (lambda row: {**row, "answer": {**row["answer"]}, "two": 2},)
     )
     key = answer_key({"n": 0})
     assert store.get(key) == answer()

@@ -134,7 +134,8 @@ def test_answers_survive_kill_9(tmp_path):
         """
         import os, signal, sys
         from pathlib import Path
-        from smoothapi.store import AnswerStore, StoredAnswer
+        from smoothapi.store import StoredAnswer
+        from smoothapi.store.local.answers import AnswerStore
         from smoothapi.answer import Answer
         store = AnswerStore(Path(sys.argv[1]))
         for index in range(50):

@@ -308,7 +308,7 @@ def test_a_damaged_ledger_is_not_forgotten_silently(tmp_path):
     path = tmp_path / "ledger.db"
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreError, match="budgets could not be kept"):
-        Home(path.parent)
+        Home(path.parent).accounts()
 
 
 def test_a_ledger_of_another_version_is_refused(tmp_path):
@@ -317,7 +317,7 @@ def test_a_ledger_of_another_version_is_refused(tmp_path):
         database.execute("PRAGMA user_version = 99")
     home.close()
     with pytest.raises(StoreError, match="schema 99"):
-        Home(tmp_path)
+        Home(tmp_path).accounts()
 
 
 def test_the_ledger_is_private(home):
@@ -362,13 +362,13 @@ def test_the_next_block_is_set_aside_before_the_last_is_used_up(home, monkeypatc
     book = home.ledger([Budget(attempts=100_000, name="x")], "a", DOLLAR)
     book.reserve(1)
     [before] = home.accounts()
-    for _ in range(before.queries // 2):
+    for _ in range(before.attempts // 2):
         book.reserve(1)
     [ahead] = home.accounts()
-    assert ahead.queries == 2 * before.queries
+    assert ahead.attempts == 2 * before.attempts
     with monkeypatch.context() as patch:
         patch.setattr(home.database, "transaction", None)  # no disk is waited for
-        for _ in range(before.queries // 2):
+        for _ in range(before.attempts // 2):
             book.reserve(1)
 
 

@@ -157,7 +157,7 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
         (["study", "nowhere"], "'nowhere' does not exist"),
         (["study", "photos", "--sigma", "a"], "with commas"),
         (["study", "photos", "--truth", "photos/0.png"], "cannot be read"),
-        (["study", "report", "smoothapi.toml", "--out", "x"], "not the JSON of a study"),
+        (["study", "report", "smoothapi.toml", "--out", "x"], "JSON of a study"),
         (["plan", "--sigma", "0.25", "--p", "2"], "share of answers"),
         (["plan", "--p", "0.9", "--distribution", "smoothapi.toml"], "not both"),
         (["plan", "--radius", "2", "--sigma", "0.25"], "needs at least|no number of votes"),

@@ -255,7 +255,7 @@ def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, picture
 
 
 def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
-    study = make(pictures, adapter=MockAdapter(strongest, latency=0.01))
+    study = make(pictures, adapter=MockAdapter(strongest, latency=0.03))
 
     def interrupt(progress):
         if progress.votes > 20:
@@ -264,8 +264,9 @@ def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
     with pytest.raises(KeyboardInterrupt):
         study.run(interrupt)
     paid = study.adapter.billed
-    assert 0 < paid < 500
+    assert paid > 0
     whole = make(pictures, adapter=study.adapter).run()
+    assert whole.queries > 0  # it had not come to its end
     assert sum(cell.cached for cell in whole.cells) >= paid - 12
     assert study.adapter.billed == paid + whole.queries
 

@@ -1,0 +1,384 @@
+"""What every store promises, as pytest tests that another backend inherits.
+
+::
+
+    import pytest
+    from smoothapi.testing import StoreContract
+    from acme_store import AcmeStore
+
+    class TestAcme(StoreContract):
+        @pytest.fixture
+        def opening(self, acme_server):  # run in other processes too
+            return f"from acme_store import AcmeStore; store = AcmeStore({acme_server.url!r})"
+
+        @pytest.fixture
+        def open_store(self, acme_server):
+            return lambda: AcmeStore(acme_server.url)
+
+Needs pytest, which smoothapi itself does not install.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import TypeAlias
+
+import pytest
+
+from smoothapi.answer import Answer, Label
+from smoothapi.errors import BudgetExceededError, PermanentError
+from smoothapi.provider import Price
+from smoothapi.store import Budget, Ledger, Store, StoredAnswer, answer_key
+
+Open: TypeAlias = Callable[[], Store]
+Advance: TypeAlias = Callable[[float], None]
+
+DOLLAR = Price(Decimal("1.00"))
+DAY = 86_400.0
+_THREADS = 8
+
+_RESERVE_ALL = """
+import threading
+from decimal import Decimal
+from smoothapi.errors import BudgetExceededError
+from smoothapi.provider import Price
+from smoothapi.store import Budget
+{opening}
+ledger = store.ledger([Budget(attempts={limit}, name="shared")], "p", Price(Decimal(1)))
+def work():
+    try:
+        while True:
+            block = ledger.reserve(1)
+            print("sent", flush=True)
+            ledger.settle(block, 1)
+    except BudgetExceededError:
+        pass
+threads = [threading.Thread(target=work) for _ in range({threads})]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+_DIE = """
+import os, signal
+from decimal import Decimal
+from smoothapi.answer import Answer, Label
+from smoothapi.provider import Price
+from smoothapi.store import Budget, StoredAnswer
+{opening}
+{step}
+os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+"""
+
+
+class StoreContract:
+    """Tests that a store keeps its promises; subclass it as `Test...` in a module of yours.
+
+    Fixtures to give:
+        open_store: a callable that opens the store, each time anew: what one opening has written,
+            the others must see. The test closes them.
+        opening: Python statements that open the same store in another process, as `store`.
+        advance: a callable (seconds) that sets the store's clock forward, for all openings. Tests
+            of what time does are skipped without it.
+    """
+
+    @pytest.fixture
+    def open_store(self) -> Open:
+        """Give this one."""
+        pytest.fail("Give a fixture `open_store` that returns a callable () -> store.")
+
+    @pytest.fixture
+    def opening(self) -> str:
+        """Give this one."""
+        pytest.skip("Give a fixture `opening`: statements that open the same store as `store`.")
+
+    @pytest.fixture
+    def advance(self) -> Advance:
+        """Give this one if the store's clock can be set."""
+        pytest.skip("Give a fixture `advance` that sets the clock of the store forward.")
+
+    @pytest.fixture
+    def store(self, open_store: Open) -> Iterator[Store]:
+        """One opening."""
+        store = open_store()
+        yield store
+        store.close()
+
+    @pytest.fixture
+    def other(self, open_store: Open) -> Iterator[Store]:
+        """Another opening, as another machine would have it."""
+        other = open_store()
+        yield other
+        other.close()
+
+    # Answers
+
+    def test_answers_survive_and_are_told_apart(self, open_store: Open) -> None:
+        """What `put` returned from is found by whoever opens the store later."""
+        store = open_store()
+        rows = [StoredAnswer({"n": n}, _answer(f"label {n}"), f"{n:064x}") for n in range(20)]
+        store.answers.put(*rows)
+        store.answers.put(StoredAnswer({"n": 20}, PermanentError("too dark")))
+        store.answers.put(StoredAnswer({"n": 3}, _answer("newer")))
+        store.close()
+        store = open_store()
+        found = [store.answers.get(answer_key({"n": n})) for n in range(20)]
+        failed = store.answers.get(answer_key({"n": 20}))
+        row = store.answers.row(answer_key({"n": 7}))
+        never = store.answers.get(answer_key({"n": 21}))
+        store.close()
+        assert found == [_answer("newer" if n == 3 else f"label {n}") for n in range(20)]
+        assert isinstance(failed, PermanentError)
+        assert str(failed) == "too dark"
+        assert (row["asked"], row["payload"]) == ({"n": 7}, f"{7:064x}")
+        assert never is None
+
+    def test_answers_survive_kill_9(self, open_store: Open, opening: str) -> None:
+        """An answer that was put a moment before is paid for."""
+        step = 'store.answers.put(StoredAnswer({"n": 0}, Answer((Label("bus", 0.5),))))'
+        _die(opening, step)
+        store = open_store()
+        found = store.answers.get(answer_key({"n": 0}))
+        store.close()
+        assert found == Answer((Label("bus", 0.5),))
+
+    def test_what_is_given_up_is_asked_again(self, store: Store) -> None:
+        """That retries were used up is no answer."""
+        store.answers.give_up({"n": 0}, "busy")
+        assert store.answers.get(answer_key({"n": 0})) is None
+
+    # Budgets
+
+    def test_all_budgets_hold_at_once(self, store: Store) -> None:
+        """The tightest decides; dollars are counted exactly."""
+        budgets = [Budget(attempts=400), Budget(dollars=0.3, per="day"), Budget(dollars=1)]
+        ledger = store.ledger(budgets, "p", DOLLAR)
+        assert ledger.room() == 300
+        block = ledger.reserve(300)
+        with pytest.raises(BudgetExceededError, match="a day"):
+            ledger.reserve(1)
+        spent = ledger.settle(block, 300)
+        assert (spent.attempts, spent.dollars) == (300, Decimal("0.3"))
+        assert ledger.room() == 0
+
+    def test_what_was_not_sent_is_given_back(self, store: Store) -> None:
+        """At once what is released, and at rest what was set aside ahead."""
+        ledger = store.ledger([Budget(attempts=5000, name="b")], "p", DOLLAR)
+        first, second = ledger.reserve(3), ledger.reserve(2)
+        ledger.settle(first, 3)
+        ledger.release(second, 2)
+        ledger.rest()
+        assert ledger.room() == 4997
+        [account] = store.accounts()
+        assert (account.attempts, account.reserved, account.attempt_limit) == (3, 0, 5000)
+        assert (account.dollars, account.attempts_left) == (Decimal("0.003"), 4997)
+
+    def test_a_name_is_one_budget_everywhere(self, store: Store, other: Store) -> None:
+        """And no name is a budget of its own, which leaves nothing behind."""
+        named = [
+            each.ledger([Budget(attempts=9, name="b")], "p", DOLLAR) for each in (store, other)
+        ]
+        _send(named[0], 4)
+        named[0].rest()
+        assert named[1].room() == 5
+        own = [each.ledger([Budget(attempts=9)], "p", DOLLAR) for each in (store, other)]
+        _send(own[0], 9)
+        assert own[1].room() == 9
+        for ledger in own:
+            ledger.close()
+        assert [account.name for account in other.accounts()] == ["b"]
+
+    def test_a_reset_budget_begins_anew(self, store: Store) -> None:
+        """What was reserved before belongs to the old account, and credits nothing to the new."""
+        ledger = store.ledger([Budget(attempts=5000, name="b")], "p", DOLLAR)
+        _send(ledger, 1)
+        assert store.reset("b") == 1
+        assert store.reset("never used") == 0
+        new = store.ledger([Budget(attempts=5, name="b")], "p", DOLLAR)
+        _send(new, 5)
+        ledger.rest()
+        assert new.room() == 0
+
+    def test_another_price_draws_on_the_same_budgets(self, store: Store) -> None:
+        """As where a wrapped client asks for more than the plain operation."""
+        ledger = store.ledger([Budget(dollars=1)], "p", DOLLAR)
+        dear = ledger.priced(Price(Decimal(100)))
+        assert dear.settle(dear.reserve(4), 4).dollars == Decimal("0.4")
+        dear.rest()
+        assert ledger.room() == 600
+
+    def test_the_free_tier_is_shared_by_all_runs(self, store: Store, other: Store) -> None:
+        """The provider counts what it is sent in a month, whoever sends it."""
+        price = Price(Decimal(1), free_per_month=100)
+        first = store.ledger([], "p", price)
+        _send(first, 90)
+        first.rest()
+        assert other.ledger([Budget(dollars="0.005")], "p", price).room() == 15
+        assert other.ledger([Budget(dollars="0.005")], "another", price).room() == 105
+
+    def test_threads_never_pass_a_budget(self, store: Store, other: Store) -> None:
+        """Of two openings, with several threads each."""
+        ledgers = [s.ledger([Budget(attempts=300, name="b")], "p", DOLLAR) for s in (store, other)]
+        sent: list[int] = []
+
+        def work(ledger: Ledger) -> None:
+            try:
+                while True:
+                    ledger.settle(ledger.reserve(1), 1)
+                    sent.append(1)
+            except BudgetExceededError:
+                pass
+
+        workers = [
+            threading.Thread(target=work, args=[ledger]) for ledger in ledgers * (_THREADS // 2)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert len(sent) == 300
+
+    def test_processes_never_pass_a_budget(self, opening: str) -> None:
+        """Each with several threads: together they send exactly what is allowed."""
+        script = _RESERVE_ALL.format(opening=opening, limit=200, threads=_THREADS)
+        running = [
+            subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        sent = sum(process.communicate()[0].count("sent") for process in running)
+        assert all(process.returncode == 0 for process in running)
+        assert sent == 200
+
+    def test_a_crash_between_reserving_and_settling_counts_as_spent(
+        self, open_store: Open, opening: str
+    ) -> None:
+        """The attempts may have been billed; a person who knows better can release them."""
+        budget = 'Budget(attempts=100, dollars=1, name="b")'
+        _die(opening, f'store.ledger([{budget}], "p", Price(Decimal(1))).reserve(3)')
+        store = open_store()
+        [account] = store.accounts()
+        assert account.reserved == account.attempts >= 3
+        ledger = store.ledger([Budget(attempts=100, name="b")], "p", DOLLAR)
+        assert ledger.room() == 100 - account.attempts
+        assert store.release_abandoned(everywhere=True) == account.attempts
+        assert ledger.room() == 100
+        store.close()
+
+    def test_what_is_in_use_is_not_abandoned(self, store: Store, other: Store) -> None:
+        """A process that lives may be sending what it reserved."""
+        ledger = store.ledger([Budget(attempts=100, name="b")], "p", DOLLAR)
+        ledger.reserve(3)
+        assert other.release_abandoned() == 0
+        assert other.ledger([Budget(attempts=100, name="b")], "p", DOLLAR).room() == 97
+
+    @pytest.mark.parametrize(("per", "later"), [("day", DAY), ("month", 31 * DAY)])
+    def test_a_period_begins_anew(
+        self, store: Store, advance: Advance, per: str, later: float
+    ) -> None:
+        """By the store's clock; what is set aside in one is not sent in the next."""
+        budget = Budget(attempts=2000, per=per, name="b")  # type: ignore[arg-type]
+        ledger = store.ledger([budget], "p", DOLLAR)
+        _send(ledger, 1)  # sets more aside
+        advance(later)
+        _send(ledger, 2000)
+        with pytest.raises(BudgetExceededError):
+            ledger.reserve(1)
+        ledger.rest()
+        assert sorted(account.attempts for account in store.accounts()) == [1, 2000]
+
+    # Leases
+
+    def test_a_lease_has_one_holder(self, store: Store, other: Store) -> None:
+        """Also of two runs of one opening."""
+        mine, theirs, third = store.leases(), other.leases(), store.leases()
+        assert mine.take(["a", "b"]) == {"a", "b"}
+        assert mine.take(["a"]) == {"a"}
+        assert theirs.take(["b", "c"]) == {"c"}
+        assert third.take(["a", "c", "d"]) == {"d"}
+        theirs.drop(["a"])  # not theirs
+        assert third.take(["a"]) == set()
+        mine.drop(["a"])
+        assert third.take(["a"]) == {"a"}
+        mine.end()
+        assert third.take(["b"]) == {"b"}
+        assert theirs.take(["d"]) == set()
+
+    def test_a_lease_ends_unless_it_is_renewed(
+        self, store: Store, other: Store, advance: Advance
+    ) -> None:
+        """A term is a minute at least, as leases are renewed each half minute."""
+        mine, theirs = store.leases(), other.leases()
+        mine.take(["kept", "left"])
+        for _ in range(20):
+            advance(30.0)
+            assert not theirs.take(["kept"])
+            mine.renew(["kept"])
+        assert theirs.take(["kept", "left"]) == {"left"}
+
+    def test_a_dead_holder_blocks_nobody_for_long(
+        self, open_store: Open, opening: str, advance: Advance
+    ) -> None:
+        """Where the store cannot see that it is dead, its leases end by themselves."""
+        _die(opening, 'assert store.leases().take(["a"])')
+        advance(600.0)
+        store = open_store()
+        taken = store.leases().take(["a"])
+        store.close()
+        assert taken == {"a"}
+
+    def test_what_was_given_up_is_known_to_all(self, store: Store, other: Store) -> None:
+        """So that a run which asks for nothing else does not take it for an outage."""
+        store.leases().give_up("a")
+        assert other.leases().given_up(["a", "b"]) == {"a"}
+        assert other.leases().given_up([]) == set()
+
+    # Pace
+
+    def test_a_pace_is_shared(self, store: Store, other: Store, advance: Advance) -> None:
+        """Of one provider, by all who ask it; another has its own."""
+        mine, theirs = store.pace("p", 10.0), other.pace("p", 10.0)
+        waits = [pace.take(1) for pace in [mine, theirs] * 20]
+        assert 2.5 <= waits[-1] <= 4.5
+        assert other.pace("q", 10.0).take(1) == 0.0
+        advance(10.0)
+        assert theirs.take(1) == 0.0
+
+    def test_throttling_slows_all_down(self, store: Store, other: Store) -> None:
+        """A provider's Retry-After is waited for by everybody."""
+        pace = store.pace("p", 100.0)
+        pace.take(1)
+        pace.throttled(30.0)
+        assert 25.0 <= other.pace("p", 100.0).take(1) <= 31.0
+        assert store.pace("unlimited", None).take(1) == 0.0
+
+    # The secret
+
+    def test_the_secret_is_one(self, store: Store, other: Store) -> None:
+        """Whoever shares answers shares the noise, so that the answers fit."""
+        assert store.secret() == other.secret() == store.secret()
+        assert len(store.secret()) == 32
+        assert len(set(store.secret())) > 8
+
+
+def _answer(name: str) -> Answer:
+    return Answer((Label(name, 0.75, ("parent",)),), "v1", "request")
+
+
+def _send(ledger: Ledger, attempts: int) -> None:
+    for _ in range(attempts):
+        ledger.settle(ledger.reserve(1), 1)
+
+
+def _die(opening: str, step: str) -> None:
+    """Take a step in another process, which ends by kill -9 right after it."""
+    script = _DIE.format(opening=textwrap.dedent(opening), step=step)
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert done.returncode < 0, done.stderr
