@@ -98,10 +98,10 @@ def wrap(
 
     The wrapped methods raise the SDK's errors for the caller's own call, and smoothapi's after it:
 
-        BudgetExceededError: the budget does not allow the next query.
-        ProviderError: the service failed for the noisy copies.
-        UsageError: the picture is elsewhere, or the client is closed.
-        ImageError: the service can read the picture and smoothapi cannot.
+    - BudgetExceededError: the budget does not allow the next attempt.
+    - ProviderError: the service failed for the noisy copies.
+    - UsageError: the picture is elsewhere, or the client is closed.
+    - ImageError: the service can read the picture and smoothapi cannot.
 
     Threads may share it. Threads and files that it holds are released by its `close`, at the end of
     a `with` block, or when it is no longer used.
