@@ -402,7 +402,7 @@ def test_one_switch_shows_every_event(photo, monkeypatch, debug):
     ("arguments", "environment", "code", "said"),
     [
         (["--classes", "l.json"], {}, 2, "label file"),
-        (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__PRICE": "abc"}, 2, "options"),
+        (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__PRICE": "abc"}, 2, "price"),
         (["--provider", "mock"], {"SMOOTHAPI_PROVIDERS__MOCK__LATENCY": "x"}, 2, "latency"),
     ],
 )
