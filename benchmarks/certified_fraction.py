@@ -140,7 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.25])
     parser.add_argument("--radii", type=float, nargs="+", default=[0.25])
     parser.add_argument("--alpha", type=float, default=0.001)
-    parser.add_argument("--votes", type=int, default=200, help="most votes a photo")
+    parser.add_argument("--max-votes", type=int, default=200, help="most votes a photo")
     parser.add_argument("--at-least", type=int, default=0, help="votes a photo to buy anyway")
     parser.add_argument(
         "--denoisers", nargs="+", default=[*DENOISERS], help=f"of {', '.join(DENOISERS)}, or files"
@@ -202,7 +202,7 @@ def certify(
     key = noise_key(args.seed)
     found = {}
     for radius in args.radii:
-        terms = Terms(radius, args.alpha, args.votes)
+        terms = Terms(radius, args.alpha, args.max_votes)
         with suppress(UnreachableRadiusError):
             decisions = certify_photo(
                 image, runtime, classifiers, terms, sigma=sigma, key=key, votes=kept
@@ -244,7 +244,7 @@ def photo_end(denoiser: str, radius: float, end: CertifiedPhoto) -> dict:
 
 def show(rows: list[Row], args: argparse.Namespace) -> None:
     title = (
-        f"Certified with at most {args.votes} votes, alpha "
+        f"Certified with at most {args.max_votes} votes, alpha "
         f"{args.alpha:g}, of {rows[0].photos} photos that no training saw (95% intervals)"
     )
     table = Table(title=title)

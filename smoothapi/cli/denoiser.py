@@ -285,7 +285,7 @@ def pack(
 @click.option("--certify", is_flag=True, help="Certify each photo, before each classifier, too.")
 @click.option("--radius", default=0.25, show_default=True, help="With --certify: L2 radius wanted.")
 @click.option("--alpha", default=0.001, show_default=True, help="Chance of a wrong certificate.")
-@click.option("--votes", default=200, show_default=True, help="Most votes a photo.")
+@click.option("--max-votes", default=200, show_default=True, help="Most votes a photo.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -299,7 +299,7 @@ def evaluate(
     certify: bool,
     radius: float,
     alpha: float,
-    votes: int,
+    max_votes: int,
     device: str,
     precision: str,
     as_json: bool,
@@ -319,7 +319,7 @@ def evaluate(
     from smoothapi.study.certified import Terms, certified, out_of_reach, read_truth  # noqa: PLC0415
 
     labels = None if truth is None else read_truth(truth)
-    terms = Terms(radius, alpha, votes)
+    terms = Terms(radius, alpha, max_votes)
     if certify:
         # What cannot work is said before minutes are spent on the rest.
         out_of_reach(terms, options["sigmas"], 3 * options["size"] ** 2)
@@ -355,7 +355,7 @@ def evaluate(
         Console().print(_certified_table(found))
         for sigma, reason in found.unreachable.items():
             err.print(
-                f"No row for sigma {sigma:g}: {_plain(reason)} (--votes, --radius, --alpha)",
+                f"No row for sigma {sigma:g}: {_plain(reason)} (--max-votes, --radius, --alpha)",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -423,7 +423,7 @@ def _certified_table(found: Certified) -> Table:
     terms, first = found.terms, found.rows[0]
     known = "" if first.known in (0, first.photos) else f" ({first.known} with a known label)"
     table = Table(
-        title=f"Certified at radius {terms.radius:g} with at most {terms.votes} votes, alpha "
+        title=f"Certified at radius {terms.radius:g} with at most {terms.max_votes} votes, alpha "
         f"{terms.alpha:g}, of {first.photos} photos{known}; 95% intervals"
     )
     table.add_column("sigma", justify="right")

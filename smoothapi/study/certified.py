@@ -46,12 +46,12 @@ class Terms:
     Attributes:
         radius: L2 radius wanted, above 0, in the units of sigma.
         alpha: chance of a wrong certificate, in (0, 1).
-        votes: most votes a photo, at least 1.
+        max_votes: most votes a photo, at least 1.
     """
 
     radius: float = 0.25
     alpha: float = 0.001
-    votes: int = 200
+    max_votes: int = 200
 
     def test(self, sigma: float, pixels: int) -> SequentialCertify:
         """Return a fresh test for a photo of so many numbers (height * width * 3).
@@ -63,7 +63,7 @@ class Terms:
         return SequentialCertify(
             sigma=sigma,
             alpha=self.alpha,
-            max_votes=self.votes,
+            max_votes=self.max_votes,
             radius=self.radius,
             delta=noise_delta(pixels, sigma),
         )
@@ -281,8 +281,8 @@ def certify_photo(
     tests = {name: terms.test(sigma, image.pixels.size) for name in classifiers}
     known = {name: [] for name in classifiers} if votes is None else votes
     together = _VOTES_TOGETHER_ON_A_CARD if runtime.draws_noise else _VOTES_TOGETHER
-    for start in range(0, terms.votes, together):
-        stop = min(start + together, terms.votes)
+    for start in range(0, terms.max_votes, together):
+        stop = min(start + together, terms.max_votes)
         variants = None
         for name, test in tests.items():
             given = known[name]

@@ -28,7 +28,7 @@ from smoothapi.study.certified import (
 )
 from tests.conftest import invoke
 
-TERMS = Terms(radius=0.1, alpha=0.01, votes=40)
+TERMS = Terms(radius=0.1, alpha=0.01, max_votes=40)
 SIDE = 12
 
 
@@ -161,7 +161,7 @@ def test_on_a_card_noise_is_drawn_there(photos, monkeypatch):
         sizes.append(len(seeds))
         return draw(self, pixels, sigma, seeds)
 
-    terms = Terms(radius=0.1, alpha=0.01, votes=100)
+    terms = Terms(radius=0.1, alpha=0.01, max_votes=100)
     runtime = load(half, name="half", device="cpu")
     plain = certified(runtime, photos, [strongest()], terms, sigmas=[0.3])
     assert not sizes
@@ -194,7 +194,7 @@ def test_what_is_out_of_reach_is_said_and_the_rest_goes_on(photos):
 
 @pytest.mark.parametrize(
     ("terms", "sigma"),
-    [(Terms(votes=0), 0.3), (Terms(alpha=1.0), 0.3), (Terms(radius=-1.0), 0.3), (TERMS, 1.6),
+    [(Terms(max_votes=0), 0.3), (Terms(alpha=1.0), 0.3), (Terms(radius=-1.0), 0.3), (TERMS, 1.6),
      (TERMS, 0.0)],
 )  # fmt: skip
 def test_impossible_terms_are_refused(photos, terms, sigma):
@@ -256,7 +256,7 @@ def command(folder, tmp_path, monkeypatch):
 
     run.truth = truth
     run.judge = ("--classifier", "colours_at_hand:strongest")
-    run.terms = ("--certify", "--radius", 0.1, "--alpha", 0.01, "--votes", 40, "--sigma", 0.3)
+    run.terms = ("--certify", "--radius", 0.1, "--alpha", 0.01, "--max-votes", 40, "--sigma", 0.3)
     return run
 
 
@@ -298,7 +298,7 @@ def test_json_carries_everything(command):
     [
         (("--certify",), "--classifier"),
         (("--radius", 0.3), "--certify"),
-        (("--votes", 3), "--certify"),
+        (("--max-votes", 3), "--certify"),
         (("--truth", __file__), "--classifier"),
     ],
 )
@@ -309,6 +309,6 @@ def test_options_that_belong_together_are_asked_for(command, arguments, text):
 
 
 def test_terms_out_of_reach_end_the_command_at_once(command):
-    result = command(*command.judge, "--certify", "--votes", 3)
+    result = command(*command.judge, "--certify", "--max-votes", 3)
     assert result.exit_code == 2
     assert "only 3 are allowed" in " ".join(result.stderr.split())
