@@ -369,7 +369,7 @@ def _check_certify(*, certify: bool, classifiers: tuple[str, ...], truth: Path |
     if truth is not None and not classifiers:
         raise click.UsageError("--truth is about a classifier's labels: name one by --classifier.")
     context = click.get_current_context()
-    for name in ("radius", "alpha", "votes"):
+    for name in ("radius", "alpha", "max_votes"):
         given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
         if given and not certify:
             raise click.UsageError(f"--{name} is for --certify, which is not there: add it.")

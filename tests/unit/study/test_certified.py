@@ -279,7 +279,7 @@ def test_json_carries_everything(command):
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     found = report["certified"]
-    assert found["terms"] == {"radius": 0.1, "alpha": 0.01, "votes": 40}
+    assert found["terms"] == {"radius": 0.1, "alpha": 0.01, "max_votes": 40}
     (row,) = found["rows"]
     assert row["right"] == {
         "share": 0.75,
