@@ -372,9 +372,8 @@ def _check_certify(*, certify: bool, classifiers: tuple[str, ...], truth: Path |
     for name in ("radius", "alpha", "max_votes"):
         given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
         if given and not certify:
-            raise click.UsageError(
-                f"--{name.replace('_', '-')} is for --certify, which is not there: add it."
-            )
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} is for --certify, which is not there: add it.")
 
 
 def _bar(err: Console) -> Progress:

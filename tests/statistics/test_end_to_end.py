@@ -47,6 +47,12 @@ def labeller(p: float, *, lost: float = 0.0):
     return script
 
 
+@pytest.fixture(autouse=True)
+def _judged_by_its_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of failures is not to be stopped for them."""
+    monkeypatch.setenv("SMOOTHAPI_MAX_FAILED", "1")
+
+
 def false_certificates(p: float, *, lost: float, concurrency: int) -> Rate:
     wrong = 0
     rng = np.random.default_rng(81)
@@ -61,9 +67,6 @@ def false_certificates(p: float, *, lost: float, concurrency: int) -> Rate:
         concurrency=concurrency,
         retry=Retry(attempts=3, base=1e-4, cap=1e-3),
     ) as smoother:
-        smoother.session.dispatcher.max_failed = (
-            1.0  # a run of failures is to be judged by its votes
-        )
         for _ in range(RUNS):
             picture = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
             wrong += smoother.certify(picture, radius=RADIUS).label == "yes"
