@@ -259,7 +259,7 @@ def test_a_quota_ends_the_run_at_once_and_keeps_what_was_answered():
 def test_a_change_of_the_model_in_mid_run_means_no_certificate():
     adapter = MockAdapter({"bus": 1.0}, model_version="v1", model_changes={20: "v2", 40: "v3"})
     with Smoother(adapter, denoiser="none", size=8) as smoother:
-        with pytest.raises(ModelChangedError, match="'v1' and then 'v2'"):
+        with pytest.raises(ModelChangedError, match=r"'v1' and then 'v[23]'"):
             smoother.certify(PICTURE)
 
 
