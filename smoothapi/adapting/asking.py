@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from smoothapi.adapting.race import Vote
@@ -119,7 +120,10 @@ class Asker:
         for number, session in through.items():
             if self._stop.is_set():
                 return None  # nobody looks at it
-            self._collected(collect_votes(session, image, _Votes(1), self._target))
+            # What the photo itself gets is known by now, and is not to be counted once a setting.
+            settings = session.settings.model_copy(update={"plain": False})
+            alone = replace(session, settings=settings)
+            self._collected(collect_votes(alone, image, _Votes(1), self._target))
             answer = session.stored(image)(0)
             votes[number] = vote_for(
                 answer if isinstance(answer, Answer) else None, right, self._target.space
