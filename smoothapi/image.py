@@ -18,6 +18,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass, field
+from errno import EACCES, EISDIR
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
@@ -219,13 +220,7 @@ def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[Image.Im
         try:
             data = path.read_bytes()
         except OSError as error:
-            reason = error.strerror or str(error)
-            hint = ""
-            if isinstance(error, FileNotFoundError) and not path.is_absolute():
-                hint = f" It was looked for in {str(Path.cwd())!r}."
-            elif isinstance(error, IsADirectoryError):
-                hint = " Name the photos in it, or study them all: `smoothapi study`."
-            raise ImageError(f"Cannot read the photo {str(path)!r}: {reason}.{hint}") from error
+            raise _cannot_read(path, error) from error
         name = shown_name(path.name)
         return _decode(data, name), name
     if hasattr(source, "read"):
@@ -234,6 +229,28 @@ def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[Image.Im
         "A photo is a path, bytes, a binary file, a PIL image or a numpy array, not "
         f"{type(source).__name__}."
     )
+
+
+def check_readable(path: str | Path) -> None:
+    """Raise ImageError if a photo's file cannot be read; it is not opened, as it may be a pipe."""
+    path = Path(path)
+    try:
+        if path.stat() and path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        if not os.access(path, os.R_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: OSError) -> ImageError:
+    hint = ""
+    if isinstance(error, FileNotFoundError) and not path.is_absolute():
+        hint = f" It was looked for in {str(Path.cwd())!r}."
+    elif isinstance(error, IsADirectoryError):
+        hint = " Name the photos in it, or study them all: `smoothapi study`."
+    reason = error.strerror or str(error)
+    return ImageError(f"Cannot read the photo {str(path)!r}: {reason}.{hint}")
 
 
 def shown_name(name: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import click
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from smoothapi.smoother import Plan, Progress, Smoother
 
 _ABSTAINED = 1
-
+_STDIN = "-"
 
 _SHARED = (
     "provider", "sigma", "alpha", "max-votes", "budget", "size", "classes", "plain", "denoiser",
@@ -42,7 +43,7 @@ def certify(
     target: str,
     **given: Any,
 ) -> int:
-    """Certify the label of each PHOTO.
+    """Certify the label of each PHOTO; - is standard input.
 
     What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
     are certified, 1 if smoothapi abstains on one.
@@ -80,7 +81,9 @@ def _each(
     """Run photo after photo. A bad photo is reported and the rest go on; all else ends it."""
     from smoothapi.cli import output  # noqa: PLC0415
 
-    code = 0
+    code = _check_files(photos, as_json=as_json)
+    if code:
+        return code  # before the first is paid for: a name is easily mistyped
     for photo in photos:
         waited = 0.0
         try:
@@ -91,7 +94,7 @@ def _each(
                     waited = state.waited
                     advance(state)
 
-                certificate = ask(photo, on_progress=note)
+                certificate = ask(_source(photo), on_progress=note)
         except UsageError as error:
             report(error, as_json=as_json, photo=photo)
             code = error.exit_code
@@ -105,6 +108,27 @@ def _each(
     return code
 
 
+def _check_files(photos: tuple[str, ...], *, as_json: bool) -> int:
+    """Report each file that cannot be read; return the exit code, 0 if all can."""
+    from smoothapi.image import check_readable  # noqa: PLC0415  keeps --help light
+
+    code = 0
+    for photo in photos:
+        try:
+            if photo != _STDIN:
+                check_readable(photo)
+        except UsageError as error:
+            report(error, as_json=as_json, photo=photo)
+            code = error.exit_code
+    if photos.count(_STDIN) > 1:
+        raise UsageError("Standard input (-) has one photo: name it once.")
+    return code
+
+
+def _source(photo: str) -> str | BinaryIO:
+    return sys.stdin.buffer if photo == _STDIN else photo
+
+
 def _plan_each(
     photos: tuple[str, ...], as_json: bool, smoother: Smoother, target: Target | Literal["top1"]
 ) -> int:
@@ -114,7 +138,7 @@ def _plan_each(
     code = 0
     for photo in photos:
         try:
-            plans.append(smoother.plan(photo, target=target))
+            plans.append(smoother.plan(_source(photo), target=target))
         except UsageError as error:
             report(error, as_json=as_json, photo=photo)
             code = error.exit_code

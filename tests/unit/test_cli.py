@@ -244,6 +244,36 @@ def test_unknown_provider(photo, capsys):
     assert "Did you mean 'mock'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["certify", "predict"])
+def test_all_files_are_looked_for_before_the_first_is_paid_for(provider, photo, capsys, command):
+    adapter = provider()
+    Path("folder").mkdir()
+    assert run([command, photo, "missing.jpg", "folder", "--json"]) == 2
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["photo"] for one in told] == ["missing.jpg", "folder"]
+    assert "No such file" in told[0]["message"]
+    assert "Is a directory" in told[1]["message"]
+    assert adapter.sent == 0
+
+
+def test_a_photo_may_come_from_standard_input(provider, photo, capsys, monkeypatch):
+    provider()
+
+    class Given:
+        buffer = Path(photo).open("rb")  # noqa: SIM115
+
+    monkeypatch.setattr("sys.stdin", Given)
+    with Given.buffer:
+        assert run(["certify", "-", "--json"]) == 0
+    from_file = run(["certify", photo, "--json"])
+    one, two = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert from_file == 0
+    assert one["image"]["digest"] == two["image"]["digest"]
+    assert two["queries"] == 0
+    assert run(["certify", "-", "-"]) == 2
+    assert "name it once" in capsys.readouterr().err
+
+
 def test_provider_errors_exit_with_4_and_say_what_was_sent(provider, photo, capsys):
     provider(lambda p, n: FatalError("The key was revoked.") if n else None)
     assert run(["certify", photo]) == 4
