@@ -15,6 +15,9 @@ MOST = 10**9
 """More attempts, and more dollars, than anyone spends."""
 
 
+_DOLLARS = re.compile(r"\$(?P<before>.+)|(?P<behind>[^$]+?) ?usd", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The most that may be sent. Every attempt counts, answered or not.
@@ -51,7 +54,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "500" (attempts), "$2" or "$0.50" (dollars), or both: "500,$2".
+        """Read "500" (attempts), "$2", "$0.50" or "2usd" (dollars), or both: "500,$2".
 
         "/day" or "/month" behind it makes it a limit of that period: "$20/month".
 
@@ -61,15 +64,21 @@ class Budget:
         amount, _, per = text.partition("/")
         attempts: int | None = None
         dollars: Decimal | None = None
+        if re.fullmatch(r"0*", amount.strip()):
+            raise UsageError(
+                f"The budget {text!r} allows nothing. In a shell an unquoted $20 becomes 0, and $2 "
+                "nothing at all: put it in single quotes ('$20'), or write 20usd. To send nothing "
+                "on purpose, use Budget(attempts=0) from Python, or --dry-run."
+            )
         for part in (part.strip() for part in amount.split(",")):
-            if part.startswith("$") and dollars is None:
-                dollars = _dollars(part[1:])
+            if (given := _DOLLARS.fullmatch(part)) and dollars is None:
+                dollars = _dollars(given["before"] or given["behind"])
             elif re.fullmatch(r"[0-9]+(_[0-9]+)*", part) and attempts is None:
                 attempts = int(part)
             else:
                 raise UsageError(
-                    f"Cannot read the budget {text!r}. Write attempts (500), dollars ($2.50) or "
-                    "both (500,$2.50), with /day or /month for a limit of that period."
+                    f"Cannot read the budget {text!r}. Write attempts (500), dollars ($2.50 or "
+                    "2.50usd) or both (500,2.50usd), with /day or /month for a limit of that period."
                 )
         return cls(attempts=attempts, dollars=dollars, per=per.strip() or "run")  # type: ignore[arg-type]
 

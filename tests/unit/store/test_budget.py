@@ -34,6 +34,8 @@ def ledger(home, *budgets, price=DOLLAR, provider="aws"):
         ("500, $2", Budget(attempts=500, dollars=2)),
         ("1_000", Budget(attempts=1000)),
         ("$20/month", Budget(dollars=20, per="month")),
+        ("20usd", Budget(dollars=20)),
+        ("500,2.50 USD / day", Budget(attempts=500, dollars="2.50", per="day")),
         ("100 / day", Budget(attempts=100, per="day")),
     ],
 )
@@ -42,10 +44,33 @@ def test_budgets_are_read(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "two", "-5", "$", "$-1", "2$", "5,5", "$1,$2", "$nan", "5/week", "/day"]
+    "text",
+    [
+        "",
+        "two",
+        "-5",
+        "$",
+        "$-1",
+        "2$",
+        "5,5",
+        "$1,$2",
+        "$nan",
+        "5/week",
+        "/day",
+        "usd",
+        "2usd,3usd",
+        "$2usd",
+        "-1usd",
+    ],
 )
-def test_what_is_no_budget_is_refused(text):
+def test_other_texts_are_refused(text):
     with pytest.raises(UsageError):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("text", ["0", "00", "", "0/day"])
+def test_what_a_shell_makes_of_dollars_is_said(text):
+    with pytest.raises(UsageError, match=r"In a shell an unquoted \$20 becomes 0.*20usd"):
         Budget.parse(text)
 
 
