@@ -78,7 +78,7 @@ class Budget:
             else:
                 raise UsageError(
                     f"Cannot read the budget {text!r}. Write attempts (500), dollars ($2.50 or "
-                    "2.50usd) or both (500,2.50usd), with /day or /month for a limit of that period."
+                    "2.50usd) or both (500,$2.50), with /day or /month for a limit of that period."
                 )
         return cls(attempts=attempts, dollars=dollars, per=per.strip() or "run")  # type: ignore[arg-type]
 
