@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import LabelSpace, top1
-from smoothapi.certify.targets import Presence, Scores, Target, Top1, parse_target
+from smoothapi.certify.targets import Presence, Target, Top1, parse_target
 from smoothapi.dispatch import Delivery, Dispatcher, Run, Totals, Work
 from smoothapi.errors import (
     BudgetExceededError,
@@ -222,18 +222,13 @@ class Session:
         """
         meant = Top1(self.space) if given == "top1" else parse_target(given)
         least = self.adapter.limits.least_score
-        if not isinstance(meant, (Presence, Scores)) or meant.wanted == "present":
-            return meant
-        score = meant.score if isinstance(meant, Presence) else meant.least
-        if score < least:
+        if isinstance(meant, Presence) and meant.wanted != "present" and meant.score < least:
             raise UsageError(
                 f"{self.adapter.name} is set to leave out labels with a score below {least:g}, so "
-                f"whether {', '.join(meant.labels)} would be absent at {score:g} cannot be "
+                f"whether {', '.join(meant.labels)} would be absent at {meant.score:g} cannot be "
                 "told. Lower that option of the adapter (its least confidence), ask from that "
                 'score up, or for presence only (wanted="present").'
             )
-        if isinstance(meant, Scores):
-            return replace(meant, unlisted=max(meant.unlisted, least))
         return meant
 
     def through(self, adapter: Adapter, *, refresh: bool = False) -> Session:

@@ -57,11 +57,11 @@ class Claim:
         radius: L2 radius that is certified.
         p_lower: lower bound of the share of answers of which it holds, rounded down.
         votes: (k, n): answers of which it held, and all that were counted for it.
-        score: for "at least" and "at most", what the label's median score under noise keeps to.
+        score: for "at least", what the label's median score under noise does not fall below.
     """
 
     label: str
-    relation: Literal["present", "absent", "among the best", "at least", "at most"]
+    relation: Literal["present", "absent", "among the best", "at least"]
     radius: float
     p_lower: float
     votes: tuple[int, int]

@@ -16,65 +16,56 @@ Why looking at all t costs nothing
     as in median smoothing (Chiang, Curry, Abdelkader, Kumar, Dickerson, Goldstein, "Detection as
     Regression: Certified Object Detection with Median Smoothing", NeurIPS 2020).
 
-From above
-    "score <= u" is tested likewise, and the smallest u reported. Only t >= least is reported from
-    below and only u < least from above, so the two events that could be rejected wrongly exclude
-    each other: their shares sum to at most 1, and one level (`label_level`) covers both.
+Only from below: that a label stays *under* a score cannot be told from answers that may leave it
+out, below the provider's least score or beyond its longest list. `Absence` asks at a score that the
+provider lists.
 
 Several labels, named before the first vote, share alpha evenly.
 
-A variant that failed for good counts against both directions of every label.
+A variant that failed for good counts against every label, and an answer without it has score 0.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_alpha
 from smoothapi.certify.decision import SHARE_DECIMALS, Claim, Decision, Reason, Vote, check_vote
-from smoothapi.certify.evalue import boundary, p_lower
+from smoothapi.certify.evalue import boundary
 from smoothapi.certify.sequential import SequentialCertify, label_level, needed_share
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from smoothapi.certify.presence import Wanted
 
-
-@dataclass
 class _Scores:
-    """One label's scores so far, ascending, and the best bound that has passed."""
+    """One label's scores so far, ascending, and the largest that has passed."""
 
-    values: list[float] = field(default_factory=list)
-    at_least: float | None = None
-    at_most: float | None = None
-    votes: tuple[int, int] = (0, 0)  # (k, n) when the bound passed
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.certified: float | None = None
+        self.votes = (0, 0)  # (k, n) when it passed
 
 
 class ScoresTest:
     """Certify for each of some labels, named beforehand, a score that it keeps.
 
     With probability at least 1 - alpha, whenever the run is stopped, every claim holds: no L2
-    change up to its radius brings the label's median score under noise below t (or, from above,
-    over u).
+    change up to its radius brings the label's median score under noise below t.
 
-    A label's run ends when it is certified at `least`, or below it, or given up, as that of
-    `PresenceTest` does: the largest t comes out of the same votes. While other labels still need
-    votes, they count for it too.
+    A label's run ends when it is certified at `least`, or given up, as that of `PresenceTest` does:
+    the largest t comes out of the same votes. While other labels still need votes, they count for
+    it too.
 
     Args:
-        labels: the labels asked for; votes are JSON, [their scores in this order, least].
-        least: the score from which on a label is wanted.
-        wanted: "present" buys no votes for labels that stay below `least`, "absent" none for those
-            that stay above; "either" certifies whichever it is.
-        unlisted: the least that is reported from above.
+        labels: the labels asked for; votes are JSON, [{label: score, ...}, least].
+        least: the score from which on a label is wanted; no smaller one is reported.
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
         radius: the L2 radius wanted. None, the largest, is refused: score and radius are traded for
             each other.
@@ -88,8 +79,6 @@ class ScoresTest:
         self,
         labels: Sequence[str],
         least: float,
-        wanted: Wanted = "either",
-        unlisted: float = 0.0,
         *,
         sigma: float,
         alpha: float,
@@ -105,9 +94,8 @@ class ScoresTest:
             )
         self._labels = tuple(labels)
         self._least = least
-        self._wanted = wanted
-        self._unlisted = unlisted
         self._alpha = alpha
+        self._radius = float(radius)
         each = alpha / len(self._labels)
         self._tests = {
             label: SequentialCertify(
@@ -140,28 +128,39 @@ class ScoresTest:
         self._failed += scores is None
         while self._boundary[self._allowed + 1] <= self._tally.total():
             self._allowed += 1
-        for place, (label, test) in enumerate(self._tests.items()):
+        for label, test in self._tests.items():
             if scores is not None:
-                insort(self._scores[label].values, scores[place])
+                insort(self._scores[label].values, scores[label])
             if not test.done:
-                test.add(None if scores is None else self._answer(scores[place]))
-            self._raise_bounds(self._scores[label])
+                there = scores is not None and scores[label] >= self._least
+                test.add(_PRESENT if there else None)
+            self._raise(self._scores[label])
 
     def needed(self) -> int:
         """Return the most further votes that may be in flight: what the slowest label needs."""
         return max(test.needed() for test in self._tests.values())
 
     def result(self) -> Decision:
-        """Return the decision on the votes so far, with a claim for each label decided."""
-        claims = tuple(claim for label in self._labels for claim in self._claims(label))
-        decisions = [test.result() for test in self._tests.values()]
-        undecided = [decision for decision in decisions if decision.label is None]
-        first = decisions[0] if claims else (undecided or decisions)[0]
+        """Return the decision on the votes so far, with a claim for each label certified."""
+        claims = tuple(
+            Claim(
+                label=label,
+                relation="at least",
+                radius=self._radius,
+                p_lower=floor_to(self._share, SHARE_DECIMALS),
+                votes=scores.votes,
+                score=scores.certified,
+            )
+            for label, scores in self._scores.items()
+            if scores.certified is not None
+        )
+        # What is shown for all is the first label that has a claim, or the first at all.
+        shown = self._tests[claims[0].label if claims else self._labels[0]].result()
         return replace(
-            first,
+            shown,
             label=", ".join(f"{c.label} {c.relation} {c.score!r}" for c in claims) or None,
-            reason=Reason.CERTIFIED if claims else first.reason,
-            radius=min((c.radius for c in claims), default=0.0),
+            reason=Reason.CERTIFIED if claims else shown.reason,
+            radius=self._radius if claims else 0.0,
             p_lower=min((c.p_lower for c in claims), default=0.0),
             votes=self._tally.total(),
             tally=dict(self._tally.most_common()),
@@ -169,65 +168,42 @@ class ScoresTest:
             claims=claims,
         )
 
-    def _claims(self, label: str) -> list[Claim]:
-        scores, radius = self._scores[label], self._tests[label].result().radius_requested
-        if scores.at_least is not None:
-            relation, score = "at least", scores.at_least
-        elif scores.at_most is not None:
-            relation, score = "at most", max(scores.at_most, self._unlisted)
-        else:
-            return []
-        k, n = scores.votes
-        bound = max(p_lower(k, n, self._level), self._share)
-        return [
-            Claim(
-                label=label,
-                relation="at least" if relation == "at least" else "at most",
-                radius=float(radius or 0.0),
-                p_lower=floor_to(bound, SHARE_DECIMALS),
-                votes=(k, n),
-                score=score,
-            )
-        ]
-
-    def _raise_bounds(self, scores: _Scores) -> None:
-        """Note the best bounds that pass now; what has passed once stands."""
+    def _raise(self, scores: _Scores) -> None:
+        """Note the largest score that passes now; what has passed once stands."""
         spare = self._allowed - self._failed  # losses besides the failed votes
-        if spare < 0 or not scores.values:
+        if not 0 <= spare < len(scores.values):
             return
-        n, values = self._tally.total(), scores.values
-        if spare >= len(values):  # q >= 1/2: never more losses than wins
-            return
-        if self._wanted != "absent":
-            t = values[spare]  # at most `spare` scores lie below it
-            if t >= self._least and (scores.at_least is None or t > scores.at_least):
-                scores.at_least = t
-                scores.votes = (len(values) - bisect_left(values, t), n)
-        if self._wanted != "present" and scores.at_least is None:
-            u = values[-1 - spare]  # at most `spare` scores lie above it
-            if u < self._least and (scores.at_most is None or u < scores.at_most):
-                scores.at_most = u
-                scores.votes = (bisect_right(values, u), n)
+        t = scores.values[spare]  # at most `spare` scores lie below it
+        if t >= self._least and (scores.certified is None or t > scores.certified):
+            scores.certified = t
+            scores.votes = (len(scores.values) - bisect_left(scores.values, t), self._tally.total())
 
-    def _answer(self, score: float) -> Vote:
-        """Return the vote at `least`; an outcome that is not wanted counts against the other."""
-        outcome = "present" if score >= self._least else "absent"
-        return outcome if self._wanted in ("either", outcome) else None
-
-    def _read(self, vote: str) -> list[float]:
+    def _read(self, vote: str) -> dict[str, float]:
         try:
-            scores, least = json.loads(vote)
-            numbers = [float(score) for score in scores if not isinstance(score, bool)]
-        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            found = json.loads(vote)
+        except (ValueError, RecursionError):
+            found = None
+        if (
+            not isinstance(found, list)
+            or len(found) != 2
+            or not isinstance(found[0], dict)
+            or not all(_is_score(score) for score in (*found[0].values(), found[1]))
+        ):
             raise UsageError(
-                f"The vote {vote!r} is not of this target's form: expected JSON, the scores of "
-                f"{', '.join(self._labels)}, and the least score."
-            ) from error
-        if len(numbers) != len(self._labels) or least != self._least:
+                f"The vote {vote!r} is not of this target's form: expected JSON, the labels with "
+                "their scores, in [0, 1], and the least score."
+            )
+        scores, least = found
+        if tuple(scores) != self._labels or least != self._least:
             raise UsageError(
                 f"The vote {vote!r} is of another target: this one asks about "
-                f"{len(self._labels)} labels from a score of {self._least!r}."
+                f"{', '.join(self._labels)} from a score of {self._least!r}."
             )
-        if not all(math.isfinite(score) and 0.0 <= score <= 1.0 for score in numbers):
-            raise UsageError(f"The vote {vote!r} has a score outside [0, 1].")
-        return numbers
+        return {label: float(score) for label, score in scores.items()}
+
+
+_PRESENT = "present"
+
+
+def _is_score(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]

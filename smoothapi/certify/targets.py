@@ -165,7 +165,7 @@ class Presence:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores that labels keep: the largest that each is certified to have, or to stay below.
+    """The scores that labels keep: the largest that each is certified to have.
 
     A label's score in an answer is its own, or that of a label which names it among its parents if
     that is higher; 0 where it does not occur. Labels are compared without regard to case.
@@ -173,76 +173,46 @@ class Scores:
     Attributes:
         labels: one label, or several that share alpha.
         least: the score from which on a label is wanted, in (0, 1]: votes are bought until it is
-            certified at this score, or below it.
-        wanted: "present" ends a run early for labels that stay below `least`, "absent" for those
-            that stay above; "either" certifies whichever it is.
-        unlisted: what a label that an answer leaves out may have at most: the least score that the
-            provider is set to list, which a session fills in. No label is certified to stay below.
+            certified at this score, or will hardly be; no smaller score is reported.
     """
 
     labels: tuple[str, ...]
     least: float = 0.5
-    wanted: Wanted = field(default="either", kw_only=True)
-    unlisted: float = field(default=0.0, kw_only=True)
 
-    def __init__(
-        self,
-        labels: str | Sequence[str],
-        least: float = 0.5,
-        *,
-        wanted: Wanted = "either",
-        unlisted: float = 0.0,
-    ) -> None:
-        names = _named(labels)
-        _check_wanted(wanted)
+    def __init__(self, labels: str | Sequence[str], least: float = 0.5) -> None:
         _check_score(least)
-        if not 0.0 <= unlisted <= 1.0:
-            raise UsageError(f"unlisted={unlisted}: it is a score, in [0, 1].")
-        object.__setattr__(self, "labels", names)
+        object.__setattr__(self, "labels", _named(labels))
         object.__setattr__(self, "least", float(least))
-        object.__setattr__(self, "wanted", wanted)
-        object.__setattr__(self, "unlisted", float(unlisted))
 
     @property
     def description(self) -> dict[str, Any]:
         """A JSON-ready dict that `parse_target` makes the same target of."""
-        return {
-            "target": "scores",
-            "labels": list(self.labels),
-            "least": self.least,
-            "wanted": self.wanted,
-            "unlisted": self.unlisted,
-        }
+        return {"target": "scores", "labels": list(self.labels), "least": self.least}
 
     def vote(self, answer: Answer | None) -> Vote:
-        """Return JSON: the labels' scores, in their order, and the least that is wanted."""
+        """Return JSON: the labels with their scores, in their order, and the least wanted."""
         return None if answer is None else json.dumps([self._scores(answer), self.least])
 
     def agrees(self, plain: Answer, decision: Decision) -> bool | None:
         """Whether every claim holds of the plain answer."""
         if not decision.claims:
             return None
-        scores = dict(zip(self.labels, self._scores(plain), strict=True))
+        scores = self._scores(plain)
         return all(
-            claim.score is not None
-            and (
-                scores[claim.label] >= claim.score
-                if claim.relation == "at least"
-                else scores[claim.label] <= claim.score
-            )
+            claim.score is not None and scores[claim.label] >= claim.score
             for claim in decision.claims
         )
 
     def start(self, **terms: Unpack[StartArguments]) -> ScoresTest:
         """Return a `ScoresTest`; it needs a radius."""
-        return ScoresTest(self.labels, self.least, self.wanted, self.unlisted, **terms)
+        return ScoresTest(self.labels, self.least, **terms)
 
-    def _scores(self, answer: Answer) -> list[float]:
+    def _scores(self, answer: Answer) -> dict[str, float]:
         best: dict[str, float] = {}
         for label in answer.labels:
             for key in {label_key(name) for name in (label.name, *label.parents)}:
                 best[key] = max(best.get(key, 0.0), label.score)
-        return [best.get(label_key(name), 0.0) for name in self.labels]
+        return {name: best.get(label_key(name), 0.0) for name in self.labels}
 
 
 def Absence(labels: str | Sequence[str], score: float) -> Presence:  # noqa: N802 - read as a target
@@ -391,5 +361,5 @@ def _check_wanted(wanted: str) -> None:
 
 
 def _check_score(score: float) -> None:
-    if not (0.0 < score <= 1.0):
+    if not isinstance(score, (int, float)) or not (0.0 < score <= 1.0):
         raise UsageError(f"score={score}: the least score of a label that counts is in (0, 1].")

@@ -90,7 +90,8 @@ def target_of(text: str) -> Target | Literal["top1"]:
         if kind == "most-specific":
             return MostSpecific(float(rest))
         if kind == "scores" and rest:
-            return Scores(label, float(score)) if _is_number(score) else Scores(rest)
+            # A mistyped least score must not become a part of the label.
+            return Scores(label, float(score)) if ":" in rest else Scores(rest)
         if kind in ("present", "absent") and label:
             return Presence(
                 label, float(score), wanted="present" if kind == "present" else "absent"
@@ -104,14 +105,6 @@ def target_of(text: str) -> Target | Literal["top1"]:
         "absent:LABEL:SCORE, scores:LABEL, scores:LABEL:LEAST or most-specific:SCORE, such as "
         "present:Weapon:0.8."
     )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _radius(value: str | None) -> float | str | None:

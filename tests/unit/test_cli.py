@@ -508,7 +508,18 @@ def test_targets(provider, photo, capsys, target, label):
 
 @pytest.mark.parametrize(
     "target",
-    ["top0", "present", "present:bus", "absent::0.5", "present:a:2", "scores:", "scores:a:2", "x"],
+    [
+        "top0",
+        "present",
+        "present:bus",
+        "absent::0.5",
+        "present:a:2",
+        "scores:",
+        "scores:a:2",
+        "scores:a:",
+        "scores:a:0,5",
+        "x",
+    ],
 )
 def test_bad_targets(provider, photo, capsys, target):
     assert run(["certify", photo, "--target", target]) == 2

@@ -42,11 +42,10 @@ def ever_passed(scores, level, keeps):
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.lists(st.sampled_from([None, 0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 0.9, 1.0]), min_size=1, max_size=90),
-    st.sampled_from(["either", "present", "absent"]),
-)  # fmt: skip
-def test_the_score_is_the_largest_whose_own_test_has_passed(scores, wanted):
-    target = Scores("Weapon", 0.5, wanted=wanted)
+    st.lists(st.sampled_from([None, 0.0, 0.2, 0.5, 0.6, 0.8, 0.9, 1.0]), min_size=1, max_size=90)
+)
+def test_the_score_is_the_largest_whose_own_test_has_passed(scores):
+    target = Scores("Weapon", 0.5)
     test = target.start(**TERMS)
     seen = []
     for score in scores:
@@ -56,18 +55,13 @@ def test_the_score_is_the_largest_whose_own_test_has_passed(scores, wanted):
         test.add(None if score is None else target.vote(answer(Weapon=score)))
     decision = test.result()
     level = label_level(SHARE, 0.001)
-    grid = sorted({s for s in seen if s is not None})
-    above = [t for t in grid if t >= 0.5 and ever_passed(seen, level, lambda s, t=t: s >= t)]
-    below = [u for u in grid if u < 0.5 and ever_passed(seen, level, lambda s, u=u: s <= u)]
-    if above and wanted != "absent":
-        [claim] = decision.claims
-        assert (claim.relation, claim.score) == ("at least", max(above))
-    elif below and wanted != "present":
-        [claim] = decision.claims
-        assert (claim.relation, claim.score) == ("at most", min(below))
-    else:
-        assert decision.claims == ()
-        assert decision.abstained
+    grid = sorted({s for s in seen if s is not None and s >= 0.5})
+    passed = [t for t in grid if ever_passed(seen, level, lambda s, t=t: s >= t)]
+    assert [claim.score for claim in decision.claims] == ([max(passed)] if passed else [])
+    assert decision.abstained == (not passed)
+    for claim in decision.claims:
+        assert claim.votes[0] <= claim.votes[1] <= decision.votes
+        assert claim.p_lower <= SHARE  # no more is proved of the score that is reported
 
 
 def test_it_ends_when_the_presence_at_the_least_score_is_decided():
@@ -77,7 +71,6 @@ def test_it_ends_when_the_presence_at_the_least_score_is_decided():
     scores, presence = run(Scores("Weapon", 0.5), answers), run(Presence("Weapon", 0.5), answers)
     assert scores.votes == presence.votes
     assert scores.label == f"Weapon at least {scores.claims[0].score!r}"
-    assert scores.claims[0].p_lower == presence.claims[0].p_lower
 
 
 def test_other_labels_votes_raise_a_score_that_was_certified_before():
@@ -90,52 +83,44 @@ def test_other_labels_votes_raise_a_score_that_was_certified_before():
     assert both.votes > alone.votes
 
 
-def test_a_failed_variant_counts_against_both_directions():
+def test_a_failed_variant_counts_against():
     some = [None if i % 2 else answer(Weapon=0.9) for i in range(200)]
     assert run(Scores("Weapon", 0.5), some).abstained
-    none = [None if i % 2 else answer() for i in range(200)]
-    assert run(Scores("Weapon", 0.5), none).abstained
 
 
 def test_a_label_that_does_not_occur_has_the_score_0_and_its_children_lend_theirs():
     target = Scores(["vehicle", "Kite"], 0.5)
     bus = Answer(labels=(Label("Bus", 0.9, ("Vehicle",)), Label("Vehicle", 0.7)))
-    assert json.loads(target.vote(bus)) == [[0.9, 0.0], 0.5]
+    assert json.loads(target.vote(bus)) == [{"vehicle": 0.9, "Kite": 0.0}, 0.5]
     found = run(target, [bus] * 200)
-    assert [(c.label, c.relation, c.score) for c in found.claims] == [
-        ("vehicle", "at least", 0.9), ("Kite", "at most", 0.0),
-    ]  # fmt: skip
+    assert [(c.label, c.relation, c.score) for c in found.claims] == [("vehicle", "at least", 0.9)]
     assert target.agrees(bus, found)
     assert not target.agrees(answer(Vehicle=0.8), found)
-    assert not target.agrees(answer(Vehicle=0.95, Kite=0.1), found)
     assert target.vote(None) is None
 
 
-def test_nothing_is_certified_to_stay_below_what_the_provider_does_not_list():
-    found = run(Scores("Kite", 0.6, unlisted=0.55), [answer()] * 200)
-    assert [(c.relation, c.score) for c in found.claims] == [("at most", 0.55)]
-
-
 def test_its_description_makes_the_same_target():
-    target = Scores(["a", "b"], 0.25, wanted="present", unlisted=0.1)
+    target = Scores(["a", "b"], 0.25)
     assert parse_target(target.description) == target
     assert json.loads(json.dumps(target.description)) == target.description
 
 
 @pytest.mark.parametrize(
-    ("labels", "least", "wanted"),
-    [((), 0.5, "either"), (("a", "A"), 0.5, "either"), (("a",), 0.0, "either"), (("a",), 1.5, "either"),
-     (("a",), float("nan"), "either"), (("a",), 0.5, "maybe")],
+    ("labels", "least"),
+    [((), 0.5), (("a", "A"), 0.5), (("a",), 0.0), (("a",), 1.5), (("a",), float("nan")), (("a",), None),
+     (("a",), "0.5")],
 )  # fmt: skip
-def test_impossible_targets(labels, least, wanted):
+def test_impossible_targets(labels, least):
     with pytest.raises(UsageError):
-        Scores(labels, least, wanted=wanted)
+        Scores(labels, least)
 
 
 @pytest.mark.parametrize(
     "vote",
-    ["bus", "[]", "[[0.5], 0.25]", "[[0.5, 0.5], 0.5]", "[[1.5], 0.5]", "[[NaN], 0.5]", '[["x"], 0.5]',
-     "[[null], 0.5]", "[0.5, 0.5]", "[[true], 0.5]"],
+    ["bus", "[]", '[{"a": 0.5}, 0.25]', '[{"b": 0.5}, 0.5]', '[{"a": 0.5, "b": 0.5}, 0.5]', "[{}, 0.5]",
+     '[{"a": 1.5}, 0.5]', '[{"a": -0.1}, 0.5]', '[{"a": NaN}, 0.5]', '[{"a": "0.9"}, 0.5]',
+     '[{"a": true}, 0.5]', '[{"a": null}, 0.5]', "[[0.9], 0.5]", "[0.5, 0.5]", '[{"a": 0.9}, true]',
+     '[{"a": 0.9}]', "[" * 100_000],
 )  # fmt: skip
 def test_votes_of_another_form_are_refused(vote):
     test = ScoresTest(["a"], 0.5, **TERMS)
