@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi import denoise
@@ -18,8 +19,6 @@ from smoothapi.store import Budget, Replay
 from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from smoothapi.config import Settings
     from smoothapi.options import Budgets, Classes, DenoiserSpec
     from smoothapi.store import Store
@@ -49,11 +48,20 @@ def choose_denoiser(given: DenoiserSpec, device: str) -> denoise.DenoiserRuntime
 
 
 def choose_label_space(given: Classes | None, file: Path | None) -> LabelSpace | None:
-    """Return the label space that was given, else the one of the settings' file."""
+    """Return the label space that was given, else the one of the settings' file.
+
+    Raises:
+        UsageError: it is something else.
+    """
     if isinstance(given, LabelSpace):
         return given
     if isinstance(given, Mapping):
         return LabelSpace(given)
+    if given is not None and not isinstance(given, (str, Path)):
+        raise UsageError(
+            f"classes is a mapping {{class: [provider labels]}}, a LabelSpace or a file, not "
+            f"{type(given).__name__}."
+        )
     return None if file is None else read_label_space(file)
 
 

@@ -337,6 +337,7 @@ def test_closing_closes_the_adapter():
         ({"provider": "nobody"}, UnknownProviderError, "nobody"),
         ({"provider": 7}, UsageError, "adapter"),
         ({"classes": {"a": []}}, UsageError, "label"),
+        ({"classes": [("a", ["b"])]}, UsageError, "classes is a mapping"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_sent(options, error, complaint):
