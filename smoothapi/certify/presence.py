@@ -41,7 +41,69 @@ _PRESENCE = "the labels present, those absent"
 _CHAIN = "a label with its parents, and others"
 
 
-class PresenceTest:
+class LabelsTest:
+    """A `SequentialCertify` for each of some labels, chosen beforehand, which share alpha.
+
+    Args:
+        labels: the labels asked for.
+        sigma, alpha, max_votes, radius, delta: as for `SequentialCertify`.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        sigma: float,
+        alpha: float,
+        max_votes: int,
+        radius: float | None,
+        delta: float = 0.0,
+    ) -> None:
+        check_alpha(alpha)
+        self._labels = tuple(labels)
+        self._alpha = alpha
+        self._tests = {
+            label: SequentialCertify(
+                sigma=sigma,
+                alpha=alpha / len(self._labels),
+                max_votes=max_votes,
+                radius=radius,
+                delta=delta,
+            )
+            for label in self._labels
+        }
+        self._tally: Counter[Vote] = Counter()
+
+    @property
+    def done(self) -> bool:
+        """Whether all labels are decided or given up."""
+        return all(test.done for test in self._tests.values())
+
+    def needed(self) -> int:
+        """Return the most further votes that may be in flight: what the slowest label needs."""
+        return max(test.needed() for test in self._tests.values())
+
+    def _decided(self, claims: tuple[Claim, ...], words: Sequence[str]) -> Decision:
+        """Return the decision that makes these claims, each said in words.
+
+        What is shown for all is the first label that has a claim, or the first at all, with the
+        weakest claim's radius and bound.
+        """
+        shown = self._tests[claims[0].label if claims else self._labels[0]].result()
+        return replace(
+            shown,
+            label=", ".join(words) or None,
+            reason=Reason.CERTIFIED if claims else shown.reason,
+            radius=min((c.radius for c in claims), default=0.0),
+            p_lower=min((c.p_lower for c in claims), default=0.0),
+            votes=self._tally.total(),
+            tally=dict(self._tally.most_common()),
+            alpha=self._alpha,
+            claims=claims,
+        )
+
+
+class PresenceTest(LabelsTest):
     """Decide for each of some labels, chosen beforehand, whether it is present or absent.
 
     With probability at least 1 - alpha, whenever the run is stopped, every claim holds: no L2
@@ -68,28 +130,12 @@ class PresenceTest:
         radius: float | None,
         delta: float = 0.0,
     ) -> None:
-        check_alpha(alpha)
-        self._labels = tuple(labels)
+        super().__init__(
+            labels, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
+        )
         self._asked = sorted(labels)
         self._wanted = wanted
         self._score = score
-        self._alpha = alpha
-        self._tests = {
-            label: SequentialCertify(
-                sigma=sigma,
-                alpha=alpha / len(self._labels),
-                max_votes=max_votes,
-                radius=radius,
-                delta=delta,
-            )
-            for label in self._labels
-        }
-        self._tally: Counter[Vote] = Counter()
-
-    @property
-    def done(self) -> bool:
-        """Whether all labels are decided or given up."""
-        return all(test.done for test in self._tests.values())
 
     def add(self, vote: Vote) -> None:
         """Count the next vote in order of index: what `Presence.vote` made of the answer.
@@ -103,10 +149,6 @@ class PresenceTest:
         for label, test in self._tests.items():
             if not test.done:
                 test.add(self._answer(label, present))
-
-    def needed(self) -> int:
-        """Return the most further votes that may be in flight: what the slowest label needs."""
-        return max(test.needed() for test in self._tests.values())
 
     def result(self) -> Decision:
         """Return the decision on the votes so far, with a claim for each label decided."""
@@ -122,19 +164,7 @@ class PresenceTest:
             for label, decision in decisions.items()
             if decision.label is not None
         )
-        # What is shown for all is the weakest claim, or the first label without one.
-        first = decisions[claims[0].label] if claims else next(iter(decisions.values()))
-        return replace(
-            first,
-            label=", ".join(f"{c.label} {c.relation}" for c in claims) or None,
-            reason=Reason.CERTIFIED if claims else first.reason,
-            radius=min((c.radius for c in claims), default=0.0),
-            p_lower=min((c.p_lower for c in claims), default=0.0),
-            votes=self._tally.total(),
-            tally=dict(self._tally.most_common()),
-            alpha=self._alpha,
-            claims=claims,
-        )
+        return self._decided(claims, [f"{claim.label} {claim.relation}" for claim in claims])
 
     def _present(self, vote: str) -> frozenset[str]:
         present, absent = _parts(vote, self._score, _PRESENCE)

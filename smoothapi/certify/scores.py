@@ -29,15 +29,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, insort
-from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.bounds import check_alpha
-from smoothapi.certify.decision import SHARE_DECIMALS, Claim, Decision, Reason, Vote, check_vote
+from smoothapi.certify.decision import SHARE_DECIMALS, Claim, Decision, Vote, check_vote
 from smoothapi.certify.evalue import boundary
-from smoothapi.certify.sequential import SequentialCertify, label_level, needed_share
+from smoothapi.certify.presence import LabelsTest
+from smoothapi.certify.sequential import label_level, needed_share
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ class _Scores:
         self.votes = (0, 0)  # (k, n) when it passed
 
 
-class ScoresTest:
+class ScoresTest(LabelsTest):
     """Certify for each of some labels, named beforehand, a score that it keeps.
 
     With probability at least 1 - alpha, whenever the run is stopped, every claim holds: no L2
@@ -86,35 +84,22 @@ class ScoresTest:
         radius: float | None,
         delta: float = 0.0,
     ) -> None:
-        check_alpha(alpha)
         if radius is None:
             raise UsageError(
                 "A larger radius can be had for a smaller score, so the largest cannot be searched "
                 "for: name a radius, such as 0.25."
             )
-        self._labels = tuple(labels)
+        super().__init__(
+            labels, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
+        )
         self._least = least
-        self._alpha = alpha
         self._radius = float(radius)
-        each = alpha / len(self._labels)
-        self._tests = {
-            label: SequentialCertify(
-                sigma=sigma, alpha=each, max_votes=max_votes, radius=radius, delta=delta
-            )
-            for label in self._labels
-        }
         self._share = needed_share(radius, sigma, delta)
-        self._level = label_level(self._share, each)
-        self._boundary = boundary(self._share, self._level)
+        level = label_level(self._share, alpha / len(self._labels))
+        self._boundary = boundary(self._share, level)
         self._allowed = -1  # losses that so many votes may have
         self._failed = 0
         self._scores = {label: _Scores() for label in self._labels}
-        self._tally: Counter[Vote] = Counter()
-
-    @property
-    def done(self) -> bool:
-        """Whether all labels are decided or given up."""
-        return all(test.done for test in self._tests.values())
 
     def add(self, vote: Vote) -> None:
         """Count the next vote in order of index: what `Scores.vote` made of the answer.
@@ -136,10 +121,6 @@ class ScoresTest:
                 test.add(_PRESENT if there else None)
             self._raise(self._scores[label])
 
-    def needed(self) -> int:
-        """Return the most further votes that may be in flight: what the slowest label needs."""
-        return max(test.needed() for test in self._tests.values())
-
     def result(self) -> Decision:
         """Return the decision on the votes so far, with a claim for each label certified."""
         claims = tuple(
@@ -154,19 +135,7 @@ class ScoresTest:
             for label, scores in self._scores.items()
             if scores.certified is not None
         )
-        # What is shown for all is the first label that has a claim, or the first at all.
-        shown = self._tests[claims[0].label if claims else self._labels[0]].result()
-        return replace(
-            shown,
-            label=", ".join(f"{c.label} {c.relation} {c.score!r}" for c in claims) or None,
-            reason=Reason.CERTIFIED if claims else shown.reason,
-            radius=self._radius if claims else 0.0,
-            p_lower=min((c.p_lower for c in claims), default=0.0),
-            votes=self._tally.total(),
-            tally=dict(self._tally.most_common()),
-            alpha=self._alpha,
-            claims=claims,
-        )
+        return self._decided(claims, [f"{c.label} {c.relation} {c.score!r}" for c in claims])
 
     def _raise(self, scores: _Scores) -> None:
         """Note the largest score that passes now; what has passed once stands."""
