@@ -47,8 +47,12 @@ def choose_denoiser(given: DenoiserSpec, device: str) -> denoise.DenoiserRuntime
     return denoise.load(cast("str | Path | denoise.Denoiser", given), device=device)
 
 
-def choose_label_space(given: Classes | None, file: Path | None) -> LabelSpace | None:
-    """Return the label space that was given, else the one of the settings' file.
+def choose_label_space(given: Classes | None, file: Path | None = None) -> LabelSpace | None:
+    """Return the label space that was given, or is in a file.
+
+    Args:
+        given: as for `Smoother`.
+        file: of the settings, which have read a path that was given; it goes before `given`.
 
     Raises:
         UsageError: it is something else.
@@ -62,7 +66,8 @@ def choose_label_space(given: Classes | None, file: Path | None) -> LabelSpace |
             f"classes is a mapping {{class: [provider labels]}}, a LabelSpace or a file, not "
             f"{type(given).__name__}."
         )
-    return None if file is None else read_label_space(file)
+    path = given if file is None else file
+    return None if path is None else read_label_space(path)
 
 
 def choose_price(settings: Settings, adapter: Adapter) -> Price:

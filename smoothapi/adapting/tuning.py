@@ -25,7 +25,6 @@ from smoothapi.adapting.photos import Subject, read_photos, shuffled
 from smoothapi.adapting.race import Race
 from smoothapi.adapting.result import Adapted, AdaptPlan, AdaptProgress, BeforeAfter, Tried
 from smoothapi.adapting.schedule import Schedule, spread
-from smoothapi.certify import LabelSpace
 from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.gathering import Gathering
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
@@ -33,9 +32,8 @@ from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.sources import File, Shared, Tuned
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import BudgetExceededError, UsageError
-from smoothapi.label_file import read_label_space
 from smoothapi.options import AskOptions, keywords, resolve
-from smoothapi.store import Budget
+from smoothapi.parts import choose_budgets, choose_label_space
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi.wiring import open_session
 
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from smoothapi.options import Budgets, Classes
     from smoothapi.provider import Adapter, Price
     from smoothapi.session import Session
+    from smoothapi.store import Budget
     from smoothapi.study.folder import Photos
 
 GRID = (Knobs(blend=0.05), Knobs(sharpen=0.2), Knobs(sharpen=0.4), Knobs(sharpen=-0.25))
@@ -109,7 +108,7 @@ class KnobTuning:
         resolved = resolve(provider, {**options, "sigma": sigma}).settings
         self._found = find_photos(photos)
         self._truth = None if truth is None else read_truth(truth)
-        self._space = _space(classes)
+        self._space = choose_label_space(classes)
         self._weights = str(weights)
         self._base = _weights_of(weights)
         self._tried = tuple(dict.fromkeys(knobs for knobs in settings if not knobs.neutral))
@@ -121,7 +120,7 @@ class KnobTuning:
         self._device = resolved.device
         self._at_once = resolved.concurrency
         self._max_failed = resolved.max_failed
-        self._budgets = _as_budgets(budget or resolved.budget or _BUDGET)
+        self._budgets = choose_budgets(budget or resolved.budget or _BUDGET)
         self._open_first = partial(
             open_session,
             provider,
@@ -387,20 +386,6 @@ def _weights_of(weights: str | Path) -> File:
             "file. An adapted denoiser is not adapted again; adapt the weights that it was made of."
         )
     return File(read_header(Path(weights)), None)
-
-
-def _space(
-    classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None,
-) -> LabelSpace | None:
-    if classes is None or isinstance(classes, LabelSpace):
-        return classes
-    return read_label_space(classes) if isinstance(classes, (str, Path)) else LabelSpace(classes)
-
-
-def _as_budgets(budget: Budget | str | Sequence[Budget]) -> tuple[Budget, ...]:
-    if isinstance(budget, str):
-        return (Budget.parse(budget),)
-    return (budget,) if isinstance(budget, Budget) else tuple(budget)
 
 
 def _most_queries(budgets: Sequence[Budget], price: Price) -> int | None:

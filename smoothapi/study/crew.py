@@ -23,8 +23,8 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.image import WorkingImage, load_image
+from smoothapi.parts import choose_budgets
 from smoothapi.smoother import collect_votes
-from smoothapi.store import Budget
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
     from smoothapi.session import Progress, Session
+    from smoothapi.store import Budget
 
 _LOOK = 0.2  # seconds between reports of progress
 _FEWEST_FAILED = 3
@@ -165,9 +166,7 @@ class Opened:
         given = setup.budget
         if given is None:
             return None
-        if isinstance(given, str):
-            given = Budget.parse(given)
-        budgets = [given] if isinstance(given, Budget) else list(given)
+        budgets = choose_budgets(given)
         parts = [*sorted(r.photo.digest for r in reads), *setup.providers]
         parts += [*setup.denoisers, *(str(sigma) for sigma in setup.sigmas)]
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]

@@ -17,10 +17,9 @@ from smoothapi._version import __version__
 from smoothapi.certify import LabelSpace, Target, Top1, parse_target
 from smoothapi.errors import ImageError, UsageError
 from smoothapi.image import load_image
-from smoothapi.label_file import read_label_space
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
-from smoothapi.parts import choose_denoiser
+from smoothapi.parts import choose_denoiser, choose_label_space
 from smoothapi.study.collect import Rules
 from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
 from smoothapi.study.findings import Photo, Problem
@@ -132,7 +131,7 @@ class Study:
             complete=largest[-1] if complete is True else int(complete),
             selection=selection,
         )
-        space = _space(classes)
+        space = choose_label_space(classes)
         if space is not None and target != "top1":
             raise UsageError("classes are for target='top1'; other targets name their labels.")
         if photos_at_once < 1 or gallery < 0:
@@ -327,14 +326,6 @@ class Study:
         # An order that has nothing to do with names or contents: any beginning is a fair sample.
         reads.sort(key=lambda read: _shuffled("order", read.photo.digest))
         return reads, problems
-
-
-def _space(
-    classes: Mapping[str, Sequence[str]] | LabelSpace | str | Path | None,
-) -> LabelSpace | None:
-    if isinstance(classes, (str, Path)):
-        return read_label_space(classes)
-    return LabelSpace(classes) if isinstance(classes, Mapping) else classes
 
 
 def _floats(values: Sequence[float] | float) -> tuple[float, ...]:
