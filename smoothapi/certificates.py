@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from smoothapi._version import __version__
-from smoothapi.certify.arithmetic import ceil_to, floor_to, noise_delta, rounding_radius
-from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
+from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, share_deduction
+from smoothapi.certify.certificate import Certificate, ImageFacts, native_radius, runs_of
 from smoothapi.certify.labels import top1
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import CertificateError
@@ -61,7 +61,7 @@ def issue(
         alpha=settings.alpha,
         max_votes=settings.max_votes,
         votes=runs_of(collection.votes),
-        delta=noise_delta(image.pixels.size, session.sigma) if certify else 0.0,
+        delta=share_deduction(image.pixels.size, session.sigma) if certify else 0.0,
         rounding=rounding,
         provider=variants.adapter.name,
         identity=dict(variants.adapter.identity),
@@ -79,6 +79,8 @@ def issue(
         codec=variants.codec_version(image),
         target=target.description,
         claims=decision.claims,
+        largest=decision.largest,
+        or_less=decision.or_less,
         noise_key=variants.noise_key,
         version=__version__,
         replayed_from=variants.replayed_from,
@@ -116,10 +118,11 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     gain = resize_norm(native_width, width) * resize_norm(native_height, height)
     pixels = 3 * width * height
     rounding = _rounding(pixels)
+    deduction = noise_delta if certificate.rules == 1 else share_deduction
     checks = verify_claims(
         certificate,
         gain=gain,
-        delta=noise_delta(pixels, certificate.sigma),
+        delta=deduction(pixels, certificate.sigma),
         rounding=rounding,
         radius_native=native_radius(certificate.radius, gain, rounding),
     )
@@ -137,14 +140,6 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
             )
         checks.append("the photo's size and digest")
     return checks
-
-
-def native_radius(radius: float, gain: float, rounding: float) -> float:
-    """Return the radius around the photo before the resize, rounded down.
-
-    A change of norm e there changes the working image by at most gain * e + rounding.
-    """
-    return floor_to(max(0.0, radius - rounding) / gain, _DECIMALS)
 
 
 def _rounding(pixels: int) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smoothapi.answer import Answer
-from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.certify.arithmetic import share_deduction
 from smoothapi.certify.planning import target_queries
 from smoothapi.errors import BudgetExceededError
 
@@ -138,7 +138,7 @@ def _expected(
     """Return (p, mean votes) where they can be told."""
     sigma, alpha = session.sigma, session.settings.alpha
     most = session.settings.max_votes
-    delta = noise_delta(image.pixels.size, sigma)
+    delta = share_deduction(image.pixels.size, sigma)
     counts = (
         (p, target_queries(target, radius, sigma, alpha, p, max_votes=most, delta=delta))
         for p in _SHARES

@@ -15,9 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from smoothapi.asynchronous import Stop, in_thread
-from smoothapi.certificates import issue, native_radius, verify
-from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.certificates import issue, verify
+from smoothapi.certify.arithmetic import share_deduction
+from smoothapi.certify.certificate import native_radius
 from smoothapi.certify.predict import SequentialPredict
+from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
@@ -90,12 +92,14 @@ class Smoother:
         radius: Radius | None = None,
         *,
         target: Target | Literal["top1"] = "top1",
+        or_less: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Return the label that no change of the photo smaller than `radius` can flip.
 
         With probability at least 1 - alpha over the noise, a certificate with a label is right.
-        Abstaining is a result, not an error: see `Certificate.reason`.
+        Abstaining is a result, not an error: see `Certificate.reason`. What the votes certify at
+        another radius than the one asked for is in `Certificate.largest`, also then.
 
         Args:
             photo: path, encoded bytes, PIL image, or (H, W, 3) array (uint8, or floats in [0, 1]).
@@ -103,6 +107,7 @@ class Smoother:
             target: what is to be certified, out of the same answers: the top label,
                 `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
                 label's parents, or `TopK(3)`. Chosen before the first vote is seen.
+            or_less: where `radius` is given up, go on to `max_votes` for the largest below it.
             on_progress: called after each vote.
 
         Raises:
@@ -114,7 +119,7 @@ class Smoother:
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
-        start = partial(start_test, session, image, radius, meant)
+        start = partial(start_test, session, image, radius, meant, or_less=or_less)
         return certify(session, image, meant, start, on_progress)
 
     def predict(
@@ -138,6 +143,7 @@ class Smoother:
         radius: Radius | None = None,
         *,
         target: Target | Literal["top1"] = "top1",
+        or_less: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Do what `certify` does in a thread, and await it.
@@ -147,7 +153,9 @@ class Smoother:
         """
         stop = Stop()
         twin = self._watched(stop)
-        call = partial(twin.certify, photo, radius, target=target, on_progress=on_progress)
+        call = partial(
+            twin.certify, photo, radius, target=target, or_less=or_less, on_progress=on_progress
+        )
         return await in_thread(call, stop)
 
     async def predict_async(
@@ -164,12 +172,13 @@ class Smoother:
         radius: Radius | None = None,
         *,
         target: Target | Literal["top1"] = "top1",
+        or_less: bool = False,
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
-        test = start_test(session, image, radius, meant)
+        test = start_test(session, image, radius, meant, or_less=or_less)
         return plan_run(session, image, meant, test, wanted_radius(session, radius))
 
     @property
@@ -250,17 +259,25 @@ def collect_votes(
 
 
 def start_test(
-    session: Session, image: WorkingImage, radius: Radius | None, target: Target
+    session: Session,
+    image: WorkingImage,
+    radius: Radius | None,
+    target: Target,
+    *,
+    or_less: bool = False,
 ) -> VoteTest:
     """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
     settings = session.settings
-    return target.start(
+    terms = VoteTerms(
         sigma=session.sigma,
         alpha=settings.alpha,
         max_votes=settings.max_votes,
         radius=wanted_radius(session, radius),
-        delta=noise_delta(image.pixels.size, session.sigma),
+        delta=share_deduction(image.pixels.size, session.sigma),
     )
+    if or_less:
+        terms["or_less"] = True
+    return target.start(**terms)
 
 
 def wanted_radius(session: Session, radius: Radius | None) -> float | None:

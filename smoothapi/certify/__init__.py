@@ -8,7 +8,14 @@ answers can certify (`presence`, `scores`, `topk`), `planning` what a run will n
 
 from __future__ import annotations
 
-from smoothapi.certify.arithmetic import GRID, ceil_to, floor_to, noise_delta, rounding_radius
+from smoothapi.certify.arithmetic import (
+    GRID,
+    ceil_to,
+    floor_to,
+    noise_delta,
+    rounding_radius,
+    share_deduction,
+)
 from smoothapi.certify.bounds import (
     clopper_pearson_lower,
     clopper_pearson_upper,
@@ -16,7 +23,7 @@ from smoothapi.certify.bounds import (
     required_p,
 )
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
-from smoothapi.certify.decision import Claim, Decision, Reason, Vote, VoteTest, replay
+from smoothapi.certify.decision import RULES, Claim, Decision, Reason, Vote, VoteTest, replay
 from smoothapi.certify.evalue import log_evalue, p_lower
 from smoothapi.certify.fixed import fixed_certify
 from smoothapi.certify.labels import LabelSpace, top1
@@ -28,7 +35,7 @@ from smoothapi.certify.planning import (
     target_queries,
 )
 from smoothapi.certify.predict import SequentialPredict
-from smoothapi.certify.sequential import SequentialCertify, label_level
+from smoothapi.certify.sequential import SequentialCertify, VoteTerms, joint_level, label_level
 from smoothapi.certify.targets import (
     Absence,
     MostSpecific,
@@ -43,6 +50,7 @@ from smoothapi.certify.verify import verify_claims
 
 __all__ = [
     "GRID",
+    "RULES",
     "Absence",
     "Certificate",
     "Claim",
@@ -60,12 +68,14 @@ __all__ = [
     "Top1",
     "TopK",
     "Vote",
+    "VoteTerms",
     "VoteTest",
     "ceil_to",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "fixed_certify",
     "floor_to",
+    "joint_level",
     "label_level",
     "log_evalue",
     "most_specific_queries",
@@ -79,6 +89,7 @@ __all__ = [
     "required_p",
     "rounding_radius",
     "runs_of",
+    "share_deduction",
     "target_queries",
     "top1",
     "verify_claims",

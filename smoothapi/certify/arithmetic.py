@@ -8,7 +8,7 @@ noise to multiples of `GRID` *before* they meet. Rounding a sum to the grid is t
 the noise alone when the photo already lies on it, so what the labeller sees is a function of
 `photo + real Gaussian noise`, and the theorem applies. Two things are left to pay for, and this
 module says how much: the photo's own rounding (`rounding_radius`), and the rare noise value that
-float64 rounds to another multiple than real arithmetic would (`noise_delta`).
+float64 rounds to another multiple than real arithmetic would (`share_deduction`).
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def noise_delta(pixels: int, sigma: float) -> float:
 
     With probability at least 1 - noise_delta the computed noise, rounded to the grid, equals what
     real arithmetic would have given in every one of `pixels` channel values. So the shares of
-    votes under the computed and under the real noise differ by at most this much, and a
-    certificate needs p > Phi(radius / sigma) + noise_delta.
+    votes under the computed and under the real noise differ by at most this much, for any photo.
 
     Derivation, for one value. The computed noise is GRID * rint(fl(sigma * ndtri(u)) / GRID) with
     u = (i + 1/2) * 2^-53, rounded to float64, and i of 53 random bits. Couple it with the real
@@ -87,6 +86,25 @@ def noise_delta(pixels: int, sigma: float) -> float:
     tail = 4.0 * _STEP
     # A part in 10^6 covers second-order terms and this function's own rounding.
     return min(1.0, pixels * (discrete + inexact + tail) * (1.0 + 1e-6))
+
+
+def share_deduction(pixels: int, sigma: float) -> float:
+    """Return what a certificate takes off the share of votes for computed noise.
+
+    Twice `noise_delta`, d: once where the votes are drawn and once where the photo may have been
+    moved to, so that what is proved is what `predict` says there, of the noise really drawn. With
+    p and p' the label's shares under real noise at the photo and at radius r from it, votes that
+    prove p + d > Phi(r / sigma) + 2 d give p > Phi(r / sigma) + d, and with rho = r / sigma
+
+        p' >= Phi(Phi^-1(p) - rho) > Phi(Phi^-1(Phi(rho) + d) - rho) >= 1/2 + d,
+
+    the last because d/dv Phi(Phi^-1(v) - rho) = exp(z rho - rho^2 / 2) with z = Phi^-1(v) is at
+    least exp(rho^2 / 2) >= 1 for z >= rho. So the label's share of the noise drawn there, at least
+    p' - d, is above 1/2.
+
+    Takes, returns and raises what `noise_delta` does.
+    """
+    return min(1.0, 2.0 * noise_delta(pixels, sigma))
 
 
 def rounding_radius(pixels: int, *, resize_error: float = RESIZE_ERROR) -> float:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.decision import Claim, Reason
+from smoothapi.certify.decision import RADIUS_DECIMALS, RULES, Claim, Reason
 from smoothapi.errors import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-SCHEMA = "smoothapi.certificate/1"
+SCHEMA = "smoothapi.certificate/2"
+_SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
+_SINCE_2 = ("largest", "or_less")
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,15 @@ class Certificate:
         codec: how variants were encoded.
         target: what was to be certified, as the description that `parse_target` reads.
         claims: what is certified about each label, for targets other than the top label.
+        largest: of each label that the votes certify at some radius from sigma / 8 up, the largest
+            such radius, whether or not it is the one asked for; so also where smoothapi abstains.
+            All of this holds together with the rest, with probability 1 - alpha: the radius that
+            is relied on may be chosen after the votes.
+        or_less: whether the run was to go on for less than the radius asked for.
         noise_key: public id of the installation's noise key.
         version: of smoothapi.
+        rules: those that the votes were tested by: `smoothapi.certify.RULES`, or 1 in certificates
+            of schema 1, which are read and verified as they were issued.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
         queries: variants sent in this run, each counted once, the plain query included.
@@ -125,6 +134,9 @@ class Certificate:
     claims: tuple[Claim, ...]
     noise_key: str
     version: str
+    largest: tuple[Claim, ...] = ()
+    or_less: bool = False
+    rules: int = RULES
     replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
@@ -137,6 +149,29 @@ class Certificate:
     def abstained(self) -> bool:
         """Whether no label is claimed."""
         return self.label is None
+
+    @property
+    def largest_radius(self) -> float:
+        """The L2 radius up to which all that was asked about is certified; 0 where it is not.
+
+        At least `radius`. Where smoothapi abstained it may be above 0: less than was asked for.
+        """
+        return max(self.radius, _least_radius(self.largest, self.target))
+
+    @property
+    def lesser(self) -> tuple[Claim, ...]:
+        """What is certified where smoothapi abstains, at a smaller radius than was asked for."""
+        return self.largest if self.abstained else ()
+
+    def native(self, radius: float) -> float:
+        """Return the radius around the photo before the resize, rounded down.
+
+        A change of norm e there changes the working image by at most gain * e + rounding.
+
+        Args:
+            radius: L2 radius around the working image.
+        """
+        return native_radius(radius, self.image.gain, self.rounding)
 
     @property
     def explanation(self) -> str:
@@ -164,23 +199,21 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""
-        data: dict[str, Any] = {"schema": SCHEMA}
+        data: dict[str, Any] = {"schema": next(k for k, v in _SCHEMAS.items() if v == self.rules)}
         for item in fields(self):
             data[item.name] = getattr(self, item.name)
+        del data["rules"]
         data["abstained"] = self.abstained
         data["identity"] = dict(self.identity)
         data["target"] = dict(self.target)
-        data["claims"] = [
-            {
-                "label": claim.label,
-                "relation": claim.relation,
-                "radius": claim.radius,
-                "p_lower": claim.p_lower,
-                "votes": list(claim.votes),
-                **({} if claim.score is None else {"score": claim.score}),
-            }
-            for claim in self.claims
+        data["claims"] = [_claim_dict(claim) for claim in self.claims]
+        data["largest"] = [
+            {**_claim_dict(claim), "radius_native": self.native(claim.radius)}
+            for claim in self.largest
         ]
+        if self.rules == 1:
+            for name in _SINCE_2:
+                del data[name]
         data["image"] = {
             "name": self.image.name,
             "digest": self.image.digest,
@@ -210,11 +243,11 @@ class Certificate:
             CertificateError: `data` is malformed, has another schema, or contradicts itself (its
                 tally is not that of its votes, say).
         """
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        if not isinstance(schema, str) or schema not in _SCHEMAS:
             raise CertificateError(
                 f"This is not a certificate that this version reads: expected schema {SCHEMA!r}, "
-                f"found {found!r}."
+                f"found {schema!r}."
             )
         try:
             certificate = cls(**_checked(data))
@@ -242,7 +275,8 @@ class Certificate:
         if self.replayed_from:
             spent = f"{self.total_votes} votes replayed from {printable(self.replayed_from)}"
         if self.label is None:
-            return f"abstained ({self.explanation}): {spent}"
+            less = f"; {less_text(self)}" if self.lesser else ""
+            return f"abstained ({self.explanation}){less}: {spent}"
         label, sure = printable(self.label), confidence(self.alpha)
         if self.kind == "predict":
             return f"{label}: the smoothed label, with confidence {sure}, {spent}"
@@ -264,6 +298,7 @@ class Certificate:
         """Return a small table for notebooks; labels come from outside and are escaped."""
         rows = [
             ("Label", self.label if self.label is not None else f"abstained: {self.explanation}"),
+            *([("Certified at less", less_text(self))] if self.lesser else []),
             ("Plain label", _plain_text(self)),
             ("L2 radius", f"{rounded_down(self.radius)} around the working image"),
             ("Native radius", f"{rounded_down(self.radius_native)} before the resize"),
@@ -282,6 +317,23 @@ class Certificate:
         return f"<table>{body}</table>"
 
 
+def native_radius(radius: float, gain: float, rounding: float) -> float:
+    """Return the radius around the photo before the resize, rounded down.
+
+    A change of norm e there changes the working image by at most gain * e + rounding.
+    """
+    return floor_to(max(0.0, radius - rounding) / gain, RADIUS_DECIMALS)
+
+
+def less_text(certificate: Certificate) -> str:
+    """Return what is certified at less than the radius asked for, in words."""
+    words = [
+        f"{_claim_text(claim)} certified at {rounded_down(claim.radius)}"
+        for claim in certificate.lesser
+    ]
+    return f"{', '.join(words)} ({certificate.radius_requested:g} was asked for)"
+
+
 def rounded_down(value: float) -> str:
     """Return a radius or a share with at most 6 decimals, never more than it is."""
     return f"{floor_to(value, 6):.6f}".rstrip("0").rstrip(".")
@@ -295,6 +347,24 @@ def confidence(alpha: float) -> str:
 def runs_of(votes: Iterable[str | None]) -> tuple[tuple[str | None, int], ...]:
     """Return votes as runs: (label, how often in a row)."""
     return tuple((label, sum(1 for _ in group)) for label, group in groupby(votes))
+
+
+def _claim_text(claim: Claim) -> str:
+    name = printable(claim.label)
+    if claim.relation == "top":
+        return name
+    score = "" if claim.score is None else f" {claim.score:g}"
+    return f"{name} {claim.relation}{score}"
+
+
+def _least_radius(claims: tuple[Claim, ...], target: Mapping[str, Any]) -> float:
+    """Return the radius at which every label that the target asks for by name is certified."""
+    asked = target.get("labels")
+    if target.get("target") == "most-specific" or not isinstance(asked, list):
+        return max((claim.radius for claim in claims), default=0.0)
+    if {claim.label for claim in claims} != set(asked):
+        return 0.0
+    return min(claim.radius for claim in claims)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -354,6 +424,12 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{name} is not an object")
         values[name] = dict(data[name])
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
+    values["rules"] = _SCHEMAS[data["schema"]]
+    if values["rules"] > 1:
+        values["largest"] = tuple(_claim(claim) for claim in data["largest"])
+        if not isinstance(data["or_less"], bool):
+            raise TypeError("or_less is not a boolean")
+        values["or_less"] = data["or_less"]
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])
     return values
@@ -388,6 +464,17 @@ def _votes(order: Iterable[Any]) -> tuple[tuple[str | None, int], ...]:
     if any(not n for _, n in votes) or any(one == next_ for one, next_ in pairwise(labels)):
         raise ValueError("the votes are not in runs")
     return votes
+
+
+def _claim_dict(claim: Claim) -> dict[str, Any]:
+    return {
+        "label": claim.label,
+        "relation": claim.relation,
+        "radius": claim.radius,
+        "p_lower": claim.p_lower,
+        "votes": list(claim.votes),
+        **({} if claim.score is None else {"score": claim.score}),
+    }
 
 
 def _claim(data: Mapping[str, Any]) -> Claim:

@@ -17,6 +17,14 @@ Vote: TypeAlias = str | None
 UNLIKELY = 0.01
 """A run is given up when its label succeeds within the cap with less probability than this."""
 
+RULES = 2
+"""The rules that votes are tested by.
+
+By rules 1, of certificates of schema 1, each radius had a level of its own, so that certificates
+of one photo at several radii did not hold jointly, and the share of votes was spared once the
+chance of noise that float64 rounds differently, not twice.
+"""
+
 RADIUS_DECIMALS = 6
 SHARE_DECIMALS = 9
 
@@ -61,7 +69,7 @@ class Claim:
     """
 
     label: str
-    relation: Literal["present", "absent", "among the best", "at least"]
+    relation: Literal["top", "present", "absent", "among the best", "at least"]
     radius: float
     p_lower: float
     votes: tuple[int, int]
@@ -89,6 +97,10 @@ class Decision:
         level: chance that the candidate's test alone does.
         claims: what is certified by targets other than the top label; `label` then says it in
             words. All claims of a decision hold together with probability 1 - alpha.
+        largest: of each label that the votes certify at some radius from sigma / 8 up, the largest
+            such radius, whether or not it is the one asked for. These hold together with the label
+            and the claims with probability 1 - alpha.
+        or_less: whether the run was to go on for less than the radius asked for.
     """
 
     label: str | None
@@ -103,6 +115,8 @@ class Decision:
     alpha: float
     level: float
     claims: tuple[Claim, ...] = ()
+    largest: tuple[Claim, ...] = ()
+    or_less: bool = False
 
     @property
     def abstained(self) -> bool:

@@ -20,7 +20,7 @@ from smoothapi.certify.ballot import candidate_weight
 from smoothapi.certify.bounds import check_alpha
 from smoothapi.certify.decision import UNLIKELY
 from smoothapi.certify.evalue import PRIOR, boundary
-from smoothapi.certify.sequential import label_level, needed_share
+from smoothapi.certify.sequential import hoped_share, joint_level, needed_share
 from smoothapi.certify.targets import MostSpecific, Presence, Scores, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -81,7 +81,7 @@ def queries_needed(
     """
     check_alpha(alpha)
     share = needed_share(radius, sigma, delta)
-    level = label_level(share, alpha)
+    level = joint_level(radius, sigma, alpha, delta)
     return _count(_Walk(share, level, p, max_votes, unlikely), alpha, radius, sigma)
 
 
@@ -112,7 +112,7 @@ def presence_queries(
     if labels < 1:
         raise UsageError(f"labels={labels}: presence is that of at least one label.")
     share = needed_share(radius, sigma, delta)
-    level = label_level(share, alpha / labels)
+    level = joint_level(radius, sigma, alpha / labels, delta)
     walk = _Walk(share, level, p, max_votes, unlikely)
     return _count(walk, alpha, radius, sigma, together=labels)
 
@@ -256,8 +256,7 @@ def _ends(walk: _Walk) -> tuple[NDArray[np.float64], float]:
     """Return P(run ends at vote n) for n = 0..max_votes, and P(it certifies)."""
     p, cap = walk.p, walk.max_votes - walk.before
     enough = boundary(walk.share, walk.level).upto(cap)
-    most = boundary(walk.share, walk.hope_level or walk.level).most_losses(walk.max_votes)
-    hope = max(walk.share, 1.0 - most / walk.max_votes)
+    hope = hoped_share(boundary(walk.share, walk.hope_level or walk.level), walk.max_votes)
     hopeful = _hopeful_from(len(enough), hope, cap, walk.unlikely)
     alive = np.zeros(len(enough))
     alive[0] = 1.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 from scipy.special import betaincc
 
@@ -20,6 +20,7 @@ from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot, Candidate, Candidates
 from smoothapi.certify.bounds import check_alpha, check_max_votes
 from smoothapi.certify.decision import (
+    RULES,
     SHARE_DECIMALS,
     UNLIKELY,
     Claim,
@@ -29,7 +30,13 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
-from smoothapi.certify.sequential import SequentialCertify, needed_share
+from smoothapi.certify.sequential import (
+    SequentialCertify,
+    VoteTerms,
+    needed_share,
+    radius_above,
+    smallest_radius,
+)
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -46,32 +53,15 @@ class LabelsTest:
 
     Args:
         labels: the labels asked for.
-        sigma, alpha, max_votes, radius, delta: as for `SequentialCertify`.
+        terms: the other arguments of `SequentialCertify`.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[str],
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | None,
-        delta: float = 0.0,
-    ) -> None:
-        check_alpha(alpha)
+    def __init__(self, labels: Sequence[str], **terms: Unpack[VoteTerms]) -> None:
+        check_alpha(terms["alpha"])
         self._labels = tuple(labels)
-        self._alpha = alpha
-        self._tests = {
-            label: SequentialCertify(
-                sigma=sigma,
-                alpha=alpha / len(self._labels),
-                max_votes=max_votes,
-                radius=radius,
-                delta=delta,
-            )
-            for label in self._labels
-        }
+        self._alpha = terms["alpha"]
+        terms["alpha"] /= len(self._labels)
+        self._tests = {label: SequentialCertify(**terms) for label in self._labels}
         self._tally: Counter[Vote] = Counter()
 
     @property
@@ -83,7 +73,9 @@ class LabelsTest:
         """Return the most further votes that may be in flight: what the slowest label needs."""
         return max(test.needed() for test in self._tests.values())
 
-    def _decided(self, claims: tuple[Claim, ...], words: Sequence[str]) -> Decision:
+    def _decided(
+        self, claims: tuple[Claim, ...], words: Sequence[str], largest: tuple[Claim, ...]
+    ) -> Decision:
         """Return the decision that makes these claims, each said in words.
 
         What is shown for all is the first label that has a claim, or the first at all, with the
@@ -100,6 +92,7 @@ class LabelsTest:
             tally=dict(self._tally.most_common()),
             alpha=self._alpha,
             claims=claims,
+            largest=largest,
         )
 
 
@@ -115,24 +108,13 @@ class PresenceTest(LabelsTest):
         labels: the labels asked for; votes are JSON, [those present, those absent, score].
         wanted: which outcome is worth a certificate; the other one then ends the run early.
         score: the least score of a label that counts as present; of a vote it must be the same.
-        sigma, alpha, max_votes, radius, delta: as for `SequentialCertify`.
+        terms: the other arguments of `SequentialCertify`.
     """
 
     def __init__(
-        self,
-        labels: Sequence[str],
-        wanted: Wanted,
-        score: float,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | None,
-        delta: float = 0.0,
+        self, labels: Sequence[str], wanted: Wanted, score: float, **terms: Unpack[VoteTerms]
     ) -> None:
-        super().__init__(
-            labels, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
-        )
+        super().__init__(labels, **terms)
         self._asked = sorted(labels)
         self._wanted = wanted
         self._score = score
@@ -164,7 +146,15 @@ class PresenceTest(LabelsTest):
             for label, decision in decisions.items()
             if decision.label is not None
         )
-        return self._decided(claims, [f"{claim.label} {claim.relation}" for claim in claims])
+        largest = tuple(
+            replace(
+                claim, label=label, relation="present" if claim.label == "present" else "absent"
+            )
+            for label, decision in decisions.items()
+            for claim in decision.largest
+        )
+        words = [f"{claim.label} {claim.relation}" for claim in claims]
+        return self._decided(claims, words, largest)
 
     def _present(self, vote: str) -> frozenset[str]:
         present, absent = _parts(vote, self._score, _PRESENCE)
@@ -211,8 +201,9 @@ class MostSpecificTest:
         score: the least score of a label that counts as present; of a vote it must be the same.
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
         radius: the L2 radius wanted. None, the largest, is refused: which label is the most
-            specific would depend on it.
+            specific would depend on it. So is `or_less`.
         unlikely: a label is given up, and its parent tried for, as in `SequentialCertify`.
+        rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
         UnreachableRadiusError: not even an unbroken run of `max_votes` votes would suffice.
@@ -228,20 +219,26 @@ class MostSpecificTest:
         max_votes: int,
         radius: float | None,
         delta: float = 0.0,
+        or_less: bool = False,
         unlikely: float = UNLIKELY,
+        rules: int = RULES,
     ) -> None:
         check_alpha(alpha)
         check_max_votes(max_votes)
-        if radius is None:
+        if radius is None or or_less:
             raise UsageError(
-                "Which label is the most specific depends on the radius, so the largest cannot be "
-                "searched for: name a radius, such as 0.25."
+                "Which label is the most specific depends on the radius, so neither the largest "
+                "nor a smaller one can be searched for: name the radius wanted, such as 0.25."
             )
         self._score = score
         self._alpha = alpha
         self._radius = float(radius)
         self._share = needed_share(radius, sigma, delta)
+        self._smallest = smallest_radius(self._radius, sigma)
+        self._least_share = needed_share(self._smallest, sigma, delta)
+        self._sigma, self._delta = sigma, delta
         self._unlikely = unlikely
+        self._rules = rules
         self._ballot = Ballot(max_votes)
         self._candidates = Candidates(self._ballot, alpha)
         self._chains: dict[str, _Chain] = {}
@@ -289,10 +286,11 @@ class MostSpecificTest:
         ballot = self._ballot
         leading = self._leading()
         chains = [leading, *(c for c in self._chains.values() if c is not leading)]
-        claim = None
+        claim, chosen = None, leading
         for chain in chains:
             if chain is not None and claim is None:
                 claim = self._claim(chain)
+                chosen = chain if claim else chosen
         k, n = (leading.present[0], self._total(leading)) if leading else (0, 0)
         reason = self._ended or Reason.STOPPED
         if ballot.leader is None and ballot.votes:
@@ -310,7 +308,30 @@ class MostSpecificTest:
             alpha=self._alpha,
             level=leading.level if leading else 0.0,
             claims=(claim,) if claim else (),
+            largest=self._largest(chosen),
         )
+
+    def _largest(self, chain: _Chain | None) -> tuple[Claim, ...]:
+        """Return how far each label of a chain is certified, the most specific first.
+
+        No level is split over radii: the e-value of one label falls as the share grows
+        (`smoothapi.certify.evalue`), so no radius is wrong unless that of its true share is.
+        """
+        if chain is None or self._rules == 1:
+            return ()
+        n = self._total(chain)
+        claims = []
+        for label, k in zip(chain.labels, chain.present, strict=True):
+            bound = p_lower(k, n, chain.level) if n else 0.0
+            if self._passed(chain, k, self._share):
+                bound = max(bound, self._share)
+            if bound >= self._least_share:
+                p_low = floor_to(bound, SHARE_DECIMALS)
+                radius = radius_above(p_low, self._delta, self._sigma, self._smallest)
+                if self._passed(chain, k, self._share):
+                    radius = max(radius, self._radius)
+                claims.append(Claim(label, "present", radius, p_low, (k, n)))
+        return tuple(claims)
 
     def _leading(self) -> _Chain | None:
         leader = self._ballot.leader
@@ -357,6 +378,10 @@ class MostSpecificTest:
                     (k, n),
                 )
         return None
+
+    def _passed(self, chain: _Chain, k: int, share: float) -> bool:
+        n = self._total(chain)
+        return boundary(share, chain.level)[n - k] <= n
 
     def _missing(self, chain: _Chain, place: int) -> int:
         n = self._total(chain)

@@ -29,13 +29,14 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, insort
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Unpack
 
 from smoothapi.certify.arithmetic import floor_to
-from smoothapi.certify.decision import SHARE_DECIMALS, Claim, Decision, Vote, check_vote
+from smoothapi.certify.decision import RULES, SHARE_DECIMALS, Claim, Decision, Vote, check_vote
 from smoothapi.certify.evalue import boundary
 from smoothapi.certify.presence import LabelsTest
-from smoothapi.certify.sequential import label_level, needed_share
+from smoothapi.certify.sequential import VoteTerms, joint_level, needed_share
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,38 +65,28 @@ class ScoresTest(LabelsTest):
     Args:
         labels: the labels asked for; votes are JSON, [{label: score, ...}, least].
         least: the score from which on a label is wanted; no smaller one is reported.
-        sigma, alpha, max_votes, delta: as for `SequentialCertify`.
-        radius: the L2 radius wanted. None, the largest, is refused: score and radius are traded for
-            each other.
+        terms: the other arguments of `SequentialCertify`. No radius, for the largest, is refused:
+            score and radius are traded for each other.
 
     Raises:
         UnreachableRadiusError: not even an unbroken run of `max_votes` votes would suffice.
         UsageError: a value is out of range.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[str],
-        least: float,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | None,
-        delta: float = 0.0,
-    ) -> None:
+    def __init__(self, labels: Sequence[str], least: float, **terms: Unpack[VoteTerms]) -> None:
+        radius = terms["radius"]
         if radius is None:
             raise UsageError(
                 "A larger radius can be had for a smaller score, so the largest cannot be searched "
                 "for: name a radius, such as 0.25."
             )
-        super().__init__(
-            labels, sigma=sigma, alpha=alpha, max_votes=max_votes, radius=radius, delta=delta
-        )
+        super().__init__(labels, **terms)
         self._least = least
         self._radius = float(radius)
+        sigma, delta = terms["sigma"], terms.get("delta", 0.0)
         self._share = needed_share(radius, sigma, delta)
-        level = label_level(self._share, alpha / len(self._labels))
+        alpha = self._alpha / len(self._labels)
+        level = joint_level(radius, sigma, alpha, delta, terms.get("rules", RULES))
         self._boundary = boundary(self._share, level)
         self._allowed = -1  # losses that so many votes may have
         self._failed = 0
@@ -135,7 +126,24 @@ class ScoresTest(LabelsTest):
             for label, scores in self._scores.items()
             if scores.certified is not None
         )
-        return self._decided(claims, [f"{c.label} {c.relation} {c.score!r}" for c in claims])
+        words = [f"{claim.label} {claim.relation} {claim.score!r}" for claim in claims]
+        return self._decided(claims, words, self._largest(claims))
+
+    def _largest(self, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+        """Return the claims, and for each label given up how far `least` is certified.
+
+        Only below the radius asked for: beyond it, `least` at a larger radius and a larger score
+        at this one would be two events, and the level covers one.
+        """
+        known = {claim.label: claim for claim in claims}
+        found = []
+        for label, test in self._tests.items():
+            less = test.result().largest
+            if label in known:
+                found.append(known[label])
+            elif less and less[0].radius < self._radius:
+                found.append(replace(less[0], label=label, relation="at least", score=self._least))
+        return tuple(found)
 
     def _raise(self, scores: _Scores) -> None:
         """Note the largest score that passes now; what has passed once stands."""

@@ -33,14 +33,17 @@ Why this is valid
        p (1 - p) / (q (1 - q)) over p > q, less than 1, so each further loss costs at least two
        votes and w - l is least in an unbroken run.
 
-The largest radius
-    Here every q from q0 up is tested at once, q0 being that of the smallest radius that counts, at
-    the level of q0. A label with share s is wronged if it passes some q >= s. The e-value falls as
-    q grows (`smoothapi.certify.evalue` proves it), so at that vote it had passed s as well: for a
-    label with s > q0 this has at most the chance level (Ville), and all other labels have at most
-    1 - s < 1 - q0 between them and must pass q0, which by 2 and 3 costs at most
-    level * ((1 - q0) / q0)^m. If no share is above q0, a label is wronged only where it passes q0,
-    and the proof above holds as it stands.
+All radii at once
+    Every q from q0 up is tested at once, q0 being that of sigma / 8 (or of the radius asked for, if
+    that is smaller), at the level of q0. A label with share s is wronged if it passes some q >= s.
+    The e-value falls as q grows (`smoothapi.certify.evalue` proves it), so at that vote it had
+    passed s as well: for a label with s > q0 this has at most the chance level (Ville), and all
+    other labels have at most 1 - s < 1 - q0 between them and must pass q0, which by 2 and 3 costs
+    at most level * ((1 - q0) / q0)^m. If no share is above q0, a label is wronged only where it
+    passes q0, and the proof above holds as it stands.
+
+    So the certificates of a photo at all radii from sigma / 8 up hold jointly, with probability
+    1 - alpha, and which of them is used may be chosen after the votes.
 
 Nothing here assumes when or why a run is stopped, so giving up early is free.
 """
@@ -48,6 +51,8 @@ Nothing here assumes when or why a run is stopped, so giving up early is free.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import NotRequired, TypedDict
 
 from scipy.special import betaincc
 
@@ -64,18 +69,35 @@ from smoothapi.certify.bounds import (
 )
 from smoothapi.certify.decision import (
     RADIUS_DECIMALS,
+    RULES,
     SHARE_DECIMALS,
     UNLIKELY,
+    Claim,
     Decision,
     Reason,
     Vote,
     check_vote,
 )
-from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.evalue import PRIOR, Boundary, boundary, p_lower
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 SMALLEST_RADIUS = 0.125
-"""In a run for the largest radius, the smallest that is worth a certificate, in units of sigma."""
+"""The smallest radius that is worth a certificate where a larger one was asked for, in sigmas.
+
+All radii from here up are certified jointly."""
+
+
+class VoteTerms(TypedDict):
+    """On which terms votes are tested: the arguments of `SequentialCertify`, of every target."""
+
+    sigma: float
+    alpha: float
+    max_votes: int
+    radius: float | None
+    delta: NotRequired[float]
+    or_less: NotRequired[bool]
+    unlikely: NotRequired[float]
+    rules: NotRequired[int]
 
 
 class SequentialCertify:
@@ -85,20 +107,23 @@ class SequentialCertify:
     the run is stopped: no L2 change up to the returned radius changes the label that has the
     largest share of votes under noise. (Cohen, Rosenfeld, Kolter, ICML 2019, theorem 1, with the
     test of `smoothapi.certify.evalue` in place of a fixed sample; the top of this module says why
-    no candidate has to be chosen first.)
+    no candidate has to be chosen first, and why all radii from sigma / 8 up hold jointly.)
 
-    *The largest radius* is the running maximum of a confidence sequence; the run ends at
-    `max_votes`, or whenever you stop: `result` is valid at any time.
+    *The largest radius* is the running maximum of a confidence sequence. A run for it ends at
+    `max_votes`, or whenever you stop: `result` is valid at any time. A run for a wanted radius has
+    it as `Decision.largest`, also where it abstains.
 
     Args:
         sigma: noise level, positive.
         alpha: chance of a wrong certificate, in (0, 1).
         max_votes: most votes to count.
         radius: the L2 radius wanted, in the units of sigma; None for the largest.
-        delta: what arithmetic may have moved the share of votes by (`noise_delta`).
+        delta: what arithmetic takes off the share of votes (`share_deduction`).
+        or_less: go on where the radius wanted is given up, for the largest below it.
         unlikely: give up once the leader, by the Beta(1/2, 1/2) posterior of its share, has less
             than this chance of a share that `max_votes` votes can certify; 0 never gives up for
             that reason. It decides about cost, never about validity.
+        rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
         UnreachableRadiusError: not even an unbroken run of `max_votes` votes would suffice.
@@ -113,7 +138,9 @@ class SequentialCertify:
         max_votes: int,
         radius: float | None,
         delta: float = 0.0,
+        or_less: bool = False,
         unlikely: float = UNLIKELY,
+        rules: int = RULES,
     ) -> None:
         check_sigma(sigma)
         check_alpha(alpha)
@@ -123,23 +150,26 @@ class SequentialCertify:
         self._sigma = sigma
         self._delta = delta
         self._alpha = alpha
+        self._or_less = or_less
         self._unlikely = unlikely
-        smallest = SMALLEST_RADIUS * sigma if self._radius is None else self._radius
-        self._share = needed_share(smallest, sigma, delta)
-        self._level = label_level(self._share, alpha)
+        self._rules = rules
+        self._smallest = smallest_radius(self._radius, sigma, rules)
+        wanted = self._smallest if self._radius is None else self._radius
+        self._least_share = needed_share(self._smallest, sigma, delta)
+        self._share = needed_share(wanted, sigma, delta)
+        self._level = label_level(self._least_share, alpha)
+        self._least_boundary = boundary(self._least_share, self._level)
         self._boundary = boundary(self._share, self._level)
         self._ballot = Ballot(max_votes)
-        self._certified: str | None = None
-        self._p_lower = 0.0
+        self._robust: str | None = None  # the label certified at some radius
+        self._certified: str | None = None  # the label certified at the radius wanted
+        self._p_lower = 0.0  # of the robust label
         self._risen = False
         self._ended: Reason | None = None
         least = self._boundary[0]
         if least > max_votes:
             what = "any radius" if self._radius is None else f"radius {self._radius:g}"
             raise UnreachableRadiusError(_too_few(what, sigma, alpha, least, max_votes))
-        # The share that the cap can certify: below it a run would only use up its votes.
-        most_losses = self._boundary.most_losses(max_votes)
-        self._hope = max(self._share, 1.0 - most_losses / max_votes)
 
     @property
     def done(self) -> bool:
@@ -156,15 +186,18 @@ class SequentialCertify:
             UsageError: the test is done, or the vote is neither text nor None.
         """
         check_vote(vote, done=self.done)
-        if vote != self._candidate():
+        if vote != self._robust:
             self._raise_bound()
         self._ballot.add(vote)
         if vote is None or vote != self._candidate():
             self._ended = self._give_up()
             return
-        if self._certified is None and self._missing() <= 0:
+        if self._robust is None and self._missing(self._least_boundary) <= 0:
+            self._robust = vote
+        if self._certified is None and self._missing(self._boundary) <= 0:
             self._certified = vote
-        self._risen = self._certified is not None
+            self._keep_bound_of(vote)
+        self._risen = self._risen or vote == self._robust
         if self._certified is not None and self._radius is not None:
             self._ended = Reason.CERTIFIED
         elif self._ballot.left == 0:
@@ -174,12 +207,16 @@ class SequentialCertify:
         """Return the most further votes that may be in flight without buying one in vain.
 
         That is the fewest further votes, all for one label, that could end the run well; 0 once
-        done. In a run for the largest radius every vote up to the cap may still enlarge it.
+        done. In a run for the largest radius, or for less than the one that was given up, every
+        vote up to the cap may still enlarge it.
         """
         if self.done:
             return 0
         left = self._ballot.left
-        return left if self._radius is None else min(left, self._missing())
+        if self._radius is None:
+            return left
+        missing = self._missing(self._boundary)
+        return left if self._or_less and missing > left else min(left, missing)
 
     def result(self) -> Decision:
         """Return the decision on the votes so far."""
@@ -190,20 +227,32 @@ class SequentialCertify:
         p_low = floor_to(self._p_lower, SHARE_DECIMALS)
         radius = 0.0
         if self._certified is not None:
-            radius = self._radius_of(p_low) if self._radius is None else self._radius
+            radius = self._found(p_low) if self._radius is None else self._radius
         return Decision(
             label=self._certified,
             reason=self._reason(),
             radius=radius,
             radius_requested=self._radius,
-            p_lower=p_low,
+            p_lower=p_low if self._certified is not None else 0.0,
             votes=votes,
             tally=self._ballot.sorted_tally(),
             candidate=candidate,
             candidate_votes=(k, votes),
             alpha=self._alpha,
             level=self._level,
+            largest=self._largest(p_low, radius),
+            or_less=self._or_less,
         )
+
+    def _found(self, p_low: float) -> float:
+        return radius_above(p_low, self._delta, self._sigma, 0.0)
+
+    def _largest(self, p_low: float, radius: float) -> tuple[Claim, ...]:
+        if self._robust is None or self._rules == 1:
+            return ()
+        most = max(radius, radius_above(p_low, self._delta, self._sigma, self._smallest))
+        votes = (self._ballot.tally[self._robust], self._ballot.votes)
+        return (Claim(self._robust, "top", most, p_low, votes),)
 
     def _candidate(self) -> str | None:
         return self._ballot.leader if self._certified is None else self._certified
@@ -213,19 +262,25 @@ class SequentialCertify:
         wins = 0 if candidate is None else self._ballot.tally[candidate]
         return self._ballot.votes - wins
 
-    def _missing(self) -> int:
+    def _missing(self, enough: Boundary) -> int:
         """Return how many votes in a row the candidate needs.
 
         No other label can need fewer: it has more losses.
         """
-        return self._boundary[self._losses()] - self._ballot.votes
+        return enough[self._losses()] - self._ballot.votes
+
+    def _keep_bound_of(self, label: str) -> None:
+        """Follow the bound of the label that is certified, should another have been robust."""
+        if label != self._robust:
+            self._robust, self._p_lower, self._risen = label, 0.0, False
 
     def _raise_bound(self) -> None:
         """Take the largest bound so far: it is highest at the end of a run of votes."""
-        if self._risen and self._certified is not None:
+        if self._risen and self._robust is not None:
             ballot = self._ballot
-            now = p_lower(ballot.tally[self._certified], ballot.votes, self._level)
-            self._p_lower = max(self._p_lower, now, self._share)
+            now = p_lower(ballot.tally[self._robust], ballot.votes, self._level)
+            proved = self._least_share if self._certified is None else self._share
+            self._p_lower = max(self._p_lower, now, proved)
             self._risen = False
 
     def _give_up(self) -> Reason | None:
@@ -234,15 +289,18 @@ class SequentialCertify:
             return Reason.CAP
         if self._certified is not None:
             return None  # the largest radius: every vote may enlarge it
-        if self._missing() > ballot.left:
-            return Reason.FUTILE
-        losses = self._losses()
-        chance = betaincc(ballot.votes - losses + PRIOR[0], losses + PRIOR[1], self._hope)
-        return Reason.UNLIKELY if chance < self._unlikely else None
+        if self._or_less:
+            return None if self._robust else self._hopeless(self._least_boundary)
+        return self._hopeless(self._boundary)
 
-    def _radius_of(self, p_low: float) -> float:
-        share = max(p_low - self._delta, 0.0)
-        return floor_to(radius_from_p(share, self._sigma), RADIUS_DECIMALS)
+    def _hopeless(self, enough: Boundary) -> Reason | None:
+        """Return why the candidate will not pass a boundary within the cap; None if it may."""
+        ballot, losses = self._ballot, self._losses()
+        if self._missing(enough) > ballot.left:
+            return Reason.FUTILE
+        hope = hoped_share(enough, ballot.max_votes)
+        chance = betaincc(ballot.votes - losses + PRIOR[0], losses + PRIOR[1], hope)
+        return Reason.UNLIKELY if chance < self._unlikely else None
 
     def _reason(self) -> Reason:
         if self._certified is not None:
@@ -250,6 +308,52 @@ class SequentialCertify:
         if self._ballot.leader is None and self._ballot.votes:
             return Reason.NO_ANSWER
         return self._ended or Reason.STOPPED
+
+
+@lru_cache(maxsize=512)
+def hoped_share(enough: Boundary, max_votes: int) -> float:
+    """Return the share that `max_votes` votes can certify: below it they would only be used up."""
+    return max(enough.q, 1.0 - enough.most_losses(max_votes) / max_votes)
+
+
+def smallest_radius(radius: float | None, sigma: float, rules: int = RULES) -> float:
+    """Return the radius from which on all radii are certified jointly.
+
+    Args:
+        radius: the one wanted, None for the largest.
+        sigma: noise level, positive.
+        rules: by rules 1, where a radius was wanted, that one alone.
+    """
+    smallest = SMALLEST_RADIUS * sigma
+    if radius is None:
+        return smallest
+    return radius if rules == 1 else min(radius, smallest)
+
+
+def radius_above(p_low: float, delta: float, sigma: float, smallest: float) -> float:
+    """Return the radius that a share is certified for which passed that of the smallest one.
+
+    Args:
+        p_low: lower bound of the share, rounded down.
+        delta: what arithmetic takes off it.
+        sigma: noise level, positive.
+        smallest: a radius that is known to be certified; the rounding may have lost it.
+
+    Returns:
+        The radius in the units of sigma, rounded down.
+    """
+    found = radius_from_p(max(p_low - delta, 0.0), sigma)
+    return floor_to(max(found, smallest), RADIUS_DECIMALS)
+
+
+def joint_level(
+    radius: float | None, sigma: float, alpha: float, delta: float, rules: int = RULES
+) -> float:
+    """Return the level at which every label is tested, at every radius that counts.
+
+    It is the `label_level` of `smallest_radius`. Raises as `needed_share` and `label_level` do.
+    """
+    return label_level(needed_share(smallest_radius(radius, sigma, rules), sigma, delta), alpha)
 
 
 def label_level(share: float, alpha: float) -> float:

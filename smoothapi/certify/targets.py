@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
     Any,
-    NotRequired,
     Protocol,
-    TypedDict,
     Unpack,
     runtime_checkable,
 )
@@ -23,7 +21,7 @@ from typing import (
 from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
 from smoothapi.certify.scores import ScoresTest
-from smoothapi.certify.sequential import SequentialCertify
+from smoothapi.certify.sequential import SequentialCertify, VoteTerms
 from smoothapi.certify.topk import TopKTest
 from smoothapi.errors import UsageError
 
@@ -35,16 +33,6 @@ if TYPE_CHECKING:
 
 
 _MOST_BEST = 1000
-
-
-class StartArguments(TypedDict):
-    """The arguments that every target's `start` takes: on which terms votes are tested."""
-
-    sigma: float
-    alpha: float
-    max_votes: int
-    radius: float | None
-    delta: NotRequired[float]
 
 
 @runtime_checkable
@@ -64,16 +52,12 @@ class Target(Protocol):
         """Whether one plain answer says what was decided; None where it cannot be told."""
         ...
 
-    def start(
-        self,
-        *,
-        sigma: float,
-        alpha: float,
-        max_votes: int,
-        radius: float | None,
-        delta: float = 0.0,
-    ) -> VoteTest:
-        """Return a fresh test of such votes; arguments as for `SequentialCertify`."""
+    def start(self, **terms: Unpack[VoteTerms]) -> VoteTest:
+        """Return a fresh test of such votes; arguments as for `SequentialCertify`.
+
+        A target of one's own may leave out `or_less`, `unlikely` and `rules`: they are given only
+        where they are asked for.
+        """
         ...
 
 
@@ -101,7 +85,7 @@ class Top1:
         name = top1(plain, self.space)
         return None if name is None or decision.label is None else name == decision.label
 
-    def start(self, **terms: Unpack[StartArguments]) -> SequentialCertify:
+    def start(self, **terms: Unpack[VoteTerms]) -> SequentialCertify:
         """Return a `SequentialCertify`."""
         return SequentialCertify(**terms)
 
@@ -158,7 +142,7 @@ class Presence:
         """Whether every claim holds of the plain answer."""
         return _claims_hold(plain, self.score, decision)
 
-    def start(self, **terms: Unpack[StartArguments]) -> PresenceTest:
+    def start(self, **terms: Unpack[VoteTerms]) -> PresenceTest:
         """Return a `PresenceTest`."""
         return PresenceTest(self.labels, self.wanted, self.score, **terms)
 
@@ -203,7 +187,7 @@ class Scores:
             for claim in decision.claims
         )
 
-    def start(self, **terms: Unpack[StartArguments]) -> ScoresTest:
+    def start(self, **terms: Unpack[VoteTerms]) -> ScoresTest:
         """Return a `ScoresTest`; it needs a radius."""
         return ScoresTest(self.labels, self.least, **terms)
 
@@ -254,7 +238,7 @@ class MostSpecific:
         """Whether every claim holds of the plain answer."""
         return _claims_hold(plain, self.score, decision)
 
-    def start(self, **terms: Unpack[StartArguments]) -> MostSpecificTest:
+    def start(self, **terms: Unpack[VoteTerms]) -> MostSpecificTest:
         """Return a `MostSpecificTest`; it needs a radius."""
         return MostSpecificTest(self.score, **terms)
 
@@ -289,7 +273,7 @@ class TopK:
         del plain, decision
         return None
 
-    def start(self, **terms: Unpack[StartArguments]) -> TopKTest:
+    def start(self, **terms: Unpack[VoteTerms]) -> TopKTest:
         """Return a `TopKTest`."""
         return TopKTest(self.k, **terms)
 

@@ -40,6 +40,7 @@ from smoothapi.certify.bounds import (
 )
 from smoothapi.certify.decision import (
     RADIUS_DECIMALS,
+    RULES,
     SHARE_DECIMALS,
     UNLIKELY,
     Claim,
@@ -107,24 +108,34 @@ def share_upper(k: int, n: int, alpha: float) -> float:
 
 
 def topk_holds(
-    radius: float, sigma: float, p_low: float, uppers: Sequence[float], *, delta: float = 0.0
+    radius: float,
+    sigma: float,
+    p_low: float,
+    uppers: Sequence[float],
+    *,
+    here: float = 0.0,
+    there: float = 0.0,
 ) -> bool:
     """Return whether a label stays among the k best within `radius` (Jia et al., theorem 1).
+
+    Shares may fall below 1/2 here, where moving the photo makes a difference of shares smaller, so
+    what arithmetic costs at the moved photo is taken off there.
 
     Args:
         radius: L2 radius, in the units of sigma.
         sigma: noise level, positive.
         p_low: lower bound of the label's share.
         uppers: the k largest upper bounds of other labels' shares.
-        delta: what arithmetic may have moved the probability of any event by.
+        here: what arithmetic may have moved the probability of any event by, at the photo.
+        there: the same, at the moved photo.
     """
     shift = radius / sigma
-    own = float(ndtr(ndtri(max(p_low - delta, 0.0)) - shift))
-    room = min(1.0, 1.0 - p_low + delta)
+    own = float(ndtr(ndtri(max(p_low - here, 0.0)) - shift)) - there
+    room = min(1.0, 1.0 - p_low + here)
     # The sum of the t-th to the k-th largest, for t = 1..k.
-    sums = np.cumsum(np.sort(np.asarray(uppers, dtype=np.float64)))[::-1] + delta
+    sums = np.cumsum(np.sort(np.asarray(uppers, dtype=np.float64)))[::-1] + here
     ranks = np.arange(len(sums), 0, -1)
-    rivals = ndtr(ndtri(np.minimum(sums, room)) + shift) / ranks
+    rivals = (ndtr(ndtri(np.minimum(sums, room)) + shift) + there) / ranks
     return own > float(rivals.min()) * (1.0 + 1e-12)
 
 
@@ -139,8 +150,10 @@ class TopKTest:
         k: how many labels are among the best, at least 1.
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
         radius: the L2 radius wanted; None for the largest that the votes at the end allow.
+        or_less: go on to the cap where the radius wanted is given up, for the largest below it.
         unlikely: give up once even a share of the leader that is above the true one with
             probability 1 - unlikely would not suffice at the cap.
+        rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
         UnreachableRadiusError: not even an unbroken run of `max_votes` votes would suffice.
@@ -156,7 +169,9 @@ class TopKTest:
         max_votes: int,
         radius: float | None,
         delta: float = 0.0,
+        or_less: bool = False,
         unlikely: float = UNLIKELY,
+        rules: int = RULES,
     ) -> None:
         check_sigma(sigma)
         check_alpha(alpha)
@@ -170,8 +185,11 @@ class TopKTest:
         self._k = k
         self._sigma = sigma
         self._alpha = alpha
-        self._delta = delta
+        half = 0.5 * delta
+        self._deductions = {"here": delta} if rules == 1 else {"here": half, "there": half}
+        self._or_less = or_less
         self._unlikely = unlikely
+        self._rules = rules
         self._radius = radius
         self._ballot = Ballot(max_votes)
         self._candidates = Candidates(self._ballot, 0.5 * alpha)
@@ -209,6 +227,8 @@ class TopKTest:
             self._ended = Reason.CERTIFIED
         elif ballot.left == 0:
             self._ended = Reason.CAP
+        elif self._or_less:
+            return
         elif self._best_case is None:
             self._ended = Reason.FUTILE
         elif vote != leader and self._hopeless():
@@ -219,22 +239,24 @@ class TopKTest:
 
         In a run for the largest radius every vote up to the cap may still enlarge it.
         """
-        if self.done or self._best_case is None:
+        if self.done:
             return 0
-        return self._ballot.left if self._radius is None else self._best_case[1]
+        best = self._best_case
+        return self._ballot.left if self._radius is None or best is None else best[1]
 
     def result(self) -> Decision:
         """Return the decision on the votes so far; its claim is "among the best"."""
         ballot, candidates = self._ballot, self._candidates
         leader = ballot.leader
         candidate = candidates.get(leader)
-        p_low, votes, radius = 0.0, (0, 0), 0.0
+        p_low, votes, radius, most = 0.0, (0, 0), 0.0, 0.0
         if candidate is not None:
             lower, uppers = self._bounds(leader, 0)
             p_low = floor_to(lower, SHARE_DECIMALS)
             votes = (candidates.count(candidate, leader), candidates.total(candidate))
+            most = self._largest(p_low, uppers)
             if self._radius is None:
-                radius = self._largest(p_low, uppers)
+                radius = most
             elif self._ended is Reason.CERTIFIED:
                 radius = self._radius
         certified = leader is not None and (radius > 0.0 or self._ended is Reason.CERTIFIED)
@@ -242,8 +264,12 @@ class TopKTest:
         if leader is None and ballot.votes:
             reason = Reason.NO_ANSWER
         claims: tuple[Claim, ...] = ()
+        largest: tuple[Claim, ...] = ()
         if certified and leader is not None:
             claims = (Claim(leader, "among the best", radius, p_low, votes),)
+        most = max(most, radius)
+        if leader is not None and most > 0.0 and self._rules > 1:
+            largest = (Claim(leader, "among the best", most, p_low, votes),)
         return Decision(
             label=leader if certified else None,
             reason=reason,
@@ -257,6 +283,8 @@ class TopKTest:
             alpha=self._alpha,
             level=0.0 if candidate is None else candidate.level,
             claims=claims,
+            largest=largest,
+            or_less=self._or_less,
         )
 
     def _bounds(self, label: str | None, more: int) -> tuple[float, list[float]]:
@@ -286,7 +314,7 @@ class TopKTest:
 
     def _suffices(self, label: str | None, more: int) -> bool:
         p_low, uppers = self._bounds(label, more)
-        return topk_holds(self._radius or 0.0, self._sigma, p_low, uppers, delta=self._delta)
+        return topk_holds(self._radius or 0.0, self._sigma, p_low, uppers, **self._deductions)
 
     def _fewest_more(self) -> tuple[str | None, int] | None:
         """Return the label that needs the fewest votes in a row, and how many.
@@ -330,12 +358,12 @@ class TopKTest:
 
     def _largest(self, p_low: float, uppers: Sequence[float]) -> float:
         low, high = 0, math.ceil(8.0 * self._sigma * 10**RADIUS_DECIMALS)
-        if not topk_holds(0.0, self._sigma, p_low, uppers, delta=self._delta):
+        if not topk_holds(0.0, self._sigma, p_low, uppers, **self._deductions):
             return 0.0
         while high - low > 1:
             middle = (low + high) // 2
             radius = middle / 10**RADIUS_DECIMALS
-            if topk_holds(radius, self._sigma, p_low, uppers, delta=self._delta):
+            if topk_holds(radius, self._sigma, p_low, uppers, **self._deductions):
                 low = middle
             else:
                 high = middle
@@ -355,4 +383,4 @@ class TopKTest:
         level = 0.5 * self._alpha
         uppers = [share_upper(votes, cap, level) for votes in counts]
         p_low = share_lower(math.ceil(hoped * cap), cap, level)
-        return not topk_holds(self._radius or 0.0, self._sigma, p_low, uppers, delta=self._delta)
+        return not topk_holds(self._radius or 0.0, self._sigma, p_low, uppers, **self._deductions)

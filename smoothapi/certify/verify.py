@@ -6,14 +6,15 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from smoothapi.certify.decision import Reason
+from smoothapi.certify.decision import RULES, Reason
 from smoothapi.certify.predict import SequentialPredict
+from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.errors import CertificateError, UsageError
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.certify.decision import VoteTest
+    from smoothapi.certify.decision import Decision, VoteTest
     from smoothapi.certify.targets import Target
 
 MAX_SIGMA = 1.5
@@ -21,7 +22,7 @@ MAX_SIGMA = 1.5
 
 _MOST_VOTES = 10_000_000
 
-_EXACT = ("radius", "claims", "label", "reason")
+_EXACT = ("radius", "claims", "largest radii", "label", "reason")
 
 # For figures that two machines may compute differently in the last place.
 _RELATIVE = 1e-9
@@ -52,13 +53,7 @@ def verify_claims(
     try:
         target = parse_target(certificate.target)
         if certify:
-            test = target.start(
-                sigma=certificate.sigma,
-                alpha=certificate.alpha,
-                max_votes=certificate.max_votes,
-                radius=certificate.radius_requested,
-                delta=certificate.delta,
-            )
+            test = target.start(**_terms(certificate, target))
         else:
             test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
     except UsageError as error:
@@ -67,14 +62,15 @@ def verify_claims(
         raise CertificateError("The certificate does not add up: a prediction has no radius.")
     decision = test.result()
     if certificate.votes:
-        problems = _replay(test, certificate)
-        decision = test.result()
+        problems = _replay(test, certificate, stopped=_gave_up(certificate, target))
+        decision = _as_stopped(test.result(), certificate, target)
     else:  # there was nothing to ask about; then nothing is claimed either
         problems = []
         decision = replace(decision, reason=Reason.NO_ANSWER)
     claims: dict[str, tuple[object, object]] = {
         "label": (certificate.label, decision.label),
         "claims": (certificate.claims, decision.claims),
+        "largest radii": (certificate.largest, decision.largest),
         "reason": (certificate.reason, str(decision.reason)),
         "radius": (certificate.radius, decision.radius),
         "lower bound of p": (certificate.p_lower, decision.p_lower),
@@ -99,7 +95,44 @@ def verify_claims(
     return ["the order of the votes", *claims]
 
 
-def _replay(test: VoteTest, certificate: Certificate) -> list[str]:
+def _terms(certificate: Certificate, target: Target) -> VoteTerms:
+    terms = VoteTerms(
+        sigma=certificate.sigma,
+        alpha=certificate.alpha,
+        max_votes=certificate.max_votes,
+        radius=certificate.radius_requested,
+        delta=certificate.delta,
+    )
+    if certificate.or_less:
+        terms["or_less"] = True
+    if certificate.rules != RULES:
+        terms["rules"] = certificate.rules
+    elif _gave_up(certificate, target):
+        terms["unlikely"] = 0.0
+    return terms
+
+
+def _gave_up(certificate: Certificate, target: Target) -> bool:
+    """Return whether a run ended since success had become unlikely, by whatever estimate.
+
+    When a run for the top label is given up decides about cost, never about validity, so the rule
+    that gave it up need not be known.
+    """
+    return (
+        certificate.rules > 1
+        and certificate.reason == Reason.UNLIKELY
+        and isinstance(target, Top1)
+        and certificate.kind == "certify"
+    )
+
+
+def _as_stopped(decision: Decision, certificate: Certificate, target: Target) -> Decision:
+    if _gave_up(certificate, target) and decision.reason is Reason.STOPPED:
+        return replace(decision, reason=Reason.UNLIKELY)
+    return decision
+
+
+def _replay(test: VoteTest, certificate: Certificate, *, stopped: bool) -> list[str]:
     """Feed the votes to the test; return what is wrong with where they end."""
     for number, vote in enumerate(certificate.vote_order()):
         if test.done:
@@ -110,7 +143,7 @@ def _replay(test: VoteTest, certificate: Certificate) -> list[str]:
             raise CertificateError(
                 f"The certificate does not add up: vote {number} cannot be counted ({error})."
             ) from error
-    return [] if test.done else ["its votes end before its test had"]
+    return [] if test.done or stopped else ["its votes end before its test had"]
 
 
 def _out_of_place(certificate: Certificate, target: Target) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.certify import SequentialCertify
-from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.certify.arithmetic import share_deduction
 from smoothapi.errors import UnreachableRadiusError, UsageError
 from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants, variant_seeds
 from smoothapi.study.figures import Band, band
@@ -65,7 +65,7 @@ class Terms:
             alpha=self.alpha,
             max_votes=self.max_votes,
             radius=self.radius,
-            delta=noise_delta(pixels, sigma),
+            delta=share_deduction(pixels, sigma),
         )
 
 

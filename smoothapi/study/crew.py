@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from smoothapi.certify import noise_delta, runs_of, top1
+from smoothapi.certify import runs_of, share_deduction, top1
 from smoothapi.denoise import Gathering
 from smoothapi.errors import (
     BudgetExceededError,
@@ -265,7 +265,7 @@ class Crew:
                 setup.rules,
                 setup.target,
                 sigma=task.sigma,
-                delta=noise_delta(image.pixels.size, task.sigma),
+                delta=share_deduction(image.pixels.size, task.sigma),
                 stop=self._stop,
             )
             collected = collect_votes(

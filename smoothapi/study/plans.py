@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smoothapi.certify import Top1, noise_delta, queries_needed, required_p
+from smoothapi.certify import Top1, queries_needed, required_p, share_deduction
 from smoothapi.errors import UsageError
 from smoothapi.plan import count_stored
 from smoothapi.study.collect import Collector, Rules
@@ -95,7 +95,7 @@ def expect(
     """
     if photos < 1:
         raise UsageError(f"photos={photos}: plan for at least one photo.")
-    delta = noise_delta(pixels, sigma)
+    delta = share_deduction(pixels, sigma)
     values = shares.at(sigma)
     # Costs are smooth in p, so a grid will do: finest where certificates begin.
     grid = np.unique(
@@ -211,7 +211,7 @@ def plan_cells(
     for provider, denoiser, sigma, load in cells:
         key = (provider, denoiser, sigma)
         image = load()
-        delta = noise_delta(image.pixels.size, sigma)
+        delta = share_deduction(image.pixels.size, sigma)
         groups.setdefault(key, []).append(_stored(sessions[key], image, rules, target, delta))
     most = max(rules.max_votes[-1], rules.complete)
     rows: list[CellPlan] = []

@@ -100,7 +100,7 @@ def test_votes_of_another_score_are_refused(kind: Any, answer: Answer) -> None:
 
 
 def test_there_is_no_largest_radius_of_the_most_specific_label() -> None:
-    with pytest.raises(UsageError, match="name a radius"):
+    with pytest.raises(UsageError, match="name the radius"):
         MostSpecific(0.5).start(**SETTINGS | {"radius": None})
 
 
