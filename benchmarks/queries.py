@@ -15,6 +15,7 @@ from scipy.special import bdtrc, ndtr
 
 from smoothapi.certify import label_level, queries_needed, required_p
 from smoothapi.certify.evalue import boundary
+from smoothapi.certify.futility import NEVER
 from smoothapi.errors import UnreachableRadiusError
 from smoothapi.study.figures import fewest_wins
 
@@ -63,7 +64,7 @@ def against_the_floor(ratios: Sequence[float], shares: Sequence[float]) -> None:
     for ratio in ratios:
         row, least = [], 0
         for p in shares:
-            count = queries_needed(ratio, 1.0, ALPHA, p, max_votes=30_000, unlikely=0.0)
+            count = queries_needed(ratio, 1.0, ALPHA, p, max_votes=30_000, futility=NEVER)
             least = count.at_least
             # Where the floor itself is above 4,000 votes nobody would run it.
             row.append(count.mean / count.floor if count.floor < 4000 else 0.0)

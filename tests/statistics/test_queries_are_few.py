@@ -10,6 +10,7 @@ import pytest
 from scipy.special import bdtrc
 
 from smoothapi.certify import queries_needed, required_p
+from smoothapi.certify.futility import NEVER
 
 ALPHA = 0.001
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "queries.py"
@@ -21,7 +22,7 @@ def test_mean_votes_are_close_to_the_floor() -> None:
         for ratio in (0.25, 0.5, 1.0, 1.5, 2.0)
         for p in (0.8, 0.9, 0.95, 0.99, 0.999)
         if p > required_p(ratio, 1.0) + 0.005
-        for count in [queries_needed(ratio, 1.0, ALPHA, p, max_votes=8_000, unlikely=0.0)]
+        for count in [queries_needed(ratio, 1.0, ALPHA, p, max_votes=8_000, futility=NEVER)]
     ]
     assert len(ratios) == 19
     assert np.mean(ratios) <= 1.16
