@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from smoothapi.certify.evalue import Boundary
 
 _MOST_VOTES = 10_000  # up to which the best rule is worked out, in less than a second
-_PRICE = 80.0
+_PRICE = 85.0
 _GRID = np.arange(-20, 51) * 0.1  # values of Phi^-1(p), as radii are: p from 0.02 to 1 - 3e-7
 _DEFAULT_PRIOR = (0.5, 0.25)
-_SHRINKAGE = 20.0  # photos' worth of the default mix in one that is learnt
+_SHRINKAGE = 50.0  # photos' worth of the default mix in one that is learnt
 _ROUNDS = 200  # of expectation and maximisation: by then weights move by less than matters
 _DECIMALS = 9
 
@@ -126,7 +126,7 @@ class Mix:
         Runs that were stopped early, for whatever reason that their votes gave, do not lean it:
         given those, p^k (1 - p)^(n - k) is all that the votes say of p. Maximised by expectation
         and maximisation (Laird, Journal of the American Statistical Association 1978), with the
-        default mix counting as 20 photos.
+        default mix counting as 50 photos.
 
         Args:
             counts: (k, n) of each photo, k of n votes being for its top label.
@@ -184,7 +184,7 @@ class PriceRule:
     """Give up where another certificate would cost more votes than it is worth.
 
     The best rule for a mix of photos (the top of this module says why), at a price of
-    80 * sqrt(max_votes) votes for a certificate. Above 10,000 votes it is `ChanceRule`.
+    85 * sqrt(max_votes) votes for a certificate. Above 10,000 votes it is `ChanceRule`.
 
     Attributes:
         mix: of the photos' shares.
