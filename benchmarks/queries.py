@@ -100,9 +100,7 @@ def given_up_by(
     return certified, votes
 
 
-def past_runs(
-    radius: float, p: NDArray[np.float64], cap: int, seed: int
-) -> list[tuple[int, int]]:
+def past_runs(radius: float, p: NDArray[np.float64], cap: int, seed: int) -> list[tuple[int, int]]:
     """Return (k, n) of a run of each photo as it would have been stored, stopped as runs are."""
     draws = np.random.default_rng(seed).random((len(p), cap))
     runs = []

@@ -83,6 +83,7 @@ def issue(
         or_less=decision.or_less,
         noise_key=variants.noise_key,
         version=__version__,
+        mix="" if (mix := session.learnt_mix) is None else mix.digest,
         replayed_from=variants.replayed_from,
         queries=totals.queries,
         attempts=totals.attempts,

@@ -141,7 +141,8 @@ class Mix:
         weights = prior
         if rows:
             (k, n), times = (
-                part.T for part in np.unique(np.array(rows, dtype=float), axis=0, return_counts=True)
+                part.T
+                for part in np.unique(np.array(rows, dtype=float), axis=0, return_counts=True)
             )
             p = np.array(DEFAULT_MIX.shares)
             logs = xlogy(k[:, None], p) + xlog1py((n - k)[:, None], -p)

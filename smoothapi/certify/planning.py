@@ -162,6 +162,7 @@ def target_queries(
     *,
     max_votes: int = 10_000,
     delta: float = 0.0,
+    futility: Futility = DEFAULT_RULE,
 ) -> QueryCount | None:
     """Return how many queries a target takes, as its own function above says.
 
@@ -170,7 +171,9 @@ def target_queries(
     own. Arguments and errors as for `queries_needed`.
     """
     if isinstance(target, Top1):
-        return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
+        return queries_needed(
+            radius, sigma, alpha, p, max_votes=max_votes, delta=delta, futility=futility
+        )
     if isinstance(target, (Presence, Scores)):  # a score comes out of the votes for presence
         labels = len(target.labels)
         return presence_queries(

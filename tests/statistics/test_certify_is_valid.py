@@ -159,7 +159,9 @@ def test_the_class_decides_as_the_rule_does(ratio):
     expected = ever_certified(drawn == 0, enough)
     certified = 0
     for run, expect in zip(drawn, expected, strict=True):
-        test = SequentialCertify(sigma=1.0, alpha=ALPHA, max_votes=cap, radius=ratio, futility=NEVER)
+        test = SequentialCertify(
+            sigma=1.0, alpha=ALPHA, max_votes=cap, radius=ratio, futility=NEVER
+        )
         for label in run:
             test.add(("cat", "dog", None)[label])
             if test.done:
