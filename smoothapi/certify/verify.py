@@ -122,7 +122,7 @@ def _gave_up(certificate: Certificate, target: Target) -> bool:
     """
     return (
         certificate.rules > 1
-        and certificate.reason == Reason.UNLIKELY
+        and certificate.reason in (Reason.UNLIKELY, Reason.NO_ANSWER)
         and isinstance(target, Top1)
         and certificate.kind == "certify"
     )
