@@ -8,6 +8,7 @@ from smoothapi._version import __version__
 from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, share_deduction
 from smoothapi.certify.certificate import Certificate, ImageFacts, native_radius, runs_of
 from smoothapi.certify.labels import top1
+from smoothapi.certify.targets import Top1
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import CertificateError
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
@@ -83,7 +84,7 @@ def issue(
         or_less=decision.or_less,
         noise_key=variants.noise_key,
         version=__version__,
-        mix="" if (mix := session.learnt_mix) is None else mix.digest,
+        mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
         replayed_from=variants.replayed_from,
         queries=totals.queries,
         attempts=totals.attempts,
@@ -92,6 +93,11 @@ def issue(
         cost=ceil_to(float(totals.dollars), _DECIMALS),
         seconds=round(collection.seconds, 3),
     )
+
+
+def _mix_digest(session: Session) -> str:
+    mix = session.learnt_mix
+    return "" if mix is None else mix.digest
 
 
 def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[str]:

@@ -65,7 +65,7 @@ def _open(
         answers = replay
         mixes = None if replay.mixes is None else Mixes.from_dict(replay.mixes)
     else:
-        mixes = Mixes.load(home.mixes)
+        mixes = Mixes.load(home.mixes_file)
         variants = made_here(provider, options.get("denoiser"), settings, home)
         answers = home.answers
     adapter = resources.enter_context(closing(variants.adapter))

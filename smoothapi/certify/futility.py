@@ -34,15 +34,13 @@ from scipy.special import betainc, betaincc, gammaln, ndtr, xlog1py, xlogy
 
 from smoothapi.certify.bounds import check_counts
 from smoothapi.certify.decision import UNLIKELY
-from smoothapi.certify.evalue import PRIOR
+from smoothapi.certify.evalue import PRIOR, Boundary, boundary
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import ArrayLike, NDArray
-
-    from smoothapi.certify.evalue import Boundary
 
 _MOST_VOTES = 10_000  # up to which the best rule is worked out, in less than a second
 _PRICE = 85.0
@@ -199,7 +197,7 @@ class PriceRule:
         """Return whether a run is given up; see `Futility`."""
         if max_votes > _MOST_VOTES:
             return ChanceRule().gives_up(votes, losses, enough, max_votes)
-        fewest = _fewest_hopeful(self.mix, enough, max_votes)
+        fewest = _fewest_hopeful(self.mix, _near(enough), max_votes)
         return np.asarray(np.asarray(votes) < fewest[np.minimum(losses, len(fewest) - 1)])
 
 
@@ -212,7 +210,15 @@ def hoped_share(enough: Boundary, max_votes: int) -> float:
     return max(enough.q, 1.0 - enough.most_losses(max_votes) / max_votes)
 
 
-@lru_cache(maxsize=64)
+def _near(enough: Boundary) -> Boundary:
+    """Return nearly the same boundary, so that photos of all sizes share what is worked out.
+
+    The deduction for arithmetic, and with it the boundary, differs a little by a photo's size.
+    """
+    return boundary(1.0 - float(f"{1.0 - enough.q:.3g}"), float(f"{enough.alpha:.2g}"))
+
+
+@lru_cache(maxsize=256)
 def _fewest_hopeful(mix: Mix, enough: Boundary, max_votes: int) -> NDArray[np.int64]:
     """Return by losses, from 0 on, the fewest votes at which a run is worth going on with.
 

@@ -74,7 +74,7 @@ def export(home: str | None, file: str) -> int:
 
     with _home(home) as opened, _open(file, "w") as stream:
         store, count = opened.answers, 0
-        stream.write(header(mixes=Mixes.load(opened.mixes).to_dict()))
+        stream.write(header(mixes=Mixes.load(opened.mixes_file).to_dict()))
         for key in store.all_keys():
             stream.write(to_line(store.row(key)))
             count += 1

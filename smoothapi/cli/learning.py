@@ -45,8 +45,8 @@ def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
                 "given with --from: certify some photos first."
             )
         mixes = Mixes.learnt(photos)
-        mixes.save(home.mixes)
-        kept = str(home.mixes)
+        mixes.save(home.mixes_file)
+        kept = str(home.mixes_file)
     rows = [_row(each, mix, settings) for each, mix in mixes.by_deployment.items()]
     if as_json:
         click.echo(json.dumps({"schema": "smoothapi.learnt/1", "file": kept, "mixes": rows}))

@@ -60,7 +60,7 @@ class Home:
         return read_secret(self.folder / "noise.key")
 
     @property
-    def mixes(self) -> Path:
+    def mixes_file(self) -> Path:
         """The file of the mixes of shares that were learnt (`smoothapi.mixes`)."""
         return self.folder / "mixes.json"
 

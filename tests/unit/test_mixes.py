@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import Answer, Label, Smoother, parts, verify
+from smoothapi import Answer, Label, Presence, Smoother, parts, verify
 from smoothapi.certificates import Certificate
 from smoothapi.certify import SequentialCertify
 from smoothapi.certify.futility import DEFAULT_MIX, ChanceRule, Mix, PriceRule
@@ -132,7 +132,7 @@ def smoother(home, provider=None, **options):
 def keep(home, mix, **options):
     """Keep a mix as that of the smoother's own deployment."""
     with smoother(home, **options) as s:
-        Mixes({s.session.deployment: mix}).save(Home(home).mixes)
+        Mixes({s.session.deployment: mix}).save(Home(home).mixes_file)
 
 
 def test_a_learnt_mix_decides_when_a_run_is_given_up_and_the_certificate_names_it(tmp_path):
@@ -179,6 +179,13 @@ def test_what_is_certified_after_another_rule_would_have_given_up_verifies(tmp_p
             if not test.done:
                 test.add(vote)
         assert test.result().abstained
+
+
+def test_only_what_a_mix_could_end_names_it(tmp_path):
+    keep(tmp_path, SURE, provider=ScriptedAdapter())
+    with smoother(tmp_path, ScriptedAdapter()) as s:
+        assert s.certify(PHOTO).mix == s.certify(PHOTO, "largest").mix == SURE.digest
+        assert s.certify(PHOTO, target=Presence("bus", 0.5)).mix == s.predict(PHOTO).mix == ""
 
 
 @pytest.mark.parametrize("mix", [None, HOPELESS, SURE])
@@ -259,7 +266,7 @@ def test_plan_learns_from_what_is_stored(photos, tmp_path, capsys):
     assert (mix["provider"], mix["sigma"], mix["photos"]) == ("mock", 0.25, 3)
     assert 0.0 < mix["mean_share"] < 1.0
     assert 0.0 < mix["queries"] < 60.0
-    kept = Mixes.load(Home(tmp_path / "home").mixes)
+    kept = Mixes.load(Home(tmp_path / "home").mixes_file)
     assert [each.digest for each in kept.by_deployment.values()] == [mix["digest"]]
     # Nothing is counted twice, and what was answered elsewhere is counted too.
     assert run(["plan", "--learn", "--from", export, *home, *terms]) == 0

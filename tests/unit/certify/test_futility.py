@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from smoothapi.certify import MostSpecific, Reason, SequentialCertify, queries_needed, replay
+from smoothapi.certify import (
+    MostSpecific,
+    Reason,
+    SequentialCertify,
+    queries_needed,
+    replay,
+    share_deduction,
+)
 from smoothapi.certify.evalue import Boundary, boundary
 from smoothapi.certify.futility import (
     DEFAULT_MIX,
@@ -19,6 +26,7 @@ from smoothapi.certify.futility import (
     ChanceRule,
     Mix,
     PriceRule,
+    _fewest_hopeful,
     hoped_share,
 )
 from smoothapi.errors import UsageError
@@ -186,6 +194,15 @@ def test_a_whole_boundary_is_its_single_values(q: float, cap: int) -> None:
     assert found == [enough[losses] for losses in range(len(found))]
     assert enough[len(found)] > cap
     assert Boundary(q, 0.001).upto(3).tolist() == []
+
+
+def test_photos_of_all_sizes_share_what_is_worked_out() -> None:
+    _fewest_hopeful.cache_clear()
+    for pixels in range(100_000, 400_000, 7_919):
+        delta = share_deduction(pixels, 0.25)
+        test = SequentialCertify(sigma=0.25, alpha=0.001, max_votes=300, radius=0.25, delta=delta)
+        replay(test, ["cat", "dog", "dog", "dog"])
+    assert _fewest_hopeful.cache_info().currsize <= 3
 
 
 def test_hope_is_a_share_that_the_cap_can_certify() -> None:
