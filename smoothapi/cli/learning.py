@@ -127,10 +127,10 @@ def _row(deployment: Deployment, mix: Mix, settings: Settings) -> dict[str, Any]
 def _expected(
     mix: Mix, rule: Futility, sigma: float, settings: Settings
 ) -> tuple[float | None, float | None]:
-    """Return (mean queries, share certified) of photos of a mix; None without a radius."""
+    """Return (mean queries, share certified) of a mix; None where no one radius is wanted."""
     from smoothapi.certify import queries_needed, share_deduction  # noqa: PLC0415
 
-    if settings.radius == "largest":
+    if not isinstance(settings.radius, float):
         return None, None
     delta = share_deduction(3 * settings.size**2, sigma)
     mean = certified = 0.0

@@ -95,8 +95,11 @@ def plan(
         return learn(settings, files, as_json=as_json)
     if files:
         raise UsageError("--from says what to learn from: give --learn, too.")
-    if settings.radius == "largest":
-        raise UsageError("--radius: plan for one radius; the settings say 'largest'.")
+    if not isinstance(settings.radius, float):
+        raise UsageError(
+            f"--radius: plan for one radius around the working image; the settings say "
+            f"{settings.radius!r}. What another unit comes to depends on each photo's size."
+        )
     shares = _shares(distribution, share)
     with Smoother(settings.provider, denoiser="none") as smoother:
         price = smoother.session.price
