@@ -9,6 +9,7 @@ from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, 
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import top1
 from smoothapi.certify.radii import native_radius, working_radius
+from smoothapi.certify.targets import Top1
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import CertificateError, UsageError
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
@@ -88,6 +89,7 @@ def issue(
         radius_asked="" if asked is None or asked.unit == "working" else str(asked),
         noise_key=variants.noise_key,
         version=__version__,
+        mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
         replayed_from=variants.replayed_from,
         queries=totals.queries,
         attempts=totals.attempts,
@@ -96,6 +98,11 @@ def issue(
         cost=ceil_to(float(totals.dollars), _DECIMALS),
         seconds=round(collection.seconds, 3),
     )
+
+
+def _mix_digest(session: Session) -> str:
+    mix = session.learnt_mix
+    return "" if mix is None else mix.digest
 
 
 def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[str]:

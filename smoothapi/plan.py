@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smoothapi.answer import Answer
@@ -139,8 +140,15 @@ def _expected(
     sigma, alpha = session.sigma, session.settings.alpha
     most = session.settings.max_votes
     delta = share_deduction(image.pixels.size, sigma)
-    counts = (
-        (p, target_queries(target, radius, sigma, alpha, p, max_votes=most, delta=delta))
-        for p in _SHARES
+    planned = partial(
+        target_queries,
+        target,
+        radius,
+        sigma,
+        alpha,
+        max_votes=most,
+        delta=delta,
+        futility=session.futility,
     )
+    counts = ((p, planned(p)) for p in _SHARES)
     return tuple((p, count.mean) for p, count in counts if count is not None)

@@ -25,6 +25,7 @@ from smoothapi.errors import (
     SmoothAPIError,
     UsageError,
 )
+from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
 from smoothapi.store import Answers, answer_key
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from smoothapi.certify.futility import Futility, Mix
     from smoothapi.config import Settings
     from smoothapi.dispatch.job import Encode
     from smoothapi.image import WorkingImage
@@ -118,6 +120,7 @@ class Session:
         size: shorter side of the working image, or its exact (width, height).
         space: the caller's classes; None for the provider's own labels.
         refresh: ask again although answers are kept.
+        mixes: of shares, learnt from past photos; None for a recording without.
         resources: what `close` releases.
         on_run: is told of each run that begins, and may stop it.
     """
@@ -129,6 +132,7 @@ class Session:
     size: int | tuple[int, int]
     space: LabelSpace | None
     refresh: bool
+    mixes: Mixes | None
     resources: Resources = field(repr=False)
     on_run: Callable[[Run], None] | None = field(default=None, repr=False)
 
@@ -146,6 +150,21 @@ class Session:
     def sigma(self) -> float:
         """The noise level, of the [0, 1] range."""
         return self.variants.sigma
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the shares of photos' top labels depend on."""
+        return Deployment(self.adapter.name, self.variants.denoiser.fingerprint, self.sigma)
+
+    @property
+    def learnt_mix(self) -> Mix | None:
+        """The mix by which runs for the top label are given up; None where none was learnt."""
+        return None if self.mixes is None else self.mixes.mix(self.deployment)
+
+    @property
+    def futility(self) -> Futility:
+        """The rule by which runs for the top label are given up."""
+        return futility_rule(self.mixes, self.deployment)
 
     @contextmanager
     def sample(

@@ -281,6 +281,8 @@ def start_test(
     )
     if or_less:
         terms["or_less"] = True
+    if isinstance(target, Top1):
+        return target.start(session.futility, **terms)
     return target.start(**terms)
 
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Unpack
 
 from smoothapi.dispatch import Dispatcher, Retry
+from smoothapi.mixes import Mixes
 from smoothapi.options import SmootherOptions, resolve
 from smoothapi.parts import (
     choose_budgets,
@@ -58,17 +59,21 @@ def _open(
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)
     answers: Answers
+    mixes: Mixes | None
     if replay is not None:
         variants: Variants = recorded(replay, settings, refresh=bool(refresh))
         answers = replay
+        mixes = None if replay.mixes is None else Mixes.from_dict(replay.mixes)
     else:
+        mixes = Mixes.load(home.mixes_file)
         variants = made_here(provider, options.get("denoiser"), settings, home)
         answers = home.answers
     adapter = resources.enter_context(closing(variants.adapter))
     kept_in: Answers = answers
     if settings.record is not None:
         names = {variants.denoiser.fingerprint: variants.denoiser.name}
-        recorder = Recorder(answers, settings.record, names)
+        rules = None if mixes is None else mixes.to_dict()
+        recorder = Recorder(answers, settings.record, names, rules)
         kept_in = resources.enter_context(closing(recorder))
     dispatcher = Dispatcher.open(
         adapter,
@@ -89,5 +94,6 @@ def _open(
         size=settings.size if size is None else size,
         space=space,
         refresh=bool(refresh),
+        mixes=mixes,
         resources=resources,
     )

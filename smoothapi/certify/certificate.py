@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "smoothapi.certificate/2"
 _SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
-_SINCE_2 = ("largest", "or_less", "radius_asked")
+_SINCE_2 = ("largest", "or_less", "radius_asked", "mix")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ class Certificate:
         version: of smoothapi.
         rules: those that the votes were tested by: `smoothapi.certify.RULES`, or 1 in certificates
             of schema 1, which are read and verified as they were issued.
+        mix: digest of the mix of shares, learnt from past photos, by which the run was given up or
+            would have been; "" for the one that is assumed. For information: no claim rests on it.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
         queries: variants sent in this run, each counted once, the plain query included.
@@ -142,6 +144,7 @@ class Certificate:
     or_less: bool = False
     radius_asked: str = ""
     rules: int = RULES
+    mix: str = field(default="", compare=False)
     replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
@@ -464,6 +467,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError("or_less is not a boolean")
         values["or_less"] = data["or_less"]
         values["radius_asked"] = _string(data["radius_asked"], "radius_asked")
+        values["mix"] = _string(data["mix"], "mix")
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])
     return values

@@ -216,10 +216,13 @@ class Boundary:
 
     def upto(self, votes: int) -> NDArray[np.int64]:
         """Return boundary[0], boundary[1], ... as long as they are at most `votes`."""
-        losses = 0
-        while self[losses] <= votes:
-            losses += 1
-        return np.array(self._fewest[:losses], dtype=np.int64)
+        losses = np.arange(self.most_losses(votes) + 1)
+        low, high = losses - 1, np.full_like(losses, votes)
+        while np.any(high - low > 1):
+            middle = np.maximum((low + high) // 2, losses)
+            enough = log_evalue_lower(middle - losses, middle, self.q) >= self._threshold
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        return high
 
     def _next(self) -> int:
         """Return the value after those known: double the step, then bisect."""

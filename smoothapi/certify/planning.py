@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import betaincc
 
 from smoothapi.certify.ballot import candidate_weight
 from smoothapi.certify.bounds import check_alpha
 from smoothapi.certify.decision import UNLIKELY
-from smoothapi.certify.evalue import PRIOR, boundary
-from smoothapi.certify.sequential import hoped_share, joint_level, needed_share
+from smoothapi.certify.evalue import boundary
+from smoothapi.certify.futility import DEFAULT_RULE, ChanceRule, Futility
+from smoothapi.certify.sequential import joint_level, needed_share
 from smoothapi.certify.targets import MostSpecific, Presence, Scores, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -58,7 +58,7 @@ def queries_needed(
     *,
     max_votes: int = 10_000,
     delta: float = 0.0,
-    unlikely: float = UNLIKELY,
+    futility: Futility = DEFAULT_RULE,
 ) -> QueryCount:
     """Return how many queries certifying takes if the top label has share `p` of the votes.
 
@@ -73,7 +73,7 @@ def queries_needed(
         p: the label's share of votes, in [0, 1].
         max_votes: most votes of a run.
         delta: what is taken off the share for arithmetic.
-        unlikely: when a run is given up; see `SequentialCertify`.
+        futility: when a run is given up.
 
     Raises:
         UnreachableRadiusError: no run within `max_votes` reaches the radius.
@@ -82,7 +82,7 @@ def queries_needed(
     check_alpha(alpha)
     share = needed_share(radius, sigma, delta)
     level = joint_level(radius, sigma, alpha, delta)
-    return _count(_Walk(share, level, p, max_votes, unlikely), alpha, radius, sigma)
+    return _count(_Walk(share, level, p, max_votes, futility), alpha, radius, sigma)
 
 
 def presence_queries(
@@ -113,7 +113,7 @@ def presence_queries(
         raise UsageError(f"labels={labels}: presence is that of at least one label.")
     share = needed_share(radius, sigma, delta)
     level = joint_level(radius, sigma, alpha / labels, delta)
-    walk = _Walk(share, level, p, max_votes, unlikely)
+    walk = _Walk(share, level, p, max_votes, ChanceRule(unlikely))
     return _count(walk, alpha, radius, sigma, together=labels)
 
 
@@ -147,7 +147,9 @@ def most_specific_queries(
     share = needed_share(radius, sigma, delta)
     level = alpha * candidate_weight(0)
     # The first vote names the label, and is not counted for it.
-    walk = _Walk(share, level / chain, p, max_votes, unlikely, hope_level=level, before=1)
+    walk = _Walk(
+        share, level / chain, p, max_votes, ChanceRule(unlikely), hope_level=level, before=1
+    )
     return _count(walk, alpha, radius, sigma)
 
 
@@ -160,6 +162,7 @@ def target_queries(
     *,
     max_votes: int = 10_000,
     delta: float = 0.0,
+    futility: Futility = DEFAULT_RULE,
 ) -> QueryCount | None:
     """Return how many queries a target takes, as its own function above says.
 
@@ -168,7 +171,9 @@ def target_queries(
     own. Arguments and errors as for `queries_needed`.
     """
     if isinstance(target, Top1):
-        return queries_needed(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
+        return queries_needed(
+            radius, sigma, alpha, p, max_votes=max_votes, delta=delta, futility=futility
+        )
     if isinstance(target, (Presence, Scores)):  # a score comes out of the votes for presence
         labels = len(target.labels)
         return presence_queries(
@@ -213,8 +218,8 @@ class _Walk:
         level: of its test.
         p: its share of votes.
         max_votes: most votes of the run.
-        unlikely: when it is given up.
-        hope_level: of the test that says which share the cap can certify; its own by default.
+        futility: when it is given up.
+        hope_level: of the test that this goes by; its own by default.
         before: votes before those that its test counts.
     """
 
@@ -222,7 +227,7 @@ class _Walk:
     level: float
     p: float
     max_votes: int
-    unlikely: float
+    futility: Futility
     hope_level: float | None = None
     before: int = 0
 
@@ -256,8 +261,7 @@ def _ends(walk: _Walk) -> tuple[NDArray[np.float64], float]:
     """Return P(run ends at vote n) for n = 0..max_votes, and P(it certifies)."""
     p, cap = walk.p, walk.max_votes - walk.before
     enough = boundary(walk.share, walk.level).upto(cap)
-    hope = hoped_share(boundary(walk.share, walk.hope_level or walk.level), walk.max_votes)
-    hopeful = _hopeful_from(len(enough), hope, cap, walk.unlikely)
+    hopeful = _hopeful_from(walk, len(enough), cap)
     alive = np.zeros(len(enough))
     alive[0] = 1.0
     ended = np.zeros(walk.max_votes + 1)
@@ -287,15 +291,17 @@ def _ends(walk: _Walk) -> tuple[NDArray[np.float64], float]:
     return ended, certified
 
 
-def _hopeful_from(size: int, hope: float, max_votes: int, unlikely: float) -> NDArray[np.int64]:
+def _hopeful_from(walk: _Walk, size: int, cap: int) -> NDArray[np.int64]:
     """Return, for each number of losses, the fewest votes at which a run is not given up."""
+    goes_by = boundary(walk.share, walk.hope_level or walk.level)
     losses = np.arange(size)
-    low, high = losses.copy(), np.full_like(losses, max_votes)
+    low, high = losses.copy(), np.full_like(losses, cap)
+    low[0] = high[0] = 0  # a run is given up at a loss only
     while np.any(high > low):
         middle = (low + high) // 2
-        chance = betaincc(middle - losses + PRIOR[0], losses + PRIOR[1], hope)
-        low = np.where(chance < unlikely, middle + 1, low)
-        high = np.where(chance < unlikely, high, middle)
+        given_up = walk.futility.gives_up(middle, losses, goes_by, walk.max_votes)
+        low = np.where(given_up, middle + 1, low)
+        high = np.where(given_up, high, middle)
     return low
 
 

@@ -30,6 +30,7 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.futility import ChanceRule
 from smoothapi.certify.sequential import (
     SequentialCertify,
     VoteTerms,
@@ -61,7 +62,9 @@ class LabelsTest:
         self._labels = tuple(labels)
         self._alpha = terms["alpha"]
         terms["alpha"] /= len(self._labels)
-        self._tests = {label: SequentialCertify(**terms) for label in self._labels}
+        self._tests = {
+            label: SequentialCertify(futility=ChanceRule(), **terms) for label in self._labels
+        }
         self._tally: Counter[Vote] = Counter()
 
     @property
@@ -202,7 +205,7 @@ class MostSpecificTest:
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
         radius: the L2 radius wanted. None, the largest, is refused: which label is the most
             specific would depend on it. So is `or_less`.
-        unlikely: a label is given up, and its parent tried for, as in `SequentialCertify`.
+        unlikely: a label is given up, and its parent tried for, as by `ChanceRule`.
         rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
@@ -360,6 +363,8 @@ class MostSpecificTest:
         n = self._total(chain)
         for place, k in enumerate(chain.present):
             if self._missing(chain, place) <= 0:
+                return place
+            if k == n and self._rules > 1:  # given up at a loss only
                 return place
             if betaincc(k + PRIOR[0], n - k + PRIOR[1], self._hope) >= self._unlikely:
                 return place

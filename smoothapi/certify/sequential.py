@@ -51,10 +51,7 @@ Nothing here assumes when or why a run is stopped, so giving up early is free.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NotRequired, TypedDict
-
-from scipy.special import betaincc
 
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot
@@ -71,14 +68,14 @@ from smoothapi.certify.decision import (
     RADIUS_DECIMALS,
     RULES,
     SHARE_DECIMALS,
-    UNLIKELY,
     Claim,
     Decision,
     Reason,
     Vote,
     check_vote,
 )
-from smoothapi.certify.evalue import PRIOR, Boundary, boundary, p_lower
+from smoothapi.certify.evalue import Boundary, boundary, p_lower
+from smoothapi.certify.futility import DEFAULT_RULE, Futility
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 SMALLEST_RADIUS = 0.125
@@ -96,7 +93,6 @@ class VoteTerms(TypedDict):
     radius: float | None
     delta: NotRequired[float]
     or_less: NotRequired[bool]
-    unlikely: NotRequired[float]
     rules: NotRequired[int]
 
 
@@ -120,9 +116,8 @@ class SequentialCertify:
         radius: the L2 radius wanted, in the units of sigma; None for the largest.
         delta: what arithmetic takes off the share of votes (`share_deduction`).
         or_less: go on where the radius wanted is given up, for the largest below it.
-        unlikely: give up once the leader, by the Beta(1/2, 1/2) posterior of its share, has less
-            than this chance of a share that `max_votes` votes can certify; 0 never gives up for
-            that reason. It decides about cost, never about validity.
+        futility: when a run is given up although an unbroken run of votes could still suffice
+            (`smoothapi.certify.futility`). It decides about cost, never about validity.
         rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
@@ -139,7 +134,7 @@ class SequentialCertify:
         radius: float | None,
         delta: float = 0.0,
         or_less: bool = False,
-        unlikely: float = UNLIKELY,
+        futility: Futility = DEFAULT_RULE,
         rules: int = RULES,
     ) -> None:
         check_sigma(sigma)
@@ -151,7 +146,7 @@ class SequentialCertify:
         self._delta = delta
         self._alpha = alpha
         self._or_less = or_less
-        self._unlikely = unlikely
+        self._futility = futility
         self._rules = rules
         self._smallest = smallest_radius(self._radius, sigma, rules)
         wanted = self._smallest if self._radius is None else self._radius
@@ -298,9 +293,8 @@ class SequentialCertify:
         ballot, losses = self._ballot, self._losses()
         if self._missing(enough) > ballot.left:
             return Reason.FUTILE
-        hope = hoped_share(enough, ballot.max_votes)
-        chance = betaincc(ballot.votes - losses + PRIOR[0], losses + PRIOR[1], hope)
-        return Reason.UNLIKELY if chance < self._unlikely else None
+        given_up = self._futility.gives_up(ballot.votes, losses, enough, ballot.max_votes)
+        return Reason.UNLIKELY if given_up else None
 
     def _reason(self) -> Reason:
         if self._certified is not None:
@@ -308,12 +302,6 @@ class SequentialCertify:
         if self._ballot.leader is None and self._ballot.votes:
             return Reason.NO_ANSWER
         return self._ended or Reason.STOPPED
-
-
-@lru_cache(maxsize=512)
-def hoped_share(enough: Boundary, max_votes: int) -> float:
-    """Return the share that `max_votes` votes can certify: below it they would only be used up."""
-    return max(enough.q, 1.0 - enough.most_losses(max_votes) / max_votes)
 
 
 def smallest_radius(radius: float | None, sigma: float, rules: int = RULES) -> float:

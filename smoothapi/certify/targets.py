@@ -18,6 +18,7 @@ from typing import (
     runtime_checkable,
 )
 
+from smoothapi.certify.futility import DEFAULT_RULE, Futility
 from smoothapi.certify.labels import LabelSpace, label_key, top1
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest, Wanted
 from smoothapi.certify.scores import ScoresTest
@@ -55,8 +56,8 @@ class Target(Protocol):
     def start(self, **terms: Unpack[VoteTerms]) -> VoteTest:
         """Return a fresh test of such votes; arguments as for `SequentialCertify`.
 
-        A target of one's own may leave out `or_less`, `unlikely` and `rules`: they are given only
-        where they are asked for.
+        A target of one's own may leave out `or_less` and `rules`: they are given only where they
+        are asked for.
         """
         ...
 
@@ -85,9 +86,11 @@ class Top1:
         name = top1(plain, self.space)
         return None if name is None or decision.label is None else name == decision.label
 
-    def start(self, **terms: Unpack[VoteTerms]) -> SequentialCertify:
+    def start(
+        self, futility: Futility = DEFAULT_RULE, **terms: Unpack[VoteTerms]
+    ) -> SequentialCertify:
         """Return a `SequentialCertify`."""
-        return SequentialCertify(**terms)
+        return SequentialCertify(futility=futility, **terms)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from smoothapi.certify.decision import RULES, Reason
+from smoothapi.certify.futility import NEVER, ChanceRule
 from smoothapi.certify.predict import SequentialPredict
 from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Top1, TopK, parse_target
@@ -53,7 +54,7 @@ def verify_claims(
     try:
         target = parse_target(certificate.target)
         if certify:
-            test = target.start(**_terms(certificate, target))
+            test = _start(certificate, target)
         else:
             test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
     except UsageError as error:
@@ -95,7 +96,7 @@ def verify_claims(
     return ["the order of the votes", *claims]
 
 
-def _terms(certificate: Certificate, target: Target) -> VoteTerms:
+def _start(certificate: Certificate, target: Target) -> VoteTest:
     terms = VoteTerms(
         sigma=certificate.sigma,
         alpha=certificate.alpha,
@@ -107,9 +108,10 @@ def _terms(certificate: Certificate, target: Target) -> VoteTerms:
         terms["or_less"] = True
     if certificate.rules != RULES:
         terms["rules"] = certificate.rules
-    elif _gave_up(certificate, target):
-        terms["unlikely"] = 0.0
-    return terms
+    if isinstance(target, Top1):
+        # Which rule would have given it up need not be known, unless it was the only one.
+        return target.start(NEVER if certificate.rules > 1 else ChanceRule(), **terms)
+    return target.start(**terms)
 
 
 def _gave_up(certificate: Certificate, target: Target) -> bool:
@@ -120,7 +122,7 @@ def _gave_up(certificate: Certificate, target: Target) -> bool:
     """
     return (
         certificate.rules > 1
-        and certificate.reason == Reason.UNLIKELY
+        and certificate.reason in (Reason.UNLIKELY, Reason.NO_ANSWER)
         and isinstance(target, Top1)
         and certificate.kind == "certify"
     )

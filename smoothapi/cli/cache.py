@@ -16,6 +16,7 @@ from smoothapi.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from smoothapi.store import Home
     from smoothapi.store.local.answers import AnswerStore
 
 
@@ -68,11 +69,12 @@ def verify(home: str | None) -> int:
 @click.pass_obj
 def export(home: str | None, file: str) -> int:
     """Write all answers to FILE (default: stdout) as a recording, which replay:FILE reads."""
+    from smoothapi.mixes import Mixes  # noqa: PLC0415
     from smoothapi.store.recording import header, to_line  # noqa: PLC0415
 
-    with _store(home) as store, _open(file, "w") as stream:
-        count = 0
-        stream.write(header())
+    with _home(home) as opened, _open(file, "w") as stream:
+        store, count = opened.answers, 0
+        stream.write(header(mixes=Mixes.load(opened.mixes_file).to_dict()))
         for key in store.all_keys():
             stream.write(to_line(store.row(key)))
             count += 1
@@ -125,11 +127,15 @@ def clear(home: str | None, yes: bool) -> int:
 
 @contextmanager
 def _store(home: str | None) -> Iterator[AnswerStore]:
+    with _home(home) as opened:
+        yield opened.answers
+
+
+def _home(home: str | None) -> Home:
     from smoothapi.config import resolve  # noqa: PLC0415
     from smoothapi.store import Home  # noqa: PLC0415
 
-    with Home(resolve(home=home).settings.home) as opened:
-        yield opened.answers
+    return Home(resolve(home=home).settings.home)
 
 
 def _open(file: str, mode: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.learning import learn
 from smoothapi.cli.options import options
 from smoothapi.cli.study import numbers
 from smoothapi.errors import UnreachableRadiusError, UsageError
@@ -28,13 +29,26 @@ _PARTS = " ▏▎▍▌▋▊▉█"
     "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
 )
 @click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
-@options("provider", "max-votes", "alpha", "size", provider="Whose price list.")
+@options("provider", "max-votes", "alpha", "size", "classes", "home", provider="Whose price list.")
 @click.option(
     "--distribution",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="How sure the labeller is: the result.json of a study. Default: measured, of our own.",
 )
 @click.option("--p", "share", type=float, help="Assume this share of votes for every photo.")
+@click.option(
+    "--learn",
+    "learning",
+    is_flag=True,
+    help="Learn how sure the labeller is from past photos, and give up hopeless ones by that.",
+)
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --learn: from a recording or a study's result.json, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def plan(
     *,
@@ -45,33 +59,48 @@ def plan(
     max_votes: int | None,
     alpha: float | None,
     size: int | None,
+    classes: Path | None,
+    home: str | None,
     distribution: Path | None,
     share: float | None,
+    learning: bool,
+    files: tuple[Path, ...],
     as_json: bool,
 ) -> int:
     """Work out queries and dollars for many photos; nothing is sent.
 
     What is not given is taken from the settings. The expectation is exact for each photo's share
     of votes p; how p is distributed is assumed, and said.
+
+    With --learn it is learnt instead, from what the home has stored, for each provider, denoiser
+    and sigma. Later runs with these give up photos by it where another certificate would cost too
+    many votes. No certificate rests on it.
     """
     from smoothapi import config  # noqa: PLC0415
     from smoothapi.smoother import Smoother  # noqa: PLC0415
-    from smoothapi.study import Shares, expect  # noqa: PLC0415
+    from smoothapi.study import expect  # noqa: PLC0415
 
     settings = config.resolve(
-        provider=provider, radius=radius, max_votes=max_votes, alpha=alpha, size=size
+        provider=provider,
+        radius=radius,
+        max_votes=max_votes,
+        alpha=alpha,
+        size=size,
+        classes=classes,
+        home=home,
     ).settings
+    if learning:
+        if distribution is not None or share is not None:
+            raise UsageError("--learn counts past photos: leave out --distribution and --p.")
+        return learn(settings, files, as_json=as_json)
+    if files:
+        raise UsageError("--from says what to learn from: give --learn, too.")
     if not isinstance(settings.radius, float):
         raise UsageError(
             f"--radius: plan for one radius around the working image; the settings say "
             f"{settings.radius!r}. What another unit comes to depends on each photo's size."
         )
-    if distribution is not None and share is not None:
-        raise UsageError("Give --distribution or --p, not both.")
-    if share is not None:
-        shares = Shares.of(share)
-    else:
-        shares = Shares.load(distribution) if distribution is not None else Shares.shipped()
+    shares = _shares(distribution, share)
     with Smoother(settings.provider, denoiser="none") as smoother:
         price = smoother.session.price
     found: list[Expected] = []
@@ -99,6 +128,16 @@ def plan(
     else:
         _show(found, unreachable, shares, price, settings.provider)
     return 0
+
+
+def _shares(distribution: Path | None, share: float | None) -> Shares:
+    from smoothapi.study import Shares  # noqa: PLC0415
+
+    if distribution is not None and share is not None:
+        raise UsageError("Give --distribution or --p, not both.")
+    if share is not None:
+        return Shares.of(share)
+    return Shares.shipped() if distribution is None else Shares.load(distribution)
 
 
 def _as_json(

@@ -59,6 +59,11 @@ class Home:
         """Return the 32 secret bytes that noise is drawn from; made on the first call."""
         return read_secret(self.folder / "noise.key")
 
+    @property
+    def mixes_file(self) -> Path:
+        """The file of the mixes of shares that were learnt (`smoothapi.mixes`)."""
+        return self.folder / "mixes.json"
+
     def ledger(self, budgets: Sequence[Budget], provider: str, price: Price) -> LocalLedger:
         """Return a ledger of `budgets`, all of which hold at once, by the provider's price list."""
         return LocalLedger(self.database, budgets, provider, price)

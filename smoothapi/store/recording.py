@@ -45,9 +45,19 @@ def to_line(row: Mapping[str, Any]) -> str:
     return json.dumps({**row, "check": _checksum(row)}, separators=(",", ":")) + "\n"
 
 
-def header(denoisers: Mapping[str, str] | None = None) -> str:
-    """Return the first line of a recording; `denoisers` names them by fingerprint."""
+def header(
+    denoisers: Mapping[str, str] | None = None, mixes: Mapping[str, Any] | None = None
+) -> str:
+    """Return the first line of a recording.
+
+    Args:
+        denoisers: names by fingerprint, to be shown by a replay.
+        mixes: of shares, by which runs were given up (`smoothapi.mixes`), ready for JSON: a replay
+            goes by them too, or it would ask for more than was recorded.
+    """
     row = {"schema": SCHEMA, "version": __version__, "denoisers": dict(denoisers or {})}
+    if mixes is not None:
+        row["mixes"] = dict(mixes)
     return json.dumps(row, separators=(",", ":")) + "\n"
 
 
@@ -140,6 +150,7 @@ class Recorder:
         store: where answers are kept besides.
         file: the recording.
         denoisers: names of denoisers by fingerprint, to be shown by a replay.
+        mixes: of shares, as for `header`.
 
     Raises:
         StoreError: the file cannot be written.
@@ -147,7 +158,11 @@ class Recorder:
     """
 
     def __init__(
-        self, store: Answers, file: str | Path, denoisers: Mapping[str, str] | None = None
+        self,
+        store: Answers,
+        file: str | Path,
+        denoisers: Mapping[str, str] | None = None,
+        mixes: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = store
         self._path = Path(file).expanduser()
@@ -163,7 +178,7 @@ class Recorder:
             raise self._failed(error) from error
         try:
             self._known, self._torn = self._continue()
-            self._append(header(denoisers))
+            self._append(header(denoisers, mixes))
         except BaseException:
             os.close(self._file)
             raise
@@ -310,9 +325,11 @@ class Replay:
         self.path, chosen = _split(text)
         self._rows: dict[str, dict[str, Any]] = {}
         names: dict[str, str] = {}
+        self.mixes: Any = None  # of the last run; None if that was before there were any
         for row in _rows(self.path):
             if is_header(row):
                 names.update({str(k): str(v) for k, v in dict(row["denoisers"]).items()})
+                self.mixes = row.get("mixes")
             else:
                 self._rows[answer_key(row["asked"])] = row
         # What was sent as it is, as a wrapped client does, is of no photo and no certificate.

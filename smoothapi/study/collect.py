@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from smoothapi.certify import Decision, Reason, Top1, TopK, fixed_certify
+from smoothapi.certify import Decision, Reason, Top1, TopK, VoteTerms, fixed_certify
+from smoothapi.certify.futility import DEFAULT_RULE, Futility
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -114,16 +115,25 @@ class Collector:
         sigma: noise level.
         delta: what arithmetic may have moved a share of votes by.
         stop: set from outside to end early.
+        futility: when a run for the top label is given up.
     """
 
     def __init__(
-        self, rules: Rules, target: Target, *, sigma: float, delta: float, stop: threading.Event
+        self,
+        rules: Rules,
+        target: Target,
+        *,
+        sigma: float,
+        delta: float,
+        stop: threading.Event,
+        futility: Futility = DEFAULT_RULE,
     ) -> None:
         self._rules = rules
         self._target = target
         self._sigma = sigma
         self._delta = delta
         self._stop = stop
+        self._futility = futility
         self.votes: list[Vote] = []
         self._tests: dict[tuple[float, int], VoteTest | None] = {}
         for radius in rules.radii:
@@ -132,14 +142,17 @@ class Collector:
         self._open = [test for test in self._tests.values() if test is not None]
 
     def _start(self, radius: float, cap: int) -> VoteTest | None:
+        terms = VoteTerms(
+            sigma=self._sigma,
+            alpha=self._rules.alpha,
+            max_votes=cap,
+            radius=radius,
+            delta=self._delta,
+        )
         try:
-            return self._target.start(
-                sigma=self._sigma,
-                alpha=self._rules.alpha,
-                max_votes=cap,
-                radius=radius,
-                delta=self._delta,
-            )
+            if isinstance(self._target, Top1):
+                return self._target.start(self._futility, **terms)
+            return self._target.start(**terms)
         except UnreachableRadiusError:
             return None
 

@@ -267,6 +267,7 @@ class Crew:
                 sigma=task.sigma,
                 delta=share_deduction(image.pixels.size, task.sigma),
                 stop=self._stop,
+                futility=session.futility,
             )
             collected = collect_votes(
                 session, image, collector, setup.target, partial(self._note, task)

@@ -249,7 +249,9 @@ def _stored(
 ) -> tuple[int, bool, int]:
     """Return how many answers are stored, whether they decide, and plain queries missing."""
     stop = threading.Event()
-    collector = Collector(rules, target, sigma=session.sigma, delta=delta, stop=stop)
+    collector = Collector(
+        rules, target, sigma=session.sigma, delta=delta, stop=stop, futility=session.futility
+    )
     stored = session.stored(image)
     votes = count_stored(stored, collector, target)
     return votes, collector.decided, int(stored(None) is None)

@@ -18,6 +18,7 @@ from smoothapi.certify import (
     required_p,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, log_evalue
+from smoothapi.certify.futility import NEVER
 from smoothapi.certify.sequential import SMALLEST_RADIUS, needed_share
 from tests.statistics.harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 
@@ -158,7 +159,9 @@ def test_the_class_decides_as_the_rule_does(ratio):
     expected = ever_certified(drawn == 0, enough)
     certified = 0
     for run, expect in zip(drawn, expected, strict=True):
-        test = SequentialCertify(sigma=1.0, alpha=ALPHA, max_votes=cap, radius=ratio, unlikely=0.0)
+        test = SequentialCertify(
+            sigma=1.0, alpha=ALPHA, max_votes=cap, radius=ratio, futility=NEVER
+        )
         for label in run:
             test.add(("cat", "dog", None)[label])
             if test.done:
@@ -172,7 +175,7 @@ def test_the_class_is_valid_with_two_labels_near_one_half_and_switches():
     wrong, runs = 0, 1500
     rng = np.random.default_rng(8)
     for run in rng.integers(0, 2, (runs, 250)):
-        test = SequentialCertify(sigma=1.0, alpha=ALPHA, max_votes=250, radius=0.0, unlikely=0.0)
+        test = SequentialCertify(sigma=1.0, alpha=ALPHA, max_votes=250, radius=0.0, futility=NEVER)
         for label in run:
             test.add(("cat", "dog")[label])
             if test.done:
@@ -200,7 +203,7 @@ def test_the_largest_radius_is_rarely_too_large(p):
     wrong, runs = 0, 400
     rng = np.random.default_rng(10)
     for run in rng.random((runs, 120)) < p:
-        test = SequentialCertify(sigma=1.0, alpha=ALPHA, max_votes=120, radius=None, unlikely=0.0)
+        test = SequentialCertify(sigma=1.0, alpha=ALPHA, max_votes=120, radius=None, futility=NEVER)
         for hit in run:
             test.add("cat" if hit else "dog")
             if test.done:

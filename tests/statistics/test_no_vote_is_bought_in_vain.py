@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from smoothapi.certify import SequentialCertify, SequentialPredict, TopK
+from smoothapi.certify.futility import NEVER
 
 if TYPE_CHECKING:
     from smoothapi.certify import Decision, VoteTest
@@ -94,7 +95,7 @@ def test_needed_is_the_best_case_after_any_history(kind: str) -> None:
 
 
 def test_a_vote_for_the_best_label_always_brings_the_end_one_nearer() -> None:
-    test = SequentialCertify(sigma=1.0, alpha=0.01, max_votes=500, radius=0.5, unlikely=0.0)
+    test = SequentialCertify(sigma=1.0, alpha=0.01, max_votes=500, radius=0.5, futility=NEVER)
     for vote in ("cat", "dog", "cat", "cat", None, "cat"):
         test.add(vote)
     while not test.done:

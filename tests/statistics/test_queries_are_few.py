@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy.special import bdtrc
 
 from smoothapi.certify import queries_needed, required_p
+from smoothapi.certify.futility import NEVER, ChanceRule, PriceRule
 
 ALPHA = 0.001
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "queries.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("queries", BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_mean_votes_are_close_to_the_floor() -> None:
@@ -21,7 +33,7 @@ def test_mean_votes_are_close_to_the_floor() -> None:
         for ratio in (0.25, 0.5, 1.0, 1.5, 2.0)
         for p in (0.8, 0.9, 0.95, 0.99, 0.999)
         if p > required_p(ratio, 1.0) + 0.005
-        for count in [queries_needed(ratio, 1.0, ALPHA, p, max_votes=8_000, unlikely=0.0)]
+        for count in [queries_needed(ratio, 1.0, ALPHA, p, max_votes=8_000, futility=NEVER)]
     ]
     assert len(ratios) == 19
     assert np.mean(ratios) <= 1.16
@@ -32,12 +44,9 @@ def test_mean_votes_are_close_to_the_floor() -> None:
     ("cap", "at_most"),
     [(1_000, 1 / 14), pytest.param(10_000, 1 / 45, marks=pytest.mark.slow)],
 )
-def test_published_photos_cost_a_fraction_of_the_fixed_sample(cap: int, at_most: float) -> None:
-    spec = importlib.util.spec_from_file_location("queries", BENCHMARK)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_published_photos_cost_a_fraction_of_the_fixed_sample(
+    benchmark: ModuleType, cap: int, at_most: float
+) -> None:
     shares, counts = np.unique(benchmark.published_shares(), return_counts=True)
     assert counts.sum() == 427
     q = required_p(0.25, 0.25)
@@ -49,3 +58,29 @@ def test_published_photos_cost_a_fraction_of_the_fixed_sample(cap: int, at_most:
     # Of those photos that the fixed sample certifies, by an independent run of votes.
     assert counts @ (certified * fixed) >= 0.99 * (counts @ (fixed * fixed))
     assert mean <= at_most * cap
+
+
+@pytest.mark.parametrize(("radius", "share", "fewer"), [(0.25, 0.672, 0.09), (0.5, 0.498, 0.02)])
+def test_a_mix_of_shares_saves_queries_on_photos_that_it_was_not_learnt_from(
+    benchmark: ModuleType, radius: float, share: float, fewer: float
+) -> None:
+    found = benchmark.learnt_on_the_other_half(radius)
+    before, learnt = found["chance below 1%"], found["price, mix learnt"]
+    assert round(learnt[0], 3) >= share
+    assert learnt[0] >= before[0] - 0.0005
+    assert learnt[1] <= (1.0 - fewer) * before[1]
+    # The mix that is assumed where none was learnt does no worse than the rule it replaced.
+    assumed = found["price, mix assumed"]
+    assert assumed[0] >= before[0] - 0.0006
+    assert assumed[1] <= 0.98 * before[1]
+
+
+def test_the_planned_walk_is_the_benchmarks(benchmark: ModuleType) -> None:
+    p = np.array([0.8, 0.9, 0.97])
+    for rule in (NEVER, ChanceRule(), PriceRule()):
+        certified, votes = benchmark.given_up_by(rule, 0.25, p, 300)
+        plans = [
+            queries_needed(0.25, 0.25, ALPHA, share, max_votes=300, futility=rule) for share in p
+        ]
+        assert [plan.certified for plan in plans] == pytest.approx(certified, abs=1e-9)
+        assert [plan.mean for plan in plans] == pytest.approx(votes, rel=1e-9)

@@ -17,6 +17,7 @@ from smoothapi.certify import (
     required_p,
 )
 from smoothapi.certify.evalue import boundary
+from smoothapi.certify.futility import NEVER
 from smoothapi.certify.sequential import needed_share
 
 if TYPE_CHECKING:
@@ -114,11 +115,11 @@ def test_names_do_not_matter(votes: list[Vote], radius: float | None) -> None:
 @given(VOTES)
 @settings(max_examples=60, deadline=None)
 def test_a_vote_turned_from_the_label_never_helps_it(votes: list[Vote]) -> None:
-    test = SequentialCertify(sigma=0.25, alpha=0.01, max_votes=CAP, radius=0.1, unlikely=0.0)
+    test = SequentialCertify(sigma=0.25, alpha=0.01, max_votes=CAP, radius=0.1, futility=NEVER)
     decision, used = run(test, votes)
     if decision.label is not None:
         worse = list(used)
         worse[worse.index(decision.label)] = None
-        again = SequentialCertify(sigma=0.25, alpha=0.01, max_votes=CAP, radius=0.1, unlikely=0.0)
+        again = SequentialCertify(sigma=0.25, alpha=0.01, max_votes=CAP, radius=0.1, futility=NEVER)
         later, _ = run(again, worse)
         assert later.label is None or later.votes > decision.votes

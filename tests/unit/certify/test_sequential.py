@@ -16,6 +16,7 @@ from smoothapi.certify import (
     replay,
     required_p,
 )
+from smoothapi.certify.futility import NEVER
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 ALPHA = 0.001
@@ -62,7 +63,7 @@ def test_needed_is_the_best_case_at_every_moment() -> None:
         votes = history[:length]
         most = 0
         for label in ("cat", "dog", "new"):
-            test = certify(unlikely=0.0)
+            test = certify(futility=NEVER)
             for vote in votes:
                 test.add(vote)
             need = test.needed()
@@ -76,7 +77,7 @@ def test_needed_is_the_best_case_at_every_moment() -> None:
 
 
 def test_no_answer_counts_but_is_never_certified() -> None:
-    decision = replay(certify(unlikely=0.0), [None] * 30)
+    decision = replay(certify(futility=NEVER), [None] * 30)
     assert decision.candidate is None
     assert decision.reason is Reason.NO_ANSWER
     assert decision.tally == {None: 30}
@@ -89,12 +90,12 @@ def test_no_answer_counts_but_is_never_certified() -> None:
 
 
 def test_the_candidate_is_the_leader_and_nothing_is_lost_by_a_wrong_start() -> None:
-    test = certify(unlikely=0.0)
+    test = certify(futility=NEVER)
     assert replay(test, ["cat", "dog", "dog"]).candidate == "dog"
     decision = replay(test, ["cat", "cat"])
     assert decision.candidate == "cat"
     assert decision.candidate_votes == (3, 5)
-    right = certify(unlikely=0.0)
+    right = certify(futility=NEVER)
     replay(right, ["cat", "cat", "cat", "dog", "dog"])
     assert test.needed() == right.needed()
 
@@ -129,7 +130,7 @@ def test_a_hopeless_run_is_given_up() -> None:
 
 
 def test_the_cap_ends_a_run() -> None:
-    test = certify(max_votes=60, unlikely=0.0)
+    test = certify(max_votes=60, futility=NEVER)
     while not test.done:
         test.add("cat" if test.result().votes % 6 else "dog")
     assert test.result().reason is Reason.FUTILE
