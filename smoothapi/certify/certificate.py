@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
+from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RADIUS_DECIMALS, RULES, Claim, Reason
 from smoothapi.errors import CertificateError
 
@@ -156,7 +157,23 @@ class Certificate:
 
         At least `radius`. Where smoothapi abstained it may be above 0: less than was asked for.
         """
-        return max(self.radius, _least_radius(self.largest, self.target))
+        return max(self.radius, _common_radius(self.largest, self.target))
+
+    def certified_at(self, radius: float) -> tuple[Claim, ...]:
+        """Return what is certified at a radius that may be chosen now, after the votes.
+
+        Args:
+            radius: L2 radius around the working image, above 0.
+
+        Returns:
+            A claim for each label that is certified there, empty if none is. The radii of all
+            claims hold together with probability 1 - alpha.
+
+        Raises:
+            UsageError: `radius` is not a number above 0.
+        """
+        check_radius(radius)
+        return tuple(claim for claim in self.largest if claim.radius >= radius > 0.0)
 
     @property
     def lesser(self) -> tuple[Claim, ...]:
@@ -357,7 +374,7 @@ def _claim_text(claim: Claim) -> str:
     return f"{name} {claim.relation}{score}"
 
 
-def _least_radius(claims: tuple[Claim, ...], target: Mapping[str, Any]) -> float:
+def _common_radius(claims: tuple[Claim, ...], target: Mapping[str, Any]) -> float:
     """Return the radius at which every label that the target asks for by name is certified."""
     asked = target.get("labels")
     if target.get("target") == "most-specific" or not isinstance(asked, list):

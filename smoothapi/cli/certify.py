@@ -35,18 +35,24 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object pe
 @_PHOTOS
 @options(*_SHARED)
 @_JSON
-@options("radius", "target", "dry-run", radius="L2 radius to certify, or 'largest'.")
-def certify(
+@options(
+    "radius", "target", "or-less", "accept-radius", "dry-run",
+    radius="L2 radius to certify, or 'largest'.",
+)  # fmt: skip
+def certify(  # noqa: PLR0917  click passes options by name
     photos: tuple[str, ...],
     as_json: bool,
     dry_run: bool,
     target: str,
+    or_less: bool,
+    accept_radius: float | None,
     **given: Any,
 ) -> int:
     """Certify the label of each PHOTO; - is standard input.
 
     What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
-    are certified, 1 if smoothapi abstains on one.
+    are certified, 1 if smoothapi abstains on one. Where it abstains, what its votes certify at a
+    smaller radius is shown; --accept-radius says how much of that is enough.
     """
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
@@ -54,7 +60,8 @@ def certify(
         meant = target_of(target)
         if dry_run:
             return _plan_each(photos, as_json, smoother, meant)
-        return _each(photos, as_json, smoother, partial(smoother.certify, target=meant))
+        ask = partial(smoother.certify, target=meant, or_less=or_less)
+        return _each(photos, as_json, smoother, ask, accept_radius)
 
 
 @click.command()
@@ -77,6 +84,7 @@ def _each(
     as_json: bool,
     smoother: Smoother,
     ask: Callable[..., Certificate],
+    accept_radius: float | None = None,
 ) -> int:
     """Run photo after photo. A bad photo is reported and the rest go on; all else ends it."""
     from smoothapi.cli import output  # noqa: PLC0415
@@ -103,7 +111,11 @@ def _each(
                 click.echo(certificate.to_json())
             else:
                 output.show_certificate(certificate, smoother.session.adapter.price, waited)
-            if certificate.abstained and code == 0:
+            if accept_radius is None:
+                enough = not certificate.abstained
+            else:
+                enough = certificate.largest_radius >= accept_radius
+            if not enough and code == 0:
                 code = _ABSTAINED
     return code
 

@@ -46,6 +46,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE, "
         "scores:LABEL[:LEAST] or most-specific:SCORE.",
     },
+    "or-less": {
+        "is_flag": True,
+        "default": False,
+        "help": "Where the radius is given up, go on for the largest below it.",
+    },
+    "accept-radius": {
+        "type": click.FloatRange(min=0.0, min_open=True),
+        "help": "Exit with 0 where at least this radius is certified.",
+    },
     "dry-run": {
         "is_flag": True,
         "default": False,

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smoothapi.answer import printable
-from smoothapi.certify.certificate import confidence, rounded_down
+from smoothapi.certify.certificate import confidence, less_text, rounded_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,9 +61,12 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
     kind = {"certify": "certified", "predict": "predicted"}[certificate.kind]
     head = Text()
     head.append("● ", style="green" if certified else "yellow")
-    head.append(printable(certificate.label or "no label"), style="bold")
     color = "green" if certified else "yellow"
-    head.append(f"  {kind}" if certified else "  abstained", style=color)
+    if certificate.lesser:
+        head.append(less_text(certificate), style=color)
+    else:
+        head.append(printable(certificate.label or "no label"), style="bold")
+        head.append(f"  {kind}" if certified else "  abstained", style=color)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
@@ -84,17 +87,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
         yield "", note
     yield "  plain label", _plain(certificate)
     if certificate.kind == "certify":
-        if certificate.abstained:
-            yield "  radius", "none certified"
-        else:
-            yield (
-                "  radius",
-                f"{rounded_down(certificate.radius)} around the working image (L2, of [0, 1])",
-            )
-            yield (
-                "",
-                f"{rounded_down(certificate.radius_native)} around the photo before the resize",
-            )
+        yield from _radii(certificate)
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
     for claim in certificate.claims:
         k, n = claim.votes
@@ -118,6 +111,19 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
         + ")",
     )
     yield "  time", f"{certificate.seconds:.1f} s"
+
+
+def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    radius = certificate.radius or max((claim.radius for claim in certificate.lesser), default=0.0)
+    if not radius:
+        yield "  radius", "none certified"
+        return
+    yield "  radius", f"{rounded_down(radius)} around the working image (L2, of [0, 1])"
+    native = rounded_down(certificate.native(radius))
+    yield "", f"{native} around the photo before the resize"
+    if certificate.largest_radius > radius:
+        most = rounded_down(certificate.largest_radius)
+        yield "", f"{most} is the largest that these votes certify"
 
 
 def _photo(certificate: Certificate) -> str:

@@ -84,6 +84,9 @@ class Outcome:
         reason: "certified", or why not.
         votes: how many votes the test used.
         agrees: whether the plain answer says the same; None where that cannot be told.
+        largest_radius: the largest radius from sigma / 8 up that the same votes certify, 0 if none;
+            of a sequential test.
+        largest_label: what is certified there.
     """
 
     radius: float
@@ -93,6 +96,8 @@ class Outcome:
     reason: str
     votes: int
     agrees: bool | None = None
+    largest_radius: float = 0.0
+    largest_label: str | None = None
 
     @property
     def certified(self) -> bool:
@@ -206,7 +211,12 @@ class Collector:
         reason = str(decision.reason) if test.done else ended
         label = decision.label if test.done else None
         agrees = self._agrees(plain, decision) if label is not None else None
-        return Outcome(radius, cap, "sequential", label, reason, decision.votes, agrees)
+        most = max(decision.largest, key=lambda claim: claim.radius, default=None)
+        return Outcome(
+            radius, cap, "sequential", label, reason, decision.votes, agrees,
+            0.0 if most is None else most.radius,
+            None if most is None else most.label,
+        )  # fmt: skip
 
     def _fixed(self, cap: int, plain: Answer | None) -> Iterable[Outcome]:
         first = self._rules.selection_of(cap)

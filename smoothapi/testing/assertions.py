@@ -27,7 +27,8 @@ def assert_certified(
     Args:
         certificate: what `Smoother.certify` returned.
         label: the label it must be; any by default.
-        radius: least L2 radius around the working image, in units of the [0, 1] range.
+        radius: least L2 radius around the working image, in units of the [0, 1] range. The largest
+            that the votes certify counts (`Certificate.largest`), whatever was asked for.
         alpha: greatest chance of a wrong certificate.
 
     Raises:
@@ -36,9 +37,8 @@ def assert_certified(
     __tracebackhide__ = True
     wrong = (
         certificate.kind != "certify"
-        or certificate.abstained
-        or (label is not None and certificate.label != label)
-        or (radius is not None and certificate.radius < radius)
+        or (certificate.abstained if radius is None else certificate.largest_radius < radius)
+        or (label is not None and label != _label(certificate))
         or (alpha is not None and certificate.alpha > alpha)
     )
     if wrong:
@@ -51,6 +51,11 @@ def assert_certified(
         raise AssertionError(
             _message(certificate, " ".join(wanted), _advice(certificate, label, radius, alpha))
         )
+
+
+def _label(certificate: Certificate) -> str | None:
+    less = [claim.label for claim in certificate.lesser]
+    return ", ".join(less) if less else certificate.label
 
 
 def assert_abstained(certificate: Certificate, *, reason: str | None = None) -> None:
