@@ -41,7 +41,10 @@ def streams(runs, seed, cap=CAP):
     for _ in range(runs):
         top = rng.uniform(0.4, 1.0)
         rest = (1.0 - top) * rng.dirichlet([1.0, 0.5, 0.5])
-        yield list(rng.choice([*LABELS, None], size=cap, p=[top, *rest]))
+        votes = list(rng.choice([*LABELS, None], size=cap, p=[top, *rest]))
+        if rng.random() < 0.15:  # another label is ahead at first, so far that it passes a radius
+            votes[:17] = ["dog"] * 17
+        yield votes
 
 
 def feed(test, votes):
@@ -265,16 +268,17 @@ def test_presence_decides_as_the_oracle(wanted):
             if test.done:
                 break
             test.add(None if answer is None else presence_vote(names, answer))
-        claims = {(claim.label, claim.relation) for claim in test.result().claims}
+        claims = {(c.label, c.relation, c.votes) for c in test.result().claims}
         expected = set()
         for place, name in enumerate(names):
             said = [None if a is None else ("absent", "present")[int(a[place])] for a in answers]
             for outcome in ("present", "absent"):
                 hits = [one == outcome for one in said]
-                if wanted in ("either", outcome) and when_passed(hits, share(radius), level):
-                    expected.add((name, outcome))
+                n = when_passed(hits, share(radius), level)
+                if wanted in ("either", outcome) and n:
+                    expected.add((name, outcome, (sum(hits[:n]), n)))
         assert claims == expected
-        outcomes |= claims
+        outcomes |= {claim[:2] for claim in claims}
     assert len(outcomes) >= 2
 
 
@@ -287,10 +291,10 @@ def test_scores_decide_as_the_oracle():
     names, radius, least = ("a", "b"), 0.1, 0.3
     level = oracle.label_level(share(LEAST), ALPHA / 2)
     rng = np.random.default_rng(97)
-    reported = 0
+    reported = lesser = 0
     for _ in range(12):
-        low = rng.uniform(0.0, 0.6, 2)
-        answers = np.round(rng.uniform(low, 1.0, (CAP, 2)), 2)
+        low = rng.uniform(-0.4, 0.5, 2)
+        answers = np.round(np.maximum(rng.uniform(low, 1.0, (CAP, 2)), 0.0), 2)
         failed = rng.random(CAP) < 0.02
         test = ScoresTest(
             names, least, sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, unlikely=0.0
@@ -302,7 +306,9 @@ def test_scores_decide_as_the_oracle():
             scores = dict(zip(names, map(float, row), strict=True))
             test.add(None if lost else json.dumps([scores, least]))
             used += 1
-        found = {claim.label: claim.score for claim in test.result().claims}
+        decision = test.result()
+        found = {claim.label: claim.score for claim in decision.claims}
+        largest = {claim.label: claim for claim in decision.largest}
         for place, name in enumerate(names):
             scores = np.where(failed, -1.0, answers[:, place])[:used]
             passed = [
@@ -312,8 +318,18 @@ def test_scores_decide_as_the_oracle():
             ]
             best = max(passed, default=None)
             assert found.get(name) == best
+            if best is not None:
+                assert largest[name].score == best
+                assert largest[name].radius == radius
+            elif name in largest:  # at a smaller radius, the score asked for
+                p_low = max(bounds(list(scores >= least), True, level))
+                assert largest[name].score == least
+                exact = max(float(oracle.normal_radius(max(p_low, 0.5), SIGMA)), LEAST)
+                assert exact - 3e-6 <= largest[name].radius <= exact
+                lesser += 1
             reported += best is not None
     assert 5 < reported < 24
+    assert lesser
 
 
 def test_the_most_specific_label_is_the_oracles():
