@@ -121,9 +121,6 @@ def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "  radius", f"{rounded_down(radius)} around the working image (L2, of [0, 1])"
     native = rounded_down(certificate.native(radius))
     yield "", f"{native} around the photo before the resize"
-    if certificate.largest_radius > radius:
-        most = rounded_down(certificate.largest_radius)
-        yield "", f"{most} is the largest that these votes certify"
 
 
 def _photo(certificate: Certificate) -> str:

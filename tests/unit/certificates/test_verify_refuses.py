@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from smoothapi import Absence, Certificate, LabelSpace, Presence, TopK, verify
-from smoothapi.certify import Top1
-from smoothapi.errors import CertificateError
+from smoothapi.certify import Top1, runs_of
+from smoothapi.errors import CertificateError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,99 @@ def test_a_target_that_is_unknown_is_the_certificate_s_fault(target, make):
     data = make(kind="predict").to_dict()
     with pytest.raises(CertificateError, match="does not add up"):
         verify(Certificate.from_dict(data | {"target": target}))
+
+
+def reissued(certificate, votes, **more):
+    """The certificate that votes for the top label come to."""
+    test = Top1().start(
+        sigma=certificate.sigma,
+        alpha=certificate.alpha,
+        max_votes=certificate.max_votes,
+        radius=certificate.radius_requested,
+        delta=certificate.delta,
+        **more,
+    )
+    counted = []
+    for vote in votes:
+        if not test.done:
+            test.add(vote)
+            counted.append(vote)
+    decision = test.result()
+    return replace(
+        certificate,
+        votes=runs_of(counted),
+        queries=len(counted) + 1,
+        label=decision.label,
+        reason=str(decision.reason),
+        radius=decision.radius,
+        radius_native=0.0,
+        p_lower=decision.p_lower,
+        largest=decision.largest,
+        or_less=decision.or_less,
+        plain_agrees=None,
+    )
+
+
+@pytest.fixture
+def abstained(certificate):
+    """A certificate that abstains at 0.25, of votes that certify less."""
+    votes = ["van" if n % 6 == 5 else "bus" for n in range(1000)]
+    return reissued(certificate, votes)
+
+
+def test_what_is_certified_at_less_is_verified_too(abstained):
+    (claim,) = abstained.lesser
+    assert abstained.label is None
+    assert claim.label == "bus"
+    assert 0.0 < claim.radius == abstained.largest_radius < 0.25
+    assert "the order of the votes" in verify(abstained)
+    again = Certificate.from_json(abstained.to_json())
+    assert again == abstained
+    for change in (
+        {"largest": ()},
+        {"largest": (replace(claim, radius=0.2),)},
+        {"largest": (replace(claim, label="van"),)},
+        {"largest": (replace(claim, p_lower=claim.p_lower + 0.01),)},
+    ):
+        with pytest.raises(CertificateError, match="does not add up"):
+            verify(replace(abstained, **change))
+    told = abstained.to_dict()
+    told["largest"][0]["radius_native"] = 9.0
+    with pytest.raises(CertificateError, match="contradicts itself"):
+        Certificate.from_dict(told)
+
+
+def test_its_text_says_how_far_the_votes_reach(abstained):
+    (claim,) = abstained.lesser
+    said = f"bus certified at {claim.radius:g} (0.25 was asked for)"
+    assert said in str(abstained)
+    assert said in abstained._repr_html_()
+
+
+def test_a_radius_may_be_chosen_after_the_votes(abstained):
+    (claim,) = abstained.largest
+    assert abstained.certified_at(claim.radius) == (claim,)
+    assert abstained.certified_at(claim.radius + 1e-6) == ()
+    assert abstained.certified_at(0.0) == ()
+    with pytest.raises(UsageError):
+        abstained.certified_at(-1.0)
+
+
+def test_when_a_run_is_given_up_is_not_part_of_the_claim(certificate):
+    """Giving up can only lose certificates, so whatever rule did it is accepted."""
+    given_up = reissued(certificate, ["bus", "bus", "dog", "cat"] * 300)
+    assert given_up.reason == "unlikely"
+    verify(given_up)
+    votes = [*given_up.vote_order()][:-1]
+    earlier = replace(given_up, votes=runs_of(votes), queries=len(votes) + 1)
+    assert not earlier.largest
+    verify(earlier)
+    with pytest.raises(CertificateError, match="does not add up"):
+        verify(replace(earlier, reason="cap"))
+    with pytest.raises(CertificateError, match="does not add up"):
+        verify(replace(given_up, label="bus", radius=0.25))
+
+
+def test_a_run_that_certifies_was_not_given_up(certificate):
+    with pytest.raises(CertificateError, match="does not add up"):
+        verify(replace(certificate, reason="unlikely", label=None, radius=0.0, p_lower=0.0))
