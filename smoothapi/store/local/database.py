@@ -14,13 +14,16 @@ lease or pace costs nothing; a lost answer (see `smoothapi.store.local.answers`)
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from smoothapi.errors import StoreError, UsageError
+from smoothapi.errors import SmoothAPIError, StoreError, UsageError
+from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
@@ -50,6 +53,13 @@ _FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
 
 _SUSPECTS = "CREATE TABLE suspects (key TEXT PRIMARY KEY, at REAL NOT NULL);"
 
+_NUMBERS = {
+    "accounts": ("queries", "nano"),
+    "usage": ("queries",),
+    "reservations": ("queries", "nano"),
+}
+"""Columns that hold money: whole numbers, never negative."""
+
 _STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS)
 """Step n leads from schema n to n + 1; a new file has schema 0. Steps are added, never changed. All
 that are missing are made in one transaction."""
@@ -74,9 +84,8 @@ class Database:
         self._process = os.getpid()
         self._durable = False
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-            os.close(descriptor)
+            _make(path)
+            _refuse_what_would_be_forgotten(path)
             self._connection = sqlite3.connect(
                 path, timeout=60.0, isolation_level=None, check_same_thread=False
             )
@@ -86,6 +95,7 @@ class Database:
             _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._migrate()
+            self._check()
         except sqlite3.Error as error:
             self._connection.close()
             raise StoreError(self._unusable(error)) from error
@@ -115,7 +125,10 @@ class Database:
                 database.execute("BEGIN IMMEDIATE")
                 yield database
                 database.execute("COMMIT")
-            except sqlite3.Error as error:
+            except SmoothAPIError:
+                raise
+            except (sqlite3.Error, TypeError, ValueError, ArithmeticError) as error:
+                # What is read is of another type than was written: the file is damaged.
                 raise StoreError(self._unusable(error)) from error
             finally:
                 # Also where Ctrl-C came between two lines: others wait for this lock.
@@ -124,7 +137,12 @@ class Database:
                         database.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the last one writes the log into the file.
+
+        In a child of the process that opened it, leave it alone: it is the parent's.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._connection.close()
 
@@ -139,20 +157,94 @@ class Database:
                     "update smoothapi, or use another home."
                 )
             for step in _STEPS[version:]:
-                if callable(step):
-                    step(database)
-                else:
-                    for statement in step.split(";"):
-                        database.execute(statement)
+                _take(step, database)
             if version < len(_STEPS):
                 database.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
-    def _unusable(self, error: Exception) -> str:
+    def _check(self) -> None:
+        """Refuse a file that SQLite reads, and that would forget what was spent.
+
+        Raises:
+            StoreError: its tables are not those that were made, or do not hold together.
+        """
+        with self.transaction() as sql:
+            if _schema(sql) != _sound_schema():
+                raise StoreError(self._unusable("its tables are not those that were made"))
+            (found,) = sql.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise StoreError(self._unusable(f"it is damaged ({found})"))
+            for table, names in _NUMBERS.items():
+                bad = " OR ".join(f"typeof({n}) <> 'integer' OR {n} < 0" for n in names)
+                if sql.execute(f"SELECT 1 FROM {table} WHERE {bad}").fetchone():  # noqa: S608
+                    raise StoreError(self._unusable(f"a number of {table} is damaged"))
+
+    def _unusable(self, error: Exception | str) -> str:
         return (
             f"The ledger {str(self.path)!r} cannot be used: {error}. Nothing is sent without it, "
             "since budgets could not be kept. Free the disk, or restore the file; delete it only "
             "if what was spent before may be forgotten."
         )
+
+
+def _make(path: Path) -> None:
+    """Make the file whole and in one step, so that an empty one is known to have lost all.
+
+    A file that is there is not opened here: to close it would drop the locks that SQLite holds on
+    it for others of this process (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    if path.exists():
+        return
+    if _size(log_of(path)):
+        raise sqlite3.DatabaseError("it is gone, and its log (-wal) is not")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as database:
+            database.execute("PRAGMA application_id = 0")
+            database.execute("VACUUM")  # writes its first page
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _refuse_what_would_be_forgotten(path: Path) -> None:
+    """Refuse what SQLite would take for a file in which nothing was written yet, or no more."""
+    if not _size(path):
+        raise sqlite3.DatabaseError("it is empty, as a file is that was cut off")
+    if log_is_damaged(log_of(path)):
+        raise sqlite3.DatabaseError(
+            "its log (-wal) is damaged: without it, what was spent last would be forgotten"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _schema(database: sqlite3.Connection) -> list[tuple[str, ...]]:
+    select = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+    return database.execute(select).fetchall()
+
+
+@cache
+def _sound_schema() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        for step in _STEPS:
+            _take(step, database)
+        return _schema(database)
+
+
+def _take(step: _Step, database: sqlite3.Connection) -> None:
+    if callable(step):
+        step(database)
+    else:
+        for statement in step.split(";"):
+            database.execute(statement)
 
 
 def _patiently(step: Callable[[], object], seconds: float = 30.0) -> None:
