@@ -223,9 +223,7 @@ class AnswerStore:
         while True:
             try:
                 self._follow()
-                with self._cache.transact():
-                    for key, text in rows:
-                        self._cache.set(key, text)
+                self._cache.keep(rows)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001  diskcache calls every error a time-out
@@ -306,7 +304,7 @@ class AnswerStore:
 def _text_of(cache: AnswerCache, key: str) -> str | None:
     """Return the text of a key; raises UnreadableError where the row alone is damaged."""
     try:
-        text: str | None = cache.get(key)
+        return cache.text(key)
     except SmoothAPIError:
         raise
     except (TypeError, ValueError) as error:
@@ -315,4 +313,3 @@ def _text_of(cache: AnswerCache, key: str) -> str | None:
         if is_undecodable(error):
             raise UnreadableError("it is no UTF-8") from error
         raise
-    return text

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
 import diskcache
 
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.local.damage import DamagedError, is_read_only
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 FILE = diskcache.core.DBNAME
@@ -49,17 +52,12 @@ class _TextDisk(diskcache.Disk):  # type: ignore[misc]
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> str:  # noqa: FBT001
         del read
         # Damage changes a mode, too: what diskcache wrote itself has a file, or bytes.
-        elsewhere = mode != diskcache.core.MODE_RAW
-        if elsewhere and (filename is not None or isinstance(value, bytes)):
+        if mode != diskcache.core.MODE_RAW and (filename is not None or isinstance(value, bytes)):
             raise StoreError(_PLANTED)
-        return _text(value)
+        return value.decode() if isinstance(value, bytes) else _text(value)
 
     def remove(self, file_path: str) -> None:
         """Remove nothing: no row of ours has a file, and another may name any."""
-
-
-class DamagedError(ValueError):
-    """The files are no sound database, though SQLite would read them."""
 
 
 def _text(value: object) -> str:
@@ -108,9 +106,34 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 timeout=60,
             )
             self._mark_schema()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if is_read_only(error) and os.access(self.file, os.W_OK):
+                raise DamagedError("it says that a later SQLite wrote it") from error
             raise
+
+    def text(self, key: str) -> str | None:
+        """Return what is kept for a key, None if nothing is.
+
+        diskcache's `get` passes over a row, or fails at it, for columns that do not matter here.
+        """
+        row = self._sql(
+            "SELECT mode, CAST(filename AS BLOB), value FROM Cache WHERE key = ? ORDER BY raw DESC",
+            (key,),
+        ).fetchone()
+        return None if row is None else self._disk.fetch(*row, read=False)
+
+    def keep(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Keep texts by their keys in one transaction, in place of whatever a row held before."""
+        now = time.time()
+        with self.transact():
+            self._con.executemany(
+                "INSERT INTO Cache (key, raw, store_time, access_time, mode, value) "
+                "VALUES (?, 1, ?, ?, ?, ?) ON CONFLICT (key, raw) DO UPDATE SET "
+                "store_time = excluded.store_time, expire_time = NULL, tag = NULL, size = 0, "
+                "mode = excluded.mode, filename = NULL, value = excluded.value",
+                [(key, now, now, diskcache.core.MODE_RAW, text) for key, text in rows],
+            )
 
     @property
     def _con(self) -> sqlite3.Connection:

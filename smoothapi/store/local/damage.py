@@ -24,10 +24,14 @@ _DAMAGE = frozenset(
 _PRIMARY = 0xFF  # of an extended code, the part that says what kind it is
 
 
+class DamagedError(ValueError):
+    """The files are no sound database, though SQLite would read them."""
+
+
 def first_of(error: BaseException) -> BaseException:
     """Return the error of SQLite that others hide: a rollback's, or a wrapper's that names none."""
     found, each = error, error.__context__
-    while each is not None:
+    while each is not None and not isinstance(found, DamagedError):
         if isinstance(each, sqlite3.Error):
             found = each
         each = each.__context__
@@ -59,6 +63,11 @@ def is_locked(error: BaseException) -> bool:
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
     )
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether it cannot be written."""
+    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_READONLY
 
 
 def _code(error: sqlite3.Error) -> int:

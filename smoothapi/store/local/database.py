@@ -51,6 +51,8 @@ CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT N
 """
 _FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
 
+_SMALLEST = 512  # bytes of a database with anything in it
+
 _SUSPECTS = "CREATE TABLE suspects (key TEXT PRIMARY KEY, at REAL NOT NULL);"
 
 _NUMBERS = {
@@ -60,7 +62,40 @@ _NUMBERS = {
 }
 """Columns that hold money: whole numbers, never negative."""
 
-_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS)
+_COPIED = {
+    table: "json_array({})".format(", ".join(f"{{row}}{column}" for column in columns))
+    for table, columns in {
+        "accounts": ("name", "period", "queries", "nano"),
+        "usage": ("provider", "month", "queries"),
+        "reservations": ("provider", "month", "accounts", "queries", "nano"),
+    }.items()
+}
+"""What a copy of a row says: a number that damage has changed differs from its copy."""
+
+
+def _copy(database: sqlite3.Connection) -> None:
+    """Have each row that is money kept twice."""
+    database.execute("CREATE TABLE copies (of TEXT, id INTEGER, says TEXT, PRIMARY KEY (of, id))")
+    for table, says in _COPIED.items():
+        # Not OR REPLACE: how a statement settles conflicts is how its triggers do.
+        drop = f"DELETE FROM copies WHERE of = '{table}' AND id = {{row}}.rowid;"  # noqa: S608
+        make = f"INSERT INTO copies VALUES ('{table}', new.rowid, {says.format(row='new.')});"  # noqa: S608
+        for event, action in (
+            ("INSERT", make),
+            ("UPDATE", drop.format(row="old") + make),
+            ("DELETE", drop.format(row="old")),
+        ):
+            database.execute(
+                f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {action} END"
+            )
+        database.execute(f"INSERT INTO copies {_copies_of(table)}")
+
+
+def _copies_of(table: str) -> str:
+    return f"SELECT '{table}', rowid, {_COPIED[table].format(row='')} FROM {table}"  # noqa: S608
+
+
+_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS, _copy)
 """Step n leads from schema n to n + 1; a new file has schema 0. Steps are added, never changed. All
 that are missing are made in one transaction."""
 
@@ -96,11 +131,11 @@ class Database:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._migrate()
             self._check()
-        except sqlite3.Error as error:
+        except BaseException as error:
             self._connection.close()
-            raise StoreError(self._unusable(error)) from error
-        except BaseException:
-            self._connection.close()
+            # An error's own text may be damaged, too.
+            if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
+                raise StoreError(self._unusable(error)) from error
             raise
 
     @contextmanager
@@ -177,6 +212,11 @@ class Database:
                 bad = " OR ".join(f"typeof({n}) <> 'integer' OR {n} < 0" for n in names)
                 if sql.execute(f"SELECT 1 FROM {table} WHERE {bad}").fetchone():  # noqa: S608
                     raise StoreError(self._unusable(f"a number of {table} is damaged"))
+            rows = " UNION ".join(map(_copies_of, _COPIED))
+            both = sql.execute(f"SELECT COUNT(*) FROM (SELECT * FROM copies UNION {rows})")  # noqa: S608
+            (copies,) = sql.execute("SELECT COUNT(*) FROM copies").fetchone()
+            if both.fetchone() != (copies,):
+                raise StoreError(self._unusable("what it says was spent differs from its copy"))
 
     def _unusable(self, error: Exception | str) -> str:
         return (
@@ -211,7 +251,7 @@ def _make(path: Path) -> None:
 
 def _refuse_what_would_be_forgotten(path: Path) -> None:
     """Refuse what SQLite would take for a file in which nothing was written yet, or no more."""
-    if not _size(path):
+    if _size(path) < _SMALLEST:
         raise sqlite3.DatabaseError("it is empty, as a file is that was cut off")
     if log_is_damaged(log_of(path)):
         raise sqlite3.DatabaseError(

@@ -62,7 +62,7 @@ def _is_damaged(file: BinaryIO) -> bool:
     state = _checksum(header[:24], kind, (0, 0))
     sound = magic & ~1 == _MAGIC and state == struct.unpack(">2I", header[24:])
     if not sound:
-        return any(file.read(_FRAME_HEADER))
+        return bool(file.read().strip(b"\0"))
     whole = True
     while len(frame := file.read(_FRAME_HEADER + page)) == _FRAME_HEADER + page:
         if frame[8:16] == salt:
@@ -103,7 +103,7 @@ def _fibonacci(count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
 
 
 def texts(database: Path) -> Iterator[bytes]:
-    """Yield the last column of every row, where it is a text, of a database and then of its log.
+    """Yield the last column of every row, if text or bytes, of a database and then of its log.
 
     Of a row that was written anew what it was before may come too, but before.
     """
@@ -176,13 +176,13 @@ def _record(page: bytes, at: int, latest: dict[int, _Place]) -> bytes | None:
 
 
 def _last_text(record: bytes) -> bytes | None:
-    """Return the last column of a record, None if it is no text."""
+    """Return the last column of a record, None if it is neither text nor bytes."""
     end, at = _varint(record, 0)
     kind = 0
     while at < end:
         kind, at = _varint(record, at)
-    length = (kind - 13) // 2
-    if kind < 13 or kind % 2 == 0 or length > len(record) - end:
+    length = (kind - 12) // 2
+    if kind < 12 or length > len(record) - end:
         return None
     return record[len(record) - length :]
 

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 from contextlib import closing, contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from smoothapi.store.local.pages import log_of, texts
 from smoothapi.store.rows import UnreadableError, from_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _AT_ONCE = 1000  # rows in a transaction
 _log = logging.getLogger("smoothapi")
@@ -40,11 +39,13 @@ def rebuild(directory: Path) -> AnswerCache:
         draft = Path(tempfile.mkdtemp(prefix=".rebuilding-", dir=directory))
         try:
             with closing(AnswerCache(draft)) as cache:
-                _save(directory / FILE, cache, cache.set)
+                for some in _answers(directory / FILE):
+                    cache.keep(some)
             _exchange(directory / FILE, draft / FILE, aside)
             # What another process wrote between was written to what is now aside.
             cache = AnswerCache(directory)
-            _save(aside, cache, cache.add)
+            for some in _answers(aside):
+                cache.keep([(key, text) for key, text in some if cache.text(key) is None])
             kept = int(cache._sql("SELECT COUNT(*) FROM Cache").fetchone()[0])  # noqa: SLF001
         except Exception as error:
             raise StoreError(
@@ -78,20 +79,17 @@ def _if_sound(directory: Path) -> AnswerCache | None:
     return None
 
 
-def _save(damaged: Path, cache: AnswerCache, keep: Callable[[str, str], object]) -> None:
-    """Copy what can be read of a damaged database, row by row."""
-    answers = _answers(damaged)
-    while some := list(islice(answers, _AT_ONCE)):
-        with cache.transact():
-            for key, text in some:
-                keep(key, text)
-
-
-def _answers(damaged: Path) -> Iterator[tuple[str, str]]:
+def _answers(damaged: Path) -> Iterator[list[tuple[str, str]]]:
+    """Yield what can be read of a damaged database, each row checked, many at once."""
+    some: list[tuple[str, str]] = []
     for text in texts(damaged):
         with suppress(UnreadableError, UnicodeDecodeError, StoreError):
             key, _, _ = from_text(text)
-            yield key, text.decode()
+            some.append((key, text.decode()))
+        if len(some) == _AT_ONCE:
+            yield some
+            some = []
+    yield some
 
 
 def _exchange(database: Path, new: Path, aside: Path) -> None:

@@ -180,7 +180,7 @@ def test_when_storing_breaks_in_any_way_nobody_believes_it_worked(store, monkeyp
     def broken(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(store._cache, "set", broken)
+    monkeypatch.setattr(store._cache, "keep", broken)
     failures = []
 
     def put(number):
