@@ -71,7 +71,7 @@ def outcome_of(row: Any) -> Answer | PermanentError:
     return Answer.from_dict(row["answer"])
 
 
-class UnreadableError(ValueError):
+class UnreadableRowError(ValueError):
     """A kept text is no answer, or not the one that was kept: it is damaged."""
 
 
@@ -86,7 +86,7 @@ def from_text(text: str | bytes) -> tuple[str, dict[str, Any], Answer | Permanen
     Rows of before 0.2 have no checksum, and are as good as their JSON.
 
     Raises:
-        UnreadableError: it is damaged.
+        UnreadableRowError: it is damaged.
         StoreError: a later smoothapi wrote it.
     """
     try:
@@ -95,9 +95,9 @@ def from_text(text: str | bytes) -> tuple[str, dict[str, Any], Answer | Permanen
         whole = check is None or check == checksum(row)
         found = answer_key(row["asked"]), up_to_date(row), outcome_of(row)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise UnreadableError(f"{type(e).__name__}: {e}") from e
+        raise UnreadableRowError(f"{type(e).__name__}: {e}") from e
     if not whole:
-        raise UnreadableError("it is not as it was written")
+        raise UnreadableRowError("it is not as it was written")
     return found
 
 
@@ -111,12 +111,12 @@ def up_to_date(row: Any) -> dict[str, Any]:
     """Return a row in the schema of this version.
 
     Raises:
-        UnreadableError: it has none that ever was.
+        UnreadableRowError: it has none that ever was.
         StoreError: it has one of a later smoothapi.
     """
     schema = row["schema"]
     if type(schema) is not int or schema < 1:
-        raise UnreadableError(f"schema {schema!r} never was")
+        raise UnreadableRowError(f"schema {schema!r} never was")
     if schema > _schema():
         raise StoreError(
             f"A stored answer was written by a later smoothapi (schema {schema}; this version "

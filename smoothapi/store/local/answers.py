@@ -27,7 +27,7 @@ from smoothapi.store.local.damage import (
 from smoothapi.store.local.rebuild import rebuild
 from smoothapi.store.rows import (
     StoredAnswer,
-    UnreadableError,
+    UnreadableRowError,
     answer_key,
     from_text,
     outcome_of,
@@ -86,19 +86,19 @@ class AnswerStore:
         """
         try:
             found = self._find(key)
-        except UnreadableError as error:
+        except UnreadableRowError as error:
             _log.warning("A stored answer is damaged, and will be asked again: %s.", error)
             return None
         return None if found is None else found[1]
 
     def _find(self, key: str) -> tuple[dict[str, Any], Answer | PermanentError] | None:
-        """Return the row of a key, and its outcome; raises UnreadableError."""
+        """Return the row of a key, and its outcome; raises UnreadableRowError."""
         text = self._read(lambda cache: _text_of(cache, key))
         if text is None:
             return None
         kept_as, row, outcome = from_text(text)
         if kept_as != key:
-            raise UnreadableError("it is the answer to another question")
+            raise UnreadableRowError("it is the answer to another question")
         return row, outcome
 
     def _read(self, read: Callable[[AnswerCache], _Read]) -> _Read:
@@ -107,7 +107,7 @@ class AnswerStore:
             cache = self._in_use()
             try:
                 return read(cache)
-            except (SmoothAPIError, UnreadableError):
+            except (SmoothAPIError, UnreadableRowError):
                 raise
             except Exception as error:  # noqa: BLE001  whatever diskcache makes of it
                 failed = first_of(error)
@@ -177,11 +177,9 @@ class AnswerStore:
         """Write what is under way into the room that was set aside; return what to say."""
         with suppress(OSError):
             (self.directory / "spare").unlink(missing_ok=True)
+        with suppress(sqlite3.Error):  # what the log holds many times the file holds once
+            self._cache.write_log()
         kept = len(rows) if self._attempt(rows) is None else 0
-        if not kept:
-            with suppress(sqlite3.Error):  # what the log holds and the file too gives room
-                self._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # noqa: SLF001
-            kept = len(rows) if self._attempt(rows) is None else 0
         if not kept:
             kept = sum(self._attempt([row]) is None for row in rows)
         lost = len(rows) - kept
@@ -195,7 +193,7 @@ class AnswerStore:
         """Keep some room for what is under way when the disk is full."""
         self._spare = self.directory / "spare"
         with suppress(OSError, AttributeError):  # not every system can; then there is none
-            size = min(_SPARE, shutil.disk_usage(self.directory).free // 8)
+            size = min(_SPARE, shutil.disk_usage(self.directory).free // 3)
             if not self._spare.exists() and size:
                 with self._spare.open("xb") as file:
                     os.posix_fallocate(file.fileno(), 0, size)
@@ -250,7 +248,7 @@ class AnswerStore:
         """
         try:
             found = self._find(key)
-        except UnreadableError as error:
+        except UnreadableRowError as error:
             raise StoreError(f"A stored answer is damaged: {error}.") from error
         if found is None:
             raise StoreError("A stored answer is there no more: another process deleted it.")
@@ -285,7 +283,7 @@ class AnswerStore:
         """Delete all answers; return how many there were."""
         count = self._read(lambda cache: int(cache.clear()))
         # Nor is what is gone to be found again in the log.
-        self._read(lambda cache: cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())  # noqa: SLF001
+        self._read(lambda cache: cache.write_log())
         return count
 
     def close(self) -> None:
@@ -302,14 +300,14 @@ class AnswerStore:
 
 
 def _text_of(cache: AnswerCache, key: str) -> str | None:
-    """Return the text of a key; raises UnreadableError where the row alone is damaged."""
+    """Return the text of a key; raises UnreadableRowError where the row alone is damaged."""
     try:
         return cache.text(key)
     except SmoothAPIError:
         raise
     except (TypeError, ValueError) as error:
-        raise UnreadableError(str(error)) from error
+        raise UnreadableRowError(str(error)) from error
     except sqlite3.OperationalError as error:
         if is_undecodable(error):
-            raise UnreadableError("it is no UTF-8") from error
+            raise UnreadableRowError("it is no UTF-8") from error
         raise

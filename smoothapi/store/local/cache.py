@@ -17,10 +17,12 @@ from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 FILE = diskcache.core.DBNAME
+
+_LOG = 100  # pages, after which the log is written into the file: little to repeat on a full disk
 
 _PLANTED = (
     "The answer store holds a row that smoothapi did not write (it is not plain text, and may be a "
@@ -150,7 +152,27 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
             )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA mmap_size = 0")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG}")
         return connection
+
+    @property
+    def _sql_retry(self) -> Callable[..., sqlite3.Cursor | None]:
+        """Write no setting anew that is as it should be: on a full disk there is room to read."""
+        execute = super()._sql_retry
+
+        def changing(statement: str, *values: tuple[object, ...]) -> sqlite3.Cursor | None:
+            if statement.startswith(("INSERT OR REPLACE INTO Settings", "UPDATE Settings")):
+                setting = values[0] if statement.startswith("INSERT") else values[0][::-1]
+                select = "SELECT key, value FROM Settings WHERE key = ?"
+                if self._sql(select, setting[:1]).fetchall() == [setting]:
+                    return None
+            return execute(statement, *values)  # type: ignore[no-any-return]
+
+        return changing
+
+    def write_log(self) -> None:
+        """Write what the log holds into the file, and make it empty."""
+        self._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _check_schema(self) -> None:
         """Refuse a schema that is not as it was: what it does not name would be forgotten."""

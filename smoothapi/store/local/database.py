@@ -51,6 +51,7 @@ CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT N
 """
 _FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
 
+_LOG = 200  # pages, after which the log is written into the file
 _SMALLEST = 512  # bytes of a database with anything in it
 
 _SUSPECTS = "CREATE TABLE suspects (key TEXT PRIMARY KEY, at REAL NOT NULL);"
@@ -129,6 +130,7 @@ class Database:
         try:
             _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG}")
             self._migrate()
             self._check()
         except BaseException as error:

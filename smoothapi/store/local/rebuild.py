@@ -15,7 +15,7 @@ from smoothapi.errors import StoreError
 from smoothapi.store.local.cache import FILE, AnswerCache
 from smoothapi.store.local.damage import first_of, is_damage
 from smoothapi.store.local.pages import log_of, texts
-from smoothapi.store.rows import UnreadableError, from_text
+from smoothapi.store.rows import UnreadableRowError, from_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def _answers(damaged: Path) -> Iterator[list[tuple[str, str]]]:
     """Yield what can be read of a damaged database, each row checked, many at once."""
     some: list[tuple[str, str]] = []
     for text in texts(damaged):
-        with suppress(UnreadableError, UnicodeDecodeError, StoreError):
+        with suppress(UnreadableRowError, UnicodeDecodeError, StoreError):
             key, _, _ = from_text(text)
             some.append((key, text.decode()))
         if len(some) == _AT_ONCE:
