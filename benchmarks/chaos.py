@@ -351,6 +351,12 @@ def spawn(*arguments):
     return subprocess.Popen([sys.executable, __file__, "worker", *map(str, arguments)])
 
 
+def wait_until(true, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def kill(kills, batch):
     # More for more kills, so that the budget is not spent long before the last of them.
     limit, radius, photos = 500 + 200 * kills * min(batch, 8), 0.1, 10_000
@@ -362,9 +368,13 @@ def kill(kills, batch):
         generator = random.Random(0)
         processes = [spawn(*arguments) for _ in range(4)]
         hit = sending = 0
-        for _ in range(kills):
+        for number in range(kills):
             victim = generator.randrange(4)
-            time.sleep(generator.uniform(0.0, 2.0))
+            if number % 2:  # at any moment, else as it sends
+                time.sleep(generator.uniform(0.0, 2.0))
+            else:
+                wait_until(lambda: str(processes[victim].pid) in server.callers)  # noqa: B023
+                time.sleep(generator.uniform(0.0, 0.5))
             # The budget is to outlast the kills: whoever found it spent has ended by himself.
             processes[victim].send_signal(signal.SIGKILL)
             killed = processes[victim].wait() == -signal.SIGKILL

@@ -27,7 +27,7 @@ from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
@@ -64,36 +64,34 @@ _NUMBERS = {
 """Columns that hold money: whole numbers, never negative."""
 
 _COPIED = {
-    table: "json_array({})".format(", ".join(f"{{row}}{column}" for column in columns))
-    for table, columns in {
-        "accounts": ("name", "period", "queries", "nano"),
-        "usage": ("provider", "month", "queries"),
-        "reservations": ("provider", "month", "accounts", "queries", "nano"),
-    }.items()
+    "accounts": (("name", "period"), ("queries", "nano")),
+    "usage": (("provider", "month"), ("queries",)),
+    "reservations": (("id",), ("provider", "month", "accounts", "queries", "nano")),
 }
-"""What a copy of a row says: a number that damage has changed differs from its copy."""
+"""What names a row, and what of it is kept twice: what damage has changed differs from its copy."""
 
 
 def _copy(database: sqlite3.Connection) -> None:
     """Have each row that is money kept twice."""
-    database.execute("CREATE TABLE copies (of TEXT, id INTEGER, says TEXT, PRIMARY KEY (of, id))")
-    for table, says in _COPIED.items():
+    database.execute("CREATE TABLE copies (of TEXT, name TEXT, says TEXT, PRIMARY KEY (of, name))")
+    for table, (names, _) in _COPIED.items():
         # Not OR REPLACE: how a statement settles conflicts is how its triggers do.
-        drop = f"DELETE FROM copies WHERE of = '{table}' AND id = {{row}}.rowid;"  # noqa: S608
-        make = f"INSERT INTO copies VALUES ('{table}', new.rowid, {says.format(row='new.')});"  # noqa: S608
-        for event, action in (
-            ("INSERT", make),
-            ("UPDATE", drop.format(row="old") + make),
-            ("DELETE", drop.format(row="old")),
-        ):
+        drop = f"DELETE FROM copies WHERE of = '{table}' AND name = {_text(names, 'old.')};"  # noqa: S608
+        make = f"INSERT INTO copies SELECT {_copy_of(table, 'new.')};"
+        for event, action in (("INSERT", make), ("UPDATE", drop + make), ("DELETE", drop)):
             database.execute(
                 f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {action} END"
             )
-        database.execute(f"INSERT INTO copies {_copies_of(table)}")
+        database.execute(f"INSERT INTO copies SELECT {_copy_of(table)} FROM {table}")  # noqa: S608
 
 
-def _copies_of(table: str) -> str:
-    return f"SELECT '{table}', rowid, {_COPIED[table].format(row='')} FROM {table}"  # noqa: S608
+def _copy_of(table: str, row: str = "") -> str:
+    names, columns = _COPIED[table]
+    return f"'{table}', {_text(names, row)}, {_text(columns, row)}"
+
+
+def _text(columns: Sequence[str], row: str) -> str:
+    return " || ',' || ".join(f"quote({row}{column})" for column in columns)
 
 
 _STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS, _copy)
@@ -214,7 +212,7 @@ class Database:
                 bad = " OR ".join(f"typeof({n}) <> 'integer' OR {n} < 0" for n in names)
                 if sql.execute(f"SELECT 1 FROM {table} WHERE {bad}").fetchone():  # noqa: S608
                     raise StoreError(self._unusable(f"a number of {table} is damaged"))
-            rows = " UNION ".join(map(_copies_of, _COPIED))
+            rows = " UNION ".join(f"SELECT {_copy_of(table)} FROM {table}" for table in _COPIED)  # noqa: S608
             both = sql.execute(f"SELECT COUNT(*) FROM (SELECT * FROM copies UNION {rows})")  # noqa: S608
             (copies,) = sql.execute("SELECT COUNT(*) FROM copies").fetchone()
             if both.fetchone() != (copies,):
@@ -269,7 +267,10 @@ def _size(path: Path) -> int:
 
 
 def _schema(database: sqlite3.Connection) -> list[tuple[str, ...]]:
-    select = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+    select = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' "
+        "ORDER BY type, name"
+    )
     return database.execute(select).fetchall()
 
 

@@ -80,8 +80,10 @@ def fail_at_the_ledger(home):
 
 def fail_at_the_answers(home):
     (home / "answers" / "cache.db").mkdir(parents=True)
+    adapter = ScriptedAdapter()
     with pytest.raises(StoreError):
-        Smoother(ScriptedAdapter(), home=home, **OPTIONS)
+        Smoother(adapter, home=home, **OPTIONS)
+    assert adapter.closed
 
 
 def meet_damage(home):
@@ -173,7 +175,7 @@ def test_warnings_as_errors_find_nothing(tmp_path):
         """
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", script],
+        [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
         text=True,
         check=False,

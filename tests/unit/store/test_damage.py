@@ -19,7 +19,8 @@ from smoothapi.store.local.answers import AnswerStore
 from smoothapi.store.local.pages import log_is_damaged, texts
 from tests.conftest import answer, invoke
 
-COUNT = 120
+COUNT = 100
+LATE = 12
 KEYS = [answer_key({"n": number}) for number in range(COUNT)]
 PAGE = 4096
 
@@ -97,8 +98,8 @@ def pages(folder):
     return data, range(0, len(data), PAGE)
 
 
-@pytest.mark.parametrize("fill", [b"\0", b"\xff", None])
-@pytest.mark.parametrize("place", [0.0, 0.01, 0.1, 0.3, 0.5, 0.8, 0.999])
+@pytest.mark.parametrize("fill", [b"\0", None])
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.1, 0.3, 0.8, 0.999])
 def test_a_page_of_anything_loses_at_most_its_own_rows(damaged, caplog, fill, place):
     data, starts = pages(damaged)
     start = starts[int(place * len(starts))]
@@ -143,7 +144,7 @@ HEADER = {
 
 
 @pytest.mark.parametrize("field", HEADER)
-@pytest.mark.parametrize("value", [0, 3, 0xFF])
+@pytest.mark.parametrize("value", [0, 0xFF])
 def test_a_header_that_is_damaged(damaged, caplog, field, value):
     data = bytearray(pages(damaged)[0])
     data[HEADER[field]] = value
@@ -208,26 +209,41 @@ def test_a_schema_text_that_is_damaged(damaged, caplog, was, becomes):
         "ALTER TABLE Cache RENAME TO Other",
     ],
 )
-@pytest.mark.parametrize("opened", [False, True])
-def test_what_a_row_or_a_table_may_hold(damaged, caplog, change, opened):
-    """Before it is opened, or while it is."""
-    store = AnswerStore(damaged) if opened else None
-    database = sqlite3.connect(damaged / "cache.db")
+def test_what_a_row_or_a_table_may_hold(damaged, caplog, change):
+    edit(damaged, change)
+    use_every_entry(damaged, caplog)
+
+
+def edit(folder, change):
+    database = sqlite3.connect(folder / "cache.db")
     with database:
         database.execute(change)
     database.close()
-    if store is not None:
-        found = found_in(store)
-        store.put(*(StoredAnswer({"n": n}, kept(n)) for n in range(COUNT)))
-        assert found_in(store) == set(range(COUNT)) >= found
-        store.close()
-    use_every_entry(damaged, caplog)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE Cache SET value = NULL",
+        "UPDATE Cache SET value = CAST(x'7bff7d' AS TEXT), filename = CAST(x'ff' AS TEXT)",
+        "DROP TABLE Settings",
+        "DROP INDEX Cache_key_raw",
+        "ALTER TABLE Cache RENAME TO Other",
+    ],
+)
+def test_damage_under_a_store_that_is_open(damaged, change):
+    store = AnswerStore(damaged)
+    edit(damaged, change)
+    found = found_in(store)
+    store.put(*(StoredAnswer({"n": n}, kept(n)) for n in range(COUNT)))
+    assert found_in(store) == set(range(COUNT)) >= found
+    store.close()
 
 
 def with_log(folder, change):
     """Leave a store as a killed process does, with all answers of late in its log, damaged."""
     store = AnswerStore(folder)
-    for n in range(COUNT, COUNT + 40):
+    for n in range(COUNT, COUNT + LATE):
         store.put(StoredAnswer({"n": n}, kept(n)))
     copy = folder.with_name("killed")
     copy.mkdir()
@@ -253,8 +269,8 @@ def test_a_damaged_log_costs_what_was_damaged_and_no_more(damaged, start, length
     """SQLite passes over all that comes behind, without a word."""
     copy = with_log(damaged, zero(start, length))
     store = AnswerStore(copy)
-    found = [n for n in range(COUNT + 40) if store.get(answer_key({"n": n})) == kept(n)]
-    assert len(found) >= COUNT + 40 - 3
+    found = [n for n in range(COUNT + LATE) if store.get(answer_key({"n": n})) == kept(n)]
+    assert len(found) >= COUNT + LATE - 3
     store.close()
 
 
@@ -275,7 +291,7 @@ def test_a_database_that_is_gone_while_its_log_is_there(damaged):
     copy = with_log(damaged, lambda log: None)
     (copy / "cache.db").unlink()
     store = AnswerStore(copy)
-    assert all(store.get(answer_key({"n": n})) == kept(n) for n in range(COUNT, COUNT + 40))
+    assert all(store.get(answer_key({"n": n})) == kept(n) for n in range(COUNT, COUNT + LATE))
     store.close()
 
 
@@ -321,11 +337,11 @@ def test_the_commands_get_along_with_damage(damaged):
         database.execute("UPDATE Cache SET value = NULL WHERE rowid = 5")
     database.close()
     home = damaged.parent
-    assert "120 answers" in invoke("cache", "--home", home, "info").stdout
+    assert "100 answers" in invoke("cache", "--home", home, "info").stdout
     done = invoke("cache", "--home", home, "verify")
-    assert (done.exit_code, done.stdout) == (2, "119 answers can be used, 1 cannot.\n")
+    assert (done.exit_code, done.stdout) == (2, "99 answers can be used, 1 cannot.\n")
     done = invoke("cache", "--home", home, "export", home / "file")
-    assert "Exported 119 answers" in done.stderr
+    assert "Exported 99 answers" in done.stderr
     assert "1 cannot be read" in done.stderr
     (damaged / "cache.db").write_bytes(b"nothing")
     assert invoke("cache", "--home", home, "info").stdout.startswith("0 answers")
@@ -461,6 +477,13 @@ def test_a_byte_of_the_ledger_forgets_no_money(folder, seed):
     data[random.Random(seed).choice(used)] ^= 1 << seed % 8
     (folder / "ledger.db").write_bytes(data)
     assert room(folder) in (None, 30)
+
+
+def test_a_ledger_that_its_owner_looked_after_is_no_other(folder):
+    database = sqlite3.connect(folder / "ledger.db")
+    database.executescript("VACUUM; ANALYZE; REINDEX;")
+    database.close()
+    assert room(folder) == 30
 
 
 def test_a_second_home_does_not_take_the_locks_of_the_first(folder):
