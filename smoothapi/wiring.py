@@ -58,17 +58,15 @@ def _open(
     replay = None
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)
-    answers: Answers
     mixes: Mixes | None
     if replay is not None:
         variants: Variants = recorded(replay, settings, refresh=bool(refresh))
-        answers = replay
         mixes = None if replay.mixes is None else Mixes.from_dict(replay.mixes)
     else:
         mixes = Mixes.load(home.mixes_file)
         variants = made_here(provider, options.get("denoiser"), settings, home)
-        answers = home.answers
     adapter = resources.enter_context(closing(variants.adapter))
+    answers: Answers = home.answers if replay is None else replay
     kept_in: Answers = answers
     if settings.record is not None:
         names = {variants.denoiser.fingerprint: variants.denoiser.name}

@@ -7,6 +7,7 @@ of it knows of statistics.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from smoothapi.dispatch.breaker import Breaker
 from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.run import CLOSED, Run, finish
 from smoothapi.dispatch.shared import Route, Workers
-from smoothapi.errors import UsageError
+from smoothapi.errors import StoreError, UsageError
 from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.job import Work
     from smoothapi.provider import Adapter, Price
     from smoothapi.store import Answers, Budget, Store
+
+
+_log = logging.getLogger("smoothapi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +161,8 @@ class Dispatcher:
             self.workers.preparers.shutdown()
             for run in runs:
                 run.give_back()
-            self.route.ledger.close()
+            try:
+                self.route.ledger.close()
+            except StoreError as error:
+                # What is reserved counts as spent. A run's own error is not to be replaced by this.
+                _log.warning("The end could not be written down: %s", error)

@@ -29,6 +29,7 @@ from smoothapi.telemetry import attempt_span, emit
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from smoothapi.dispatch.job import Encode, Meter
     from smoothapi.dispatch.semaphore import FastSemaphore
@@ -39,11 +40,33 @@ if TYPE_CHECKING:
 class Ends(Protocol):
     """How a variant can end; called in sender threads."""
 
-    def answered(self, index: int, outcome: Answer | PermanentError, payload: bytes) -> None:
-        """Take what the provider said to a variant, which is paid for."""
+    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
+        """Have what the provider said in one request, which is paid for, written at once.
+
+        Returns:
+            Done when it is on disk.
+        """
+
+    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
+        """Take what the provider said to a variant, now that it is on disk."""
 
     def given_up(self, index: int, why: str) -> None:
         """Take note that a variant used up its attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What the provider said to one variant.
+
+    Attributes:
+        index: which variant.
+        outcome: an answer, or why this picture gets none.
+        payload: what was sent.
+    """
+
+    index: int
+    outcome: Answer | PermanentError
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -234,10 +257,9 @@ class Sender:
         again: list[TransientError] = []
         fatal: ProviderError | None = None
         for row, answer in zip(rows, self._call(request, rows, probing=probing), strict=True):
-            index = request.indices[row]
             if isinstance(answer, (Answer, PermanentError)):
-                request.ended.add(index)
-                self._ends.answered(index, answer, request.payloads[row])
+                request.ended.add(request.indices[row])
+                self._ends.answered(request.indices[row], answer)
             elif isinstance(answer, TransientError):
                 again.append(answer)
             else:
@@ -279,10 +301,13 @@ class Sender:
     def _call(
         self, request: _Request, rows: list[int], *, probing: bool
     ) -> Sequence[Answer | ProviderError]:
-        """Make one call: reserved before, settled after, counted whatever comes of it."""
+        """Make one call: reserved before, settled after, counted whatever comes of it.
+
+        What is answered goes to the disk before anything else, and is there when this returns.
+        """
         route, name = self._route, self._adapter.name
-        payloads = [request.payloads[row] for row in rows]
         reservation = route.ledger.reserve(len(rows))
+        written: Future[None] | None = None
         with self._in_flight:
             if self._stop.is_set():  # a fatal error came while it waited
                 route.ledger.release(reservation, len(rows))
@@ -291,15 +316,18 @@ class Sender:
             outcome: Outcome = "fatal"
             try:
                 with attempt_span(name, len(rows)):
-                    answers = ask(self._adapter, payloads)
+                    answers = ask(self._adapter, [request.payloads[row] for row in rows])
+                    written = self._arrived(request, rows, answers)
                 route.breaker.succeeded()
                 outcome = "answered"
             except PermanentError as error:
+                if len(rows) == 1:
+                    answers = [error]
+                    written = self._arrived(request, rows, answers)
                 route.breaker.succeeded()
                 outcome = "refused"
-                if len(rows) > 1:
+                if written is None:
                     raise
-                return [error]
             except ThrottledError as error:
                 route.breaker.succeeded()  # it is up, and says so
                 route.pace.throttled(error.retry_after)
@@ -323,7 +351,19 @@ class Sender:
                     self._meter.attempt([request.indices[row] for row in rows], dollars)
                 seconds = round(time.monotonic() - began, 3)
                 emit(Attempted(name, outcome, len(rows), float(dollars), seconds))
+        written.result()  # its place among the requests is another's meanwhile
         return answers
+
+    def _arrived(
+        self, request: _Request, rows: list[int], answers: Sequence[Answer | ProviderError]
+    ) -> Future[None]:
+        return self._ends.arrived(
+            [
+                Arrived(request.indices[row], answer, request.payloads[row])
+                for row, answer in zip(rows, answers, strict=True)
+                if isinstance(answer, (Answer, PermanentError))
+            ]
+        )
 
 
 _STOPPED = "the run was stopped"
