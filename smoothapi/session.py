@@ -60,7 +60,7 @@ class Progress:
         cached: answers from the store so far.
         cost: dollars so far.
         retries: pictures sent again so far.
-        waited: seconds spent waiting between attempts so far, summed over threads.
+        waited: seconds of the clock in which a request waited between attempts so far.
     """
 
     votes: int

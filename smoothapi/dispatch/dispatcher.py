@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 from smoothapi.dispatch.breaker import Breaker
+from smoothapi.dispatch.patience import Patience
 from smoothapi.dispatch.retry import Retry
-from smoothapi.dispatch.run import CLOSED, Run, finish
+from smoothapi.dispatch.run import CLOSED, Run
 from smoothapi.dispatch.shared import Route, Workers
 from smoothapi.errors import UsageError
 from smoothapi.store.owners import FORKED
@@ -144,17 +145,30 @@ class Dispatcher:
         return run
 
     def close(self) -> None:
-        """Stop all runs, wait for what is under way, then end the threads."""
+        """Stop all runs, wait for what is under way, then end the threads.
+
+        In a process that was forked off the one that opened it, nothing is done: all is that one's.
+        """
+        if os.getpid() != self._runs.process:
+            return
         with self._runs.opening:
             self._runs.closed.set()
             runs = list(self._runs.all)
         for run in runs:
             run.stop(CLOSED)
+        patience = Patience(
+            under_way=lambda: sum(run.under_way() for run in runs),
+            leave=lambda: sum(run.leave() for run in runs),
+        )
+        workers = self.workers
         try:
-            finish(self.workers.senders.shutdown)
+            patience.await_all(
+                *(run.await_under_way for run in runs),
+                lambda: workers.senders.shutdown(wait=not patience.over),
+                lambda: workers.writer.close(wait=not patience.over),
+                lambda: workers.preparers.shutdown(wait=not patience.over),
+            )
         finally:
-            self.workers.writer.close()
-            self.workers.preparers.shutdown()
             for run in runs:
                 run.give_back()
             self.route.ledger.close()

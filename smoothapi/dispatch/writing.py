@@ -8,10 +8,10 @@ next. Nothing is handed on to a run before it is on disk.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from smoothapi.dispatch.semaphore import FastSemaphore
+from smoothapi.dispatch.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ class AnswerWriter:
         self._lock = threading.Lock()
         self._waiting: list[tuple[StoredAnswer | None, Callable[[BaseException | None], None]]] = []
         self._writing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-write")
+        self._thread = Threads(1, "smoothapi-write")
 
     def write(self, answer: StoredAnswer, then: Callable[[BaseException | None], None]) -> None:
         """Write an answer soon.
@@ -51,7 +51,7 @@ class AnswerWriter:
             self._writing = True
         try:
             self._thread.submit(self._work_off)
-        except RuntimeError:  # the interpreter is ending; a last answer is kept all the same
+        except RuntimeError:  # it was closed; an answer that comes late is kept all the same
             self._work_off()
 
     def flush(self) -> None:
@@ -66,9 +66,9 @@ class AnswerWriter:
             self._waiting.append((None, lambda _: written.set()))
         written.wait()
 
-    def close(self) -> None:
-        """Write what was handed over, and end the thread."""
-        self._thread.shutdown()
+    def close(self, *, wait: bool = True) -> None:
+        """Write what was handed over, and end the thread; do not await that if not `wait`."""
+        self._thread.shutdown(wait=wait)
 
     def _work_off(self) -> None:
         while True:

@@ -102,6 +102,15 @@ class LocalLedger:
 
     def reserve(self, attempts: int) -> Block:
         """Set attempts aside, on disk; see `Ledger.reserve`."""
+        while True:
+            block = self._promise(attempts)
+            if block.day == _day(self._database.now()):
+                return block
+            # Midnight passed while another process, or the disk, was waited for.
+            self.release(block, attempts)
+
+    def _promise(self, attempts: int) -> Block:
+        """Promise attempts of the block at hand, or of a new one; it may be of a day that is over."""
         block = self._take(attempts)
         if block is None:
             with self._writing:
