@@ -186,10 +186,9 @@ class Sender:
         """
         gave_up, apart = "", False
         try:
-            try:
-                self._attempt(request)
-            except TransientError as error:
-                gave_up, failed = self._try_again(error, request)
+            first = self._first_attempt(request)
+            if first is not None:
+                gave_up, failed = self._try_again(first, request)
                 apart = failed and len(request.open) == len(request.indices) > 1
         except (PermanentError, BudgetExceededError):
             apart = len(request.open) > 1
@@ -199,6 +198,14 @@ class Sender:
             alone = len(request.open)
             emit(Split(self._adapter.name, pictures=alone, requests=alone))
         return gave_up, apart
+
+    def _first_attempt(self, request: _Request) -> TransientError | None:
+        """Make an attempt; return why there should be another, which is not part of its error."""
+        try:
+            self._attempt(request)
+        except TransientError as error:
+            return error
+        return None
 
     def _try_again(self, first: TransientError, request: _Request) -> tuple[str, bool]:
         """Repeat what failed once, after waits.
