@@ -103,7 +103,7 @@ def test_an_answer_to_an_earlier_run_of_the_same_dispatcher_counts(store):
 
 def test_waited_is_time_of_the_clock_not_a_sum_over_threads(store):
     adapter = ScriptedAdapter(lambda _, n: TransientError("500") if n == 1 else answer())
-    retry = Retry(attempts=5, base=0.5, cap=0.5)
+    retry = Retry(attempts=5, base=0.1, cap=0.1)
     began = time.monotonic()
     _, totals = run(adapter, store, count=16, concurrency=16, retry=retry)
     assert 0.0 < totals.waited <= time.monotonic() - began
