@@ -19,7 +19,7 @@ from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.run import CLOSED, Run
 from smoothapi.dispatch.shared import Route, Workers
 from smoothapi.errors import UsageError
-from smoothapi.store.owners import FORKED
+from smoothapi.store.owners import refuse_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,8 +133,7 @@ class Dispatcher:
             UsageError: the dispatcher is closed, or was made before the process was forked.
         """
         runs = self._runs
-        if os.getpid() != runs.process:
-            raise UsageError(FORKED)
+        refuse_fork(runs.process)
         with runs.opening:
             if runs.closed.is_set():
                 raise UsageError(CLOSED)

@@ -33,7 +33,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.events import Ended, Stored
-from smoothapi.store.owners import FORKED
+from smoothapi.store.owners import refuse_fork
 from smoothapi.store.rows import StoredAnswer, answer_key
 from smoothapi.telemetry import emit
 
@@ -153,8 +153,7 @@ class Run:
         turn = 0
         try:
             while (needed := self._work.needed()) > 0:
-                if self._forked():
-                    raise UsageError(FORKED)
+                refuse_fork(self._process)
                 if self._stopped:
                     raise StoppedError(self._stopped)
                 self._look_up(min(turn + needed, turn + self._window))
