@@ -71,12 +71,20 @@ def export(home: str | None, file: str) -> int:
     from smoothapi.store.recording import header, to_line  # noqa: PLC0415
 
     with _store(home) as store, _open(file, "w") as stream:
-        count = 0
+        count = bad = 0
         stream.write(header())
         for key in store.all_keys():
-            stream.write(to_line(store.row(key)))
+            try:
+                line = to_line(store.row(key))
+            except StoreError:
+                bad += 1
+                continue
+            stream.write(line)
             count += 1
-    click.echo(f"Exported {count:,} answers.", err=True)
+    left_out = (
+        f" {bad:,} cannot be read, and were left out (smoothapi cache verify)." if bad else ""
+    )
+    click.echo(f"Exported {count:,} answers.{left_out}", err=True)
     return 0
 
 

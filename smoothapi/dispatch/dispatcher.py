@@ -7,6 +7,7 @@ of it knows of statistics.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from smoothapi.dispatch.patience import Patience
 from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.run import CLOSED, Run
 from smoothapi.dispatch.shared import Route, Workers
-from smoothapi.errors import UsageError
+from smoothapi.errors import StoreError, UsageError
 from smoothapi.store.owners import refuse_fork
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.job import Work
     from smoothapi.provider import Adapter, Price
     from smoothapi.store import Answers, Budget, Store
+
+
+_log = logging.getLogger("smoothapi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +168,14 @@ class Dispatcher:
             patience.await_all(
                 *(run.await_under_way for run in runs),
                 lambda: workers.senders.shutdown(wait=not patience.over),
-                lambda: workers.writer.close(wait=not patience.over),
+                workers.writer.close,  # what arrived is kept, whatever is not awaited
                 lambda: workers.preparers.shutdown(wait=not patience.over),
             )
         finally:
             for run in runs:
                 run.give_back()
-            self.route.ledger.close()
+            try:
+                self.route.ledger.close()
+            except StoreError as error:
+                # What is reserved counts as spent. A run's own error is not to be replaced by this.
+                _log.warning("The end could not be written down: %s", error)

@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from smoothapi.answer import Answer
 from smoothapi.dispatch.job import Delivery, Meter, Totals
 from smoothapi.dispatch.patience import Patience
-from smoothapi.dispatch.sending import Sender
+from smoothapi.dispatch.sending import Arrived, Sender
 from smoothapi.errors import (
     PermanentError,
     SmoothAPIError,
@@ -265,25 +265,29 @@ class Run:
 
     # After it was sent; the first three are called in other threads
 
-    def answered(
-        self, index: int, outcome: Answer | PermanentError, payload: bytes, *, late: bool = False
-    ) -> None:
-        """Keep what was answered; once it is on disk, it is news, unless it comes late."""
-        digest = hashlib.sha256(payload).hexdigest()
-        kept = StoredAnswer(self._work.asked(index), outcome, digest, self._keys[index])
-        then = _say_if_lost if late else partial(self._kept, _delivery(index, outcome))
-        self._workers.writer.write(kept, then)
+    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
+        """Have the answers of one request written."""
+        return self._workers.writer.write(
+            [
+                StoredAnswer(
+                    self._work.asked(each.index),
+                    each.outcome,
+                    hashlib.sha256(each.payload).hexdigest(),
+                    self._keys[each.index],
+                )
+                for each in answers
+            ]
+        )
+
+    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
+        """Take an answer that is on disk."""
+        self._news.put(_delivery(index, outcome))
 
     def given_up(self, index: int, why: str) -> None:
         """Note that a variant used up its attempts: a vote of this run, asked again by the next."""
         self._leases.give_up(self._keys[index])
         self._workers.answers.give_up(self._work.asked(index), why)
         self._news.put(Delivery(index, None, error=why))
-
-    def _kept(self, delivery: Delivery, error: BaseException | None) -> None:
-        if error is not None:
-            self._stop.set()  # at once: no answer is bought that cannot be kept
-        self._news.put(delivery if error is None else error)
 
     def _sent(self, sending: Future[None]) -> None:
         self._sending.discard(sending)
@@ -371,9 +375,7 @@ class Run:
         # One that is cancelled would end only when a thread is free, which others may keep long.
         under_way = {future for future in begun if not future.cancel()}
         try:
-            Patience(self.under_way, self.leave).await_all(
-                partial(self._await, under_way), self._workers.writer.flush
-            )
+            Patience(self.under_way, self.leave).await_all(partial(self._await, under_way))
         finally:
             self._say_what_is_lost()
             self._write_down_the_end()
@@ -396,11 +398,14 @@ class Run:
             self._sender.leave(self._sender.calls.overdue())
 
     def _say_what_is_lost(self) -> None:
+        lost: Counter[str] = Counter()
         with suppress(queue.Empty):
             while True:
                 news = self._news.get_nowait()
                 if isinstance(news, StoreError):
-                    _say_if_lost(news)
+                    lost[str(news)] += 1
+        for why, requests in lost.items():
+            _log.warning("Of %d more requests under way: %s", requests, why)
 
     def _write_down_the_end(self) -> None:
         try:
@@ -435,8 +440,3 @@ def _delivery(index: int, outcome: Answer | PermanentError, *, cached: bool = Fa
     if isinstance(outcome, Answer):
         return Delivery(index, outcome, cached=cached)
     return Delivery(index, None, cached=cached, error=str(outcome))
-
-
-def _say_if_lost(error: BaseException | None) -> None:
-    if error is not None:
-        _log.warning("An answer that was paid for could not be kept: %s", error)

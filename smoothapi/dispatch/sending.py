@@ -31,6 +31,7 @@ from smoothapi.telemetry import attempt_span, emit
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Sequence
+    from concurrent.futures import Future
 
     from smoothapi.dispatch.job import Encode, Meter
     from smoothapi.dispatch.shared import Route, Workers
@@ -43,16 +44,33 @@ _PATIENCE = 2.0  # seconds for which a service that was never reached is tried a
 class Ends(Protocol):
     """How a variant can end; called in sender threads."""
 
-    def answered(
-        self, index: int, outcome: Answer | PermanentError, payload: bytes, *, late: bool = False
-    ) -> None:
-        """Take what the provider said to a variant, which is paid for.
+    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
+        """Have what the provider said in one request, which is paid for, written at once.
 
-        `late`: the variant has ended otherwise meanwhile; the answer is to be kept all the same.
+        Returns:
+            Done when it is on disk.
         """
+
+    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
+        """Take what the provider said to a variant, now that it is on disk."""
 
     def given_up(self, index: int, why: str) -> None:
         """Take note that a variant used up its attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What the provider said to one variant.
+
+    Attributes:
+        index: which variant.
+        outcome: an answer, or why this picture gets none.
+        payload: what was sent.
+    """
+
+    index: int
+    outcome: Answer | PermanentError
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -274,10 +292,10 @@ class Sender:
         again: list[TransientError] = []
         fatal: ProviderError | None = None
         for row, answer in zip(rows, self._call(request, rows, probing=probing), strict=True):
-            index = request.indices[row]
             if isinstance(answer, (Answer, PermanentError)):
+                index = request.indices[row]
                 del request.given[index]
-                self._ends.answered(index, answer, request.payloads[row])
+                self._ends.answered(index, answer)
             elif isinstance(answer, TransientError):
                 again.append(answer)
             else:
@@ -318,19 +336,26 @@ class Sender:
     def _call(
         self, request: _Request, rows: list[int], *, probing: bool
     ) -> Sequence[Answer | ProviderError]:
-        """Make one call: reserved before, settled after, counted whatever comes of it."""
-        payloads = [request.payloads[row] for row in rows]
+        """Make one call: reserved before, settled after, counted whatever comes of it.
+
+        What is answered goes to the disk before anything else, and is there when this returns.
+        """
         call = self._begin(request, rows, probing=probing)
         answers: Sequence[Answer | ProviderError] = ()
         error: ProviderError | None = None
+        written: Future[None] | None = None
         outcome: Outcome = "fatal"
         back = True
         try:
             try:
                 with attempt_span(self._adapter.name, len(rows)):
-                    answers = ask(self._adapter, payloads)
+                    answers = ask(self._adapter, [request.payloads[row] for row in rows])
+                    written = self._arrived(request, rows, answers)
             except ProviderError as caught:
                 error = caught
+                if isinstance(error, PermanentError) and len(rows) == 1:
+                    answers = [error]
+                    written = self._arrived(request, rows, answers)
             back = self.calls.end(call)
             if back:
                 outcome = self._note(error, request.caller, probing=probing)
@@ -339,20 +364,12 @@ class Sender:
                 self._in_flight.release()
                 self._count(call, outcome)
         if not back:
-            self._keep_late(call, answers, payloads)
             raise _LeftError
-        if error is None:
-            return answers
-        if isinstance(error, PermanentError) and len(rows) == 1:
-            return [error]
-        raise error
-
-    def _keep_late(
-        self, call: Call, answers: Sequence[Answer | ProviderError], payloads: Sequence[bytes]
-    ) -> None:
-        for index, answer, payload in zip(call.indices, answers, payloads, strict=False):
-            if isinstance(answer, (Answer, PermanentError)):
-                self._ends.answered(index, answer, payload, late=True)
+        if error is not None and written is None:
+            raise error
+        if written is not None:
+            written.result()  # its place among the requests is another's meanwhile
+        return answers
 
     def _begin(self, request: _Request, rows: list[int], *, probing: bool) -> Call:
         """Wait for a place among the requests in flight, and reserve what the call will count."""
@@ -473,6 +490,17 @@ class Sender:
                 self._ends.given_up(index, f"{why} (tried {call.attempt} times)")
             rest |= {i: encode for i, encode in call.open.items() if i not in call.indices}
         return rest
+
+    def _arrived(
+        self, request: _Request, rows: list[int], answers: Sequence[Answer | ProviderError]
+    ) -> Future[None]:
+        return self._ends.arrived(
+            [
+                Arrived(request.indices[row], answer, request.payloads[row])
+                for row, answer in zip(rows, answers, strict=True)
+                if isinstance(answer, (Answer, PermanentError))
+            ]
+        )
 
 
 _PLACE = ("endpoint", "url", "region")  # what an adapter's identity calls where it sends to

@@ -54,8 +54,8 @@ class Workers:
             noise is drawn for some while the denoiser, where they take turns, is busy with
             another.
         answers: where answers are found.
-        writer: puts answers there. No more than requests may be on their way to the disk: a
-            crash loses no others.
+        writer: puts answers there, before their sender goes on: a crash loses at most one request
+            of each thread that sends.
     """
 
     concurrency: int
@@ -83,5 +83,5 @@ class Workers:
             senders=Threads(threads, "smoothapi-send"),
             preparers=Threads(_PREPARERS, "smoothapi-prepare"),
             answers=answers,
-            writer=AnswerWriter(answers, concurrency),
+            writer=AnswerWriter(answers),
         )

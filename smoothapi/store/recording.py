@@ -8,7 +8,6 @@ slips of an editor (not a signature: who wants to can make another).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from smoothapi.errors import FatalError, PermanentError, SmoothAPIError, StoreEr
 from smoothapi.provider.contract import Limits
 from smoothapi.provider.price import Price
 from smoothapi.store.owners import refuse_fork
-from smoothapi.store.rows import answer_key, answer_row, outcome_of
+from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +42,7 @@ _log = logging.getLogger("smoothapi")
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Return a row of a recording as a line of it, with its checksum."""
-    return json.dumps({**row, "check": _checksum(row)}, separators=(",", ":")) + "\n"
+    return to_text(row) + "\n"
 
 
 def header(denoisers: Mapping[str, str] | None = None) -> str:
@@ -74,7 +73,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
             raise StoreError(f"it has schema {row['schema']!r}; this version reads {SCHEMA!r}.")
         return row
     check = row.pop("check", None)
-    if check is not None and check != _checksum(row):
+    if check is not None and check != checksum(row):
         raise StoreError(
             'it was changed since it was written. If that was meant, delete its "check".'
         )
@@ -123,11 +122,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise UsageError(
             f"The recording {str(path)!r} cannot be read: {error.strerror or error}."
         ) from error
-
-
-def _checksum(row: Mapping[str, Any]) -> str:
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Recorder:

@@ -71,15 +71,52 @@ def outcome_of(row: Any) -> Answer | PermanentError:
     return Answer.from_dict(row["answer"])
 
 
+class UnreadableError(ValueError):
+    """A kept text is no answer, or not the one that was kept: it is damaged."""
+
+
+def to_text(row: Mapping[str, Any]) -> str:
+    """Return a row as it is kept: JSON of one line, with a checksum of all that it says."""
+    return json.dumps({**row, "check": checksum(row)}, separators=(",", ":"))
+
+
+def from_text(text: str | bytes) -> tuple[str, dict[str, Any], Answer | PermanentError]:
+    """Return the key, the row and the outcome that a kept text holds.
+
+    Rows of before 0.2 have no checksum, and are as good as their JSON.
+
+    Raises:
+        UnreadableError: it is damaged.
+        StoreError: a later smoothapi wrote it.
+    """
+    try:
+        row = json.loads(text)
+        check = row.pop("check", None)
+        whole = check is None or check == checksum(row)
+        found = answer_key(row["asked"]), up_to_date(row), outcome_of(row)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        raise UnreadableError(f"{type(e).__name__}: {e}") from e
+    if not whole:
+        raise UnreadableError("it is not as it was written")
+    return found
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """Return what a row's text is checked by: against accidents, not against forgers."""
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def up_to_date(row: Any) -> dict[str, Any]:
     """Return a row in the schema of this version.
 
     Raises:
-        StoreError: it has none that is known.
+        UnreadableError: it has none that ever was.
+        StoreError: it has one of a later smoothapi.
     """
     schema = row["schema"]
     if type(schema) is not int or schema < 1:
-        raise StoreError(f"A stored answer has schema {schema!r}, which never was: it is damaged.")
+        raise UnreadableError(f"schema {schema!r} never was")
     if schema > _schema():
         raise StoreError(
             f"A stored answer was written by a later smoothapi (schema {schema}; this version "
