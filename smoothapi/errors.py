@@ -37,7 +37,7 @@ class SmoothAPIError(Exception):
             included.
         cost: dollars that those attempts cost by the price list.
         retries: of the attempts, those that repeated an earlier one.
-        waited: seconds spent waiting between attempts, summed over threads.
+        waited: seconds of the clock in which a request waited between attempts.
     """
 
     exit_code = 2
@@ -101,18 +101,25 @@ class ProviderError(SmoothAPIError):
     Attributes:
         provider: the adapter's name, once known.
         request_id: the provider's id of the failed request, if it gave one.
+        sent: whether the request may have left this machine; if not, it is not charged.
     """
 
     exit_code = 4
 
-    def __init__(self, message: str, *, provider: str = "", request_id: str = "") -> None:
+    def __init__(
+        self, message: str, *, sent: bool = True, provider: str = "", request_id: str = ""
+    ) -> None:
         super().__init__(message)
+        self.sent = sent
         self.provider = provider
         self.request_id = request_id
 
 
 class TransientError(ProviderError):
     """The same variant may be answered if it is sent again.
+
+    Where it was not even sent (`sent=False`: no connection) and nothing has been answered before,
+    that is taken for a wrong setting, and ends the run within seconds.
 
     Attributes:
         retry_after: seconds that the provider asked to wait, or None if it did not say.
@@ -123,10 +130,11 @@ class TransientError(ProviderError):
         message: str,
         *,
         retry_after: float | None = None,
+        sent: bool = True,
         provider: str = "",
         request_id: str = "",
     ) -> None:
-        super().__init__(message, provider=provider, request_id=request_id)
+        super().__init__(message, sent=sent, provider=provider, request_id=request_id)
         self.retry_after = None if retry_after is None else max(0.0, float(retry_after))
 
 
@@ -139,17 +147,7 @@ class PermanentError(ProviderError):
 
 
 class FatalError(ProviderError):
-    """No payload will be answered (credentials, permission, quota): the run stops at once.
-
-    Attributes:
-        sent: whether the request may have left this machine; if not, it is not charged.
-    """
-
-    def __init__(
-        self, message: str, *, sent: bool = True, provider: str = "", request_id: str = ""
-    ) -> None:
-        super().__init__(message, provider=provider, request_id=request_id)
-        self.sent = sent
+    """No payload will be answered (credentials, permission, quota): the run stops at once."""
 
 
 class ModelChangedError(ProviderError):

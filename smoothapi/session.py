@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
 from smoothapi.store import Answers, answer_key
+from smoothapi.store.owners import refuse_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,7 +64,7 @@ class Progress:
         cached: answers from the store so far.
         cost: dollars so far.
         retries: pictures sent again so far.
-        waited: seconds spent waiting between attempts so far, summed over threads.
+        waited: seconds of the clock in which a request waited between attempts so far.
     """
 
     votes: int
@@ -99,8 +101,18 @@ class Resources(ExitStack):
 
     closed = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = os.getpid()
+
     def close(self) -> None:
-        """Close all of it; goes on with the rest when one fails."""
+        """Close all of it; goes on with the rest when one fails.
+
+        In a process that was forked meanwhile nothing is closed: it is the parent's, down to the
+        sockets on which it waits for answers.
+        """
+        if os.getpid() != self.process:
+            return
         self.closed = True
         super().close()
 
@@ -186,6 +198,7 @@ class Session:
             ProviderError: the service failed; what was answered is kept.
             UsageError: the session is closed, or the provider does not take such a picture.
         """
+        refuse_fork(self.resources.process)
         if self.resources.closed:
             raise UsageError("This Smoother is closed. Make another, or ask before closing it.")
         began = time.monotonic()
@@ -212,6 +225,7 @@ class Session:
 
     def stored(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
         """Return index -> the kept answer that will be used; None stands for the image itself."""
+        refuse_fork(self.resources.process)
         asked = self.variants.asked(image)
         return lambda index: None if self.refresh else self.answers.get(answer_key(asked(index)))
 

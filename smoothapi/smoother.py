@@ -147,26 +147,38 @@ class Smoother:
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        abandon_on_cancel: bool = False,
     ) -> Certificate:
         """Do what `certify` does in a thread, and await it.
 
-        When the task is cancelled, nothing more is sent; what is under way is awaited and kept,
-        and the same call continues there. `on_progress` is called in the thread.
+        When the task is cancelled (by `asyncio.timeout`, say), nothing more is sent; what is under
+        way is awaited and kept, and the same call continues there. `on_progress` is called in the
+        thread.
+
+        Args:
+            photo, radius, target, on_progress: as for `certify`.
+            abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
+                what is under way. `close`, and the end of the event loop, wait for the thread.
         """
         stop = Stop()
         twin = self._watched(stop)
         call = partial(
             twin.certify, photo, radius, target=target, or_less=or_less, on_progress=on_progress
         )
-        return await in_thread(call, stop)
+        return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
     async def predict_async(
-        self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
+        self,
+        photo: PhotoSource,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        abandon_on_cancel: bool = False,
     ) -> Certificate:
         """Do what `predict` does in a thread, and await it; see `certify_async`."""
         stop = Stop()
         twin = self._watched(stop)
-        return await in_thread(partial(twin.predict, photo, on_progress=on_progress), stop)
+        call = partial(twin.predict, photo, on_progress=on_progress)
+        return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
     def plan(
         self,

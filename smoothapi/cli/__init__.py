@@ -95,8 +95,8 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "\nStopped. Requests under way were awaited and their answers kept: the same command "
-            "continues where this one ended.",
+            "\nStopped. All answers that came are kept: the same command continues where this one "
+            "ended.",
             err=True,
         )
         return INTERRUPTED

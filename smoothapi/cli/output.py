@@ -57,7 +57,7 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
 
 
 def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0) -> None:
-    """Print one certificate as a short table; `waited` is in seconds, summed over threads."""
+    """Print one certificate as a short table; `waited` is in seconds of the clock."""
     certified = certificate.label is not None
     kind = {"certify": "certified", "predict": "predicted"}[certificate.kind]
     head = Text()
@@ -99,7 +99,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     if certificate.attempts > certificate.queries:
         sent += f", {certificate.attempts - certificate.queries} retries"
     if waited >= _SHORTEST_SHOWN:
-        sent += f", {waited:.1f} s waited (over all threads)"
+        sent += f", {waited:.1f} s waited"
     if certificate.failed:
         sent += f", {certificate.failed} failed"
     yield "  queries", sent

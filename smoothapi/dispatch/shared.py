@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from smoothapi.dispatch.semaphore import FastSemaphore
+from smoothapi.dispatch.threads import Threads
 from smoothapi.dispatch.writing import AnswerWriter
 from smoothapi.errors import UsageError
 
@@ -61,8 +61,8 @@ class Workers:
     concurrency: int
     in_flight: FastSemaphore
     threads: int
-    senders: ThreadPoolExecutor
-    preparers: ThreadPoolExecutor
+    senders: Threads
+    preparers: Threads
     answers: Answers
     writer: AnswerWriter
 
@@ -80,8 +80,8 @@ class Workers:
             concurrency=concurrency,
             in_flight=FastSemaphore(concurrency),
             threads=threads,
-            senders=ThreadPoolExecutor(threads, thread_name_prefix="smoothapi-send"),
-            preparers=ThreadPoolExecutor(_PREPARERS, thread_name_prefix="smoothapi-prepare"),
+            senders=Threads(threads, "smoothapi-send"),
+            preparers=Threads(_PREPARERS, "smoothapi-prepare"),
             answers=answers,
             writer=AnswerWriter(answers),
         )

@@ -8,8 +8,10 @@ lose is the one request that each sender has under way.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
+
+from smoothapi.dispatch.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,7 @@ class AnswerWriter:
         self._lock = threading.Lock()
         self._waiting: list[tuple[Sequence[StoredAnswer], Future[None]]] = []
         self._writing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-write")
+        self._thread = Threads(1, "smoothapi-write")
 
     def write(self, answers: Sequence[StoredAnswer]) -> Future[None]:
         """Have the answers of one request written, all or none.
@@ -46,7 +48,7 @@ class AnswerWriter:
             self._writing = True
         try:
             self._thread.submit(self._work_off)
-        except RuntimeError:  # the interpreter is ending; a last answer is kept all the same
+        except RuntimeError:  # it was closed; an answer that comes late is kept all the same
             self._work_off()
         return written
 

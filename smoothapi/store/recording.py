@@ -25,6 +25,7 @@ from smoothapi.answer import Answer, printable
 from smoothapi.errors import FatalError, PermanentError, SmoothAPIError, StoreError, UsageError
 from smoothapi.provider.contract import Limits
 from smoothapi.provider.price import Price
+from smoothapi.store.owners import refuse_fork
 from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of, to_text
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Recorder:
     ) -> None:
         self._store = store
         self._path = Path(file).expanduser()
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._synced = 0.0
         try:
@@ -200,7 +202,9 @@ class Recorder:
         return self._store.row(key)
 
     def close(self) -> None:
-        """End the recording; the store stays open."""
+        """End the recording; the store stays open. A child of a fork leaves it to the parent."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._sync()
             os.close(self._file)
@@ -211,6 +215,7 @@ class Recorder:
             self._known.add(key)
 
     def _append(self, line: str) -> None:
+        refuse_fork(self._process)
         data = line.encode()
         with self._lock:
             try:

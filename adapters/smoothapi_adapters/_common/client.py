@@ -32,6 +32,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi_adapters._common.bounds import MOST_BYTES, POOL, BodyTooLongError, read_body
+from smoothapi_adapters._common.reaching import unsent
 
 if TYPE_CHECKING:
     import socket
@@ -176,7 +177,7 @@ class HttpClient:
                 "check the URL, and that it asks for labels alone."
             ) from e
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            error = self._meant_by(e)
+            error = unsent(self._meant_by(e), e, self._who)
             if isinstance(e, requests.RequestException):
                 e.request = e.response = None  # they hold the picture
             raise error from e

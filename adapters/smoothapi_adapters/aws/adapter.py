@@ -20,6 +20,7 @@ from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.aws.client import find_credentials, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
 
@@ -224,7 +225,7 @@ class AwsAdapter:
         try:
             response: Mapping[str, Any] = getattr(client, method)(**parameters)
         except (ClientError, BotoCoreError) as error:
-            raise mapped(error, self.credentials) from error
+            raise unsent(mapped(error, self.credentials), error, "AWS") from error
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             # botocore's parser met another type than its model promises.
             raise malformed(f"botocore cannot read it: {type(error).__name__}") from error
@@ -286,7 +287,7 @@ class AwsAdapter:
                 try:
                     self._own = sending_once(self._make(config=config), self._timeout)
                 except (BotoCoreError, ValueError) as error:
-                    raise mapped(error, self.credentials) from error
+                    raise unsent(mapped(error, self.credentials), error, "AWS") from error
             return self._own
 
     def _make(self, **more: Any) -> BaseClient:

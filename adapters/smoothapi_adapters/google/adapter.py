@@ -20,6 +20,7 @@ from smoothapi.errors import (
 from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.client import Connection, application_default
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
@@ -239,6 +240,8 @@ class GoogleAdapter:
         mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error
+        place = urlsplit(self._connection.endpoint).netloc or "vision.googleapis.com"
+        mapped = unsent(mapped, error, f"Google ({place})")
         mapped.args = (self._clean(str(mapped)),)
         raise mapped from error
 

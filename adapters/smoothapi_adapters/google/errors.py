@@ -126,8 +126,8 @@ def _of_call(error: Any) -> ProviderError:
 
 def _of_sign_in(text: str, *, for_now: bool) -> ProviderError:
     if for_now:
-        return TransientError(f"Signing in to Google failed for the moment: {text}")
-    return FatalError(f"Signing in to Google failed: {text}. {ADVICE}")
+        return TransientError(f"Signing in to Google failed for the moment: {text}", sent=False)
+    return FatalError(f"Signing in to Google failed: {text}. {ADVICE}", sent=False)
 
 
 def _of_status(status: int | None) -> type[ProviderError]:

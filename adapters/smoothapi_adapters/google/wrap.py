@@ -14,6 +14,7 @@ from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
 from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.adapter import GoogleAdapter
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
@@ -94,7 +95,7 @@ class ImageAnnotatorWrapper:
                 mapped = mapped_error(error)
                 if mapped is None:
                     raise
-                raise mapped from error
+                raise unsent(mapped, error, "Google") from error
             own.refusal = response if response.error.code else None
             return response
 

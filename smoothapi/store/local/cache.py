@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import diskcache
 
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.local.forking import leave_to_parent
 from smoothapi.store.local.damage import DamagedError, is_read_only
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
@@ -83,6 +84,7 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
         self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         self._connecting = threading.Lock()
         self._process = os.getpid()
+        leave_to_parent(self)
         self._directory, self._timeout = str(directory), 60
         self.file = directory / FILE
         log = log_of(self.file)
@@ -136,6 +138,10 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 "mode = excluded.mode, filename = NULL, value = excluded.value",
                 [(key, now, now, diskcache.core.MODE_RAW, text) for key, text in rows],
             )
+
+    def connections(self) -> list[sqlite3.Connection]:
+        """Return those that are open, one a thread."""
+        return list(self._connections.values())
 
     @property
     def _con(self) -> sqlite3.Connection:

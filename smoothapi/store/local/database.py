@@ -23,6 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from smoothapi.errors import SmoothAPIError, StoreError, UsageError
+from smoothapi.store.local.forking import leave_to_parent
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
@@ -125,6 +126,7 @@ class Database:
             )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(self._unusable(error)) from error
+        leave_to_parent(self)
         try:
             _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
             self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -137,6 +139,10 @@ class Database:
             if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
                 raise StoreError(self._unusable(error)) from error
             raise
+
+    def connections(self) -> tuple[sqlite3.Connection]:
+        """Return the one that is open."""
+        return (self._connection,)
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:

@@ -17,6 +17,7 @@ from smoothapi.errors import (
 )
 from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
 from smoothapi_adapters.azure.resource import Resource, find_resource
 from smoothapi_adapters.azure.v3.client import connect
@@ -144,7 +145,7 @@ class AzureAdapter:
             mapped = mapped_error(error, self._resource, seen)
             if mapped is None:
                 raise
-            raise mapped from error
+            raise unsent(mapped, error, "Azure") from error
 
     def close(self) -> None:
         """Close the connections."""

@@ -16,6 +16,7 @@ from smoothapi.errors import (
 )
 from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.errors import OF_PARSING
 from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
 from smoothapi_adapters.azure.resource import Resource, find_resource
@@ -153,7 +154,7 @@ class Azure4Adapter:
             mapped = mapped_error(error, self._resource)
             if mapped is None:
                 raise
-            raise mapped from error
+            raise unsent(mapped, error, "Azure") from error
 
     def close(self) -> None:
         """Close the connections, if the client is this adapter's own."""

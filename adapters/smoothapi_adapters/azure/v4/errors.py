@@ -42,7 +42,7 @@ def _of_answer(error: Any, resource: Resource) -> ProviderError:
     if response is None:
         if type(error).__name__ == "ClientAuthenticationError":  # no token to send
             said = resource.clean(error.message)
-            return FatalError(f"Signing in to Azure failed: {said}. {ADVICE}")
+            return FatalError(f"Signing in to Azure failed: {said}. {ADVICE}", sent=False)
         return TransientError(f"The connection to Azure failed ({type(error).__name__}).")
     try:
         body = response.text()
