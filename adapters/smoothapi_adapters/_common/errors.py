@@ -14,6 +14,7 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import retry_after_seconds
+from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError, OverdueError
 
 if TYPE_CHECKING:
     from smoothapi_adapters._common.client import HttpResponse, Secrets
@@ -85,10 +86,41 @@ def _host_of(url: str) -> str:
         return ""
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and all that it wraps, which the libraries keep in places of their own."""
+    found: list[BaseException] = []
+    ahead: list[Any] = [error]
+    while ahead:
+        link = ahead.pop()
+        if isinstance(link, BaseException) and link not in found:
+            found.append(link)
+            ahead += [link.__cause__, link.__context__, *link.args]
+            ahead += [getattr(link, name, None) for name in ("reason", "inner_exception")]
+    return found
+
+
+def of_bounds(error: BaseException, who: str) -> ProviderError | None:
+    """Return what it means that an exchange was cut off by its bounds; None if it was not."""
+    for link in chain(error):
+        if isinstance(link, OverdueError):
+            return TransientError(
+                f"{who} gave no whole answer in {link.seconds:g} s, the time limit of a request. "
+                "It may be answered, and billed, all the same."
+            )
+        if isinstance(link, BodyTooLongError):
+            return FatalError(
+                f"{who} answers with more than {MOST_BYTES:,} bytes. Labels are shorter: check the "
+                "URL, and that it asks for labels alone."
+            )
+    return None
+
+
 def of_requests(error: Exception, who: str) -> ProviderError:
     """Return what an error of requests means: mostly that the same may work in a moment."""
     import requests  # noqa: PLC0415  0.1 s: where something has gone wrong
 
+    if (bounded := of_bounds(error, who)) is not None:
+        return bounded
     wrong = (
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,

@@ -22,6 +22,7 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import Credentials, retry_after_seconds
+from smoothapi_adapters._common.errors import of_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ def mapped(error: Exception, credentials: Callable[[], Credentials]) -> Provider
         )
     if isinstance(error, b.CapacityNotAvailableError):
         return ThrottledError(f"The client's own rate limit has no room ({kind}).")
-    return _unreached(error, kind)
+    return of_bounds(error, "AWS") or _unreached(error, kind)
 
 
 def malformed(what: str, request_id: str = "") -> TransientError:

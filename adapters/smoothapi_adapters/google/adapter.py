@@ -21,7 +21,7 @@ from smoothapi.provider import Credentials, Limits, Price
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters._common.reaching import unsent
-from smoothapi_adapters.google.client import Connection, application_default
+from smoothapi_adapters.google.client import Connection, application_default, held
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from google.cloud import vision
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import Bounds
 
 OPERATIONS = ("labels", "safe_search")
 TRANSPORTS = ("grpc", "rest")
@@ -116,9 +116,11 @@ class GoogleAdapter:
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
-        self._client = client
+        self._client: vision.ImageAnnotatorClient | None = None
+        self._bounds: Bounds | None = None
         self._own = client is None
-        self._sessions: BoundedHTTPAdapter | None = None
+        if client is not None:
+            self._client, self._bounds = held(client, self._connection.timeout)
         self._lock = threading.Lock()
         room = _REQUEST_BYTES - _FRAME_BYTES
         if transport == "rest":  # base64 makes four bytes of three
@@ -223,7 +225,7 @@ class GoogleAdapter:
         with self._lock:
             if self._client is None:
                 try:
-                    self._client, self._sessions = self._connection.open()
+                    self._client, self._bounds = self._connection.open()
                 except ProviderError:
                     raise
                 except ValueError as error:  # of the SDK's own checking of options
@@ -236,7 +238,7 @@ class GoogleAdapter:
             return self._client
 
     def _refuse(self, error: Exception) -> NoReturn:
-        seen = self._sessions.last() if self._sessions else None
+        seen = self._bounds.last() if self._bounds else None
         mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error

@@ -16,6 +16,7 @@ from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.client import held
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
@@ -109,12 +110,12 @@ class _CallersClient:
     """The caller's client with the caller's metadata, project and timeout, and without retries."""
 
     def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
-        self._client = client
         self._whole = whole
         self._metadata: Sequence[tuple[str, str | bytes]] = tuple(given.get("metadata") or ())
         timeout = given.get("timeout")
         known = isinstance(timeout, (int, float)) and timeout > 0
         self.timeout = float(timeout) if known and timeout is not None else _TIMEOUT
+        self._client, _ = held(client, self.timeout)
 
     def send(self, request: vision.AnnotateImageRequest) -> vision.AnnotateImageResponse:
         """Ask about one picture, once."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from azure.cognitiveservices.vision.computervision import ComputerVisionClient
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import Bounds
 
 FEATURES = ("tags", "categories", "description", "adult")
 
@@ -88,7 +88,7 @@ class AzureAdapter:
             else Resource(client.config.endpoint.rstrip("/"), "", "the client that was given")
         )
         self._client: ComputerVisionClient | None = None
-        self._connections: BoundedHTTPAdapter | None = None
+        self._bounds: Bounds | None = None
         self._lock = threading.Lock()
         self.limits = Limits(
             max_bytes=3_999_999,  # "less than 4 megabytes"
@@ -141,7 +141,7 @@ class AzureAdapter:
         try:
             return getattr(client, method)(*arguments, **keywords)
         except Exception as error:
-            seen = None if self._connections is None else self._connections.last()
+            seen = None if self._bounds is None else self._bounds.last()
             mapped = mapped_error(error, self._resource, seen)
             if mapped is None:
                 raise
@@ -149,8 +149,8 @@ class AzureAdapter:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._connections is not None:
-            self._connections.close()
+        if self._bounds is not None:
+            self._bounds.close()
 
     def _answer(self, raw: Any) -> Answer:
         """Return what the service said.
@@ -181,9 +181,7 @@ class AzureAdapter:
     def _ready(self) -> ComputerVisionClient:
         with self._lock:
             if self._client is None:
-                self._client, self._connections = connect(
-                    self._resource, self._given, self._timeout
-                )
+                self._client, self._bounds = connect(self._resource, self._given, self._timeout)
             return self._client
 
 

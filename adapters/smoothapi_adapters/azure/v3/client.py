@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from azure.cognitiveservices.vision.computervision import ComputerVisionClient
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import Bounds
     from smoothapi_adapters.azure.resource import Resource
 
 _BLOCK = 65_536
@@ -16,14 +16,13 @@ _BLOCK = 65_536
 
 def connect(
     resource: Resource, given: ComputerVisionClient | None, timeout: float
-) -> tuple[ComputerVisionClient, BoundedHTTPAdapter | None]:
-    """Return a client of our own that sends each request once, and its connections.
+) -> tuple[ComputerVisionClient, Bounds]:
+    """Return a client of our own that sends each request once, and their bounds.
 
     Args:
         resource: signs the requests, where no client is given.
         given: whose endpoint, credentials, proxies and hooks are used; it is not changed. Where
-            its owner sets up sessions, for certificates of one's own, say, they bring their own
-            connections.
+            its owner sets up sessions, with certificates of one's own, say, so are those here.
         timeout: seconds for a request and its answer.
 
     Raises:
@@ -36,7 +35,7 @@ def connect(
             ComputerVisionClient,
         )
         from msrest.authentication import CognitiveServicesCredentials  # noqa: PLC0415
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+    from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
 
     make: Any = ComputerVisionClient
     client: ComputerVisionClient
@@ -50,20 +49,19 @@ def connect(
         for name in ("connection", "proxies", "hooks", "headers", "base_url"):
             setattr(client.config, name, getattr(theirs, name))
     client.config.retry_policy.policy.total = 0
-    if given is not None:
-        setup = given.config.session_configuration_callback
-        if setup is not client.config.session_configuration_callback:
-            client.config.session_configuration_callback = setup
-            return client, None
-    connections = BoundedHTTPAdapter(timeout)
+    client.config.redirect_policy.allow = False
+    bounds = Bounds(timeout)
+    plain = client.config.session_configuration_callback
+    setup = plain if given is None else given.config.session_configuration_callback
 
-    def mount(session: Any, *_: object, **more: Any) -> dict[str, Any]:
-        """Give a thread's new session the connections that all threads share."""
-        for scheme in ("https://", "http://"):
-            if session.adapters.get(scheme) is not connections:
-                session.mount(scheme, connections)
+    def hold(session: Any, *about: Any, **more: Any) -> dict[str, Any]:
+        """Hold a thread's session: to the shared connections, or its owner's own."""
+        if setup is plain:
+            bounds.mount(session)
+        more = setup(session, *about, **more) or more
+        bounds.hold(session)
         more.pop("msrest", None)
         return more
 
-    client.config.session_configuration_callback = mount
-    return client, connections
+    client.config.session_configuration_callback = hold
+    return client, bounds

@@ -20,7 +20,7 @@ from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.errors import OF_PARSING
 from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
 from smoothapi_adapters.azure.resource import Resource, find_resource
-from smoothapi_adapters.azure.v4.client import connect
+from smoothapi_adapters.azure.v4.client import connect, held
 from smoothapi_adapters.azure.v4.errors import mapped_error
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Azure4Adapter:
         self._language = language
         self._timeout = options.timeout(timeout)
         self._credential = credential
-        self._client = client
+        self._client = None if client is None else held(client, self._timeout)
         self._own = client is None
         self._resource = (
             find_resource(endpoint, key)

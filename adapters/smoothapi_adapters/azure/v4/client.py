@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from smoothapi_adapters._common.twins import twin_of
 
 if TYPE_CHECKING:
     from azure.ai.vision.imageanalysis import ImageAnalysisClient
@@ -29,17 +32,47 @@ def connect(
     from azure.core.credentials import AzureKeyCredential  # noqa: PLC0415
     from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+    from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
 
     if credential is None or not resource.endpoint:
         resource.required()
     session = requests.Session()
-    connections = BoundedHTTPAdapter(timeout)
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, connections)
+    Bounds(timeout).mount(session)
     return ImageAnalysisClient(
         resource.endpoint,
         credential or AzureKeyCredential(resource.key),
         transport=RequestsTransport(session=session),
         retry_total=0,  # retry_policy=None would be the default one
     )
+
+
+def held(client: ImageAnalysisClient, timeout: float) -> ImageAnalysisClient:
+    """Return a client that does as a given one does, each exchange within a time and a size.
+
+    Connections, credentials and policies are shared; `client` itself is not changed. Where it has
+    a transport that is not of requests, or an azure-core that is built otherwise, it is returned
+    as it is: then the time is one for each read.
+    """
+    from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
+
+    from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
+
+    twin: Any = twin_of(client)
+    try:
+        twin._client = twin_of(twin._client)  # noqa: SLF001  there is no public way
+        twin._client._pipeline = pipeline = twin_of(twin._client._pipeline)  # noqa: SLF001
+        transport, policies = pipeline._transport, pipeline._impl_policies  # noqa: SLF001
+        runner = twin_of(policies[-1].next)
+        if not isinstance(transport, RequestsTransport) or runner._sender is not transport:  # noqa: SLF001
+            return client
+    except AttributeError:
+        return client
+    transport.open()  # as the first request would
+    runner._sender = twin_of(transport)  # noqa: SLF001
+    runner._sender.session = Bounds(timeout).held(transport.session)  # noqa: SLF001
+    policies = [twin_of(policy) for policy in policies]
+    for policy, following in pairwise([*policies, runner]):
+        policy.next = following
+    pipeline._transport, pipeline._impl_policies = runner._sender, policies  # noqa: SLF001
+    held: ImageAnalysisClient = twin
+    return held
