@@ -128,7 +128,9 @@ def _store(home: str | None) -> Iterator[AnswerStore]:
     from smoothapi.config import resolve  # noqa: PLC0415
     from smoothapi.store import Home  # noqa: PLC0415
 
-    with Home(resolve(home=home).settings.home) as opened:
+    resolved = resolve(home=home)
+    resolved.require_trust(("home",))
+    with Home(resolved.settings.home) as opened:
         yield opened.answers
 
 

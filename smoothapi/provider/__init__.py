@@ -1,9 +1,12 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
+from smoothapi.provider.consent import SafeOptions
 from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
     ProviderInfo,
+    adapter_options,
+    doubtful_options,
     make_adapter,
     provider_names,
     providers,
@@ -17,6 +20,9 @@ __all__ = [
     "NeedsCredentials",
     "Price",
     "ProviderInfo",
+    "SafeOptions",
+    "adapter_options",
+    "doubtful_options",
     "make_adapter",
     "provider_names",
     "providers",

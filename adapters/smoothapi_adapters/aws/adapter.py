@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import Credentials, Limits, Price, SafeOptions
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
@@ -116,6 +116,24 @@ class AwsAdapter:
     """
 
     name = "aws"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"operation", "project_version_arn", "min_confidence", "max_labels"}
+            | {"region", "profile", "timeout", "per_second"}
+        ),
+        endpoint="endpoint",
+        hosts=(
+            # Names beside these, such as those of S3 or of load balancers, anybody can have.
+            "rekognition.*.amazonaws.com",
+            "rekognition-fips.*.amazonaws.com",
+            "*.rekognition.*.vpce.amazonaws.com",
+            "rekognition.*.api.aws",
+            "rekognition-fips.*.api.aws",
+            "rekognition.*.amazonaws.com.cn",
+            "rekognition.*.api.amazonwebservices.com.cn",
+            "rekognition.*.amazonaws.eu",
+        ),
+    )
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import Credentials, Limits, Price, SafeOptions
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters.google.client import Connection, application_default
@@ -81,6 +81,20 @@ class GoogleAdapter:
     """
 
     name = "google"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
+        ),
+        endpoint="endpoint",
+        hosts=(
+            "vision.googleapis.com",
+            "eu-vision.googleapis.com",
+            "us-vision.googleapis.com",
+            "vision.mtls.googleapis.com",
+            "vision.*.rep.googleapis.com",
+        ),
+        credentials=frozenset({"api_key"}),
+    )
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
-from smoothapi.provider import Limits
+from smoothapi.provider import Limits, SafeOptions
 from smoothapi_adapters._common import options
 from smoothapi_adapters.torch.model import (
     SCRIPTS,
@@ -86,6 +86,13 @@ class TorchAdapter:
     Raises:
         UsageError: an option cannot work, a file is missing.
     """
+
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"labels", "size", "resize", "mean", "std", "preprocess_id", "model_id", "scores"}
+            | {"top", "min_score", "device", "batch", "name", "price"}
+        )
+    )
 
     def __init__(
         self,

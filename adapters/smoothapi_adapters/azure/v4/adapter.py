@@ -17,7 +17,13 @@ from smoothapi.errors import (
 from smoothapi.provider import Credentials, Limits
 from smoothapi_adapters._common import options
 from smoothapi_adapters.azure.errors import OF_PARSING
-from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
+from smoothapi_adapters.azure.options import (
+    RETIRES,
+    SAFE_OPTIONS,
+    checked_pin,
+    chosen_features,
+    price_of,
+)
 from smoothapi_adapters.azure.resource import Resource, find_resource
 from smoothapi_adapters.azure.v4.client import connect
 from smoothapi_adapters.azure.v4.errors import mapped_error
@@ -65,6 +71,7 @@ class Azure4Adapter:
 
     name = "azure4"
     retires = RETIRES
+    safe_options = SAFE_OPTIONS
 
     def __init__(
         self,
