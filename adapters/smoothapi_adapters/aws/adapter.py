@@ -159,7 +159,7 @@ class AwsAdapter:
         self._per_second = (
             None if per_second is None else options.above_zero("per_second", per_second)
         )
-        self._region, self._profile = region, profile
+        self._region, self._profile = _checked_region(region), profile
         self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
         self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
         self._given = client
@@ -386,6 +386,13 @@ def _check_service(client: Any) -> None:
         raise UsageError(
             f'client is for {service!r}; labels are what boto3.client("rekognition") gives.'
         )
+
+
+def _checked_region(region: str | None) -> str | None:
+    """Return the region; it becomes a part of the host that is called."""
+    if region and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", str(region)):
+        raise UsageError(f"region={region!r} is not the name of a region, such as 'eu-west-1'.")
+    return region
 
 
 def _checked_arn(operation: str, arn: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from decimal import Decimal
 from importlib.util import find_spec
@@ -125,7 +126,7 @@ class GoogleAdapter:
             options.one_of("transport", transport, TRANSPORTS),
             endpoint=_endpoint(endpoint),
             api_key=options.secret("api_key", api_key),
-            credentials=credentials,
+            credentials=_checked_credentials(credentials),
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
@@ -278,7 +279,26 @@ def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
 def _endpoint(given: str | None) -> str:
     """Return the endpoint as a URL; "" means Google's own."""
     url = f"https://{given}" if given and "://" not in given else given
-    return read_endpoint(url, "https://eu-vision.googleapis.com")
+    return read_endpoint(url, "https://eu-vision.googleapis.com", bare=True)
+
+
+def _checked_credentials(given: Any) -> Any:
+    """Return credentials of google.auth, or None.
+
+    Raises:
+        UsageError: they are something else, which is not shown.
+    """
+    sign = getattr(given, "before_request", None)
+    if given is not None and (isinstance(given, type) or not callable(sign)):
+        raise UsageError(
+            f"credentials: they are of google.auth, and not a {type(given).__name__}. Name a file "
+            "of them in GOOGLE_APPLICATION_CREDENTIALS; a key is given as api_key."
+        )
+    if inspect.iscoroutinefunction(sign):
+        raise UsageError(
+            "credentials: they are asynchronous ones (google.auth.aio). Give those of google.auth."
+        )
+    return given
 
 
 def _installed() -> bool:

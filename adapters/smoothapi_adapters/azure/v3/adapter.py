@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from azure.cognitiveservices.vision.computervision import ComputerVisionClient
+    from azure.core.credentials import TokenCredential
 
     from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
 
@@ -54,6 +55,9 @@ class AzureAdapter:
         language: of the labels.
         endpoint: URL of the resource; by default VISION_ENDPOINT or COMPUTER_VISION_ENDPOINT.
         key: by default VISION_KEY, COMPUTER_VISION_SUBSCRIPTION_KEY or COMPUTER_VISION_KEY.
+        credential: instead of a key a token credential, such as
+            `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
+            is no key, an identity in AZURE_* variables is used likewise.
         timeout: seconds for a request and its answer.
         client: a ready `ComputerVisionClient`: its endpoint, credentials, proxies and hooks are
             used, itself it is not changed and not closed.
@@ -75,6 +79,7 @@ class AzureAdapter:
         language: str = "en",
         endpoint: str | None = None,
         key: str | None = None,
+        credential: TokenCredential | str | None = None,
         timeout: float | str = 30.0,
         client: ComputerVisionClient | None = None,
     ) -> None:
@@ -89,7 +94,7 @@ class AzureAdapter:
         self._timeout = options.timeout(timeout)
         self._given = client
         self._resource = (
-            find_resource(endpoint, key)
+            find_resource(endpoint, key, credential)
             if client is None
             else Resource(client.config.endpoint.rstrip("/"), "", "the client that was given")
         )
@@ -144,6 +149,8 @@ class AzureAdapter:
     def send(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Call a method of the client once, and return what it does; raises as `ask` does."""
         client = self._ready()
+        if self._given is None:
+            self._resource.required()
         try:
             return getattr(client, method)(*arguments, **keywords)
         except Exception as error:

@@ -58,8 +58,9 @@ class Azure4Adapter:
         language: of the labels.
         endpoint: URL of the resource; by default VISION_ENDPOINT or COMPUTER_VISION_ENDPOINT.
         key: by default VISION_KEY, COMPUTER_VISION_SUBSCRIPTION_KEY or COMPUTER_VISION_KEY.
-        credential: a token credential, such as `azure.identity.DefaultAzureCredential()`, instead
-            of a key.
+        credential: instead of a key a token credential, such as
+            `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
+            is no key, an identity in AZURE_* variables is used likewise.
         timeout: seconds for a request and its answer.
         client: a ready `ImageAnalysisClient`, which is not closed here; endpoint and credentials
             are then its own.
@@ -81,7 +82,7 @@ class Azure4Adapter:
         language: str = "en",
         endpoint: str | None = None,
         key: str | None = None,
-        credential: TokenCredential | None = None,
+        credential: TokenCredential | str | None = None,
         timeout: float | str = 30.0,
         client: ImageAnalysisClient | None = None,
     ) -> None:
@@ -90,17 +91,14 @@ class Azure4Adapter:
                 "The provider 'azure4' needs azure-ai-vision-imageanalysis. Install it with: "
                 "pip install 'smoothapi-vision[azure]'"
             )
-        if key and credential is not None:
-            raise UsageError("Give key or credential to the azure4 adapter, not both.")
         self._features = chosen_features(features, FEATURES)
         self._model_version = checked_pin(model_version)
         self._language = language
         self._timeout = options.timeout(timeout)
-        self._credential = credential
         self._client = client
         self._own = client is None
         self._resource = (
-            find_resource(endpoint, key)
+            find_resource(endpoint, key, credential)
             if client is None
             else Resource(_endpoint_of(client), "", "the client that was given")
         )
@@ -131,9 +129,6 @@ class Azure4Adapter:
         """Look for endpoint and key in the options and the environment."""
         if not self._own:
             return Credentials(found=True, where="the client that was given")
-        if self._credential is not None and self._resource.endpoint:
-            where = self._resource.where.partition(";")[0]
-            return Credentials(found=True, where=f"{where}; the token credential that was given")
         return self._resource.credentials
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
@@ -151,6 +146,8 @@ class Azure4Adapter:
     def send(self, *arguments: Any, **keywords: Any) -> Any:
         """Call the client's `analyze` once, and return what it does; raises as `ask` does."""
         client: Any = self._ready()
+        if self._own:
+            self._resource.required()
         timeouts = {"connection_timeout": self._timeout, "read_timeout": self._timeout}
         # For this call, so that a client that was given stays as it is.
         once = {"retry_total": 0, "permit_redirects": False}
@@ -190,7 +187,7 @@ class Azure4Adapter:
     def _ready(self) -> ImageAnalysisClient:
         with self._lock:
             if self._client is None:
-                self._client = connect(self._resource, self._credential, self._timeout)
+                self._client = connect(self._resource, self._timeout)
             return self._client
 
 
