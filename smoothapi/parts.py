@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,11 @@ def choose_adapter(provider: str | Adapter | None, resolved: Resolved) -> Adapte
         name = resolved.settings.provider
         return make_adapter(name, **adapter_options(name, resolved))
     if isinstance(provider, Adapter):
+        if inspect.iscoroutinefunction(provider.ask):
+            raise UsageError(
+                f"The adapter {provider.name!r} is asynchronous: its ask is awaited. smoothapi "
+                "asks from threads of its own: make ask a plain method, which may block."
+            )
         return provider
     raise UsageError(
         f"provider is a name or an adapter, not {type(provider).__name__}. An adapter has "

@@ -1,5 +1,6 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
+from smoothapi.provider.clients import check_client, refuse_async
 from smoothapi.provider.consent import SafeOptions
 from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
 from smoothapi.provider.price import Price
@@ -22,9 +23,11 @@ __all__ = [
     "ProviderInfo",
     "SafeOptions",
     "adapter_options",
+    "check_client",
     "doubtful_options",
     "make_adapter",
     "provider_names",
     "providers",
+    "refuse_async",
     "retry_after_seconds",
 ]

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.provider import Credentials, Limits, Price, SafeOptions
+from smoothapi.provider import Credentials, Limits, Price, SafeOptions, check_client
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
@@ -378,6 +378,7 @@ def _version_of(arn: str) -> str:
 
 
 def _check_service(client: Any) -> None:
+    check_client(client, wanted='boto3.client("rekognition")')
     try:
         service = client.meta.service_model.service_name
     except AttributeError:

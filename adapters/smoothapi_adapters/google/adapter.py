@@ -18,7 +18,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Price, SafeOptions
+from smoothapi.provider import Credentials, Limits, Price, SafeOptions, check_client
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters.google.client import Connection, application_default
@@ -116,6 +116,10 @@ class GoogleAdapter:
             raise MissingExtraError(
                 "The provider 'google' needs google-cloud-vision. Install it with: "
                 "pip install 'smoothapi-vision[google]'"
+            )
+        if client is not None:
+            check_client(
+                client, "batch_annotate_images", wanted="google.cloud.vision.ImageAnnotatorClient"
             )
         if api_key and credentials is not None:
             raise UsageError("Give api_key or credentials to the google adapter, not both.")

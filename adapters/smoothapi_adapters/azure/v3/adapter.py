@@ -15,7 +15,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, check_client
 from smoothapi_adapters._common import options
 from smoothapi_adapters.azure.options import (
     RETIRES,
@@ -87,6 +87,13 @@ class AzureAdapter:
             raise MissingExtraError(
                 "The provider 'azure' needs azure-cognitiveservices-vision-computervision. "
                 "Install it with: pip install 'smoothapi-vision[azure]'"
+            )
+        if client is not None:
+            check_client(
+                client,
+                "tag_image_in_stream",
+                "analyze_image_in_stream",
+                wanted="azure.cognitiveservices.vision.computervision.ComputerVisionClient",
             )
         self._features = chosen_features(features, FEATURES)
         self._model_version = checked_pin(model_version)

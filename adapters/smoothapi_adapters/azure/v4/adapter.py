@@ -14,7 +14,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, check_client
 from smoothapi_adapters._common import options
 from smoothapi_adapters.azure.errors import OF_PARSING
 from smoothapi_adapters.azure.options import (
@@ -90,6 +90,10 @@ class Azure4Adapter:
             raise MissingExtraError(
                 "The provider 'azure4' needs azure-ai-vision-imageanalysis. Install it with: "
                 "pip install 'smoothapi-vision[azure]'"
+            )
+        if client is not None:
+            check_client(
+                client, "analyze", wanted="azure.ai.vision.imageanalysis.ImageAnalysisClient"
             )
         self._features = chosen_features(features, FEATURES)
         self._model_version = checked_pin(model_version)
