@@ -54,21 +54,7 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         MissingExtraError: its packages are not installed.
         UsageError: it does not take these options, or its entry point names what is not there.
     """
-    point = _find(name)
-    try:
-        factory = point.load()
-    except MissingExtraError:
-        raise
-    except ImportError as error:
-        raise MissingExtraError(
-            f"The provider {name!r} needs a package that is not installed ({error.name}). "
-            f"Install it with: pip install 'smoothapi-vision[{name}]'"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(
-            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
-            f"{error}. Mend the entry point of the package that brings it, or remove the package."
-        ) from error
+    factory = _load(name)
     _check_names(name, factory, options)
     try:
         return cast("Adapter", factory(**options))
@@ -104,7 +90,7 @@ def doubtful_options(name: str, resolved: Resolved) -> list[str]:
     if not options or resolved.unvouched("providers") is None:
         return []
     try:
-        factory = _find(name).load()
+        factory = _load(name)
     except Exception:  # noqa: BLE001  `make_adapter` will meet it too, and says what it means
         return []
     return getattr(factory, "safe_options", SafeOptions()).doubtful(options)
@@ -128,6 +114,25 @@ def providers(resolved: Resolved | None = None) -> list[ProviderInfo]:
         except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
             found.append(ProviderInfo(name, distribution, None, str(error)))
     return found
+
+
+def _load(name: str) -> Any:
+    """Return what makes the adapter registered under `name`; raises as `make_adapter`."""
+    point = _find(name)
+    try:
+        return point.load()
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The provider {name!r} needs a package that is not installed ({error.name}). "
+            f"Install it with: pip install 'smoothapi-vision[{name}]'"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(
+            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
+            f"{error}. Mend the entry point of the package that brings it, or remove the package."
+        ) from error
 
 
 def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> None:

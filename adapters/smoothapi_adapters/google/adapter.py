@@ -282,7 +282,8 @@ def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
 
 def _endpoint(given: str | None) -> str:
     """Return the endpoint as a URL; "" means Google's own."""
-    url = f"https://{given}" if given and "://" not in given else given
+    bare = isinstance(given, str) and given and "://" not in given
+    url = f"https://{given}" if bare else given
     return read_endpoint(url, "https://eu-vision.googleapis.com", bare=True)
 
 

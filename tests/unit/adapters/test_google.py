@@ -486,6 +486,8 @@ def test_what_decides_an_answer_is_in_its_identity():
         {"timeout": 0},
         {"timeout": float("nan")},
         {"api_key": "k", "credentials": object()},
+        {"api_key": 5},
+        {"endpoint": 5},
         {"api_key": "two words"},
         {"api_key": "two\nlines"},
         {"api_key": "\u2026"},
