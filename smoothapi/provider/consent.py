@@ -28,8 +28,8 @@ class SafeOptions:
         values: option -> whether a value of it is as harmless, where that depends on the value.
         endpoint: the option that says where requests go; "" if there is none. It is safe if it
             is one of `hosts`, or if the file holds what signs the requests, too.
-        hosts: the provider's own, reached by TLS: such as "*.cognitiveservices.azure.com", where
-            a star is exactly one label of the name.
+        hosts: the provider's own, reached by TLS: such as ``*.cognitiveservices.azure.com``,
+            where a star is exactly one label of the name.
         credentials: options each of which signs all requests in the place of what is found
             elsewhere.
     """
