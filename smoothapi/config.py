@@ -1,7 +1,8 @@
 """Settings: argument > SMOOTHAPI_* variable > smoothapi.toml > [tool.smoothapi] > default.
 
-Both files are looked for in the working directory. `resolve` says of each value where it came
-from, so that `smoothapi config` can show it.
+Both files are looked for in the working directory; SMOOTHAPI_CONFIG names another file instead of
+them. `resolve` says of each value where it came from, so that `smoothapi config` can show it, and
+whether it is one that needs the user's consent (`smoothapi.trust`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError, field_validator
@@ -24,10 +25,16 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from smoothapi.answer import printable
 from smoothapi.errors import UsageError
 from smoothapi.radius import WantedRadius
+from smoothapi.trust import SettingsFile, examined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 FILE = "smoothapi.toml"
+FILE_VARIABLE = "SMOOTHAPI_CONFIG"
 # Options of adapters are shown only where they cannot hold a secret.
 _HARMLESS = {
     "region",
@@ -43,6 +50,7 @@ _HARMLESS = {
     "model_version",
 }
 _MAY_BE_SECRET = ("providers", "prices")
+_NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
 
 
@@ -131,10 +139,44 @@ class Resolved:
     Attributes:
         settings: the values.
         origins: name -> "argument", the variable's name, a file's name, or "default".
+        files: name -> the file that its value is from, for values that are from one.
     """
 
     settings: Settings
     origins: dict[str, str]
+    files: Mapping[str, SettingsFile] = field(default_factory=dict)
+
+    def unvouched(self, name: str) -> SettingsFile | None:
+        """Return the file that a setting is from, if nobody vouches for that file."""
+        file = self.files.get(name)
+        return None if file is None or file.trusted else file
+
+    def doubtful(self) -> list[str]:
+        """Return the settings, apart from options of adapters, that need consent and have none."""
+        settings = self.settings
+        grave = {
+            "provider": settings.provider.startswith("replay:"),  # answers that anybody may forge
+            "denoiser": settings.denoiser not in _NETWORKS_BY_NAME,
+            "record": settings.record is not None,  # a file that is written to
+            "home": True,  # the noise key, the answers and the ledger of budgets
+            "prices": bool(settings.prices),
+        }
+        return [name for name, is_grave in grave.items() if is_grave and self.unvouched(name)]
+
+    def require_trust(self, names: Iterable[str] | None = None) -> None:
+        """Refuse settings that need consent and have none.
+
+        Args:
+            names: of the settings that are to be used; by default all.
+
+        Raises:
+            UsageError: says which, and how to consent.
+        """
+        for name in self.doubtful():
+            if names is None or name in names:
+                raise UsageError(
+                    no_consent(name, self.files[name].path, f"SMOOTHAPI_{name.upper()}")
+                )
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (name, value, origin) of every setting, with secrets masked."""
@@ -154,47 +196,94 @@ def resolve(**arguments: Any) -> Resolved:
     given = {name: value for name, value in arguments.items() if value is not None}
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for origin, values in [("argument", given), *_sources()]:
+    files: dict[str, SettingsFile] = {}
+    for origin, values, file in [("argument", given, None), *_sources()]:
         for name, value in values.items():
             if name not in merged:
                 merged[name] = value
                 origins[name] = f"SMOOTHAPI_{name.upper()}" if origin == "environment" else origin
+                if file is not None:
+                    files[name] = file
     try:
         settings = Settings(**merged)
     except ValidationError as error:
         raise UsageError(_explain(error, origins)) from None
     return Resolved(
-        settings, {name: origins.get(name, "default") for name in Settings.model_fields}
+        settings, {name: origins.get(name, "default") for name in Settings.model_fields}, files
     )
 
 
-def _sources() -> list[tuple[str, dict[str, Any]]]:
+def settings_files() -> list[SettingsFile]:
+    """Return the files that give settings here.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    return [file for _, values, file in _file_sources() if file is not None and values]
+
+
+def no_consent(what: str, file: Path, variable: str) -> str:
+    """Return why a value that needs consent is refused, and what to do.
+
+    Args:
+        what: the value, such as "providers.azure.endpoint".
+        file: that it is in.
+        variable: of the environment that could give it instead.
+    """
+    return (
+        f"{printable(str(file))} sets {printable(what)}, and nobody vouches for that file. What a "
+        "folder brings along does not decide where credentials and photos go, which code runs, "
+        "what answers are taken for true or what they cost. Read the file; if it is yours, run "
+        f"`smoothapi config trust` there. Or give the value as an argument or in {variable}, or "
+        f"name your own settings file in {FILE_VARIABLE}. Nothing was sent."
+    )
+
+
+_Sourced = tuple[str, dict[str, Any], SettingsFile | None]
+
+
+def _sources() -> list[_Sourced]:
     try:
         environment = EnvSettingsSource(Settings)()
     except SettingsError as error:
         raise UsageError(f"A SMOOTHAPI_* variable cannot be read: {error}.") from error
-    known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug")}
+    known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug", "config")}
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
             _log.warning(
                 "The variable %s sets nothing: smoothapi has no setting of that name.", name
             )
-    return [
-        ("environment", environment),
-        (FILE, _table(FILE)),
-        ("pyproject.toml", _table("pyproject.toml", "tool", "smoothapi")),
-    ]
+    return [("environment", environment, None), *_file_sources()]
 
 
-def _table(file: str, *path: str) -> dict[str, Any]:
-    """Return a table of a TOML file in the working directory; empty without such a file."""
+def _file_sources() -> list[_Sourced]:
+    named = os.environ.get(FILE_VARIABLE)
+    if not named:
+        return [
+            (FILE, *_table(FILE)),
+            ("pyproject.toml", *_table("pyproject.toml", "tool", "smoothapi")),
+        ]
+    if not Path(named).is_absolute():
+        raise UsageError(
+            f"{FILE_VARIABLE}={named!r}: give an absolute path, so that it is the same file in "
+            "whatever folder you are."
+        )
+    if not Path(named).is_file():
+        raise UsageError(f"{FILE_VARIABLE} names {named!r}, and there is no such file.")
+    return [(named, *_table(named, named=True))]
+
+
+def _table(
+    file: str, *path: str, named: bool = False
+) -> tuple[dict[str, Any], SettingsFile | None]:
+    """Return a table of a TOML file, and the file; empty without such a file."""
     try:
-        with Path(file).open("rb") as stream:
-            table: Any = tomllib.load(stream)
+        content = Path(file).read_bytes()
+        table: Any = tomllib.loads(content.decode())
         for step in path:
             table = table.get(step, {})
     except FileNotFoundError:
-        return {}
+        return {}, None
     except (OSError, ValueError, AttributeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
         raise UsageError(
             f"The configuration file {Path(file).absolute()} cannot be read: {error}. Mend it "
@@ -202,7 +291,7 @@ def _table(file: str, *path: str) -> dict[str, Any]:
         ) from error
     if not isinstance(table, dict):
         raise UsageError(f"[{'.'.join(path)}] in {file} must be a table.")
-    return table
+    return table, examined(Path(file), content, named=named)
 
 
 def _explain(error: ValidationError, origins: dict[str, str]) -> str:

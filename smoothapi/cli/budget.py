@@ -65,7 +65,9 @@ def _home(folder: str | None) -> Home:
     from smoothapi.config import resolve  # noqa: PLC0415
     from smoothapi.store import Home  # noqa: PLC0415
 
-    return Home(resolve(home=folder).settings.home)
+    resolved = resolve(home=folder)
+    resolved.require_trust(("home",))
+    return Home(resolved.settings.home)
 
 
 def _show(found: list[Account], as_json: bool) -> None:

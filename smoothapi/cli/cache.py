@@ -143,7 +143,9 @@ def _home(home: str | None) -> Home:
     from smoothapi.config import resolve  # noqa: PLC0415
     from smoothapi.store import Home  # noqa: PLC0415
 
-    return Home(resolve(home=home).settings.home)
+    resolved = resolve(home=home)
+    resolved.require_trust(("home",))
+    return Home(resolved.settings.home)
 
 
 def _open(file: str, mode: str) -> Any:

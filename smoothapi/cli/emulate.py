@@ -85,7 +85,8 @@ curl -sS -H 'Ocp-Apim-Subscription-Key: {key}' -H 'Content-Type: application/oct
 }
 _TOML = {
     "aws": """\
-[providers.aws]  # and AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={key} in the environment
+# with AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={key} and, once: smoothapi config trust
+[providers.aws]
 endpoint = "{url}"
 region = "us-east-1\"""",
     "google": """\

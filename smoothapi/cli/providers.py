@@ -36,8 +36,8 @@ def providers(ctx: click.Context, as_json: bool) -> int:
         return 0
     from smoothapi import config, provider  # noqa: PLC0415
 
-    settings = config.resolve().settings
-    rows = [_row(info, settings) for info in provider.providers(settings.providers)]
+    resolved = config.resolve()
+    rows = [_row(info, resolved.settings) for info in provider.providers(resolved)]
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -57,10 +57,10 @@ def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
     """
     from smoothapi import config, provider  # noqa: PLC0415
 
-    settings = config.resolve().settings
-    adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
+    resolved = config.resolve()
+    adapter = provider.make_adapter(name, **provider.adapter_options(name, resolved))
     try:
-        return _check(adapter, settings, photo, sure=yes, as_json=as_json)
+        return _check(adapter, resolved.settings, photo, sure=yes, as_json=as_json)
     finally:
         adapter.close()
 

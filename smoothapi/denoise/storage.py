@@ -148,6 +148,7 @@ def load_network(header: Header) -> nn.Module:
     """
     import safetensors.torch  # noqa: PLC0415 - torch only when a network is really needed
 
+    from smoothapi.denoise.checkpoints import load_state  # noqa: PLC0415
     from smoothapi.denoise.networks import build  # noqa: PLC0415
 
     content = header.path.read_bytes()
@@ -161,13 +162,7 @@ def load_network(header: Header) -> nn.Module:
         k: v.float() if v.is_floating_point() else v
         for k, v in safetensors.torch.load(content).items()
     }
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise DenoiserError(
-            f"The tensors in {header.path} do not fit a {header.architecture} of its own header: "
-            f"{error}"
-        ) from error
+    load_state(network, tensors, header.path)
     return network.eval()
 
 

@@ -1,9 +1,13 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
+from smoothapi.provider.clients import check_client, refuse_async
+from smoothapi.provider.consent import SafeOptions
 from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
     ProviderInfo,
+    adapter_options,
+    doubtful_options,
     make_adapter,
     provider_names,
     providers,
@@ -17,8 +21,13 @@ __all__ = [
     "NeedsCredentials",
     "Price",
     "ProviderInfo",
+    "SafeOptions",
+    "adapter_options",
+    "check_client",
+    "doubtful_options",
     "make_adapter",
     "provider_names",
     "providers",
+    "refuse_async",
     "retry_after_seconds",
 ]

@@ -8,12 +8,15 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
 
+from smoothapi.config import no_consent
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
+from smoothapi.provider.consent import SafeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
+    from smoothapi.config import Resolved
     from smoothapi.provider.contract import Adapter
 
 GROUP = "smoothapi.adapters"
@@ -51,21 +54,7 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         MissingExtraError: its packages are not installed.
         UsageError: it does not take these options, or its entry point names what is not there.
     """
-    point = _find(name)
-    try:
-        factory = point.load()
-    except MissingExtraError:
-        raise
-    except ImportError as error:
-        raise MissingExtraError(
-            f"The provider {name!r} needs a package that is not installed ({error.name}). "
-            f"Install it with: pip install 'smoothapi-vision[{name}]'"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(
-            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
-            f"{error}. Mend the entry point of the package that brings it, or remove the package."
-        ) from error
+    factory = _load(name)
     _check_names(name, factory, options)
     try:
         return cast("Adapter", factory(**options))
@@ -78,24 +67,72 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         ) from error
 
 
-def providers(options: Mapping[str, Mapping[str, Any]] | None = None) -> list[ProviderInfo]:
+def adapter_options(name: str, resolved: Resolved) -> Mapping[str, Any]:
+    """Return the options that the settings hold for an adapter.
+
+    Raises:
+        UsageError: a folder's settings file gives one that needs consent, and has none.
+    """
+    for option in doubtful_options(name, resolved):
+        raise UsageError(
+            no_consent(
+                f"providers.{name}.{option}",
+                resolved.files["providers"].path,
+                f"SMOOTHAPI_PROVIDERS__{name.upper()}__{option.upper()}",
+            )
+        )
+    return resolved.settings.providers.get(name, {})
+
+
+def doubtful_options(name: str, resolved: Resolved) -> list[str]:
+    """Return the options of an adapter that need consent, and have none."""
+    options = resolved.settings.providers.get(name, {})
+    if not options or resolved.unvouched("providers") is None:
+        return []
+    try:
+        factory = _load(name)
+    except Exception:  # noqa: BLE001  `make_adapter` will meet it too, and says what it means
+        return []
+    return getattr(factory, "safe_options", SafeOptions()).doubtful(options)
+
+
+def providers(resolved: Resolved | None = None) -> list[ProviderInfo]:
     """Return every registered provider with what can be known of it here.
 
     Args:
-        options: of adapters, by name.
+        resolved: the settings, whose options adapters are made with; by default none.
     """
     found: list[ProviderInfo] = []
     for name in provider_names():
         point = _find(name)
         distribution = point.dist.name if point.dist else ""
         try:
-            adapter = make_adapter(name, **(options or {}).get(name, {}))
+            adapter = make_adapter(name, **(adapter_options(name, resolved) if resolved else {}))
             found.append(ProviderInfo(name, distribution, adapter))
         except MissingExtraError as error:
             found.append(ProviderInfo(name, distribution, None, str(error), installed=False))
         except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
             found.append(ProviderInfo(name, distribution, None, str(error)))
     return found
+
+
+def _load(name: str) -> Any:
+    """Return what makes the adapter registered under `name`; raises as `make_adapter`."""
+    point = _find(name)
+    try:
+        return point.load()
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The provider {name!r} needs a package that is not installed ({error.name}). "
+            f"Install it with: pip install 'smoothapi-vision[{name}]'"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(
+            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
+            f"{error}. Mend the entry point of the package that brings it, or remove the package."
+        ) from error
 
 
 def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ class Study:
         command: str = "",
         **options: Unpack[SharedOptions],
     ) -> None:
-        resolved = resolve(None, options)
+        resolved = resolve(provider, {**options, "denoiser": denoisers})
         settings = resolved.settings
         concurrency = options.get("concurrency")
         if resolved.origins["concurrency"] == "default":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Un
 from smoothapi.certify.certificate import Certificate
 from smoothapi.errors import UsageError
 from smoothapi.options import CertifyOptions, keywords, resolve
+from smoothapi.provider import refuse_async
 from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.certifier import Certifier
@@ -108,6 +109,7 @@ def wrap(
     """
     if type(client) is _Wrapped:
         raise UsageError("This client is wrapped already.")
+    refuse_async(client)
     if uncertified not in ("drop", "mark"):
         raise UsageError(f'uncertified={uncertified!r}: choose "drop" or "mark".')
     if remote not in ("refuse", "pass"):

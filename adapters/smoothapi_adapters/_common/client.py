@@ -26,6 +26,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import check_client
 from smoothapi_adapters._common.bounds import CONNECT
 from smoothapi_adapters._common.errors import chain, of_bounds
 from smoothapi_adapters._common.reaching import unsent
@@ -209,8 +210,9 @@ def refuse_unsafe(client: requests.Session, url: str) -> None:
     """Refuse a session of a caller's that would send to `url` twice, or to anybody.
 
     Raises:
-        UsageError: it retries by itself, or does not verify certificates.
+        UsageError: it is no session, retries by itself, or does not verify certificates.
     """
+    check_client(client, "prepare_request", "get_adapter", wanted="a requests.Session")
     if client.verify is False:
         raise UsageError(
             "The session given as client= does not verify certificates: anybody on the way could "

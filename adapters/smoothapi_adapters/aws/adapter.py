@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import Credentials, Limits, Price, SafeOptions, check_client
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
@@ -117,6 +117,24 @@ class AwsAdapter:
     """
 
     name = "aws"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"operation", "project_version_arn", "min_confidence", "max_labels"}
+            | {"region", "profile", "timeout", "per_second"}
+        ),
+        endpoint="endpoint",
+        hosts=(
+            # Names beside these, such as those of S3 or of load balancers, anybody can have.
+            "rekognition.*.amazonaws.com",
+            "rekognition-fips.*.amazonaws.com",
+            "*.rekognition.*.vpce.amazonaws.com",
+            "rekognition.*.api.aws",
+            "rekognition-fips.*.api.aws",
+            "rekognition.*.amazonaws.com.cn",
+            "rekognition.*.api.amazonwebservices.com.cn",
+            "rekognition.*.amazonaws.eu",
+        ),
+    )
 
     def __init__(
         self,
@@ -142,7 +160,7 @@ class AwsAdapter:
         self._per_second = (
             None if per_second is None else options.above_zero("per_second", per_second)
         )
-        self._region, self._profile = region, profile
+        self._region, self._profile = _checked_region(region), profile
         self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
         self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
         self._given = client
@@ -361,6 +379,7 @@ def _version_of(arn: str) -> str:
 
 
 def _check_service(client: Any) -> None:
+    check_client(client, wanted='boto3.client("rekognition")')
     try:
         service = client.meta.service_model.service_name
     except AttributeError:
@@ -369,6 +388,13 @@ def _check_service(client: Any) -> None:
         raise UsageError(
             f'client is for {service!r}; labels are what boto3.client("rekognition") gives.'
         )
+
+
+def _checked_region(region: str | None) -> str | None:
+    """Return the region; it becomes a part of the host that is called."""
+    if region and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", str(region)):
+        raise UsageError(f"region={region!r} is not the name of a region, such as 'eu-west-1'.")
+    return region
 
 
 def _checked_arn(operation: str, arn: str | None) -> str:

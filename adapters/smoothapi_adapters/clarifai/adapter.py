@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import FatalError, ProviderError, TransientError, UsageError
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, SafeOptions
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
     HttpClient,
@@ -70,6 +70,15 @@ class ClarifaiAdapter:
     """
 
     name = "clarifai"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"model", "version", "user", "app", "max_concepts", "min_value"}
+            | {"batch", "per_second", "timeout"}
+        ),
+        endpoint="endpoint",
+        hosts=("api.clarifai.com",),
+        credentials=frozenset({"pat", "api_key"}),
+    )
 
     def __init__(
         self,

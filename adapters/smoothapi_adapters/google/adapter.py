@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from decimal import Decimal
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import Credentials, Limits, Price, SafeOptions, check_client
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters._common.reaching import unsent
@@ -82,6 +83,20 @@ class GoogleAdapter:
     """
 
     name = "google"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
+        ),
+        endpoint="endpoint",
+        hosts=(
+            "vision.googleapis.com",
+            "eu-vision.googleapis.com",
+            "us-vision.googleapis.com",
+            "vision.mtls.googleapis.com",
+            "vision.*.rep.googleapis.com",
+        ),
+        credentials=frozenset({"api_key"}),
+    )
 
     def __init__(
         self,
@@ -103,6 +118,10 @@ class GoogleAdapter:
                 "The provider 'google' needs google-cloud-vision. Install it with: "
                 "pip install 'smoothapi-vision[google]'"
             )
+        if client is not None:
+            check_client(
+                client, "batch_annotate_images", wanted="google.cloud.vision.ImageAnnotatorClient"
+            )
         if api_key and credentials is not None:
             raise UsageError("Give api_key or credentials to the google adapter, not both.")
         self._operation = options.one_of("operation", operation, OPERATIONS)
@@ -112,7 +131,7 @@ class GoogleAdapter:
             options.one_of("transport", transport, TRANSPORTS),
             endpoint=_endpoint(endpoint),
             api_key=options.secret("api_key", api_key),
-            credentials=credentials,
+            credentials=_checked_credentials(credentials),
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
@@ -268,8 +287,28 @@ def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
 
 def _endpoint(given: str | None) -> str:
     """Return the endpoint as a URL; "" means Google's own."""
-    url = f"https://{given}" if given and "://" not in given else given
-    return read_endpoint(url, "https://eu-vision.googleapis.com")
+    bare = isinstance(given, str) and given and "://" not in given
+    url = f"https://{given}" if bare else given
+    return read_endpoint(url, "https://eu-vision.googleapis.com", bare=True)
+
+
+def _checked_credentials(given: Any) -> Any:
+    """Return credentials of google.auth, or None.
+
+    Raises:
+        UsageError: they are something else, which is not shown.
+    """
+    sign = getattr(given, "before_request", None)
+    if given is not None and (isinstance(given, type) or not callable(sign)):
+        raise UsageError(
+            f"credentials: they are of google.auth, and not a {type(given).__name__}. Name a file "
+            "of them in GOOGLE_APPLICATION_CREDENTIALS; a key is given as api_key."
+        )
+    if inspect.iscoroutinefunction(sign):
+        raise UsageError(
+            "credentials: they are asynchronous ones (google.auth.aio). Give those of google.auth."
+        )
+    return given
 
 
 def _installed() -> bool:

@@ -41,11 +41,9 @@ class ImageAnnotatorWrapper:
     operations = frozenset(("label_detection", "annotate_image", "batch_annotate_images"))
 
     def __init__(self, client: Any) -> None:
-        batch = getattr(client, "batch_annotate_images", None)
-        if not hasattr(client, "annotate_image") or inspect.iscoroutinefunction(batch):
+        if not hasattr(client, "annotate_image"):
             raise UsageError(
-                f"A {type(client).__name__} cannot be wrapped: wrap an ImageAnnotatorClient, and "
-                "call it in a thread (asyncio.to_thread) where nothing may block."
+                f"A {type(client).__name__} cannot be wrapped: wrap an ImageAnnotatorClient."
             )
         self._client = client
 

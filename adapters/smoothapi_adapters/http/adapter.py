@@ -25,7 +25,7 @@ import urllib3
 
 from smoothapi.answer import Answer, printable
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError, UsageError
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, SafeOptions
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
     HttpClient,
@@ -107,6 +107,16 @@ class HttpAdapter:
     Raises:
         UsageError: an option is missing, malformed, or contradicts another.
     """
+
+    safe_options = SafeOptions(
+        # The URL too: it is paired with what stands beside it alone, unless that is `env:NAME`.
+        names=frozenset(
+            {"url", "endpoint", "labels", "name", "method", "headers", "query", "body", "field"}
+            | {"form", "template", "answers", "scale", "model_version", "request_id", "refused"}
+            | {"failed", "batch", "max_bytes", "max_request_bytes", "min_side", "max_side"}
+            | {"formats", "per_second", "price", "price_date", "timeout"}
+        )
+    )
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
-from smoothapi.provider import Limits, Price
+from smoothapi.provider import Limits, Price, SafeOptions
 from smoothapi.services.faults import Fault, Faults
 from smoothapi.services.labellers import (
     Labeller,
@@ -88,6 +88,13 @@ class MockAdapter:
     """
 
     name = "mock"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"labeller_id", "seed", "model_version", "model_changes", "price", "latency"}
+            | {"limits", "faults", "retry_after", "timeout", "quota"}
+        ),
+        values={"labeller": lambda given: not isinstance(given, str) or _is_data(given)},
+    )
 
     def __init__(
         self,
@@ -267,6 +274,11 @@ def _labeller(given: Any, seed: int) -> Any:
             "labeller must be a callable (H, W, 3) uint8 -> labels, chances of labels, or text."
         )
     return given
+
+
+def _is_data(text: str) -> bool:
+    """Whether the text of a labeller names no code to import."""
+    return text == _DEFAULT or text.partition(":")[0] in ("probabilities", "table", "replay")
 
 
 def _imported(text: str) -> Any:

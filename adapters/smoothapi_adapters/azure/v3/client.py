@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from smoothapi_adapters._common.sessions import Bounds
     from smoothapi_adapters.azure.resource import Resource
+    from smoothapi_adapters.azure.tokens import Tokens
 
 _BLOCK = 65_536
 
@@ -26,7 +27,7 @@ def connect(
         timeout: seconds for a request and its answer.
 
     Raises:
-        FatalError: endpoint or key were not found.
+        FatalError: endpoint or key were not found, or signing in failed.
     """
     with warnings.catch_warnings():
         # The package is archived: what it does that is deprecated will stay so.
@@ -41,7 +42,11 @@ def connect(
     client: ComputerVisionClient
     if given is None:
         resource.required()
-        client = make(resource.endpoint, CognitiveServicesCredentials(resource.key))
+        tokens = resource.tokens
+        client = make(
+            resource.endpoint,
+            CognitiveServicesCredentials(resource.key) if tokens is None else _signing(tokens),
+        )
         client.config.connection.data_block_size = _BLOCK
     else:
         theirs = given.config
@@ -65,3 +70,20 @@ def connect(
 
     client.config.session_configuration_callback = hold
     return client, bounds
+
+
+def _signing(tokens: Tokens) -> Any:
+    """Return credentials of the SDK that sign each request with a token."""
+    from msrest.authentication import Authentication  # noqa: PLC0415
+
+    class Signing(Authentication):
+        def signed_session(self, session: Any = None) -> Any:
+            session = super().signed_session(session)
+            session.auth = _sign  # as a header of the session, a .netrc would replace it
+            return session
+
+    def _sign(request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {tokens.current()}"
+        return request
+
+    return Signing()

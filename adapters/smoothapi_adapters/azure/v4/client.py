@@ -9,23 +9,20 @@ from smoothapi_adapters._common.twins import twin_of
 
 if TYPE_CHECKING:
     from azure.ai.vision.imageanalysis import ImageAnalysisClient
-    from azure.core.credentials import TokenCredential
 
     from smoothapi_adapters.azure.resource import Resource
+    from smoothapi_adapters.azure.tokens import Tokens
 
 
-def connect(
-    resource: Resource, credential: TokenCredential | None, timeout: float
-) -> ImageAnalysisClient:
+def connect(resource: Resource, timeout: float) -> ImageAnalysisClient:
     """Return a client that sends each request once.
 
     Args:
-        resource: where requests go, and the key that signs them.
-        credential: signs them instead of the key.
+        resource: where requests go, and what signs them.
         timeout: seconds for a request and its answer.
 
     Raises:
-        FatalError: endpoint or key were not found.
+        FatalError: endpoint or key were not found, or signing in failed.
     """
     import requests  # noqa: PLC0415
     from azure.ai.vision.imageanalysis import ImageAnalysisClient  # noqa: PLC0415
@@ -34,15 +31,18 @@ def connect(
 
     from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
 
-    if credential is None or not resource.endpoint:
-        resource.required()
+    resource.required()
     session = requests.Session()
     Bounds(timeout).mount(session)
+    more: dict[str, Any] = {}
+    if resource.tokens is not None:
+        more["authentication_policy"] = _signing(resource.tokens)
     return ImageAnalysisClient(
         resource.endpoint,
-        credential or AzureKeyCredential(resource.key),
+        AzureKeyCredential(resource.key or "-"),  # it must be something
         transport=RequestsTransport(session=session),
         retry_total=0,  # retry_policy=None would be the default one
+        **more,
     )
 
 
@@ -76,3 +76,14 @@ def held(client: ImageAnalysisClient, timeout: float) -> ImageAnalysisClient:
     pipeline._transport, pipeline._impl_policies = runner._sender, policies  # noqa: SLF001
     held: ImageAnalysisClient = twin
     return held
+
+
+def _signing(tokens: Tokens) -> Any:
+    """Return a policy that signs with a token; the SDK's own would send a refused request again."""
+    from azure.core.pipeline.policies import SansIOHTTPPolicy  # noqa: PLC0415
+
+    class Signing(SansIOHTTPPolicy[Any, Any]):
+        def on_request(self, request: Any) -> None:
+            request.http_request.headers["Authorization"] = f"Bearer {tokens.current()}"
+
+    return Signing()
