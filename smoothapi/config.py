@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +23,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from smoothapi.answer import shortened
 from smoothapi.errors import UsageError
+from smoothapi.files import expanded, parse_toml, read_text, shown_name
 
 FILE = "smoothapi.toml"
 # Options of adapters are shown only where they cannot hold a secret.
@@ -46,6 +47,20 @@ _log = logging.getLogger("smoothapi")
 
 
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _default_home() -> Path:
+    try:
+        folder = Path(platformdirs.user_data_dir("smoothapi"))
+    except RuntimeError:  # of the newer platformdirs; an older one returns a path that is no such
+        folder = Path()
+    if not folder.is_absolute():
+        raise UsageError(
+            "There is no folder to keep the noise key and the answers in: it is not known where "
+            "this user's home folder is (no HOME, and no entry in the password file). Set "
+            "SMOOTHAPI_HOME to a folder that is kept, such as a mounted volume."
+        )
+    return folder
 
 
 class Settings(BaseSettings):
@@ -79,7 +94,7 @@ class Settings(BaseSettings):
     partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
     record: Path | None = Field(None, description="file that answers are also written to")
     home: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),
+        default_factory=_default_home,
         description="folder of the noise key and the answers",
     )
     prices: dict[str, dict[str, Any]] = Field(
@@ -97,7 +112,7 @@ class Settings(BaseSettings):
     @field_validator("home", "classes")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else value
+        return expanded(value) if value else value
 
     @classmethod
     def settings_customise_sources(
@@ -159,8 +174,14 @@ def resolve(**arguments: Any) -> Resolved:
 def _sources() -> list[tuple[str, dict[str, Any]]]:
     try:
         environment = EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        raise UsageError(f"A SMOOTHAPI_* variable cannot be read: {error}.") from error
+    except (SettingsError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The values are not shown, as one may be a secret.
+        raise UsageError(
+            "A SMOOTHAPI_* variable cannot be read"
+            + (f": {error}." if isinstance(error, SettingsError) else ".")
+            + ' Those of tables are JSON, as in SMOOTHAPI_PROVIDERS=\'{"aws": {"region_name": '
+            '"eu-west-1"}}\'.'
+        ) from error
     known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug")}
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
@@ -177,15 +198,15 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
 def _table(file: str, *path: str) -> dict[str, Any]:
     """Return a table of a TOML file in the working directory; empty without such a file."""
     try:
-        with Path(file).open("rb") as stream:
-            table: Any = tomllib.load(stream)
+        table: Any = parse_toml(read_text(file))
         for step in path:
             table = table.get(step, {})
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
+    except (OSError, ValueError, AttributeError) as error:
+        where = shown_name(os.path.abspath(file))  # noqa: PTH100  absolute() fails without a folder
         raise UsageError(
-            f"The configuration file {Path(file).absolute()} cannot be read: {error}. Mend it "
+            f"The configuration file {where} cannot be read: {error}. Mend it "
             "there, or move it away: `smoothapi config` shows all settings and their defaults."
         ) from error
     if not isinstance(table, dict):
@@ -206,7 +227,7 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
         else:
             value = item["input"]
             # Options of providers may be secrets.
-            shown = f" = {value!r}" if isinstance(value, (bool, int, float, str)) else ""
+            shown = f" = {shortened(value)}" if isinstance(value, (bool, int, float, str)) else ""
             said = f"{name}{'' if name in _MAY_BE_SECRET else shown} (from {where})"
             why = item["msg"].replace("Input should be", "it should be", 1)
         problems.setdefault(said, []).append(why)

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from smoothapi.errors import ImageError, UsageError
+from smoothapi.files import shown_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -219,7 +220,7 @@ def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[Image.Im
         path = Path(source)
         try:
             data = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _cannot_read(path, error) from error
         name = shown_name(path.name)
         return _decode(data, name), name
@@ -239,23 +240,22 @@ def check_readable(path: str | Path) -> None:
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
         if not os.access(path, os.R_OK):
             raise PermissionError(EACCES, os.strerror(EACCES))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _cannot_read(path, error) from error
 
 
-def _cannot_read(path: Path, error: OSError) -> ImageError:
+def _cannot_read(path: Path, error: OSError | ValueError) -> ImageError:
+    """Return what it means; a ValueError says that no file has such a name."""
     hint = ""
     if isinstance(error, FileNotFoundError) and not path.is_absolute():
-        hint = f" It was looked for in {str(Path.cwd())!r}."
+        try:
+            hint = f" It was looked for in {shown_name(str(Path.cwd()))!r}."
+        except OSError:
+            hint = " The working folder is there no more: change into another."
     elif isinstance(error, IsADirectoryError):
         hint = " Name the photos in it, or study them all: `smoothapi study`."
-    reason = error.strerror or str(error)
-    return ImageError(f"Cannot read the photo {str(path)!r}: {reason}.{hint}")
-
-
-def shown_name(name: str) -> str:
-    """Return a file's name as text that can be written: bytes that are not UTF-8 are spelt out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return ImageError(f"Cannot read the photo {shown_name(str(path))!r}: {reason}.{hint}")
 
 
 def _read(file: BinaryIO) -> tuple[Image.Image, str]:

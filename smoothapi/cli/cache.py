@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 from smoothapi.cli.options import options
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,7 @@ def export(home: str | None, file: str) -> int:
     """Write all answers to FILE (default: stdout) as a recording, which replay:FILE reads."""
     from smoothapi.store.recording import header, to_line  # noqa: PLC0415
 
-    with _store(home) as store, _open(file, "w") as stream:
+    with _store(home) as store, _written(file) as stream:
         count = 0
         stream.write(header())
         for key in store.all_keys():
@@ -91,19 +92,20 @@ def import_(home: str | None, file: str) -> int:
 
     Variants that the recorded run gave up are left out: they can be asked again.
     """
-    from smoothapi.store.recording import is_header, parse_line  # noqa: PLC0415
+    from smoothapi.store.recording import check_row, is_header, parse_line  # noqa: PLC0415
 
     added = kept = 0
-    with _store(home) as store, _open(file, "r") as stream:
+    with _store(home) as store, _read(file) as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                row = parse_line(line.encode())
+                row = parse_line(line)
                 if row is None or is_header(row) or "gave_up" in row:
                     continue
+                check_row(row)
                 new = store.add_row(row)
-            except (ValueError, StoreError) as error:
+            except StoreError as error:
                 raise UsageError(
-                    f"Line {number} of {file!r} is not a stored answer ({error}). The {added:,} "
+                    f"Line {number:,} of {file!r} is not a stored answer ({error}). The {added:,} "
                     "before it were imported."
                 ) from error
             added, kept = added + new, kept + (not new)
@@ -132,11 +134,25 @@ def _store(home: str | None) -> Iterator[AnswerStore]:
         yield opened.answers
 
 
-def _open(file: str, mode: str) -> Any:
+@contextmanager
+def _written(file: str) -> Iterator[IO[str]]:
     if file == "-":
-        stream: IO[str] = sys.stdout if mode == "w" else sys.stdin
-        return nullcontext(stream)
+        yield sys.stdout
+        return
     try:
-        return Path(file).open(mode, encoding="utf-8")
+        with replacing(Path(file)) as stream:
+            yield stream
     except OSError as error:
-        raise UsageError(f"Cannot open {file!r}: {error.strerror}.") from error
+        raise UsageError(f"{file!r} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _read(file: str) -> Iterator[IO[bytes]]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(file).open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise UsageError(f"{file!r} cannot be read: {error.strerror or error}.") from error

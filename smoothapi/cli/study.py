@@ -15,6 +15,7 @@ import click
 from smoothapi.answer import printable
 from smoothapi.cli.options import options, target_of
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
+from smoothapi.files import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,9 +184,12 @@ def _check_report(out: Path) -> None:
     import smoothapi.study.report  # noqa: F401, PLC0415  raises MissingExtraError
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        check_folder(out)
     except OSError as error:
-        raise UsageError(f"The report cannot be written to {str(out)!r}: {error}.") from error
+        raise UsageError(
+            f"The report cannot be written to {str(out)!r}: {error.strerror or error}. Give "
+            "--out a folder that you can write to."
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
+from smoothapi.files import parse_json, parse_toml, read_text
 from smoothapi.image import load_image
 from smoothapi.services.seeded import uniform
 from smoothapi.store.recording import read_recording
@@ -232,8 +232,8 @@ class Table:
         """
         path = Path(file)
         try:
-            text = path.read_text(encoding="utf-8")
-            data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+            text = read_text(path)
+            data = parse_toml(text) if path.suffix.lower() == ".toml" else parse_json(text)
         except (OSError, ValueError) as error:
             raise UsageError(f"The table {str(path)!r} cannot be read: {error}.") from error
         if not isinstance(data, dict):

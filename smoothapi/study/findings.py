@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from smoothapi.errors import UsageError
+from smoothapi.files import parse_json, to_json
 from smoothapi.provider import Price
 from smoothapi.study.collect import Outcome, Rules
 from smoothapi.study.folder import is_right
@@ -293,7 +293,7 @@ class Findings:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the result as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return to_json(self.to_dict(), indent=indent)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -319,8 +319,8 @@ class Findings:
     def from_json(cls, text: str | bytes) -> Self:
         """Rebuild a result from JSON text; raises UsageError."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise UsageError(f"This is not the JSON of a study: {error}.") from error
         return cls.from_dict(data)
 
@@ -328,9 +328,10 @@ class Findings:
     def load(cls, path: str | Path) -> Self:
         """Read a result from a JSON file; raises UsageError."""
         try:
-            return cls.from_json(Path(path).read_bytes())
-        except OSError as error:
-            raise UsageError(f"Cannot read the study {str(path)!r}: {error.strerror}.") from error
+            text = Path(path).read_bytes()
+        except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+            raise UsageError(f"The study {str(path)!r} cannot be read: {error}.") from error
+        return cls.from_json(text)
 
     def __repr__(self) -> str:
         facts = f"photos={len(self.photos)} cells={len(self.cells)} queries={self.queries}"

@@ -31,6 +31,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
+from smoothapi.files import expanded
 from smoothapi.provider import Limits, Price
 from smoothapi.services.faults import Fault, Faults
 from smoothapi.services.labellers import (
@@ -258,8 +259,8 @@ def _labeller(given: Any, seed: int) -> Any:
         kind, _, rest = given.partition(":")
         kinds: dict[str, Callable[[], Any]] = {
             "probabilities": lambda: Probabilities.parse(rest, seed=seed),
-            "table": lambda: Table.read(Path(rest).expanduser()),
-            "replay": lambda: Recorded(Path(rest).expanduser()),
+            "table": lambda: Table.read(expanded(rest)),
+            "replay": lambda: Recorded(expanded(rest)),
         }
         return kinds.get(kind, lambda: _imported(given))()
     if not callable(given) and not isinstance(given, PayloadLabeller):
