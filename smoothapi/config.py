@@ -7,6 +7,7 @@ from, so that `smoothapi config` can show it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -141,10 +142,20 @@ class Resolved:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (name, value, origin) of every setting, with secrets masked."""
-        dumped = self.settings.model_dump(mode="json")
         return [
-            (name, _shown(name, dumped[name]), self.origins[name]) for name in Settings.model_fields
+            (name, _shown(fact["value"]), fact["from"]) for name, fact in self.to_dict().items()
         ]
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {name: {"value": ..., "from": origin}}, ready for JSON, with secrets masked."""
+        dumped = _dumped(self.settings)
+        return {
+            name: {
+                "value": _masked(name, dumped[name]) if name in _MAY_BE_SECRET else dumped[name],
+                "from": self.origins[name],
+            }
+            for name in Settings.model_fields
+        }
 
 
 def resolve(**arguments: Any) -> Resolved:
@@ -234,19 +245,38 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
     return "; ".join(f"{said}: {' or '.join(whys)}" for said, whys in problems.items()) + "."
 
 
-def _shown(name: str, value: Any) -> str:
-    """Return a value for display. Of an adapter's options, text is masked unless harmless."""
-    if name in _MAY_BE_SECRET:
-        return _masked(name, value)
-    return "not set" if value is None else str(value)
+def _dumped(settings: Settings) -> dict[str, Any]:
+    """Return the values in JSON's own types."""
+    plain = settings.model_dump(mode="python")
+    return {name: _jsonable(value) for name, value in plain.items()}
 
 
-def _masked(name: str, value: Any) -> str:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {_masked(str(key), item)}" for key, item in value.items())
-        return f"{{{inner}}}"
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_masked(name, item) for item in value)}]"
+        return [_jsonable(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return shown_name(str(value))  # a path; of TOML also dates, and numbers that JSON has not
+
+
+def _masked(name: str, value: Any) -> Any:
+    """Return a value for display: of an adapter's options, text is masked unless harmless."""
+    if isinstance(value, dict):
+        return {key: _masked(str(key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(name, item) for item in value]
     if value is None or isinstance(value, (bool, int, float)) or name in _HARMLESS:
-        return str(value)
+        return value
     return "********"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_shown(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "not set" if value is None else str(value)

@@ -29,8 +29,9 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.reach import check_reachable
 from smoothapi.certify.sequential import SequentialCertify, needed_share
-from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,20 +241,20 @@ class MostSpecificTest:
         self._score = score
         self._alpha = alpha
         self._radius = float(radius)
-        self._share = needed_share(radius, sigma, delta)
         self._unlikely = unlikely
         self._ballot = Ballot(max_votes)
         self._candidates = Candidates(self._ballot, alpha)
+        check_reachable(
+            radius,
+            lambda wanted: self._votes_unnamed(needed_share(wanted, sigma, delta)),
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+        )
+        self._share = needed_share(radius, sigma, delta)
         self._chains: dict[str, _Chain] = {}
         self._raw: Counter[Vote] = Counter()
         self._ended: Reason | None = None
-        least = self._missing_unnamed()
-        if least > max_votes:
-            raise UnreachableRadiusError(
-                f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least "
-                f"{least:,} votes, and {max_votes:,} are allowed. Allow more, or ask for a smaller "
-                "radius."
-            )
         most_losses = boundary(self._share, self._candidates.next_level).most_losses(max_votes)
         self._hope = max(self._share, 1.0 - most_losses / max_votes)
 
@@ -363,7 +364,10 @@ class MostSpecificTest:
         return boundary(self._share, chain.level)[n - chain.present[place]] - n
 
     def _missing_unnamed(self) -> int:
-        fresh = boundary(self._share, self._candidates.next_level)[0]
+        return self._votes_unnamed(self._share)
+
+    def _votes_unnamed(self, share: float) -> int:
+        fresh = boundary(share, self._candidates.next_level)[0]
         return self._candidates.votes_to_name() + fresh
 
     def _best_case(self) -> int:

@@ -72,6 +72,7 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
+from smoothapi.certify.reach import check_reachable
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 SMALLEST_RADIUS = 0.125
@@ -125,6 +126,14 @@ class SequentialCertify:
         self._alpha = alpha
         self._unlikely = unlikely
         smallest = SMALLEST_RADIUS * sigma if self._radius is None else self._radius
+        check_reachable(
+            smallest,
+            lambda wanted: fewest_votes(wanted, sigma, alpha, delta),
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+            named="any radius" if radius is None else "",
+        )
         self._share = needed_share(smallest, sigma, delta)
         self._level = label_level(self._share, alpha)
         self._boundary = boundary(self._share, self._level)
@@ -133,10 +142,6 @@ class SequentialCertify:
         self._p_lower = 0.0
         self._risen = False
         self._ended: Reason | None = None
-        least = self._boundary[0]
-        if least > max_votes:
-            what = "any radius" if self._radius is None else f"radius {self._radius:g}"
-            raise UnreachableRadiusError(_too_few(what, sigma, alpha, least, max_votes))
         # The share that the cap can certify: below it a run would only use up its votes.
         most_losses = self._boundary.most_losses(max_votes)
         self._hope = max(self._share, 1.0 - most_losses / max_votes)
@@ -291,15 +296,13 @@ def needed_share(radius: float, sigma: float, delta: float) -> float:
     share = math.nextafter(required_p(radius, sigma) + delta, 2.0)
     if share >= 1.0 - 1e-12:
         raise UnreachableRadiusError(
-            f"radius={radius:g} is {radius / sigma:.3g} times sigma={sigma:g}: no number of votes "
-            "certifies it. Ask for a radius below about 4 sigma, or use a larger sigma."
+            f"radius {radius:g} at sigma {sigma:g}: no number of votes certifies it. Ask for a "
+            "smaller radius, or use a larger sigma."
         )
     return share
 
 
-def _too_few(what: str, sigma: float, alpha: float, least: int, max_votes: int) -> str:
-    return (
-        f"{what} at sigma {sigma:g} and alpha {alpha:g} needs at least {least:,} votes even if "
-        f"every one is for the same label, and only {max_votes:,} are allowed. Allow more queries, "
-        "or ask for a smaller radius, a larger alpha, or a larger sigma."
-    )
+def fewest_votes(radius: float, sigma: float, alpha: float, delta: float) -> int:
+    """Return how many votes in a row certify a label at `radius`; errors as `needed_share`."""
+    share = needed_share(radius, sigma, delta)
+    return boundary(share, label_level(share, alpha))[0]

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.files import replacing
@@ -20,17 +21,16 @@ if TYPE_CHECKING:
     from smoothapi.store.local.answers import AnswerStore
 
 
-@click.group()
+@click.group(cls=Group)
 @options("home")
-@click.pass_context
-def cache(ctx: click.Context, home: str | None) -> None:
+def cache(home: str | None) -> None:
     """Look after the stored answers: each was paid for."""
-    ctx.obj = home
+    del home  # kept by the option itself
 
 
 @cache.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.pass_obj
+@options("home")
 def info(home: str | None, as_json: bool) -> int:
     """Say how many answers there are, and where."""
     with _store(home) as store:
@@ -48,7 +48,7 @@ def info(home: str | None, as_json: bool) -> int:
 
 
 @cache.command()
-@click.pass_obj
+@options("home")
 def verify(home: str | None) -> int:
     """Read every answer, and say which cannot be used."""
     bad = good = 0
@@ -66,7 +66,7 @@ def verify(home: str | None) -> int:
 
 @cache.command(short_help="Write all answers as a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
-@click.pass_obj
+@options("home")
 def export(home: str | None, file: str) -> int:
     """Write all answers to FILE (default: stdout) as a recording, which replay:FILE reads."""
     from smoothapi.store.recording import header, to_line  # noqa: PLC0415
@@ -83,7 +83,7 @@ def export(home: str | None, file: str) -> int:
 
 @cache.command("import", short_help="Add the answers of a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
-@click.pass_obj
+@options("home")
 def import_(home: str | None, file: str) -> int:
     """Add the answers of FILE (default: stdin), a recording or export; those here stay.
 
@@ -115,7 +115,7 @@ def import_(home: str | None, file: str) -> int:
 
 @cache.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
+@options("home")
 def clear(home: str | None, yes: bool) -> int:
     """Delete all answers. They were paid for, and cannot be had again for nothing."""
     with _store(home) as store:

@@ -28,7 +28,7 @@ _PARTS = " ▏▎▍▌▋▊▉█"
     "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
 )
 @click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
-@options("provider", "max-votes", "alpha", "size", provider="Whose price list.")
+@options("provider", "max-votes", "alpha", "size", "home", provider="Whose price list.")
 @click.option(
     "--distribution",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -45,6 +45,7 @@ def plan(
     max_votes: int | None,
     alpha: float | None,
     size: int | None,
+    home: str | None,
     distribution: Path | None,
     share: float | None,
     as_json: bool,
@@ -69,7 +70,7 @@ def plan(
         shares = Shares.of(share)
     else:
         shares = Shares.load(distribution) if distribution is not None else Shares.shipped()
-    with Smoother(settings.provider, denoiser="none") as smoother:
+    with Smoother(settings.provider, denoiser="none", home=home) as smoother:
         price = smoother.session.price
     found: list[Expected] = []
     unreachable: list[str] = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options, target_of
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
 from smoothapi.files import check_folder
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SAVE_EVERY = 1.0  # seconds between lines of progress where there is no terminal
 
 
-class _StudyGroup(click.Group):
+class _StudyGroup(Group):
     """`study PHOTOS...` runs a study; `study report FILE` draws its report again."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
