@@ -126,6 +126,11 @@ def choose_adapter(provider: str | Adapter | None, settings: Settings) -> Adapte
     """Return the adapter of a name, or the one that was given."""
     if provider is None or isinstance(provider, str):
         return make_adapter(settings.provider, **settings.providers.get(settings.provider, {}))
+    if isinstance(provider, type):
+        raise UsageError(
+            f"provider is the class {provider.__name__}: make an adapter of it, such as "
+            f"{provider.__name__}()."
+        )
     if isinstance(provider, Adapter):
         return provider
     raise UsageError(

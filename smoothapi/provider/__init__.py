@@ -7,6 +7,7 @@ from smoothapi.provider.registry import (
     make_adapter,
     provider_names,
     providers,
+    registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
 
@@ -20,5 +21,6 @@ __all__ = [
     "make_adapter",
     "provider_names",
     "providers",
+    "registered",
     "retry_after_seconds",
 ]
