@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 1000
 _ON_THE_WAY = frozenset(
     ("azure", "botocore", "google", "grpc", "http", "httpcore", "httpx", "msrest", "requests")
-    + ("socket", "ssl", "urllib3")
-)
+).union(("socket", "ssl", "urllib3"))
 
 
 def said_by_guard(error: BaseException) -> str | None:
