@@ -18,7 +18,7 @@ from smoothapi.errors import DenoiserError
 from smoothapi.files import parse_json, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -152,7 +152,9 @@ def load_network(header: Header) -> nn.Module:
     Raises:
         DenoiserError: the file changed since its header was read, or the tensors do not fit.
     """
-    from smoothapi.denoise.networks import build  # noqa: PLC0415 - torch only when it is needed
+    import torch  # noqa: PLC0415 - only when a network is really needed
+
+    from smoothapi.denoise.networks import build  # noqa: PLC0415
 
     content = header.path.read_bytes()
     if hashlib.sha256(content).hexdigest() != header.sha256:
@@ -163,15 +165,33 @@ def load_network(header: Header) -> nn.Module:
     tensors = {
         k: v.float() if v.is_floating_point() else v for k, v in _loaded(header.path, content)
     }
-    network = build(header.architecture, header.config)
+    most = max([len(tensors), *(side for value in tensors.values() for side in value.shape)])
+    if max(_whole_numbers(header.config), default=0) > most:
+        raise DenoiserError(
+            f"The tensors in {header.path} do not fit a {header.architecture} of its own header, "
+            "which is larger."
+        )
     try:
+        with torch.device("meta"):  # without memory: the header may ask for more than there is
+            build(header.architecture, header.config).load_state_dict(tensors, assign=True)
+        network = build(header.architecture, header.config)
         network.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise DenoiserError(
             f"The tensors in {header.path} do not fit a {header.architecture} of its own header: "
             f"{error}"
         ) from error
     return network.eval()
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _whole_numbers(item)
+    elif type(value) is int:
+        yield value
 
 
 def write_weights(
