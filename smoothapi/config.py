@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PlainValidator, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -47,6 +48,27 @@ _MAY_BE_SECRET = ("providers", "prices")
 _log = logging.getLogger("smoothapi")
 
 
+def _text(value: Any) -> str:
+    """Take text that may name a file, and so hold bytes that are no UTF-8: pydantic's own does not.
+
+    Raises:
+        PydanticCustomError: it is no text, or has a NUL, which no file's name has.
+    """
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    if "\0" in value:
+        raise PydanticCustomError("string_nul", "Input should be text without a NUL")
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise PydanticCustomError("path_type", "Input is not a valid path")
+    return expanded(_text(str(value)))
+
+
+_Text = Annotated[str, PlainValidator(_text)]
+_File = Annotated[Path, PlainValidator(_path)]
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -74,7 +96,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    provider: str = Field("mock", description="the adapter's name")
+    provider: _Text = Field("mock", description="the adapter's name")
     sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
     radius: _PositiveFloat | Literal["largest"] = Field(
         0.25, description="L2 radius to certify, or largest"
@@ -83,9 +105,9 @@ class Settings(BaseSettings):
     max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
-    classes: Path | None = Field(None, description="TOML or JSON file of your classes")
+    classes: _File | None = Field(None, description="TOML or JSON file of your classes")
     plain: bool = Field(True, description="ask for the label of the working image itself, too")
-    denoiser: str = Field("default", description="default, small, none, or a file of one")
+    denoiser: _Text = Field("default", description="default, small, none, or a file of one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
     concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")
@@ -93,8 +115,8 @@ class Settings(BaseSettings):
     deadline: _PositiveFloat = Field(300.0, description="seconds until a variant is given up")
     max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
     partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
-    record: Path | None = Field(None, description="file that answers are also written to")
-    home: Path = Field(
+    record: _File | None = Field(None, description="file that answers are also written to")
+    home: _File = Field(
         default_factory=_default_home,
         description="folder of the noise key and the answers",
     )
@@ -109,11 +131,6 @@ class Settings(BaseSettings):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("home", "classes")
-    @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        return expanded(value) if value else value
 
     @classmethod
     def settings_customise_sources(

@@ -13,7 +13,7 @@ import click
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.files import replacing
+from smoothapi.files import replacing, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def info(home: str | None, as_json: bool) -> int:
     """Say how many answers there are, and where."""
     with _store(home) as store:
         facts: dict[str, Any] = {
-            "directory": str(store.directory),
+            "directory": shown_name(str(store.directory)),
             "answers": len(store),
             "bytes": store.bytes(),
         }

@@ -16,7 +16,7 @@ from smoothapi.answer import printable
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options, target_of
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
-from smoothapi.files import check_folder
+from smoothapi.files import check_folder, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,7 +154,7 @@ def run(
     if as_json:
         click.echo(result.to_json())
     if out is not None:
-        click.echo(f"Report: {result.report(out)}", err=as_json)
+        click.echo(f"Report: {shown_name(str(result.report(out)))}", err=as_json)
     if not as_json:
         _show(result)
     if result.stopped:
@@ -176,7 +176,7 @@ def report(result: Path, out: Path) -> int:
     """Draw the report of RESULT.json again, here or elsewhere: nothing else is needed."""
     from smoothapi.study import StudyResult  # noqa: PLC0415
 
-    click.echo(f"Report: {StudyResult.load(result).report(out)}")
+    click.echo(f"Report: {shown_name(str(StudyResult.load(result).report(out)))}")
     return 0
 
 

@@ -245,8 +245,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     refuse_pickle(path)
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise DenoiserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:
+        raise DenoiserError(f"{path} cannot be read: {error}.") from error
     metadata = _metadata(path, content)
     return dict(_loaded(path, content)), metadata
 
