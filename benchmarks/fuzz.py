@@ -139,9 +139,32 @@ def nested(depth, kind=list):
     return value
 
 
-BYTES = (b"\x00", b"\xff\xff", b"\xff\xfe", b"\n", b"\r", b'"', b"{", b"]", b"\x80", b"Exif\x00\x00", b"\x1b[2J")
+BYTES = (
+    b"\x00",
+    b"\xff\xff",
+    b"\xff\xfe",
+    b"\n",
+    b"\r",
+    b'"',
+    b"{",
+    b"]",
+    b"\x80",
+    b"Exif\x00\x00",
+    b"\x1b[2J",
+)
 NUMBERS32 = (0, 1, 7, 8, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1)
-LITERALS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 400, "-" + "9" * 5000, "1e-999", "0.1e", "01")
+LITERALS = (
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e999",
+    "-1e999",
+    "1" * 400,
+    "-" + "9" * 5000,
+    "1e-999",
+    "0.1e",
+    "01",
+)
 VALUES = (
     None, True, False, 0, 1, -1, 2**31, 2**63, 10**18, 0.5, -0.0, 1e-320, 1e308, 10**400, "<number>",
     "<number>", "", "a", "\x00", "\ud800", "\x1b[31m", "\u202e", "x" * 10_000, "1", "nan", "0x10",
@@ -152,7 +175,8 @@ VALUES = (
 
 # images
 
-def images(folder):
+
+def images(_):
     seeds = list(photos())
 
     def one(rng):
@@ -215,11 +239,50 @@ def photos():
 # answers
 
 ANSWERS = {
-    "aws": {"Labels": [{"Name": "Bus", "Confidence": 97.5, "Parents": [{"Name": "Vehicle"}], "Categories": [{"Name": "Transport"}], "Instances": [], "Aliases": []}], "LabelModelVersion": "3.0"},
-    "azure": {"tags": [{"name": "bus", "confidence": 0.97, "hint": "x"}], "requestId": "1", "metadata": {"height": 80, "width": 80, "format": "Png"}, "modelVersion": "2021-05-01"},
-    "azure4": {"modelVersion": "2023-10-01", "metadata": {"width": 80, "height": 80}, "tagsResult": {"values": [{"name": "bus", "confidence": 0.97}]}},
-    "clarifai": {"status": {"code": 10000, "description": "Ok", "req_id": "1"}, "outputs": [{"id": "1", "status": {"code": 10000, "description": "Ok"}, "model": {"id": "general", "model_version": {"id": "v1"}}, "data": {"concepts": [{"id": "ai_1", "name": "bus", "value": 0.97}]}}]},
-    "google": {"responses": [{"labelAnnotations": [{"mid": "/m/1", "description": "Bus", "score": 0.97, "topicality": 0.9}]}]},
+    "aws": {
+        "Labels": [
+            {
+                "Name": "Bus",
+                "Confidence": 97.5,
+                "Parents": [{"Name": "Vehicle"}],
+                "Categories": [{"Name": "Transport"}],
+                "Instances": [],
+                "Aliases": [],
+            }
+        ],
+        "LabelModelVersion": "3.0",
+    },
+    "azure": {
+        "tags": [{"name": "bus", "confidence": 0.97, "hint": "x"}],
+        "requestId": "1",
+        "metadata": {"height": 80, "width": 80, "format": "Png"},
+        "modelVersion": "2021-05-01",
+    },
+    "azure4": {
+        "modelVersion": "2023-10-01",
+        "metadata": {"width": 80, "height": 80},
+        "tagsResult": {"values": [{"name": "bus", "confidence": 0.97}]},
+    },
+    "clarifai": {
+        "status": {"code": 10000, "description": "Ok", "req_id": "1"},
+        "outputs": [
+            {
+                "id": "1",
+                "status": {"code": 10000, "description": "Ok"},
+                "model": {"id": "general", "model_version": {"id": "v1"}},
+                "data": {"concepts": [{"id": "ai_1", "name": "bus", "value": 0.97}]},
+            }
+        ],
+    },
+    "google": {
+        "responses": [
+            {
+                "labelAnnotations": [
+                    {"mid": "/m/1", "description": "Bus", "score": 0.97, "topicality": 0.9}
+                ]
+            }
+        ]
+    },
     "http": {"labels": [{"name": "bus", "score": 0.97}], "model": "v1"},
 }
 REFUSALS = {
@@ -230,7 +293,28 @@ REFUSALS = {
     "google": {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT", "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}]}},
     "http": {"error": {"message": "no"}},
 }  # fmt: skip
-STATUSES = (200, 200, 200, 200, 200, 201, 206, 400, 401, 403, 404, 409, 413, 418, 422, 429, 500, 501, 503, 599)
+STATUSES = (
+    200,
+    200,
+    200,
+    200,
+    200,
+    201,
+    206,
+    400,
+    401,
+    403,
+    404,
+    409,
+    413,
+    418,
+    422,
+    429,
+    500,
+    501,
+    503,
+    599,
+)
 HEADERS = {
     "Content-Type": ("application/json", "application/x-amz-json-1.1", "text/html", "application/json; charset=utf-16", "application/json; charset=\xff", "", "x" * 3000, "application/json; charset=punycode"),
     "Retry-After": ("1", "-1", "inf", "nan", "1e999", "9" * 400, "Wed, 21 Oct 2099 07:28:00 GMT", "Wed, 99 Foo 99999 99:99:99", "\xff", ""),
@@ -243,7 +327,7 @@ HEADERS = {
 }  # fmt: skip
 
 
-def answers(folder):
+def answers(_):
     server = _serve()
     adapters = {}
     payload = next(photos_of_side(80))
@@ -315,11 +399,15 @@ def _adapter(name, port):
         import boto3
 
         keys = {"aws_access_key_id": "AKIA" + "X" * 16, "aws_secret_access_key": "x" * 40}
-        return make_adapter(name, client=boto3.client("rekognition", "eu-west-1", endpoint_url=url, **keys))
+        return make_adapter(
+            name, client=boto3.client("rekognition", "eu-west-1", endpoint_url=url, **keys)
+        )
     if name == "google":
         from google.auth.credentials import AnonymousCredentials
 
-        return make_adapter(name, transport="rest", endpoint=url, credentials=AnonymousCredentials())
+        return make_adapter(
+            name, transport="rest", endpoint=url, credentials=AnonymousCredentials()
+        )
     if name == "http":
         return make_adapter(name, url=url, labels="labels[].[name, score]", model_version="model")
     if name == "clarifai":
@@ -328,6 +416,7 @@ def _adapter(name, port):
 
 
 # certificates
+
 
 def certificates(folder):
     seeds = [json.loads(c.to_json()) for c in _certificates(folder)]
@@ -378,6 +467,8 @@ SETTINGS = {
 
 def settings(folder):
     from smoothapi.config import resolve
+    from smoothapi.parts import choose_budgets, choose_label_space
+    from smoothapi.provider import Price
 
     def one(rng):
         change = Mutator(rng)
@@ -387,8 +478,19 @@ def settings(folder):
         if rng.random() < 0.3:
             name = rng.choice(names)
             name += rng.choice(("", "", "__AWS", "__AWS__REGION", "__", "S"))
-            value = rng.choice((str(change.value())[:5000], json.dumps(change.value()), "[" * 200_000, "\udcff", "~nobody/x", "1" * 5000))
-            variables[f"SMOOTHAPI_{name.upper()}"] = value.replace("\x00", "").encode("utf-8", "replace").decode() if "\udcff" != value else value
+            value = rng.choice(
+                (
+                    str(change.value())[:5000],
+                    json.dumps(change.value()),
+                    "[" * 200_000,
+                    "\udcff",
+                    "~nobody/x",
+                    "1" * 5000,
+                )
+            )
+            if value != "\udcff":
+                value = value.replace("\x00", "").encode("utf-8", "replace").decode()
+            variables[f"SMOOTHAPI_{name.upper()}"] = value
         with _working_in(folder / "settings", variables) as place:
             file = rng.choice(("smoothapi.toml", "pyproject.toml"))
             text = _toml(tree, rng)
@@ -398,31 +500,29 @@ def settings(folder):
             if rng.random() < 0.2:
                 data = change.data(data)
             elif rng.random() < 0.1:
-                data = rng.choice((b"\xef\xbb\xbf" + data, text.encode("utf-16", "replace"), b"a = " + b"[" * 200_000))
+                data = rng.choice(
+                    (
+                        b"\xef\xbb\xbf" + data,
+                        text.encode("utf-16", "replace"),
+                        b"a = " + b"[" * 200_000,
+                    )
+                )
             (place / file).write_bytes(data)
             resolved = resolve()
             resolved.rows()
             json.dumps(resolved.to_dict(), allow_nan=False)
-            from smoothapi.parts import choose_budgets, choose_label_space, choose_price
-            from smoothapi_adapters.aws import AwsAdapter
-
             choose_budgets(resolved.settings.budget)
             choose_label_space(None, resolved.settings.classes)
-            adapter = AwsAdapter.__new__(AwsAdapter)
-            if "aws" in resolved.settings.prices:
-                choose_price(resolved.settings, _Named())
-            del adapter
+            if given := resolved.settings.prices.get("aws"):
+                Price.parse(given, "aws")
 
     return one
 
 
-class _Named:
-    name = "aws"
-    price = None
-
-
 def _toml(value, rng, prefix=""):
-    lines = [f"{_key(k)} = {_toml_value(v, rng)}" for k, v in value.items() if not isinstance(v, dict)]
+    lines = [
+        f"{_key(k)} = {_toml_value(v, rng)}" for k, v in value.items() if not isinstance(v, dict)
+    ]
     for key, item in value.items():
         if isinstance(item, dict):
             path = f"{prefix}{_key(key)}"
@@ -436,7 +536,18 @@ def _key(name):
 
 def _toml_value(value, rng):
     if value is None or value == "<number>":
-        return rng.choice(("nan", "inf", "1" * 400, "0x" + "f" * 6000, "1979-05-27T07:32:00Z", "07:32:00", "1e999", "-inf"))
+        return rng.choice(
+            (
+                "nan",
+                "inf",
+                "1" * 400,
+                "0x" + "f" * 6000,
+                "1979-05-27T07:32:00Z",
+                "07:32:00",
+                "1e999",
+                "-inf",
+            )
+        )
     if isinstance(value, dict):
         return f"{{{', '.join(f'{_key(k)} = {_toml_value(v, rng)}' for k, v in value.items())}}}"
     if isinstance(value, list):
@@ -462,9 +573,10 @@ def _working_in(folder, variables=()):
 
 # recordings
 
+
 def recordings(folder):
     from smoothapi.cli import run
-    from smoothapi.store import Replay, read_recording
+    from smoothapi.store import read_recording
     from smoothapi_adapters.mock import MockAdapter
 
     photo = next(photos_of_side(40))
@@ -487,17 +599,19 @@ def recordings(folder):
         given = folder / "given.jsonl"
         given.write_bytes(b"\n".join(lines) + rng.choice((b"\n", b"", b"\xff", b"\n\n\n")))
         if rng.random() < 0.05:
-            return _command(run, ["--home", str(folder / "imported"), "cache", "import", str(given)])
+            return _command(
+                run, ["--home", str(folder / "imported"), "cache", "import", str(given)]
+            )
         if rng.random() < 0.2:
             return len(list(read_recording(given)))
         with Smoother(f"replay:{given}", **options) as smoother:
             return str(smoother.certify(photo))
-        return Replay(str(given)).source
 
     return one
 
 
 # command lines
+
 
 def commands(folder):
     from smoothapi.cli import run
@@ -553,8 +667,29 @@ COMMANDS = (
     ["cache", "verify"], ["cache", "export", "out.jsonl"], ["cache", "import", "binary"], ["config"],
     ["config", "--json"], ["emulate"], ["denoiser", "eval"], [], ["--help"], ["--version"],
 )  # fmt: skip
-WORDS = ("certfy", "predict", "cache", "study", "report", "--", "-", "", "\udcff", "help", "\x1b[2J")
-FLAGS = ("--json", "--dry-run", "--no-plain", "--plain", "--partial", "--refresh", "--help", "--yes")
+WORDS = (
+    "certfy",
+    "predict",
+    "cache",
+    "study",
+    "report",
+    "--",
+    "-",
+    "",
+    "\udcff",
+    "help",
+    "\x1b[2J",
+)
+FLAGS = (
+    "--json",
+    "--dry-run",
+    "--no-plain",
+    "--plain",
+    "--partial",
+    "--refresh",
+    "--help",
+    "--yes",
+)
 OPTIONS = (
     *FLAGS, "--home", "--sigma", "--radius", "--alpha", "--max-votes", "--budget", "--size",
     "--classes", "--truth", "--target", "--provider", "--denoiser", "--device", "--codec",
@@ -589,6 +724,7 @@ def _command(run, arguments):
 
 # labels
 
+
 def labels(folder):
     from smoothapi.label_file import read_label_space
     from smoothapi.services import Table
@@ -596,7 +732,11 @@ def labels(folder):
     from smoothapi.study.folder import read_truth
 
     (folder / "photo.png").write_bytes(next(photos_of_side(8)))
-    classes = {"classes": {"bus": ["Bus", "Coach"], "car": ["Car"]}, "plurals": True, "parents": False}
+    classes = {
+        "classes": {"bus": ["Bus", "Coach"], "car": ["Car"]},
+        "plurals": True,
+        "parents": False,
+    }
 
     def one(rng):
         change = Mutator(rng)
@@ -612,10 +752,16 @@ def labels(folder):
             given.write_bytes(change.data(data) if rng.random() < 0.5 else data)
             return (read_truth if kind == "truth" else read_numbers)(given)
         if kind == "table.json":
-            given.write_bytes(change.text(change.tree({"photo.png": [["bus", 0.9]], "0" * 64: "car"})))
+            given.write_bytes(
+                change.text(change.tree({"photo.png": [["bus", 0.9]], "0" * 64: "car"}))
+            )
             return Table.read(given)
         tree = change.tree(classes)
-        data = change.text(tree) if kind.endswith("json") else _toml(tree, rng).encode("utf-8", "replace")
+        data = (
+            change.text(tree)
+            if kind.endswith("json")
+            else _toml(tree, rng).encode("utf-8", "replace")
+        )
         given.write_bytes(change.data(data) if rng.random() < 0.1 else data)
         return read_label_space(given).digest
 
@@ -623,6 +769,7 @@ def labels(folder):
 
 
 # weights
+
 
 def weights(folder):
     import torch
@@ -653,7 +800,9 @@ def weights(folder):
             return Adaptation.read(given).identity
         tree = change.tree(head)
         if rng.random() < 0.4 and isinstance(tree.get("__metadata__"), dict):
-            tree["__metadata__"]["config"] = change.text(change.tree(config)).decode("utf-8", "replace")
+            tree["__metadata__"]["config"] = change.text(change.tree(config)).decode(
+                "utf-8", "replace"
+            )
         text = change.text(tree)
         size = len(text) if rng.random() < 0.9 else rng.choice(NUMBERS32)
         data = struct.pack("<Q", size) + text + body
@@ -667,6 +816,7 @@ def weights(folder):
 
 
 # studies
+
 
 def studies(folder):
     from smoothapi.study import Shares, Study, StudyResult, figures
@@ -699,12 +849,23 @@ def studies(folder):
 KINDS = (images, answers, certificates, settings, recordings, commands, labels, weights, studies)
 
 
+@contextmanager
+def _quiet():
+    log = logging.getLogger("smoothapi")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def fuzz(kind, inputs, seed, *, only=None):
     """Return (how often which outcome, failures as (number, text), the slowest in seconds)."""
     outcomes, failures, slowest = Counter(), [], 0.0
-    logging.getLogger("smoothapi").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         one = kind(Path(folder))
         for number in range(inputs) if only is None else [only]:
             rng = random.Random(f"{kind.__name__} {seed} {number}")
@@ -729,7 +890,9 @@ def fuzz(kind, inputs, seed, *, only=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

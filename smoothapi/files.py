@@ -70,7 +70,7 @@ def parse_json(text: str | bytes) -> Any:
             parse_int=_short,
         )
     except json.JSONDecodeError as error:
-        raise SyntaxOfJsonError(f"it is not JSON ({error})") from None
+        raise SyntaxOfJsonError(f"it is not valid JSON ({error})") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
