@@ -8,15 +8,16 @@ whether it is one that needs the user's consent (`smoothapi.trust`).
 from __future__ import annotations
 
 import logging
+import math
 import os
-import tomllib
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PlainValidator, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,8 +26,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from smoothapi.answer import printable
+from smoothapi.answer import printable, shortened
 from smoothapi.errors import UsageError
+from smoothapi.files import expanded, parse_toml, shown_name, text_of
 from smoothapi.radius import WantedRadius
 from smoothapi.trust import SettingsFile, examined
 
@@ -54,7 +56,42 @@ _NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
 
 
+def _text(value: Any) -> str:
+    """Take text that may name a file, and so hold bytes that are no UTF-8: pydantic's own does not.
+
+    Raises:
+        PydanticCustomError: it is no text, or has a NUL, which no file's name has.
+    """
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    if "\0" in value:
+        raise PydanticCustomError("string_nul", "Input should be text without a NUL")
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise PydanticCustomError("path_type", "Input is not a valid path")
+    return expanded(_text(str(value)))
+
+
+_Text = Annotated[str, PlainValidator(_text)]
+_File = Annotated[Path, PlainValidator(_path)]
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _default_home() -> Path:
+    try:
+        folder = Path(platformdirs.user_data_dir("smoothapi"))
+    except RuntimeError:  # of the newer platformdirs; an older one returns a path that is no such
+        folder = Path()
+    if not folder.is_absolute():
+        raise UsageError(
+            "There is no folder to keep the noise key and the answers in: it is not known where "
+            "this user's home folder is (no HOME, and no entry in the password file). Set "
+            "SMOOTHAPI_HOME to a folder that is kept, such as a mounted volume."
+        )
+    return folder
 
 
 class Settings(BaseSettings):
@@ -67,7 +104,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    provider: str = Field("mock", description="the adapter's name")
+    provider: _Text = Field("mock", description="the adapter's name")
     sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
     radius: float | str = Field(
         0.25, description="L2 radius to certify (0.25, 0.5 native, 0.1/255 rms), or largest"
@@ -76,9 +113,9 @@ class Settings(BaseSettings):
     max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
-    classes: Path | None = Field(None, description="TOML or JSON file of your classes")
+    classes: _File | None = Field(None, description="TOML or JSON file of your classes")
     plain: bool = Field(True, description="ask for the label of the working image itself, too")
-    denoiser: str = Field("default", description="default, small, none, or a file of one")
+    denoiser: _Text = Field("default", description="default, small, none, or a file of one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
     concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")
@@ -86,9 +123,9 @@ class Settings(BaseSettings):
     deadline: _PositiveFloat = Field(300.0, description="seconds until a variant is given up")
     max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
     partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
-    record: Path | None = Field(None, description="file that answers are also written to")
-    home: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),
+    record: _File | None = Field(None, description="file that answers are also written to")
+    home: _File = Field(
+        default_factory=_default_home,
         description="folder of the noise key and the answers",
     )
     prices: dict[str, dict[str, Any]] = Field(
@@ -113,11 +150,6 @@ class Settings(BaseSettings):
         except UsageError as error:
             raise ValueError(str(error)) from error
         return asked.value if asked.unit == "working" else str(value)
-
-    @field_validator("home", "classes")
-    @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else value
 
     @classmethod
     def settings_customise_sources(
@@ -180,10 +212,20 @@ class Resolved:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (name, value, origin) of every setting, with secrets masked."""
-        dumped = self.settings.model_dump(mode="json")
         return [
-            (name, _shown(name, dumped[name]), self.origins[name]) for name in Settings.model_fields
+            (name, _shown(fact["value"]), fact["from"]) for name, fact in self.to_dict().items()
         ]
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {name: {"value": ..., "from": origin}}, ready for JSON, with secrets masked."""
+        dumped = _dumped(self.settings)
+        return {
+            name: {
+                "value": _masked(name, dumped[name]) if name in _MAY_BE_SECRET else dumped[name],
+                "from": self.origins[name],
+            }
+            for name in Settings.model_fields
+        }
 
 
 def resolve(**arguments: Any) -> Resolved:
@@ -245,8 +287,14 @@ _Sourced = tuple[str, dict[str, Any], SettingsFile | None]
 def _sources() -> list[_Sourced]:
     try:
         environment = EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        raise UsageError(f"A SMOOTHAPI_* variable cannot be read: {error}.") from error
+    except (SettingsError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The values are not shown, as one may be a secret.
+        raise UsageError(
+            "A SMOOTHAPI_* variable cannot be read"
+            + (f": {error}." if isinstance(error, SettingsError) else ".")
+            + ' Those of tables are JSON, as in SMOOTHAPI_PROVIDERS=\'{"aws": {"region_name": '
+            '"eu-west-1"}}\'.'
+        ) from error
     known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug", "config")}
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
@@ -279,14 +327,15 @@ def _table(
     """Return a table of a TOML file, and the file; empty without such a file."""
     try:
         content = Path(file).read_bytes()
-        table: Any = tomllib.loads(content.decode())
+        table: Any = parse_toml(text_of(content))
         for step in path:
             table = table.get(step, {})
     except FileNotFoundError:
         return {}, None
-    except (OSError, ValueError, AttributeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
+    except (OSError, ValueError, AttributeError) as error:
+        where = shown_name(os.path.abspath(file))  # noqa: PTH100  absolute() fails without a folder
         raise UsageError(
-            f"The configuration file {Path(file).absolute()} cannot be read: {error}. Mend it "
+            f"The configuration file {where} cannot be read: {error}. Mend it "
             "there, or move it away: `smoothapi config` shows all settings and their defaults."
         ) from error
     if not isinstance(table, dict):
@@ -307,7 +356,7 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
         else:
             value = item["input"]
             # Options of providers may be secrets.
-            shown = f" = {value!r}" if isinstance(value, (bool, int, float, str)) else ""
+            shown = f" = {shortened(value)}" if isinstance(value, (bool, int, float, str)) else ""
             said = f"{name}{'' if name in _MAY_BE_SECRET else shown} (from {where})"
             why = item["msg"].replace("Input should be", "it should be", 1)
             why = why.removeprefix("Value error, ").removesuffix(".")
@@ -315,19 +364,38 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
     return "; ".join(f"{said}: {' or '.join(whys)}" for said, whys in problems.items()) + "."
 
 
-def _shown(name: str, value: Any) -> str:
-    """Return a value for display. Of an adapter's options, text is masked unless harmless."""
-    if name in _MAY_BE_SECRET:
-        return _masked(name, value)
-    return "not set" if value is None else str(value)
+def _dumped(settings: Settings) -> dict[str, Any]:
+    """Return the values in JSON's own types."""
+    plain = settings.model_dump(mode="python")
+    return {name: _jsonable(value) for name, value in plain.items()}
 
 
-def _masked(name: str, value: Any) -> str:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {_masked(str(key), item)}" for key, item in value.items())
-        return f"{{{inner}}}"
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_masked(name, item) for item in value)}]"
+        return [_jsonable(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return shown_name(str(value))  # a path; of TOML also dates, and numbers that JSON has not
+
+
+def _masked(name: str, value: Any) -> Any:
+    """Return a value for display: of an adapter's options, text is masked unless harmless."""
+    if isinstance(value, dict):
+        return {key: _masked(str(key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(name, item) for item in value]
     if value is None or isinstance(value, (bool, int, float)) or name in _HARMLESS:
-        return str(value)
+        return value
     return "********"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_shown(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "not set" if value is None else str(value)

@@ -129,6 +129,11 @@ def choose_adapter(provider: str | Adapter | None, resolved: Resolved) -> Adapte
     if provider is None or isinstance(provider, str):
         name = resolved.settings.provider
         return make_adapter(name, **adapter_options(name, resolved))
+    if isinstance(provider, type):
+        raise UsageError(
+            f"provider is the class {provider.__name__}: make an adapter of it, such as "
+            f"{provider.__name__}()."
+        )
     if isinstance(provider, Adapter):
         if inspect.iscoroutinefunction(provider.ask):
             raise UsageError(

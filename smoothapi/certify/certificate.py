@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from smoothapi.answer import printable
+from smoothapi.answer import printable, shortened
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
 from smoothapi.certify.radii import native_radius, rms_radius
 from smoothapi.errors import CertificateError
+from smoothapi.files import parse_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -267,7 +268,7 @@ class Certificate:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the certificate as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return to_json(self.to_dict(), indent=indent)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
@@ -281,12 +282,14 @@ class Certificate:
         if not isinstance(schema, str) or schema not in _SCHEMAS:
             raise CertificateError(
                 f"This is not a certificate that this version reads: expected schema {SCHEMA!r}, "
-                f"found {schema!r}."
+                f"found {shortened(schema)}."
             )
         try:
             certificate = cls(**_checked(data))
             same = json.loads(certificate.to_json()) == json.loads(json.dumps(data))
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        except KeyError as error:
+            raise CertificateError(f"The certificate is malformed: it lacks {error}.") from error
+        except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             raise CertificateError(f"The certificate is malformed: {error}.") from error
         if not same or not isinstance(data["abstained"], bool):
             raise CertificateError(
@@ -299,9 +302,9 @@ class Certificate:
     def from_json(cls, text: str | bytes) -> Certificate:
         """Rebuild a certificate from JSON text; raises CertificateError."""
         try:
-            data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise CertificateError(f"The certificate is not valid JSON: {error}.") from error
+            data = parse_json(text)
+        except ValueError as error:
+            raise CertificateError(f"The certificate cannot be read: {error}.") from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:
@@ -403,17 +406,6 @@ def _common_radius(claims: tuple[Claim, ...], target: Mapping[str, Any]) -> floa
     return min(claim.radius for claim in claims)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError("a name occurs twice in one object")
-    return data
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 def _plain_text(certificate: Certificate) -> str:
     if not certificate.plain_asked:
         return "not asked"
@@ -450,7 +442,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values["label"] = None if data["label"] is None else _string(data["label"], "label")
     values["kind"] = data["kind"]
     if values["kind"] not in ("certify", "predict"):
-        raise ValueError(f"kind {data['kind']!r} is unknown")
+        raise ValueError(f"kind {shortened(data['kind'])} is unknown")
     Reason(values["reason"])  # a ValueError if it is unknown
     values.update(_plain(data))
     asked = data["radius_requested"]

@@ -18,6 +18,8 @@ import click
 from smoothapi._version import __version__
 from smoothapi.answer import printable
 from smoothapi.cli.errors import report, to_json
+from smoothapi.cli.group import Group
+from smoothapi.cli.options import options
 from smoothapi.errors import SmoothAPIError, UsageError
 
 INTERRUPTED = 130
@@ -39,7 +41,7 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """A group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -62,11 +64,13 @@ class _Commands(click.Group):
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="smoothapi")
-def app() -> None:
+@options("home", home="Folder of key, answers and ledger; may also stand after the command.")
+def app(home: str | None) -> None:
     """Certified labels from the vision API calls you already make.
 
     Exit codes: 0 certified, 1 abstained, 2 usage, 3 budget, 4 provider.
     """
+    del home  # kept by the option itself, for the command that follows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,6 +90,10 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--home":
+            error = click.UsageError(
+                "This command keeps nothing, so it has no --home: leave it out.", error.ctx
+            )
         if as_json:
             click.echo(to_json(UsageError(error.format_message())))
         error.show()

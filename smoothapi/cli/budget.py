@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from smoothapi.store import Account, Home
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @click.pass_context
@@ -25,7 +26,6 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
 
     A budget is made by using it: --budget '$20/month', or Budget(..., name="study").
     """
-    ctx.obj = home
     if ctx.invoked_subcommand is None:
         with _home(home) as opened:
             _show(opened.accounts(), as_json)
@@ -38,7 +38,7 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
     is_flag=True,
     help="Also of other hosts and containers, where nobody can look: only if nothing runs.",
 )
-@click.pass_obj
+@options("home")
 def release(home: str | None, *, everywhere: bool) -> int:
     """Give back what killed processes had reserved.
 
@@ -52,7 +52,7 @@ def release(home: str | None, *, everywhere: bool) -> int:
 
 @budget.command()
 @click.argument("name")
-@click.pass_obj
+@options("home")
 def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
     with _home(home) as opened:

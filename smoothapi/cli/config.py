@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.options import options
+from smoothapi.files import to_json
 
 if TYPE_CHECKING:
     from smoothapi.config import Resolved
 
 
 @click.group("config", invoke_without_command=True)
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
-def show(ctx: click.Context, as_json: bool) -> int:
+def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
     """Show each setting in force here, where its value comes from, and whether that is trusted.
 
     Order: argument, SMOOTHAPI_* variable, smoothapi.toml, [tool.smoothapi] in pyproject.toml,
@@ -26,9 +28,9 @@ def show(ctx: click.Context, as_json: bool) -> int:
         return 0
     from smoothapi.config import resolve  # noqa: PLC0415
 
-    resolved = resolve()
+    resolved = resolve(home=home)
     if as_json:
-        click.echo(json.dumps(_as_json(resolved)))
+        click.echo(to_json(_as_json(resolved)))
         return 0
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -39,7 +41,7 @@ def show(ctx: click.Context, as_json: bool) -> int:
         table.add_column(column)
     for name, value, origin in resolved.rows():
         doubt = " (not trusted)" if resolved.unvouched(name) else ""
-        table.add_row(Text(name), Text(value), Text(f"{origin}{doubt}"))
+        table.add_row(*(Text(printable(cell)) for cell in (name, value, f"{origin}{doubt}")))
     Console().print(table)
     if refused := _refused(resolved):
         click.echo(
@@ -76,11 +78,9 @@ def trust(revoke: bool) -> int:
 
 
 def _as_json(resolved: Resolved) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value, origin in resolved.rows():
-        found[name] = {"value": value, "from": origin}
-        if name in resolved.files:
-            found[name]["trusted"] = resolved.files[name].trusted
+    found = resolved.to_dict()
+    for name, file in resolved.files.items():
+        found[name]["trusted"] = file.trusted
     return found
 
 

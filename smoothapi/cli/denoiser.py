@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from smoothapi.cli.adapt import adapt
+from smoothapi.cli.group import Group
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def denoiser() -> None:
     """Train, measure, convert and adapt the local denoiser."""
 

@@ -101,7 +101,7 @@ def plan(
             f"{settings.radius!r}. What another unit comes to depends on each photo's size."
         )
     shares = _shares(distribution, share)
-    with Smoother(settings.provider, denoiser="none") as smoother:
+    with Smoother(settings.provider, denoiser="none", home=home) as smoother:
         price = smoother.session.price
     found: list[Expected] = []
     unreachable: list[str] = []

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import Answer, printable
+from smoothapi.cli.group import Group
+from smoothapi.cli.options import options
 from smoothapi.errors import FatalError, ProviderError, UsageError
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ _MOST_LABELS = 10
 _DECLINED = 1
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @click.pass_context
-def providers(ctx: click.Context, as_json: bool) -> int:
+def providers(ctx: click.Context, home: str | None, as_json: bool) -> int:
     """List the providers: installed or not, credentials, prices, limits. Sends nothing.
 
     Options of adapters are taken from the settings, as for every other command.
@@ -36,7 +39,7 @@ def providers(ctx: click.Context, as_json: bool) -> int:
         return 0
     from smoothapi import config, provider  # noqa: PLC0415
 
-    resolved = config.resolve()
+    resolved = config.resolve(home=home)
     rows = [_row(info, resolved.settings) for info in provider.providers(resolved)]
     if as_json:
         click.echo(json.dumps(rows))
@@ -49,15 +52,16 @@ def providers(ctx: click.Context, as_json: bool) -> int:
 @click.argument("name")
 @click.option("--photo", type=click.Path(), help="A photo to send instead of a test picture.")
 @click.option("--yes", is_flag=True, help="Do not ask before a query that costs money.")
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
+def check(name: str, photo: str | None, yes: bool, home: str | None, as_json: bool) -> int:
     """Send one picture to the provider NAME, once, and say what came back and what it cost.
 
     It is sent with no retry, outside of all budgets, and the answer is not kept.
     """
     from smoothapi import config, provider  # noqa: PLC0415
 
-    resolved = config.resolve()
+    resolved = config.resolve(home=home)
     adapter = provider.make_adapter(name, **provider.adapter_options(name, resolved))
     try:
         return _check(adapter, resolved.settings, photo, sure=yes, as_json=as_json)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.answer import printable
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options, target_of
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
+from smoothapi.files import check_folder, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _SAVE_EVERY = 1.0  # seconds between lines of progress where there is no terminal
 
 
-class _StudyGroup(click.Group):
+class _StudyGroup(Group):
     """`study PHOTOS...` runs a study; `study report FILE` draws its report again."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -152,7 +154,7 @@ def run(
     if as_json:
         click.echo(result.to_json())
     if out is not None:
-        click.echo(f"Report: {result.report(out)}", err=as_json)
+        click.echo(f"Report: {shown_name(str(result.report(out)))}", err=as_json)
     if not as_json:
         _show(result)
     if result.stopped:
@@ -174,7 +176,7 @@ def report(result: Path, out: Path) -> int:
     """Draw the report of RESULT.json again, here or elsewhere: nothing else is needed."""
     from smoothapi.study import StudyResult  # noqa: PLC0415
 
-    click.echo(f"Report: {StudyResult.load(result).report(out)}")
+    click.echo(f"Report: {shown_name(str(StudyResult.load(result).report(out)))}")
     return 0
 
 
@@ -183,9 +185,12 @@ def _check_report(out: Path) -> None:
     import smoothapi.study.report  # noqa: F401, PLC0415  raises MissingExtraError
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        check_folder(out)
     except OSError as error:
-        raise UsageError(f"The report cannot be written to {str(out)!r}: {error}.") from error
+        raise UsageError(
+            f"The report cannot be written to {str(out)!r}: {error.strerror or error}. Give "
+            "--out a folder that you can write to."
+        ) from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from smoothapi.provider.registry import (
     make_adapter,
     provider_names,
     providers,
+    registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
 
@@ -29,5 +30,6 @@ __all__ = [
     "provider_names",
     "providers",
     "refuse_async",
+    "registered",
     "retry_after_seconds",
 ]

@@ -5,21 +5,43 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
+from smoothapi.answer import shortened
 from smoothapi.config import no_consent
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
 from smoothapi.provider.consent import SafeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from importlib.metadata import EntryPoint
 
     from smoothapi.config import Resolved
     from smoothapi.provider.contract import Adapter
 
 GROUP = "smoothapi.adapters"
+
+# As pyproject.toml registers them.
+_BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    GROUP: {
+        "aws": "smoothapi_adapters.aws:AwsAdapter",
+        "azure": "smoothapi_adapters.azure:AzureAdapter",
+        "azure4": "smoothapi_adapters.azure:Azure4Adapter",
+        "clarifai": "smoothapi_adapters.clarifai:ClarifaiAdapter",
+        "google": "smoothapi_adapters.google:GoogleAdapter",
+        "http": "smoothapi_adapters.http:HttpAdapter",
+        "mock": "smoothapi_adapters.mock:MockAdapter",
+        "torch": "smoothapi_adapters.torch:TorchAdapter",
+    },
+    "smoothapi.wrappers": {
+        "azure.ai.vision.imageanalysis": "smoothapi_adapters.azure.v4.wrap:ImageAnalysisWrapper",
+        "azure.cognitiveservices.vision.computervision": (
+            "smoothapi_adapters.azure.v3.wrap:ComputerVisionWrapper"
+        ),
+        "botocore.client": "smoothapi_adapters.aws.wrap:RekognitionWrapper",
+        "google.cloud.vision_v1": "smoothapi_adapters.google.wrap:ImageAnnotatorWrapper",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +63,19 @@ class ProviderInfo:
     installed: bool = True
 
 
+def registered(group: str) -> dict[str, EntryPoint]:
+    """Return what is registered in a group of entry points, by name.
+
+    What comes with smoothapi is also found where an installation lost its metadata (*.dist-info),
+    as deployments that are made small do; a stranger's is not.
+    """
+    built_in = {name: EntryPoint(name, at, group) for name, at in _BUILT_IN.get(group, {}).items()}
+    return built_in | {point.name: point for point in entry_points(group=group)}
+
+
 def provider_names() -> list[str]:
     """Return the registered names in order."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted(registered(GROUP))
 
 
 def make_adapter(name: str, **options: Any) -> Adapter:
@@ -154,12 +186,17 @@ def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> Non
 
 
 def _find(name: str) -> EntryPoint:
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = registered(GROUP)
     if name in points:
         return points[name]
     near = get_close_matches(name, points, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownProviderError(
-        f"No provider is registered as {name!r}.{hint} Installed: "
-        f"{', '.join(sorted(points)) or 'none'}."
-    )
+    said = f"No provider is registered as {shortened(name)}.{hint} Installed: "
+    said += f"{', '.join(sorted(points)) or 'none'}."
+    if not entry_points(group=GROUP):
+        said += (
+            " The metadata of the installed packages (*.dist-info) is gone, so that other adapters "
+            "cannot be found by name: make the adapter yourself and give it instead, as in "
+            "Smoother(AcmeAdapter())."
+        )
+    raise UnknownProviderError(said)

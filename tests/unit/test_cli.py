@@ -329,7 +329,7 @@ def test_config_shows_values_and_origins(monkeypatch, capsys):
     assert "s3cret" not in out
     assert run(["config", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["sigma"] == {"value": "0.5", "from": "SMOOTHAPI_SIGMA"}
+    assert shown["sigma"] == {"value": 0.5, "from": "SMOOTHAPI_SIGMA"}
 
 
 def test_providers(capsys):

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -31,6 +30,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
+from smoothapi.files import expanded
 from smoothapi.provider import Limits, Price, SafeOptions
 from smoothapi.services.faults import Fault, Faults
 from smoothapi.services.labellers import (
@@ -265,8 +265,8 @@ def _labeller(given: Any, seed: int) -> Any:
         kind, _, rest = given.partition(":")
         kinds: dict[str, Callable[[], Any]] = {
             "probabilities": lambda: Probabilities.parse(rest, seed=seed),
-            "table": lambda: Table.read(Path(rest).expanduser()),
-            "replay": lambda: Recorded(Path(rest).expanduser()),
+            "table": lambda: Table.read(expanded(rest)),
+            "replay": lambda: Recorded(expanded(rest)),
         }
         return kinds.get(kind, lambda: _imported(given))()
     if not callable(given) and not isinstance(given, PayloadLabeller):
