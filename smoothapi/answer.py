@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoothapi.errors import UsageError
+from smoothapi.text import printable
 
-
-def printable(text: str) -> str:
-    """Return text from outside without what could steer a terminal or forge a line."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+__all__ = ["Answer", "Label", "printable"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,12 @@
         └── TooManyFailuresError   so many variants failed that paying on is pointless
 
 Each message says what happened, why, and what to do. None carries a key, a secret or image
-bytes.
+bytes, nor a character that could steer a terminal.
 """
 
 from __future__ import annotations
+
+from smoothapi.text import printable_lines
 
 
 class SmoothAPIError(Exception):
@@ -45,6 +47,10 @@ class SmoothAPIError(Exception):
     cost: float = 0.0
     retries: int = 0
     waited: float = 0.0
+
+    def __init__(self, *args: object) -> None:
+        # Whoever prints a traceback prints its message, and messages quote what is from outside.
+        super().__init__(*(printable_lines(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(SmoothAPIError, ValueError):

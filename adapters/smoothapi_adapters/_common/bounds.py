@@ -44,4 +44,5 @@ def read_body(raw: Any, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError("the answer drips in, and took too long")
     raw.release_conn()
+    raw.close()  # of a socket that is not kept; else it lasts as long as an error that holds it
     return bytes(body)

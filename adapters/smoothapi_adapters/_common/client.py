@@ -31,6 +31,8 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.provider import Mask
+from smoothapi.provider.secrets import is_secret_name
 from smoothapi_adapters._common.bounds import MOST_BYTES, POOL, BodyTooLongError, read_body
 
 if TYPE_CHECKING:
@@ -73,18 +75,15 @@ class Secrets:
         """Whether nothing secret is sent."""
         return not (self.headers or self.query or self.others)
 
-    def mask(self, text: str) -> str:
-        """Return `text` without any of the values, and without what an echo could hide them in."""
-        for value in (*self.headers.values(), *(v for _, v in self.query), *self.others):
-            for part in {value, *value.split()}:
-                if len(part) >= 4:
-                    text = text.replace(part, "***")
-        return re.sub(r"\S{40,}", "...", text)
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All that is secret."""
+        return (*self.headers.values(), *(value for _, value in self.query), *self.others)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A service's answer to one request, read to its end.
+    """A service's answer to one request, read to its end. It may repeat what it was sent.
 
     Attributes:
         status: of HTTP.
@@ -93,8 +92,8 @@ class HttpResponse:
     """
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
     def json(self, who: str) -> Any:
         """Return the body as JSON.
@@ -140,6 +139,8 @@ class HttpClient:
         self._secrets = secrets
         self._timeout = timeout
         self._ca = ca
+        self._mask = Mask(secrets.values)
+        self._signed: frozenset[str] = frozenset()  # what a caller's session signs with
         self._own = client is None
         self._transport = _Transport(secrets, timeout)
         if client is None:
@@ -147,6 +148,12 @@ class HttpClient:
             client.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             client.auth = _as_it_is  # keeps .netrc out: it would replace what was configured
         self._session = client
+
+    @property
+    def mask(self) -> Mask:
+        """Masks the secrets, and what a caller's session has signed requests with so far."""
+        self._mask = self._mask.knowing(self._signed)
+        return self._mask
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes
@@ -161,6 +168,9 @@ class HttpClient:
             request = self._session.prepare_request(
                 requests.Request(method, url, headers=dict(headers), data=body)
             )
+            self._signed |= {
+                str(value) for name, value in request.headers.items() if is_secret_name(name)
+            }
             transport = self._transport_for(url, request)
             options = self._session.merge_environment_settings(
                 url, {}, stream=True, verify=self._ca, cert=None
@@ -176,10 +186,7 @@ class HttpClient:
                 "check the URL, and that it asks for labels alone."
             ) from e
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            error = self._meant_by(e)
-            if isinstance(e, requests.RequestException):
-                e.request = e.response = None  # they hold the picture
-            raise error from e
+            raise self._meant_by(e) from e
 
     def close(self) -> None:
         """Close the connections; a caller's own session is left alone."""

@@ -16,11 +16,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import Credentials, Limits, Mask, Price, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
-from smoothapi_adapters.aws.client import find_credentials, sending_once
+from smoothapi_adapters.aws.client import find_credentials, secrets_of, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class AwsAdapter:
         self._region, self._profile = region, profile
         self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
         self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
+        self._mask = Mask([])
         self._given = client
         self._own: BaseClient | None = None
         self._session: boto3.session.Session | None = None
@@ -206,6 +207,12 @@ class AwsAdapter:
             return Credentials(found=True, where="the client given")
         return find_credentials(self._profile)
 
+    def mask(self) -> Mask:
+        """Return what masks the keys and the session token, as far as they were looked up."""
+        self._mask = self._mask.knowing(secrets_of(self._own))
+        return self._mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer]:
         """Send one picture.
 

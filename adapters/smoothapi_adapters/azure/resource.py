@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import FatalError
-from smoothapi.provider import Credentials
+from smoothapi.provider import Credentials, Mask
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 
@@ -67,10 +68,14 @@ class Resource:
             )
         return self
 
+    @cached_property
+    def mask(self) -> Mask:
+        """Masks the key."""
+        return Mask([self.key])
+
     def clean(self, text: object) -> str:
-        """Return a message in one line without the key, in case the provider repeats it."""
-        line = " ".join(str(text).split())
-        return (line.replace(self.key, "********") if self.key else line)[:_LONGEST]
+        """Return a message in one line, fit to be shown: the provider may repeat the key."""
+        return self.mask.quoted(str(text), _LONGEST)
 
 
 def find_resource(endpoint: str | None, key: str | None) -> Resource:

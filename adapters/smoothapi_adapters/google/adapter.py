@@ -17,10 +17,10 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import Credentials, Limits, Mask, Price, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
-from smoothapi_adapters.google.client import Connection, application_default
+from smoothapi_adapters.google.client import Connection, application_default, secrets_of
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class GoogleAdapter:
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
+        self._mask = Mask([self._connection.api_key])
         self._client = client
         self._own = client is None
         self._sessions: BoundedHTTPAdapter | None = None
@@ -163,6 +164,12 @@ class GoogleAdapter:
             return Credentials(found=True, where="the option api_key")
         return application_default()
 
+    def mask(self) -> Mask:
+        """Return what masks the API key, and the token that is sent."""
+        self._mask = self._mask.knowing(secrets_of(self._client))
+        return self._mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label up to 16 pictures in one request; errors as the contract says."""
         from google.cloud import vision  # noqa: PLC0415  0.4 s: when the first picture comes
@@ -244,9 +251,7 @@ class GoogleAdapter:
 
     def _clean(self, text: str) -> str:
         """Return a message of the provider's without the key, in case it repeats it."""
-        key = self._connection.api_key
-        hidden = text.replace(key, "********") if key else text
-        return hidden[:_LONGEST]
+        return self.mask().quoted(text, _LONGEST)
 
 
 def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:

@@ -15,11 +15,11 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, Mask, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
 from smoothapi_adapters.azure.resource import Resource, find_resource
-from smoothapi_adapters.azure.v3.client import connect
+from smoothapi_adapters.azure.v3.client import connect, secrets_of
 from smoothapi_adapters.azure.v3.errors import mapped_error
 
 if TYPE_CHECKING:
@@ -117,6 +117,12 @@ class AzureAdapter:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
 
+    def mask(self) -> Mask:
+        """Return what masks the key, or what a client that was given signs with."""
+        mask = self._resource.mask
+        return mask if self._given is None else mask.knowing(secrets_of(self._given))
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads

@@ -67,3 +67,14 @@ def connect(
 
     client.config.session_configuration_callback = mount
     return client, connections
+
+
+def secrets_of(client: ComputerVisionClient) -> list[str]:
+    """Return what a client signs its requests with."""
+    credentials: Any = client.config.credentials
+    found = {**(getattr(credentials, "in_headers", None) or {})}
+    found |= getattr(credentials, "in_query", None) or {}
+    token = getattr(credentials, "token", None)
+    found |= token if isinstance(token, dict) else {"token": token}
+    found["password"] = getattr(credentials, "password", None)
+    return [value for value in found.values() if isinstance(value, str)]
