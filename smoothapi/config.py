@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from smoothapi.errors import UsageError
+from smoothapi.text import printable
 
 FILE = "smoothapi.toml"
 # Options of adapters are shown only where they cannot hold a secret.
@@ -165,7 +166,8 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
             _log.warning(
-                "The variable %s sets nothing: smoothapi has no setting of that name.", name
+                "The variable %s sets nothing: smoothapi has no setting of that name.",
+                printable(name),
             )
     return [
         ("environment", environment),

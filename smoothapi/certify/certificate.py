@@ -200,7 +200,7 @@ class Certificate:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the certificate as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
@@ -276,7 +276,7 @@ class Certificate:
         ]
         body = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(printable(value))}</td></tr>"
             for name, value in rows
         )
         return f"<table>{body}</table>"

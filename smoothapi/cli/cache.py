@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def info(home: str | None, as_json: bool) -> int:
             "bytes": store.bytes(),
         }
     if as_json:
-        click.echo(json.dumps(facts))
+        echo(json.dumps(facts))
     else:
         size = f"{facts['bytes'] / 2**20:.1f} MiB"
-        click.echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
+        echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
     return 0
 
 
@@ -58,8 +59,8 @@ def verify(home: str | None) -> int:
                 good += 1
             except StoreError as error:
                 bad += 1
-                click.echo(f"{key}: {error}", err=True)
-    click.echo(f"{good:,} answers can be used, {bad:,} cannot.")
+                echo(f"{key}: {error}", err=True)
+    echo(f"{good:,} answers can be used, {bad:,} cannot.")
     return 2 if bad else 0
 
 
@@ -76,7 +77,7 @@ def export(home: str | None, file: str) -> int:
         for key in store.all_keys():
             stream.write(to_line(store.row(key)))
             count += 1
-    click.echo(f"Exported {count:,} answers.", err=True)
+    echo(f"Exported {count:,} answers.", err=True)
     return 0
 
 
@@ -107,7 +108,7 @@ def import_(home: str | None, file: str) -> int:
                     "before it were imported."
                 ) from error
             added, kept = added + new, kept + (not new)
-    click.echo(f"Imported {added:,} answers; {kept:,} were here already.")
+    echo(f"Imported {added:,} answers; {kept:,} were here already.")
     return 0
 
 
@@ -118,8 +119,8 @@ def clear(home: str | None, yes: bool) -> int:
     """Delete all answers. They were paid for, and cannot be had again for nothing."""
     with _store(home) as store:
         if not yes:
-            click.confirm(f"Delete {len(store):,} paid answers?", abort=True)
-        click.echo(f"Deleted {store.clear():,} answers.")
+            confirm(f"Delete {len(store):,} paid answers?", abort=True)
+        echo(f"Deleted {store.clear():,} answers.")
     return 0
 
 

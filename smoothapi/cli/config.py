@@ -6,6 +6,9 @@ import json
 
 import click
 
+from smoothapi.cli.terminal import echo
+from smoothapi.text import printable
+
 
 @click.command("config")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -19,18 +22,17 @@ def show(as_json: bool) -> int:
 
     rows = resolve().rows()
     if as_json:
-        click.echo(
-            json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows})
-        )
+        echo(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}))
         return 0
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table()
     for column in ("setting", "value", "from"):
         table.add_column(column)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    PrintableConsole().print(table)
     return 0

@@ -11,6 +11,7 @@ import click
 
 from smoothapi.answer import printable
 from smoothapi.cli.errors import report
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import CertificateError, SmoothAPIError, UsageError
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:
             continue
         if as_json:
             told = {"verified": True, "checked": checks, "label": certificate.label}
-            click.echo(json.dumps(told, ensure_ascii=False))
+            echo(json.dumps(told))
         else:
-            click.echo(f"Verified: {printable(str(certificate))}")
-            click.echo(f"Recomputed: {', '.join(checks)}.")
+            echo(f"Verified: {printable(str(certificate))}")
+            echo(f"Recomputed: {', '.join(checks)}.")
     return code
 
 

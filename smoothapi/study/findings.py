@@ -293,7 +293,7 @@ class Findings:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the result as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:

@@ -21,6 +21,7 @@ import diskcache
 
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.store.rows import StoredAnswer, answer_key, outcome_of, up_to_date
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -322,7 +323,7 @@ def _open_afresh(directory: Path) -> Any:
     _log.warning(
         "The answer store in %s is damaged; it was set aside as %s.db and a new one begun, with "
         "the %d answers that could still be read.",
-        directory,
+        printable(str(directory)),
         aside,
         saved,
     )
