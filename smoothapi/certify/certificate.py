@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.decision import Claim, Reason
-from smoothapi.errors import CertificateError
+from smoothapi.errors import CertificateError, UnreadableCertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -207,12 +207,13 @@ class Certificate:
         """Rebuild a certificate.
 
         Raises:
-            CertificateError: `data` is malformed, has another schema, or contradicts itself (its
-                tally is not that of its votes, say).
+            UnreadableCertificateError: `data` is something else, or has another schema.
+            CertificateError: it is malformed, or contradicts itself (its tally is not that of its
+                votes, say).
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise CertificateError(
+            raise UnreadableCertificateError(
                 f"This is not a certificate that this version reads: expected schema {SCHEMA!r}, "
                 f"found {found!r}."
             )
@@ -234,7 +235,9 @@ class Certificate:
         try:
             data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            raise CertificateError(f"The certificate is not valid JSON: {error}.") from error
+            raise UnreadableCertificateError(
+                f"The certificate is not valid JSON: {error}."
+            ) from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:

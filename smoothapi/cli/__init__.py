@@ -1,7 +1,7 @@
 """The `smoothapi` command: arguments in, exit code out.
 
-Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 70 internal error,
-130 interrupted.
+Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 5 a certificate that
+cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted.
 """
 
 from __future__ import annotations
