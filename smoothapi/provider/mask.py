@@ -14,14 +14,15 @@ import traceback
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 from urllib.request import getproxies
 
 from smoothapi.answer import Answer
-from smoothapi.errors import ProviderError
+from smoothapi.errors import PermanentError, ProviderError
 from smoothapi.provider.secrets import (
     LOWER,
     forms_of,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 MASK = "***"
 LEFT_OUT = "(left out, as it repeats a secret)"
 
+_LONG_SECRET = 12  # characters
 _LONGEST = 20_000  # characters of a service's words, or of what may be headers, that are looked at
 _QUOTED = 300
 _FRAMES = 8
@@ -54,6 +56,10 @@ _ABOUT = frozenset(
     | {"internal_response", "_internal_response", "inner_exception", "error", "_error", "model"}
     | {"errors", "_errors", "details", "_details", "_state", "exc_value", "original_error"}
 )
+
+
+_Forms: TypeAlias = "frozenset[tuple[str, int]]"
+"""How secrets look, and how many characters of that in a row tell them."""
 
 
 class MaskedError(Exception):
@@ -78,12 +84,14 @@ class Mask:
         self._secrets = frozenset(part for secret in secrets for part in parts_of(secret or ""))
 
     @functools.cached_property
-    def _forms(self) -> frozenset[tuple[str, int]]:
-        return frozenset(
-            (form.translate(LOWER), least)
-            for secret in self._secrets
-            for form, least in forms_of(secret)
-        )
+    def _forms(self) -> _Forms:
+        return _lowered(form for secret in self._secrets for form in forms_of(secret))
+
+    @functools.cached_property
+    def _long_forms(self) -> _Forms:
+        """Those by which no ordinary word is taken for a secret."""
+        long = [secret for secret in self._secrets if len(secret) >= _LONG_SECRET]
+        return _lowered(form for s in long for form in forms_of(s, max(_LONG_SECRET, len(s) // 2)))
 
     def __repr__(self) -> str:
         return f"Mask({len(self._secrets)} secrets)"
@@ -99,17 +107,18 @@ class Mask:
 
     def text(self, text: str) -> str:
         """Return a text with each secret masked; all of it where one is hidden too well."""
-        if not self._forms:
+        return self._masked(text, self._forms)
+
+    def _masked(self, text: str, forms: _Forms) -> str:
+        if not forms:
             return text
         masked, last = "", 0
-        for start, end in self._told(text):
+        for start, end in _told(text, forms):
             if start > last or not masked:
                 masked += text[last:start] + MASK
             last = max(last, end)
         masked += text[last:]
-        if any(next(self._told(view), None) for view in views_of(masked)):
-            return LEFT_OUT
-        return masked
+        return LEFT_OUT if any(map(partial(_told, forms=forms), views_of(masked))) else masked
 
     def quoted(self, text: str, longest: int = _QUOTED) -> str:
         """Return a service's own words in one line, short, without whatever looks like a key."""
@@ -117,11 +126,15 @@ class Mask:
         return printable(_LONG.sub(MASK, words))[:longest]
 
     def outcomes(self, outcomes: Iterable[Answer | ProviderError]) -> list[Answer | ProviderError]:
-        """Return answers and errors, masked."""
+        """Return answers and errors that tell nothing.
+
+        A label is never changed, which could make one of two: an answer with a label that tells a
+        long secret, half of it or more, becomes a PermanentError.
+        """
         outcomes = list(outcomes)
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         told = "\n".join({text for answer in answers for text in _texts(answer)})
-        clean = self.text(told) == told  # of all at once: the same labels come again and again
+        clean = self._masked(told, self._long_forms) == told  # at once: labels come again and again
         return [
             self.error(outcome)
             if isinstance(outcome, ProviderError)
@@ -174,23 +187,18 @@ class Mask:
             link.__context__ = mask._safe(context)  # noqa: SLF001
         return mask._safe(error)  # noqa: SLF001
 
-    def _answer(self, answer: Answer) -> Answer:
-        labels = tuple(
-            replace(
-                label,
-                name=self.text(label.name),
-                parents=tuple(map(self.text, label.parents)),
-                categories=tuple(map(self.text, label.categories)),
+    def _answer(self, answer: Answer) -> Answer | PermanentError:
+        forms = self._long_forms
+        request_id = self._masked(answer.request_id, forms)
+        named = "\n".join(_label_texts(answer))
+        if self._masked(named, forms) != named:
+            return PermanentError(
+                "A label of the answer repeats a secret that was sent with the picture, so the "
+                "answer can neither be shown nor kept. Ask the provider why, and change the key.",
+                request_id=request_id,
             )
-            for label in answer.labels
-        )
-        return Answer(labels, self.text(answer.model_version), self.text(answer.request_id))
-
-    def _told(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where a text tells a secret, in order of place."""
-        low = text.translate(LOWER)
-        found = {run for form, least in self._forms for run in runs_of(low, form, least)}
-        yield from sorted(found)
+        version = self._masked(answer.model_version, forms)
+        return replace(answer, model_version=version, request_id=request_id)
 
     def _value(self, value: Any, depth: int = _DEPTH) -> Any:
         """Return a value with the secrets in it masked; what is no collection or text, in place."""
@@ -306,9 +314,23 @@ def masked(
     return without_secrets
 
 
+def _lowered(forms: Iterable[tuple[str, int]]) -> _Forms:
+    return frozenset((form.translate(LOWER), least) for form, least in forms)
+
+
+def _told(text: str, forms: _Forms) -> list[tuple[int, int]]:
+    """Return where a text tells a secret, in order of place."""
+    low = text.translate(LOWER)
+    return sorted({run for form, least in forms for run in runs_of(low, form, least)})
+
+
 def _texts(answer: Answer) -> Iterator[str]:
     yield answer.model_version
     yield answer.request_id
+    yield from _label_texts(answer)
+
+
+def _label_texts(answer: Answer) -> Iterator[str]:
     for label in answer.labels:
         yield from (label.name, *label.parents, *label.categories)
 

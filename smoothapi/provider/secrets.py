@@ -55,12 +55,17 @@ def parts_of(value: str) -> Iterator[str]:
             yield part
 
 
-def forms_of(secret: str) -> Iterator[tuple[str, int]]:
-    """Yield how a secret may look in a text, and how much of that in a row tells it."""
+def forms_of(secret: str, least: int = _TOLD) -> Iterator[tuple[str, int]]:
+    """Yield how a secret may look in a text, and how much of that in a row tells it.
+
+    Args:
+        secret: the secret.
+        least: how many of its own characters tell it; of a long one an eighth.
+    """
     raw = secret.encode("utf-8", "surrogatepass")
     plain = {secret, quote(raw, safe=""), html.escape(secret), repr(secret)[1:-1]}
     plain |= {json.dumps(secret)[1:-1], repr(raw)[2:-1], secret[::-1]}
-    told = max(min(_TOLD, len(secret)), len(secret) // 8)
+    told = max(min(least, len(secret)), len(secret) // 8)
     for form in plain:
         yield form, told
     spelt = {raw.hex(), "".join(f"%{byte:02x}" for byte in raw)}

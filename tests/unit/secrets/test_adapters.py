@@ -15,10 +15,10 @@ import pytest
 import requests
 
 from smoothapi import Retry, wrap
-from smoothapi.answer import Answer
+from smoothapi.answer import Answer, Label
 from smoothapi.cli.errors import to_json
 from smoothapi.encode import Codec
-from smoothapi.errors import FatalError, ProviderError
+from smoothapi.errors import FatalError, PermanentError, ProviderError
 from smoothapi.provider import Mask, make_adapter, masked
 from smoothapi.provider.mask import MaskedError
 from smoothapi.testing.watch import everything_logged
@@ -330,3 +330,17 @@ def test_no_logger_tells(name, adapters, server):
         "botocore.parsers",
         "msrest.exceptions",
     }
+
+
+def test_no_two_labels_become_one():
+    """What is masked in an answer could make a vote for another label of it."""
+    labels = [Label(name, 0.5) for name in ("school-bus", "school-boat", "School-Bus", "***")]
+    answer = Answer(tuple(labels), "school-bus-v1", "school-bus-7")
+    for secret in ("school-bus", "school-bus-detector", "bus-bus-bus"):
+        assert Mask([secret]).outcomes([answer]) == [answer]
+    told = Mask([SECRET]).outcomes([Answer((Label(f"the {SECRET}", 0.5),)), answer])
+    assert isinstance(told[0], PermanentError)
+    assert told[1] == answer
+    assert Mask([SECRET]).outcomes([Answer(tuple(labels), SECRET, SECRET)]) == [
+        Answer(tuple(labels), "***", "***")
+    ]
