@@ -7,20 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoothapi.errors import UsageError
+from smoothapi.text import shortened
 
-
-def printable(text: str) -> str:
-    """Return text from outside without what could steer a terminal or forge a line."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def shortened(value: object, most: int = 60) -> str:
-    """Return a value from outside as it would be written, short enough for a message."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # of a number with thousands of digits, or deep nesting
-        text = f"a {type(value).__name__} too large to be shown"
-    return printable(text if len(text) <= most else f"{text[:most]}...")
+__all__ = ["Answer", "Label"]
 
 
 @dataclass(frozen=True, slots=True)

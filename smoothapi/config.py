@@ -26,10 +26,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from smoothapi.answer import printable, shortened
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, parse_toml, shown_name, text_of
 from smoothapi.radius import WantedRadius
+from smoothapi.text import printable, shortened
 from smoothapi.trust import SettingsFile, examined
 
 if TYPE_CHECKING:
@@ -299,7 +299,8 @@ def _sources() -> list[_Sourced]:
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
             _log.warning(
-                "The variable %s sets nothing: smoothapi has no setting of that name.", name
+                "The variable %s sets nothing: smoothapi has no setting of that name.",
+                printable(name),
             )
     return [("environment", environment, None), *_file_sources()]
 

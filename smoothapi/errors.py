@@ -8,7 +8,8 @@
     │   ├── UnreachableRadiusError no run of votes within the cap reaches the radius
     │   ├── UnknownProviderError   no adapter of that name
     │   ├── MissingExtraError      the adapter's or labeller's packages are not installed
-    │   └── CertificateError       a certificate that is malformed or does not add up
+    │   └── CertificateError       a certificate does not hold                          (exit 6)
+    │       └── UnreadableCertificateError   there is none, or it cannot be read        (exit 5)
     ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
     ├── StoreError                 answers cannot be kept                               (exit 2)
     ├── BudgetExceededError        the next attempt would pass the budget               (exit 3)
@@ -22,10 +23,12 @@
         └── TooManyFailuresError   so many variants failed that paying on is pointless
 
 Each message says what happened, why, and what to do. None carries a key, a secret or image
-bytes.
+bytes, nor a character that could steer a terminal.
 """
 
 from __future__ import annotations
+
+from smoothapi.text import printable_lines
 
 
 class SmoothAPIError(Exception):
@@ -45,6 +48,10 @@ class SmoothAPIError(Exception):
     cost: float = 0.0
     retries: int = 0
     waited: float = 0.0
+
+    def __init__(self, *args: object) -> None:
+        # Whoever prints a traceback prints its message, and messages quote what is from outside.
+        super().__init__(*(printable_lines(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(SmoothAPIError, ValueError):
@@ -68,7 +75,15 @@ class MissingExtraError(UsageError, ImportError):
 
 
 class CertificateError(UsageError):
-    """A certificate is malformed, or its claims do not follow from its votes."""
+    """A certificate does not hold: it is malformed, or its claims do not follow from its votes."""
+
+    exit_code = 6
+
+
+class UnreadableCertificateError(CertificateError):
+    """There is no certificate to check: no such file, or nothing in it that is one."""
+
+    exit_code = 5
 
 
 class DenoiserError(SmoothAPIError):

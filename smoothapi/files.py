@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import secrets
 import tomllib
 from collections import Counter
@@ -14,14 +13,13 @@ from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from smoothapi.answer import shortened
 from smoothapi.errors import UsageError
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOST_DIGITS = 300  # a float holds not many more
-_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class SyntaxOfJsonError(ValueError):
@@ -134,15 +132,12 @@ def shown_name(name: str) -> str:
 
 
 def to_json(data: Any, *, indent: int | None = None) -> str:
-    """Return data as JSON in its own letters; what no encoding can write is escaped.
+    """Return data as JSON, with all that is not ASCII escaped: any terminal may show it.
 
     Raises:
         ValueError: it holds a number that is not finite.
     """
-    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
-    # Half of a surrogate pair stands in names of files that are not UTF-8, and where JSON from
-    # elsewhere has it. It can only be within a string.
-    return _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    return json.dumps(data, indent=indent, allow_nan=False)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi import denoise
-from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
@@ -17,6 +16,7 @@ from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
 from smoothapi.provider import Adapter, Price, adapter_options, make_adapter
 from smoothapi.store import Budget, Replay
+from smoothapi.text import printable
 from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
 from smoothapi.dispatch import Delivery, Dispatcher, Run, Totals, Work
@@ -31,6 +30,7 @@ from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
 from smoothapi.store import Answers, answer_key
 from smoothapi.store.owners import refuse_fork
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from smoothapi.answer import Answer
     from smoothapi.certify.futility import Futility, Mix
     from smoothapi.config import Settings
     from smoothapi.dispatch.job import Encode

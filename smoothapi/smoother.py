@@ -156,7 +156,7 @@ class Smoother:
         thread.
 
         Args:
-            photo, radius, target, on_progress: as for `certify`.
+            photo, radius, target, or_less, on_progress: as for `certify`.
             abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
                 what is under way. `close`, and the end of the event loop, wait for the thread.
         """

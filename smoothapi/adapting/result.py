@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from scipy.special import betaincinv
 
 from smoothapi._version import __version__
-from smoothapi.answer import printable
 from smoothapi.denoise.storage import SHIPPED
 from smoothapi.files import replacing
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.adapting.race import Standing

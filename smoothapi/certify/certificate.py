@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from smoothapi.answer import printable, shortened
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
 from smoothapi.certify.radii import native_radius, rms_radius
-from smoothapi.errors import CertificateError
+from smoothapi.errors import CertificateError, UnreadableCertificateError
 from smoothapi.files import parse_json, to_json
+from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -275,12 +275,13 @@ class Certificate:
         """Rebuild a certificate.
 
         Raises:
-            CertificateError: `data` is malformed, has another schema, or contradicts itself (its
-                tally is not that of its votes, say).
+            UnreadableCertificateError: `data` is something else, or has another schema.
+            CertificateError: it is malformed, or contradicts itself (its tally is not that of its
+                votes, say).
         """
         schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
         if not isinstance(schema, str) or schema not in _SCHEMAS:
-            raise CertificateError(
+            raise UnreadableCertificateError(
                 f"This is not a certificate that this version reads: expected schema {SCHEMA!r}, "
                 f"found {shortened(schema)}."
             )
@@ -304,7 +305,7 @@ class Certificate:
         try:
             data = parse_json(text)
         except ValueError as error:
-            raise CertificateError(f"The certificate cannot be read: {error}.") from error
+            raise UnreadableCertificateError(f"The certificate cannot be read: {error}.") from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:
@@ -349,7 +350,7 @@ class Certificate:
         ]
         body = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(printable(value))}</td></tr>"
             for name, value in rows
         )
         return f"<table>{body}</table>"

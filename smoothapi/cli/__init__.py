@@ -1,7 +1,7 @@
 """The `smoothapi` command: arguments in, exit code out.
 
-Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 70 internal error,
-130 interrupted.
+Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 5 a certificate that
+cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 import click
 
 from smoothapi._version import __version__
-from smoothapi.answer import printable
 from smoothapi.cli.errors import report, to_json
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.text import printable, printable_lines
 
 INTERRUPTED = 130
 BROKEN = 70
@@ -95,14 +96,16 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
                 "This command keeps nothing, so it has no --home: leave it out.", error.ctx
             )
         if as_json:
-            click.echo(to_json(UsageError(error.format_message())))
-        error.show()
+            echo(to_json(UsageError(error.format_message())))
+        shown = io.StringIO()
+        error.show(shown)
+        echo(shown.getvalue().rstrip("\n"), err=True)
         return UsageError.exit_code
     except SmoothAPIError as error:
         report(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
+        echo(
             "\nStopped. All answers that came are kept: the same command continues where this one "
             "ended.",
             err=True,
@@ -115,7 +118,7 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
     except Exception as error:  # what nobody foresaw must not look like an abstention (exit 1)
         if os.environ.get("SMOOTHAPI_DEBUG") == "1":
             raise
-        click.echo(
+        echo(
             f"smoothapi: internal error: {type(error).__name__}: {printable(str(error))}\n"
             "Answers are kept. SMOOTHAPI_DEBUG=1 shows where it happened; please report it.",
             err=True,
@@ -124,10 +127,15 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
     return code if isinstance(code, int) else 0
 
 
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def _log_to_stderr() -> None:
     """Log to stderr: warnings always, every event with SMOOTHAPI_DEBUG=1."""
     log = logging.getLogger("smoothapi")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("smoothapi: %(message)s"))
+    handler.setFormatter(_Printable("smoothapi: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if os.environ.get("SMOOTHAPI_DEBUG") == "1" else logging.WARNING)

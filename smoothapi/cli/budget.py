@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smoothapi.answer import printable
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import echo
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -46,7 +47,7 @@ def release(home: str | None, *, everywhere: bool) -> int:
     """
     with _home(home) as opened:
         count = opened.release_abandoned(everywhere=everywhere)
-    click.echo(f"Released {count:,} attempts of processes that are gone.")
+    echo(f"Released {count:,} attempts of processes that are gone.")
     return 0
 
 
@@ -57,7 +58,7 @@ def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
     with _home(home) as opened:
         count = opened.reset(name)
-    click.echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
+    echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
     return 0
 
 
@@ -86,14 +87,15 @@ def _show(found: list[Account], as_json: bool) -> None:
             }
             for account in found
         ]
-        click.echo(json.dumps(rows))
+        echo(json.dumps(rows))
         return
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
     if not found:
-        click.echo("No named or periodic budget was used yet.")
+        echo("No named or periodic budget was used yet.")
         return
     table = Table()
     table.add_column("budget")
@@ -115,7 +117,7 @@ def _show(found: list[Account], as_json: bool) -> None:
             f"${account.dollars:.4f}",
             dollars_left,
         )
-    Console().print(table)
+    PrintableConsole().print(table)
 
 
 def _number(dollars: Decimal | None) -> float | None:

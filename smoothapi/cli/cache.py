@@ -12,6 +12,7 @@ import click
 
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.files import replacing, shown_name
 
@@ -41,10 +42,10 @@ def info(home: str | None, as_json: bool) -> int:
             "bytes": store.bytes(),
         }
     if as_json:
-        click.echo(json.dumps(facts))
+        echo(json.dumps(facts))
     else:
         size = f"{facts['bytes'] / 2**20:.1f} MiB"
-        click.echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
+        echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
     return 0
 
 
@@ -60,8 +61,8 @@ def verify(home: str | None) -> int:
                 good += 1
             except StoreError as error:
                 bad += 1
-                click.echo(f"{key}: {error}", err=True)
-    click.echo(f"{good:,} answers can be used, {bad:,} cannot.")
+                echo(f"{key}: {error}", err=True)
+    echo(f"{good:,} answers can be used, {bad:,} cannot.")
     return 2 if bad else 0
 
 
@@ -87,7 +88,7 @@ def export(home: str | None, file: str) -> int:
     left_out = (
         f" {bad:,} cannot be read, and were left out (smoothapi cache verify)." if bad else ""
     )
-    click.echo(f"Exported {count:,} answers.{left_out}", err=True)
+    echo(f"Exported {count:,} answers.{left_out}", err=True)
     return 0
 
 
@@ -119,7 +120,7 @@ def import_(home: str | None, file: str) -> int:
                     "before it were imported."
                 ) from error
             added, kept = added + new, kept + (not new)
-    click.echo(f"Imported {added:,} answers; {kept:,} were here already.")
+    echo(f"Imported {added:,} answers; {kept:,} were here already.")
     return 0
 
 
@@ -130,8 +131,8 @@ def clear(home: str | None, yes: bool) -> int:
     """Delete all answers. They were paid for, and cannot be had again for nothing."""
     with _store(home) as store:
         if not yes:
-            click.confirm(f"Delete {len(store):,} paid answers?", abort=True)
-        click.echo(f"Deleted {store.clear():,} answers.")
+            confirm(f"Delete {len(store):,} paid answers?", abort=True)
+        echo(f"Deleted {store.clear():,} answers.")
     return 0
 
 

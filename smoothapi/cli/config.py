@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import printable
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import echo
 from smoothapi.files import to_json
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.config import Resolved
@@ -30,11 +31,12 @@ def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
 
     resolved = resolve(home=home)
     if as_json:
-        click.echo(to_json(_as_json(resolved)))
+        echo(to_json(_as_json(resolved)))
         return 0
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table()
     for column in ("setting", "value", "from"):
@@ -42,9 +44,9 @@ def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
     for name, value, origin in resolved.rows():
         doubt = " (not trusted)" if resolved.unvouched(name) else ""
         table.add_row(*(Text(printable(cell)) for cell in (name, value, f"{origin}{doubt}")))
-    Console().print(table)
+    PrintableConsole().print(table)
     if refused := _refused(resolved):
-        click.echo(
+        echo(
             f"Nobody vouches for these, and they are refused when they are needed: "
             f"{', '.join(map(printable, refused))}. If the file is yours: smoothapi config trust"
         )
@@ -70,10 +72,10 @@ def trust(revoke: bool) -> int:
             "Run it where the file is."
         )
     if not revoke and (refused := _refused(config.resolve())):
-        click.echo(f"From now on they may decide: {', '.join(map(printable, refused))}.")
+        echo(f"From now on they may decide: {', '.join(map(printable, refused))}.")
     for file in files:
         (trust.revoke if revoke else trust.vouch)(file)
-        click.echo(f"{'Not trusted' if revoke else 'Trusted'}: {printable(str(file.path))}")
+        echo(f"{'Not trusted' if revoke else 'Trusted'}: {printable(str(file.path))}")
     return 0
 
 

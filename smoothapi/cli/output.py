@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, less_text, rounded_down
 from smoothapi.certify.radii import rms_radius
+from smoothapi.cli.console import PrintableConsole
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
         TextColumn("votes, {task.fields[sent]} sent, ${task.fields[cost]:.4f}"),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
+    console = PrintableConsole(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -73,7 +73,7 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
     table.add_column()
     for name, value in _facts(certificate, price, waited):
         table.add_row(Text(name), Text(value))
-    console = Console()
+    console = PrintableConsole()
     console.print(head)
     console.print(table)
     console.print()
@@ -179,7 +179,7 @@ def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
             f"${plan.at_least * plan.dollars / 1000:.4f} to "
             f"${plan.at_most * plan.dollars / 1000:.4f}",
         )
-    console = Console()
+    console = PrintableConsole()
     console.print(table)
     if plans and plans[0].expected:
         parts = ", ".join(f"{mean:.0f} if p = {p:g}" for p, mean in plans[0].expected)

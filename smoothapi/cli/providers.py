@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import Answer, printable
+from smoothapi.answer import Answer
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import FatalError, ProviderError, UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +44,7 @@ def providers(ctx: click.Context, home: str | None, as_json: bool) -> int:
     resolved = config.resolve(home=home)
     rows = [_row(info, resolved.settings) for info in provider.providers(resolved)]
     if as_json:
-        click.echo(json.dumps(rows))
+        echo(json.dumps(rows))
     else:
         _show(rows)
     return 0
@@ -77,7 +79,7 @@ def _check(
     payload = _payload(adapter, settings, photo)
     found = _credentials(adapter)
     if cost and not sure and not _confirmed(adapter.name, price):
-        click.echo("Nothing was sent.", err=True)
+        echo("Nothing was sent.", err=True)
         return _DECLINED
     began = time.monotonic()
     try:
@@ -102,7 +104,7 @@ def _check(
         "credentials": found.where if found else None,
     }
     if as_json:
-        click.echo(json.dumps(result))
+        echo(json.dumps(result))
     else:
         _show_check(answer, result, price)
     return 0
@@ -181,7 +183,7 @@ def _confirmed(name: str, price: Price) -> bool:
             f"This sends one picture to {name}, which costs {_dollars(price)}, and there is nobody "
             "to ask. Give --yes to send it. Nothing was sent."
         )
-    return click.confirm(
+    return confirm(
         f"This sends one picture to {name}, which costs {_dollars(price)}. Go on?", err=True
     )
 
@@ -253,9 +255,10 @@ def _row(info: ProviderInfo, settings: Settings) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table()
     for column in ("provider", "here", "per 1,000", "a request", "a picture"):
@@ -263,7 +266,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         cells = (row["name"], _here(row)[0], *(_priced(row) if row["usable"] else ("", "", "")))
         table.add_row(*(Text(_printable_lines(cell)) for cell in cells))
-    console = Console()
+    console = PrintableConsole()
     console.print(table)
     # Below, where names of variables and commands to install are not cut to a column's width.
     for row in rows:
@@ -307,9 +310,10 @@ def _priced(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     best = sorted(answer.labels, key=lambda label: (-label.score, label.name))[:_MOST_LABELS]
     labels = [f"{label.name} {label.score:.3f}" for label in best] or ["none: a valid answer"]
@@ -330,7 +334,7 @@ def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
     table.add_column()
     for name, value in facts:
         table.add_row(Text(name), Text(_printable_lines(value)))
-    console = Console()
+    console = PrintableConsole()
     console.print(Text(f"{printable(result['provider'])} answers", style="bold"))
     console.print(table)
 

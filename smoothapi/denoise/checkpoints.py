@@ -9,8 +9,8 @@ import zipfile
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import printable
 from smoothapi.errors import DenoiserError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

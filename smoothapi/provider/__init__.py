@@ -3,6 +3,7 @@
 from smoothapi.provider.clients import check_client, refuse_async
 from smoothapi.provider.consent import SafeOptions
 from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
+from smoothapi.provider.mask import KeepsSecrets, Mask, masked
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
     ProviderInfo,
@@ -18,7 +19,9 @@ from smoothapi.provider.retry_after import retry_after_seconds
 __all__ = [
     "Adapter",
     "Credentials",
+    "KeepsSecrets",
     "Limits",
+    "Mask",
     "NeedsCredentials",
     "Price",
     "ProviderInfo",
@@ -27,6 +30,7 @@ __all__ = [
     "check_client",
     "doubtful_options",
     "make_adapter",
+    "masked",
     "provider_names",
     "providers",
     "refuse_async",

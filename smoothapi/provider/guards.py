@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from smoothapi.answer import printable
 from smoothapi.errors import SmoothAPIError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

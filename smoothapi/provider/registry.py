@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
-from smoothapi.answer import shortened
 from smoothapi.config import no_consent
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
 from smoothapi.provider.consent import SafeOptions
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

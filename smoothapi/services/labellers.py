@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checka
 import numpy as np
 from PIL import Image
 
-from smoothapi.answer import Answer, Label, shortened
+from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
 from smoothapi.files import parse_json, parse_toml, read_text
 from smoothapi.image import load_image
 from smoothapi.services.seeded import uniform
 from smoothapi.store.recording import read_recording
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable

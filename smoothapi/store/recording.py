@@ -21,17 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi._version import __version__
-from smoothapi.answer import Answer, printable, shortened
 from smoothapi.errors import FatalError, PermanentError, SmoothAPIError, StoreError, UsageError
 from smoothapi.files import SyntaxOfJsonError, expanded, parse_json
 from smoothapi.provider.contract import Limits
 from smoothapi.provider.price import Price
 from smoothapi.store.owners import refuse_fork
 from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of, to_text
+from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from smoothapi.answer import Answer
     from smoothapi.store.protocols import Answers
     from smoothapi.store.rows import StoredAnswer
 

@@ -16,13 +16,13 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import shortened
 from smoothapi.certify import SequentialCertify
 from smoothapi.certify.arithmetic import share_deduction
 from smoothapi.errors import UnreachableRadiusError, UsageError
 from smoothapi.files import read_csv
 from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants, variant_seeds
 from smoothapi.study.figures import Band, band
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -26,12 +26,12 @@ from typing import (
     get_type_hints,
 )
 
-from smoothapi.answer import shortened
 from smoothapi.errors import UsageError
 from smoothapi.files import parse_json, to_json
 from smoothapi.provider import Price
 from smoothapi.study.collect import Outcome, Rules
 from smoothapi.study.folder import is_right
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

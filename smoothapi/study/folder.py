@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from smoothapi.answer import shortened
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import UsageError
 from smoothapi.files import read_csv, shown_name
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from smoothapi.image import PhotoSource

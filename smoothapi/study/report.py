@@ -22,7 +22,6 @@ except ImportError as error:
         "The report needs jinja2: pip install 'smoothapi-vision[report]'."
     ) from error
 
-from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, rounded_down
 from smoothapi.certify.decision import Reason
 from smoothapi.errors import UsageError
@@ -42,6 +41,7 @@ from smoothapi.study.figures import (
     votes_to_the_end,
 )
 from smoothapi.study.folder import is_right
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

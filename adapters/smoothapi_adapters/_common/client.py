@@ -26,7 +26,8 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import check_client
+from smoothapi.provider import Mask, check_client
+from smoothapi.provider.secrets import is_secret_name
 from smoothapi_adapters._common.bounds import CONNECT
 from smoothapi_adapters._common.errors import chain, of_bounds
 from smoothapi_adapters._common.reaching import unsent
@@ -69,18 +70,15 @@ class Secrets:
         """Whether nothing secret is sent."""
         return not (self.headers or self.query or self.others)
 
-    def mask(self, text: str) -> str:
-        """Return `text` without any of the values, and without what an echo could hide them in."""
-        for value in (*self.headers.values(), *(v for _, v in self.query), *self.others):
-            for part in {value, *value.split()}:
-                if len(part) >= 4:
-                    text = text.replace(part, "***")
-        return re.sub(r"\S{40,}", "...", text)
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All that is secret."""
+        return (*self.headers.values(), *(value for _, value in self.query), *self.others)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A service's answer to one request, read to its end.
+    """A service's answer to one request, read to its end. It may repeat what it was sent.
 
     Attributes:
         status: of HTTP.
@@ -89,8 +87,8 @@ class HttpResponse:
     """
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
     def json(self, who: str) -> Any:
         """Return the body as JSON.
@@ -136,12 +134,20 @@ class HttpClient:
         self._timeout = timeout
         self._ca = ca
         self._bounds = Bounds(timeout, headers=secrets.headers, query=secrets.query)
+        self._mask = Mask(secrets.values)
+        self._signed: frozenset[str] = frozenset()  # what a caller's session signs with
         self._own = client is None
         if client is None:
             client = requests.Session()
             self._bounds.mount(client)
             client.auth = _as_it_is  # keeps .netrc out: it would replace what was configured
         self._session = client
+
+    @property
+    def mask(self) -> Mask:
+        """Masks the secrets, and what a caller's session has signed requests with so far."""
+        self._mask = self._mask.knowing(self._signed)
+        return self._mask
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes
@@ -156,6 +162,9 @@ class HttpClient:
             request = self._session.prepare_request(
                 requests.Request(method, url, headers=dict(headers), data=body)
             )
+            self._signed |= {
+                str(value) for name, value in request.headers.items() if is_secret_name(name)
+            }
             request.hooks = default_hooks()  # those of digests send it again
             session = self._bounds.held(self._session)  # each time: it may be mocked by now
             session.cookies = RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
@@ -167,10 +176,7 @@ class HttpClient:
             with session.send(request, timeout=timeout, **options) as response:
                 return HttpResponse(response.status_code, response.headers, response.content)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            error = of_bounds(e, self._who) or unsent(self._meant_by(e), e, self._who)
-            if isinstance(e, requests.RequestException):
-                e.request = e.response = None  # they hold the picture
-            raise error from e
+            raise (of_bounds(e, self._who) or unsent(self._meant_by(e), e, self._who)) from e
 
     def close(self) -> None:
         """Close the connections; a caller's own session is left alone."""

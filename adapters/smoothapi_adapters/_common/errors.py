@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from smoothapi.answer import printable
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -14,10 +13,12 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import retry_after_seconds
+from smoothapi.text import printable
 from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError, OverdueError
 
 if TYPE_CHECKING:
-    from smoothapi_adapters._common.client import HttpResponse, Secrets
+    from smoothapi.provider import Mask
+    from smoothapi_adapters._common.client import HttpResponse
 
 _PERMANENT = frozenset({400, 413, 415, 422})
 _TRANSIENT = frozenset({408, 409, 423, 424, 425})
@@ -58,24 +59,24 @@ def error_of_status(
     return FatalError(f"{said}. {advice}", request_id=request_id)
 
 
-def detail_of(response: HttpResponse, secrets: Secrets) -> str:
+def detail_of(response: HttpResponse, mask: Mask) -> str:
     """Return what a service says of a status other than success, fit to be shown; or ""."""
     if 200 <= response.status < 300:
         return ""
     try:
-        return said_in(response.json(""), secrets)
+        return said_in(response.json(""), mask)
     except TransientError:
         return ""
 
 
-def said_in(body: Any, secrets: Secrets) -> str:
+def said_in(body: Any, mask: Mask) -> str:
     """Return the words that a service has for an error, short and fit to be shown; or ""."""
     for name in ("message", "detail", "details", "description", "error", "msg", "title"):
         found = body.get(name) if isinstance(body, dict) else None
         if isinstance(found, dict):
-            found = said_in(found, secrets)
+            found = said_in(found, mask)
         if isinstance(found, str) and found:
-            return printable(secrets.mask(found))[:200]
+            return mask.quoted(found, 200)
     return ""
 
 

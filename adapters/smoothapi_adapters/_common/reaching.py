@@ -7,8 +7,8 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import printable
 from smoothapi.errors import FatalError, ProviderError, TransientError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

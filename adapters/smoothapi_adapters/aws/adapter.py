@@ -16,12 +16,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.provider import Credentials, Limits, Price, SafeOptions, check_client
+from smoothapi.provider import (
+    Credentials,
+    Limits,
+    Mask,
+    Price,
+    SafeOptions,
+    check_client,
+    masked,
+)
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters._common.reaching import unsent
-from smoothapi_adapters.aws.client import find_credentials, sending_once
+from smoothapi_adapters.aws.client import find_credentials, secrets_of, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
 
 if TYPE_CHECKING:
@@ -163,6 +171,7 @@ class AwsAdapter:
         self._region, self._profile = _checked_region(region), profile
         self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
         self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
+        self._mask = Mask([])
         self._given = client
         self._own: BaseClient | None = None
         self._session: boto3.session.Session | None = None
@@ -225,6 +234,12 @@ class AwsAdapter:
             return Credentials(found=True, where="the client given")
         return find_credentials(self._profile)
 
+    def mask(self) -> Mask:
+        """Return what masks the keys and the session token, as far as they were looked up."""
+        self._mask = self._mask.knowing(secrets_of(self._own))
+        return self._mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer]:
         """Send one picture.
 

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError
 
 from smoothapi.errors import UsageError
 from smoothapi.provider import Credentials
+from smoothapi.provider.secrets import secrets_in_url
 from smoothapi_adapters._common.bounds import Exchange
 from smoothapi_adapters._common.twins import twin_of
 
@@ -100,6 +101,18 @@ class _Manager:
 
     def connection_from_url(self, url: str) -> HTTPConnectionPool:
         return self._exchange.over(self._manager.connection_from_url(url))
+
+
+def secrets_of(client: BaseClient | None) -> list[str]:
+    """Return what a client signs with, as far as it is known without asking a server."""
+    signer = getattr(client, "_request_signer", None)
+    kept = getattr(getattr(signer, "_credentials", None), "__dict__", {})
+    names = ("access_key", "secret_key", "token")  # private where they can be refreshed
+    return [
+        *(os.environ.get(name, "") for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
+        *(kept.get(name) or kept.get(f"_{name}") or "" for name in names),
+        *secrets_in_url(str(getattr(getattr(client, "meta", None), "endpoint_url", ""))),
+    ]
 
 
 # What a profile's table holds if its credentials are made when they are needed.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from botocore import exceptions as b
 from botocore.parsers import ResponseParserError
 
-from smoothapi.answer import printable
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -22,6 +21,7 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import Credentials, retry_after_seconds
+from smoothapi.text import printable
 from smoothapi_adapters._common.errors import of_bounds
 
 if TYPE_CHECKING:

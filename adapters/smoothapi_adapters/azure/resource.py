@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.errors import FatalError, UsageError
-from smoothapi.provider import Credentials
+from smoothapi.provider import Credentials, Mask
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters.azure.tokens import (
@@ -86,12 +86,14 @@ class Resource:
             self.tokens.current()
         return self
 
+    @property
+    def mask(self) -> Mask:
+        """Masks the key, and the tokens signed with so far."""
+        return Mask(self.secrets)
+
     def clean(self, text: object) -> str:
-        """Return a message in one line without the key, in case the provider repeats it."""
-        line = " ".join(str(text).split())
-        for secret in self.secrets:
-            line = line.replace(secret, "********")
-        return line[:_LONGEST]
+        """Return a message in one line, fit to be shown: the provider may repeat the key."""
+        return self.mask.quoted(str(text), _LONGEST)
 
 
 def find_resource(endpoint: str | None, key: str | None, credential: Any = None) -> Resource:

@@ -18,11 +18,19 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Price, SafeOptions, check_client
+from smoothapi.provider import (
+    Credentials,
+    Limits,
+    Mask,
+    Price,
+    SafeOptions,
+    check_client,
+    masked,
+)
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
 from smoothapi_adapters._common.reaching import unsent
-from smoothapi_adapters.google.client import Connection, application_default, held
+from smoothapi_adapters.google.client import Connection, application_default, held, secrets_of
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
@@ -135,6 +143,7 @@ class GoogleAdapter:
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
+        self._mask = Mask([self._connection.api_key])
         self._client: vision.ImageAnnotatorClient | None = None
         self._bounds: Bounds | None = None
         self._own = client is None
@@ -185,6 +194,12 @@ class GoogleAdapter:
             return Credentials(found=True, where="the option api_key")
         return application_default()
 
+    def mask(self) -> Mask:
+        """Return what masks the API key, and the token that is sent."""
+        self._mask = self._mask.knowing(secrets_of(self._client))
+        return self._mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label up to 16 pictures in one request; errors as the contract says."""
         from google.cloud import vision  # noqa: PLC0415  0.4 s: when the first picture comes
@@ -268,9 +283,7 @@ class GoogleAdapter:
 
     def _clean(self, text: str) -> str:
         """Return a message of the provider's without the key, in case it repeats it."""
-        key = self._connection.api_key
-        hidden = text.replace(key, "********") if key else text
-        return hidden[:_LONGEST]
+        return self.mask().quoted(text, _LONGEST)
 
 
 def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:

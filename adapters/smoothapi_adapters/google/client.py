@@ -171,6 +171,13 @@ def application_default() -> Credentials:
     return Credentials(found=False, where="; ".join(looked))
 
 
+def secrets_of(client: Any) -> list[str]:
+    """Return what a client, or None, signs its requests with now."""
+    transport = getattr(client, "transport", None)
+    token = getattr(getattr(transport, "_credentials", None), "token", None)
+    return [token] if isinstance(token, str) else []
+
+
 def _on_google() -> bool:
     if any(os.environ.get(name) for name in _WORKER_VARIABLES):
         return True

@@ -115,6 +115,11 @@ class _CallersClient:
         self.timeout = float(timeout) if known and timeout is not None else _TIMEOUT
         self._client, _ = held(client, self.timeout)
 
+    @property
+    def transport(self) -> Any:
+        """The client's, which knows what signs its requests."""
+        return self._client.transport
+
     def send(self, request: vision.AnnotateImageRequest) -> vision.AnnotateImageResponse:
         """Ask about one picture, once."""
         answered = self.batch_annotate_images(

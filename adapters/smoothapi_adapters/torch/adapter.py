@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smoothapi.answer import Answer, Label, printable
+from smoothapi.answer import Answer, Label
 from smoothapi.denoise.device import choose_device
 from smoothapi.errors import (
     DenoiserError,
@@ -26,6 +26,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Limits, SafeOptions
+from smoothapi.text import printable
 from smoothapi_adapters._common import options
 from smoothapi_adapters.torch.model import (
     SCRIPTS,

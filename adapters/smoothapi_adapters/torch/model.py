@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import printable
 from smoothapi.errors import DenoiserError, MissingExtraError, UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,7 +15,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, check_client
+from smoothapi.provider import Credentials, Limits, Mask, check_client, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.options import (
@@ -26,7 +26,7 @@ from smoothapi_adapters.azure.options import (
     price_of,
 )
 from smoothapi_adapters.azure.resource import Resource, find_resource
-from smoothapi_adapters.azure.v3.client import connect
+from smoothapi_adapters.azure.v3.client import connect, secrets_of
 from smoothapi_adapters.azure.v3.errors import mapped_error
 
 if TYPE_CHECKING:
@@ -137,6 +137,12 @@ class AzureAdapter:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
 
+    def mask(self) -> Mask:
+        """Return what masks the key, or what a client that was given signs with."""
+        mask = self._resource.mask
+        return mask if self._given is None else mask.knowing(secrets_of(self._given))
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads

@@ -72,6 +72,17 @@ def connect(
     return client, bounds
 
 
+def secrets_of(client: ComputerVisionClient) -> list[str]:
+    """Return what a client signs its requests with."""
+    credentials: Any = client.config.credentials
+    found = {**(getattr(credentials, "in_headers", None) or {})}
+    found |= getattr(credentials, "in_query", None) or {}
+    token = getattr(credentials, "token", None)
+    found |= token if isinstance(token, dict) else {"token": token}
+    found["password"] = getattr(credentials, "password", None)
+    return [value for value in found.values() if isinstance(value, str)]
+
+
 def _signing(tokens: Tokens) -> Any:
     """Return credentials of the SDK that sign each request with a token."""
     from msrest.authentication import Authentication  # noqa: PLC0415

@@ -14,7 +14,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, check_client
+from smoothapi.provider import Credentials, Limits, Mask, check_client, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.errors import OF_PARSING
@@ -136,6 +136,14 @@ class Azure4Adapter:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
 
+    def mask(self) -> Mask:
+        """Return what masks the key; a token is masked as the request that an error is about."""
+        config = getattr(self._client, "_config", None)
+        return self._resource.mask.knowing(
+            [getattr(getattr(config, "credential", None), "key", "")]
+        )
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads
