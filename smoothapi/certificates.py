@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from smoothapi._version import __version__
 from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, share_deduction
-from smoothapi.certify.certificate import Certificate, ImageFacts, native_radius, runs_of
+from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import top1
+from smoothapi.certify.radii import native_radius, working_radius
 from smoothapi.certify.verify import verify_claims
-from smoothapi.errors import CertificateError
+from smoothapi.errors import CertificateError, UsageError
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
 from smoothapi.noise import MAX_SIGMA
+from smoothapi.radius import WantedRadius
 
 if TYPE_CHECKING:
     from smoothapi.certify.decision import Decision
@@ -31,6 +33,7 @@ def issue(
     collection: Collection,
     *,
     session: Session,
+    asked: WantedRadius | None = None,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -41,6 +44,7 @@ def issue(
         decision: what the votes say.
         collection: the votes.
         session: who was asked, and with which settings.
+        asked: the radius in the unit that it was asked for in.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
@@ -81,6 +85,7 @@ def issue(
         claims=decision.claims,
         largest=decision.largest,
         or_less=decision.or_less,
+        radius_asked="" if asked is None or asked.unit == "working" else str(asked),
         noise_key=variants.noise_key,
         version=__version__,
         replayed_from=variants.replayed_from,
@@ -118,6 +123,7 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
     gain = resize_norm(native_width, width) * resize_norm(native_height, height)
     pixels = 3 * width * height
     rounding = _rounding(pixels)
+    _check_asked(certificate, gain, rounding)
     deduction = noise_delta if certificate.rules == 1 else share_deduction
     checks = verify_claims(
         certificate,
@@ -140,6 +146,28 @@ def verify(certificate: Certificate, photo: PhotoSource | None = None) -> list[s
             )
         checks.append("the photo's size and digest")
     return checks
+
+
+def radius_around(image: WorkingImage, wanted: WantedRadius) -> float:
+    """Return the L2 radius around a working image that covers the one wanted."""
+    rounding = _rounding(image.pixels.size)
+    return working_radius(wanted, image.native_size, image.gain, rounding)
+
+
+def _check_asked(certificate: Certificate, gain: float, rounding: float) -> None:
+    """Refuse a certificate whose radius is not what was asked for in another unit."""
+    if not certificate.radius_asked:
+        return
+    try:
+        asked = WantedRadius.parse(certificate.radius_asked)
+    except UsageError as error:
+        raise CertificateError(f"The certificate does not add up: {error}") from error
+    radius = working_radius(asked, certificate.image.native_size, gain, rounding)
+    if certificate.radius_requested != radius or asked.unit == "working":
+        raise CertificateError(
+            f"The certificate does not add up: {certificate.radius_asked!r} is a radius of "
+            f"{radius:g} here, and {certificate.radius_requested!r} was certified."
+        )
 
 
 def _rounding(pixels: int) -> float:

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from smoothapi.errors import UsageError
+from smoothapi.radius import WantedRadius
 
 FILE = "smoothapi.toml"
 # Options of adapters are shown only where they cannot hold a secret.
@@ -60,8 +61,8 @@ class Settings(BaseSettings):
 
     provider: str = Field("mock", description="the adapter's name")
     sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
-    radius: _PositiveFloat | Literal["largest"] = Field(
-        0.25, description="L2 radius to certify, or largest"
+    radius: float | str = Field(
+        0.25, description="L2 radius to certify (0.25, 0.5 native, 0.1/255 rms), or largest"
     )
     alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
     max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
@@ -93,6 +94,17 @@ class Settings(BaseSettings):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("radius")
+    @classmethod
+    def _radius(cls, value: float | str) -> float | str:
+        if value == "largest":
+            return value
+        try:
+            asked = WantedRadius.parse(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return asked.value if asked.unit == "working" else str(value)
 
     @field_validator("home", "classes")
     @classmethod
@@ -209,6 +221,7 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
             shown = f" = {value!r}" if isinstance(value, (bool, int, float, str)) else ""
             said = f"{name}{'' if name in _MAY_BE_SECRET else shown} (from {where})"
             why = item["msg"].replace("Input should be", "it should be", 1)
+            why = why.removeprefix("Value error, ").removesuffix(".")
         problems.setdefault(said, []).append(why)
     return "; ".join(f"{said}: {' or '.join(whys)}" for said, whys in problems.items()) + "."
 

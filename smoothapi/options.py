@@ -10,7 +10,7 @@ import inspect
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 from smoothapi import config
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from smoothapi.dispatch import Retry
     from smoothapi.store import Budget
 
-Radius: TypeAlias = 'float | Literal["largest"]'
+Radius: TypeAlias = float | str
+"""A number, "largest", or one with a unit: see `smoothapi.radius`."""
 Size: TypeAlias = "int | tuple[int, int]"
 Budgets: TypeAlias = "Budget | str | Sequence[Budget]"
 Classes: TypeAlias = "Mapping[str, Sequence[str]] | LabelSpace | str | Path"

@@ -15,16 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from smoothapi.asynchronous import Stop, in_thread
-from smoothapi.certificates import issue, verify
+from smoothapi.certificates import issue, radius_around, verify
 from smoothapi.certify.arithmetic import share_deduction
-from smoothapi.certify.certificate import native_radius
 from smoothapi.certify.predict import SequentialPredict
+from smoothapi.certify.radii import native_radius
 from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
-from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
 from smoothapi.options import Radius, SmootherOptions, keywords
 from smoothapi.plan import Plan, plan_run, refuse_unpayable
+from smoothapi.radius import WantedRadius
 from smoothapi.session import Collection, Progress, Session
 from smoothapi.wiring import open_session
 
@@ -49,8 +49,9 @@ class Smoother:
             from a recording, with neither the provider nor the denoiser.
         sigma: noise level, in (0, 1.5]. Fixed for a deployment: choosing it by photo would void
             the guarantee.
-        radius: the L2 radius to certify, in units of the [0, 1] range; "largest" certifies as
-            much as the votes allow.
+        radius: the L2 radius to certify around the working image, in units of the [0, 1] range;
+            "0.5 native" and "0.1/255 rms" are radii around the photo before the resize
+            (`smoothapi.radius`); "largest" certifies as much as the votes allow.
         alpha: chance of a wrong certificate.
         max_votes: most votes for one certificate.
         budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
@@ -103,7 +104,7 @@ class Smoother:
 
         Args:
             photo: path, encoded bytes, PIL image, or (H, W, 3) array (uint8, or floats in [0, 1]).
-            radius: L2 radius in units of the [0, 1] range, or "largest"; by default the settings'.
+            radius: as for the Smoother; by default the settings'.
             target: what is to be certified, out of the same answers: the top label,
                 `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
                 label's parents, or `TopK(3)`. Chosen before the first vote is seen.
@@ -120,7 +121,8 @@ class Smoother:
         image = load_image(photo, size=session.size)
         meant = session.target(target)
         start = partial(start_test, session, image, radius, meant, or_less=or_less)
-        return certify(session, image, meant, start, on_progress)
+        asked = asked_radius(session, radius)
+        return certify(session, image, meant, start, on_progress, asked=asked)
 
     def predict(
         self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
@@ -179,7 +181,7 @@ class Smoother:
         image = load_image(photo, size=session.size)
         meant = session.target(target)
         test = start_test(session, image, radius, meant, or_less=or_less)
-        return plan_run(session, image, meant, test, wanted_radius(session, radius))
+        return plan_run(session, image, meant, test, wanted_radius(session, image, radius))
 
     @property
     def session(self) -> Session:
@@ -217,6 +219,7 @@ def certify(
     on_progress: Callable[[Progress], None] | None = None,
     *,
     kind: Literal["certify", "predict"] = "certify",
+    asked: WantedRadius | None = None,
 ) -> Certificate:
     """Take votes until the test has enough, and issue what they certify.
 
@@ -227,12 +230,13 @@ def certify(
         start: makes a fresh test of its votes.
         on_progress: called after each vote.
         kind: whether a radius is claimed.
+        asked: the radius in the unit that it was asked for in.
     """
     test = start()
     if not session.settings.partial and not session.resources.closed:
         refuse_unpayable(session, image, target, start)
     votes = collect_votes(session, image, test, target, on_progress)
-    return issue(kind, image, target, test.result(), votes, session=session)
+    return issue(kind, image, target, test.result(), votes, session=session, asked=asked)
 
 
 def collect_votes(
@@ -272,7 +276,7 @@ def start_test(
         sigma=session.sigma,
         alpha=settings.alpha,
         max_votes=settings.max_votes,
-        radius=wanted_radius(session, radius),
+        radius=wanted_radius(session, image, radius),
         delta=share_deduction(image.pixels.size, session.sigma),
     )
     if or_less:
@@ -280,14 +284,16 @@ def start_test(
     return target.start(**terms)
 
 
-def wanted_radius(session: Session, radius: Radius | None) -> float | None:
-    """Return the radius to certify, None for the largest."""
+def asked_radius(session: Session, radius: Radius | None) -> WantedRadius | None:
+    """Return the radius to certify as it was asked for, None for the largest."""
     radius = session.settings.radius if radius is None else radius
-    if radius == "largest":
-        return None
-    if not (isinstance(radius, (int, float)) and radius > 0.0):
-        raise UsageError(f"radius={radius!r}: give a number above 0, or 'largest'.")
-    return radius
+    return None if radius == "largest" else WantedRadius.parse(radius)
+
+
+def wanted_radius(session: Session, image: WorkingImage, radius: Radius | None) -> float | None:
+    """Return the L2 radius to certify around a working image, None for the largest."""
+    asked = asked_radius(session, radius)
+    return None if asked is None else radius_around(image, asked)
 
 
 def _progress(session: Session, test: VoteTest, votes: int, totals: Totals) -> Progress:

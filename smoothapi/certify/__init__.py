@@ -35,6 +35,7 @@ from smoothapi.certify.planning import (
     target_queries,
 )
 from smoothapi.certify.predict import SequentialPredict
+from smoothapi.certify.radii import native_radius, rms_radius, working_radius
 from smoothapi.certify.sequential import SequentialCertify, VoteTerms, joint_level, label_level
 from smoothapi.certify.targets import (
     Absence,
@@ -79,6 +80,7 @@ __all__ = [
     "label_level",
     "log_evalue",
     "most_specific_queries",
+    "native_radius",
     "noise_delta",
     "p_lower",
     "parse_target",
@@ -87,10 +89,12 @@ __all__ = [
     "radius_from_p",
     "replay",
     "required_p",
+    "rms_radius",
     "rounding_radius",
     "runs_of",
     "share_deduction",
     "target_queries",
     "top1",
     "verify_claims",
+    "working_radius",
 ]

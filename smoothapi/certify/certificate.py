@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
-from smoothapi.certify.decision import RADIUS_DECIMALS, RULES, Claim, Reason
+from smoothapi.certify.decision import RULES, Claim, Reason
+from smoothapi.certify.radii import native_radius, rms_radius
 from smoothapi.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "smoothapi.certificate/2"
 _SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
-_SINCE_2 = ("largest", "or_less")
+_SINCE_2 = ("largest", "or_less", "radius_asked")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Certificate:
             All of this holds together with the rest, with probability 1 - alpha: the radius that
             is relied on may be chosen after the votes.
         or_less: whether the run was to go on for less than the radius asked for.
+        radius_asked: the radius in the unit that it was asked for in ("0.5 native"), "" where that
+            is `radius_requested`; see `smoothapi.radius`.
         noise_key: public id of the installation's noise key.
         version: of smoothapi.
         rules: those that the votes were tested by: `smoothapi.certify.RULES`, or 1 in certificates
@@ -137,6 +140,7 @@ class Certificate:
     version: str
     largest: tuple[Claim, ...] = ()
     or_less: bool = False
+    radius_asked: str = ""
     rules: int = RULES
     replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
@@ -179,6 +183,14 @@ class Certificate:
     def lesser(self) -> tuple[Claim, ...]:
         """What is certified where smoothapi abstains, at a smaller radius than was asked for."""
         return self.largest if self.abstained else ()
+
+    @property
+    def radius_rms(self) -> float:
+        """`radius_native` as a root mean square over the photo's channel values, rounded down.
+
+        In units of the [0, 1] range: 1 / 255 is one step of an 8-bit value, in every channel value.
+        """
+        return rms_radius(self.radius_native, self.image)
 
     def native(self, radius: float) -> float:
         """Return the radius around the photo before the resize, rounded down.
@@ -228,7 +240,9 @@ class Certificate:
             {**_claim_dict(claim), "radius_native": self.native(claim.radius)}
             for claim in self.largest
         ]
+        data["radius_rms"] = self.radius_rms
         if self.rules == 1:
+            del data["radius_rms"]
             for name in _SINCE_2:
                 del data[name]
         data["image"] = {
@@ -319,6 +333,7 @@ class Certificate:
             ("Plain label", _plain_text(self)),
             ("L2 radius", f"{rounded_down(self.radius)} around the working image"),
             ("Native radius", f"{rounded_down(self.radius_native)} before the resize"),
+            ("As rms", f"{self.radius_rms * 255:.3g}/255 over the photo's channel values"),
             ("Confidence", f"{confidence(self.alpha)} at sigma {self.sigma:g}"),
             ("Votes", _tally_text(self.tally)),
             ("Queries", f"{self.queries} sent, {self.cached} from the store, ${self.cost:.4f}"),
@@ -334,21 +349,22 @@ class Certificate:
         return f"<table>{body}</table>"
 
 
-def native_radius(radius: float, gain: float, rounding: float) -> float:
-    """Return the radius around the photo before the resize, rounded down.
-
-    A change of norm e there changes the working image by at most gain * e + rounding.
-    """
-    return floor_to(max(0.0, radius - rounding) / gain, RADIUS_DECIMALS)
-
-
 def less_text(certificate: Certificate) -> str:
     """Return what is certified at less than the radius asked for, in words."""
     words = [
         f"{_claim_text(claim)} certified at {rounded_down(claim.radius)}"
         for claim in certificate.lesser
     ]
-    return f"{', '.join(words)} ({certificate.radius_requested:g} was asked for)"
+    return f"{', '.join(words)} ({asked_text(certificate)} was asked for)"
+
+
+def asked_text(certificate: Certificate) -> str:
+    """Return the radius that was asked for, in the unit it was asked for in too."""
+    requested = certificate.radius_requested
+    if requested is None:
+        return "the largest"
+    asked = printable(certificate.radius_asked)
+    return f"{asked}, here {requested:g}," if asked else f"{requested:g}"
 
 
 def rounded_down(value: float) -> str:
@@ -447,6 +463,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(data["or_less"], bool):
             raise TypeError("or_less is not a boolean")
         values["or_less"] = data["or_less"]
+        values["radius_asked"] = _string(data["radius_asked"], "radius_asked")
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])
     return values

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from smoothapi.errors import UsageError
+from smoothapi.radius import WantedRadius
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,10 @@ _CLASSES = "TOML or JSON file of your classes: {class: [provider labels]}."
 _OPTIONS: dict[str, dict[str, Any]] = {
     "provider": {"help": "Adapter to ask, or replay:FILE."},
     "sigma": {"type": float, "help": "Noise level, of the [0, 1] range."},
-    "radius": {"callback": lambda *given: _radius(given[2]), "help": "L2 radius, or 'largest'."},
+    "radius": {
+        "callback": lambda *given: _radius(given[2]),
+        "help": "L2 radius: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
+    },
     "alpha": {"type": float, "help": "Chance of a wrong certificate."},
     "max-votes": {"type": int, "help": "Most votes for one photo."},
     "budget": {"help": "Hard limit for this command: 500, $2 or '500,$2'."},
@@ -120,6 +124,10 @@ def _radius(value: str | None) -> float | str | None:
     if value is None or value == "largest":
         return value
     try:
-        return float(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is neither a number nor 'largest'.") from error
+        asked = WantedRadius.parse(value)
+    except UsageError as error:
+        raise click.BadParameter(
+            f"{value!r} is neither a number above 0 nor 'largest'. '0.5 native' and '0.1/255 rms' "
+            "are radii around the photo before the resize."
+        ) from error
+    return asked.value if asked.unit == "working" else value

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, less_text, rounded_down
+from smoothapi.certify.radii import rms_radius
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,8 +120,10 @@ def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
         yield "  radius", "none certified"
         return
     yield "  radius", f"{rounded_down(radius)} around the working image (L2, of [0, 1])"
-    native = rounded_down(certificate.native(radius))
-    yield "", f"{native} around the photo before the resize"
+    native = certificate.native(radius)
+    yield "", f"{rounded_down(native)} around the photo before the resize"
+    mean = 255.0 * rms_radius(native, certificate.image)
+    yield "", f"{mean:.2g}/255 of it as root mean square over the photo's channel values"
 
 
 def _photo(certificate: Certificate) -> str:
@@ -183,6 +186,6 @@ def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
         console.print(
             Text(
                 f"Votes on average, where the label's true share of votes is p: {parts} "
-                f"(radius {settings.radius:g}, sigma {settings.sigma:g}, alpha {settings.alpha:g})."
+                f"(radius {settings.radius}, sigma {settings.sigma:g}, alpha {settings.alpha:g})."
             )
         )

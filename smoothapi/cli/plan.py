@@ -61,8 +61,11 @@ def plan(
     settings = config.resolve(
         provider=provider, radius=radius, max_votes=max_votes, alpha=alpha, size=size
     ).settings
-    if settings.radius == "largest":
-        raise UsageError("--radius: plan for one radius; the settings say 'largest'.")
+    if not isinstance(settings.radius, float):
+        raise UsageError(
+            f"--radius: plan for one radius around the working image; the settings say "
+            f"{settings.radius!r}. What another unit comes to depends on each photo's size."
+        )
     if distribution is not None and share is not None:
         raise UsageError("Give --distribution or --p, not both.")
     if share is not None:

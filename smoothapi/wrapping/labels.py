@@ -14,7 +14,7 @@ from smoothapi.certify.targets import Presence, Top1
 from smoothapi.dispatch import Totals
 from smoothapi.plan import refuse_unpayable
 from smoothapi.session import Collection
-from smoothapi.smoother import certify, start_test
+from smoothapi.smoother import asked_radius, certify, start_test
 
 if TYPE_CHECKING:
     from smoothapi.answer import Answer
@@ -53,7 +53,8 @@ def certify_labels(
     if names:
         start = partial(start_test, session, image, radius)
         target = session.target(reachable_presence(list(names.values()), score, start))
-        return certify(session, image, target, partial(start, target))
+        asked = asked_radius(session, radius)
+        return certify(session, image, target, partial(start, target), asked=asked)
     nobody = start_test(session, image, radius, Top1()).result()
     nothing = Collection((), None, answer.model_version, Totals(), 0.0)
     return issue(
@@ -63,6 +64,7 @@ def certify_labels(
         replace(nobody, reason=Reason.NO_ANSWER),
         nothing,
         session=session,
+        asked=asked_radius(session, radius),
     )
 
 

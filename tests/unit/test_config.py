@@ -52,7 +52,7 @@ def test_the_order_of_the_sources(monkeypatch):
         ({"max_votes": 0}, "max_votes"),
         ({"concurrency": 0}, "concurrency"),
         ({"codec": "webp"}, "codec"),
-        ({"radius": -1}, r"radius = -1 \(from argument\): .* 0 or it should be 'largest'\.$"),
+        ({"radius": -1}, r'radius = -1 \(from argument\): .* above 0, .* or "largest"\.$'),
         ({"sigma": 0}, r"sigma = 0 \(from argument\): it should be greater than 0\.$"),
         ({"sigmaa": 0.1}, r"not a setting\. Did you mean sigma\? There are: provider"),
     ],

@@ -407,7 +407,7 @@ def test_two_denoisers_that_differ_in_a_plain_attribute_share_no_answers():
 def test_a_native_radius_for_another_size_of_photo_is_refused_with_the_photo_at_hand():
     from dataclasses import replace
 
-    from smoothapi.certify.certificate import native_radius
+    from smoothapi.certify import native_radius
     from smoothapi.image import resize_norm
 
     photo = np.repeat(np.repeat(PHOTO, 10, axis=0), 10, axis=1)

@@ -1,0 +1,63 @@
+"""What a radius around the working image comes to around the photo, and the other way round.
+
+The guarantee is about the working image. The resize takes a change of the photo of norm e to one of
+at most gain * e (gain being its operator norm), and rounding to the grid adds a little. A radius in
+another unit (`smoothapi.radius`) is turned into the working image's before the first vote, by the
+photo's size alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from smoothapi.certify.arithmetic import ceil_to, floor_to
+from smoothapi.certify.decision import RADIUS_DECIMALS
+
+if TYPE_CHECKING:
+    from smoothapi.certify.certificate import ImageFacts
+    from smoothapi.radius import WantedRadius
+
+_RMS_DECIMALS = 9
+
+
+def working_radius(
+    wanted: WantedRadius, native_size: tuple[int, int], gain: float, rounding: float
+) -> float:
+    """Return the L2 radius around the working image that covers the one wanted, rounded up.
+
+    Args:
+        wanted: in any unit.
+        native_size: (width, height) of the photo before the resize.
+        gain: operator norm of the resize.
+        rounding: what is taken off for rounding to the grid.
+    """
+    if wanted.unit == "working":
+        return wanted.value
+    native = wanted.value
+    if wanted.unit == "rms":
+        native *= math.sqrt(_values(native_size))
+    return ceil_to(native * gain * (1.0 + 1e-12) + rounding, RADIUS_DECIMALS)
+
+
+def native_radius(radius: float, gain: float, rounding: float) -> float:
+    """Return the radius around the photo before the resize, rounded down.
+
+    A change of norm e there changes the working image by at most gain * e + rounding.
+    """
+    return floor_to(max(0.0, radius - rounding) / gain, RADIUS_DECIMALS)
+
+
+def rms_radius(native: float, image: ImageFacts) -> float:
+    """Return a native radius as a root mean square over the photo's channel values, rounded down.
+
+    Args:
+        native: L2 radius around the photo before the resize.
+        image: the photo.
+    """
+    return floor_to(native / math.sqrt(_values(image.native_size)), _RMS_DECIMALS)
+
+
+def _values(size: tuple[int, int]) -> int:
+    width, height = size
+    return 3 * max(1, width) * max(1, height)
