@@ -199,6 +199,29 @@ def normal_radius(share: mpmath.mpf | float, sigma: float) -> mpmath.mpf:
         return mpmath.mpf(sigma) * mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(share) - 1)
 
 
+def topk_margin(
+    radius: float, sigma: float, p_low: float, uppers: Sequence[float], here: float, there: float
+) -> mpmath.mpf:
+    """Return by how much Jia et al.'s inequality holds, to 40 digits.
+
+    `here` and `there` are what computed noise may have moved any share by, at both photos.
+    """
+    with mpmath.workdps(40):
+
+        def shifted(share: mpmath.mpf, by: mpmath.mpf) -> mpmath.mpf:
+            return mpmath.ncdf(normal_radius(share, 1.0) + by) if 0 < share < 1 else share
+
+        ratio = mpmath.mpf(radius) / sigma
+        ordered = sorted(map(mpmath.mpf, uppers), reverse=True)
+        k = len(ordered)
+        room = 1 - mpmath.mpf(p_low) + here
+        rival = min(
+            (shifted(min(sum(ordered[t - 1 :]) + here, room), ratio) + there) / (k - t + 1)
+            for t in range(1, k + 1)
+        )
+        return shifted(mpmath.mpf(p_low) - here, -ratio) - there - rival
+
+
 @cache
 def binomial_tail(k: int, n: int, p: Fraction) -> Fraction:
     """Return P(k or more of n), term by term and exactly."""

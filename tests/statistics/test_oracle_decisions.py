@@ -12,6 +12,7 @@ import pytest
 from smoothapi.certify import Reason, SequentialCertify, SequentialPredict, fixed_certify
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest
 from smoothapi.certify.scores import ScoresTest
+from smoothapi.certify.topk import TopKTest
 from tests.statistics import oracle
 
 SIGMA, ALPHA, CAP = 0.25, 0.02, 120
@@ -181,25 +182,31 @@ def test_mutants_of_the_rule_decide_otherwise(mutant):
 # Predictions.
 
 
+WEIGHTS = (0.9, 0.05, 0.025, 0.0125)
+
+
+def named(votes):
+    """Return the labels that took the lead, when and with which part of alpha; and the leader."""
+    found, leader = {}, None
+    for n, vote in enumerate(votes, 1):
+        ahead = votes[:n].count(vote) > votes[:n].count(leader)
+        if vote is not None and (leader is None or ahead):
+            leader = vote
+            found.setdefault(vote, (n, WEIGHTS[len(found)]))
+    return found, leader
+
+
 def predicted(votes, alpha, *, own_votes=False):
     """Return the first label that beats every other since it was named, and after how many."""
-    named = {}
-    leader = None
+    found, _ = named(votes)
     for n in range(1, len(votes) + 1):
-        seen = votes[:n]
-        vote = votes[n - 1]
-        if vote is not None and (leader is None or seen.count(vote) > seen.count(leader)):
-            leader = vote
-        if leader is not None and leader not in named:
-            weights = (0.9, 0.05, 0.025, 0.0125)
-            named[leader] = (0 if own_votes else n, alpha * weights[len(named)])
-            if not own_votes:
+        for label, (since, weight) in found.items():
+            if since >= n:
                 continue
-        for label, (since, level) in named.items():
-            counted = seen[since:]
+            counted = votes[:n] if own_votes else votes[since:n]
             k = counted.count(label)
             others = [counted.count(other) for other in {*votes, None} - {label}]
-            if all(passes(k, k + other, 0.5, level) for other in others):
+            if all(passes(k, k + other, 0.5, alpha * weight) for other in others):
                 return label, n
     return None, 0
 
@@ -330,6 +337,55 @@ def test_scores_decide_as_the_oracle():
             reported += best is not None
     assert 5 < reported < 24
     assert lesser
+
+
+def crossing(holds, low, high):
+    """Return where, between a share that holds and one that does not, it ceases to."""
+    for _ in range(45):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return 0.5 * (low + high)
+
+
+def share_at_least(k, n, level):
+    def passed(q):
+        return oracle.log_evalue(k, n, q, oracle.UNIFORM) >= -math.log(level)
+
+    return crossing(passed, 0.0, k / n) if k else 0.0
+
+
+def share_at_most(k, n, level):
+    """Return the upper bound of a share that has this part of the level for every unit of it."""
+
+    def not_passed(u):
+        return oracle.log_evalue(n - k, n, 1.0 - u, oracle.UNIFORM) < -math.log(level * u)
+
+    return crossing(not_passed, k / n, 1.0)
+
+
+def test_top_k_decides_as_the_oracle():
+    delta, certified = 2e-3, 0
+    for votes in streams(8, 99, 60):
+        test = TopKTest(2, sigma=SIGMA, alpha=ALPHA, max_votes=60, radius=None, delta=delta)
+        decision, used = feed(test, votes)
+        found, leader = named(used)
+        since, weight = found[leader]
+        counted = used[since:]
+        # Half of alpha for the lower bound, of which the label has its part; half for the others.
+        p_low = share_at_least(counted.count(leader), len(counted), 0.5 * ALPHA * weight)
+        counts = sorted((used.count(x) for x in {*LABELS, None} - {leader}), reverse=True)
+        uppers = [share_at_most(k, len(used), 0.5 * ALPHA) for k in counts[:2]]
+        terms = (SIGMA, p_low, uppers, 0.5 * delta, 0.5 * delta)
+        if oracle.topk_margin(0.0, *terms) <= 0:
+            assert decision.abstained
+            continue
+        certified += 1
+        exact = crossing(lambda r, t=terms: oracle.topk_margin(r, *t) > 0, 0.0, 4.0 * SIGMA)
+        claim, *_ = decision.claims
+        assert claim.label == leader
+        assert exact - 1e-5 <= claim.radius <= exact
+        assert p_low - 1e-6 <= claim.p_lower <= p_low
+    assert 2 < certified < 8
 
 
 def test_the_most_specific_label_is_the_oracles():

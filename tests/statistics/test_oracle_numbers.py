@@ -224,24 +224,6 @@ def test_bounds_of_single_shares_are_never_beyond_the_exact_ones():
             assert oracle.rational_evalue(n - k, n, 1 - below) < passed
 
 
-def topk_margin(radius, sigma, p_low, uppers, here, there):
-    """Return by how much Jia et al.'s inequality holds, to 40 digits."""
-    with mpmath.workdps(40):
-
-        def shifted(share, by):
-            return mpmath.ncdf(oracle.normal_radius(share, 1) + by) if 0 < share < 1 else share
-
-        ratio = mpmath.mpf(radius) / sigma
-        ordered = sorted(map(mpmath.mpf, uppers), reverse=True)
-        k = len(ordered)
-        room = 1 - mpmath.mpf(p_low) + here
-        rival = min(
-            (shifted(min(sum(ordered[t - 1 :]) + here, room), ratio) + there) / (k - t + 1)
-            for t in range(1, k + 1)
-        )
-        return shifted(mpmath.mpf(p_low) - here, -ratio) - there - rival
-
-
 def test_the_radius_of_top_k_is_that_of_forty_digits():
     rng = np.random.default_rng(4)
     found = 0
@@ -252,7 +234,7 @@ def test_the_radius_of_top_k_is_that_of_forty_digits():
         low, high = 0.0, 4.0 * sigma
         for _ in range(40):
             middle = 0.5 * (low + high)
-            holds = topk_margin(middle, sigma, p_low, uppers, here, there) > 0
+            holds = oracle.topk_margin(middle, sigma, p_low, uppers, here, there) > 0
             low, high = (middle, high) if holds else (low, middle)
         if low == 0.0:
             assert not topk_holds(0.0, sigma, p_low, uppers, here=here, there=there)
