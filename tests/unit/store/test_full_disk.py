@@ -38,7 +38,7 @@ def kept(store, numbers):
 
 
 def test_what_is_under_way_is_kept_in_the_room_set_aside(store, full):
-    with pytest.raises(StoreError, match="is full.* way 20 were kept"):
+    with pytest.raises(StoreError, match=r"is full.* way 20 were kept"):
         store.put(*(StoredAnswer({"n": n}, answer()) for n in range(20)))
     assert kept(store, range(20)) == list(range(20))
 
