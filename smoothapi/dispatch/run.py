@@ -38,7 +38,7 @@ from smoothapi.store.rows import StoredAnswer, answer_key
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from smoothapi.dispatch.job import Encode, Work
     from smoothapi.dispatch.shared import Route, Workers

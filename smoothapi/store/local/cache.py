@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import diskcache
 
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.store.local.forking import leave_to_parent
 from smoothapi.store.local.damage import DamagedError, is_read_only
+from smoothapi.store.local.forking import leave_to_parent
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
