@@ -152,11 +152,14 @@ class Smoother:
         """Do what `certify` does in a thread, and await it.
 
         When the task is cancelled (by `asyncio.timeout`, say), nothing more is sent; what is under
-        way is awaited and kept, and the same call continues there. `on_progress` is called in the
-        thread.
+        way is awaited and kept, and the same call continues there.
 
         Args:
-            photo, radius, target, or_less, on_progress: as for `certify`.
+            photo: as for `certify`.
+            radius: as for `certify`.
+            target: as for `certify`.
+            or_less: as for `certify`.
+            on_progress: called after each vote, in the thread.
             abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
                 what is under way. `close`, and the end of the event loop, wait for the thread.
         """

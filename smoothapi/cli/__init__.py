@@ -1,7 +1,8 @@
 """The `smoothapi` command: arguments in, exit code out.
 
 Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 5 a certificate that
-cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted.
+cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted (143 by SIGTERM, 129 by
+SIGHUP).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from smoothapi._version import __version__
 from smoothapi.cli.errors import report, to_json
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.signals import Ended, as_ctrl_c
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import SmoothAPIError, UsageError
 from smoothapi.text import printable, printable_lines
@@ -83,9 +85,16 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for each way to end
+def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    with as_ctrl_c() as ended:
+        return _run(arguments, ended, as_json=as_json)
+
+
+def _run(  # noqa: PLR0911  one for each way to end
+    arguments: list[str] | None, ended: Ended, *, as_json: bool
+) -> int:
     try:
         code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -110,7 +119,7 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
             "ended.",
             err=True,
         )
-        return INTERRUPTED
+        return ended.exit_code
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

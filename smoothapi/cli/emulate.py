@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -283,20 +282,9 @@ def _json_line(received: Received, status: str, seconds: float) -> None:
 
 def _until_stopped(begin: Callable[[], None]) -> None:
     """Begin, and return when the user, or who started this process, asks to stop."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main else None
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         begin()  # in here: whoever reads that it is ready may ask to stop at once
         _wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _wait() -> None:

@@ -376,8 +376,7 @@ class Sender:
         route = self._route
         self._in_flight.acquire()
         try:
-            if self._stop.is_set():  # a fatal error came while it waited
-                raise TransientError(_STOPPED, provider=self._adapter.name)
+            self._check_stopped()  # a fatal error may have come while it waited
             # Last of all: it is reserved of the day in which it is sent.
             block = route.ledger.reserve(len(rows))
         except BaseException:
@@ -395,6 +394,10 @@ class Sender:
         )
         self.calls.begin(call)
         return call
+
+    def _check_stopped(self) -> None:
+        if self._stop.is_set():
+            raise TransientError(_STOPPED, provider=self._adapter.name)
 
     def _note(self, error: ProviderError | None, caller: Caller, *, probing: bool) -> Outcome:
         """Take what came of a call for a word about the service; return it in one."""

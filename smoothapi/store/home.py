@@ -91,7 +91,7 @@ class Home:
         return accounts.reset(self.database, name)
 
     def close(self) -> None:
-        """Close what was opened; not in a process that was forked meanwhile, as it is the parent's."""
+        """Close what was opened; in a child of a fork, leave it to the parent."""
         if os.getpid() == self._process:
             self._opened.close()
 

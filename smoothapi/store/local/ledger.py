@@ -113,7 +113,7 @@ class LocalLedger:
             self.release(block, attempts)
 
     def _promise(self, attempts: int) -> Block:
-        """Promise attempts of the block at hand, or of a new one; it may be of a day that is over."""
+        """Promise attempts of a block, which may be of a day that is over."""
         block = self._take(attempts)
         if block is None:
             with self._writing:

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -58,10 +58,8 @@ def listener(meet):
                     return
                 with connection:
                     connection.settimeout(5.0)
-                    try:
+                    with suppress(OSError):
                         meet(connection)
-                    except OSError:
-                        pass
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
