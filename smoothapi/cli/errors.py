@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from smoothapi import files
 from smoothapi.answer import printable
 from smoothapi.errors import ProviderError, SmoothAPIError
 
@@ -47,4 +46,4 @@ def to_json(error: SmoothAPIError, photo: str | None = None) -> str:
         "cost": error.cost,
         "waited": round(error.waited, 3),
     }
-    return json.dumps(fields, ensure_ascii=False)
+    return files.to_json(fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from smoothapi.answer import printable
 from smoothapi.cli.errors import report
 from smoothapi.errors import CertificateError, SmoothAPIError, UsageError
+from smoothapi.files import to_json
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
@@ -46,7 +46,7 @@ def verify(file: str, photo: str | None, as_json: bool) -> int:
             continue
         if as_json:
             told = {"verified": True, "checked": checks, "label": certificate.label}
-            click.echo(json.dumps(told, ensure_ascii=False))
+            click.echo(to_json(told))
         else:
             click.echo(f"Verified: {printable(str(certificate))}")
             click.echo(f"Recomputed: {', '.join(checks)}.")
@@ -57,9 +57,10 @@ def _texts(file: str) -> list[tuple[str, bytes]]:
     """Return where each certificate is, in words, and its text."""
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+        reason = error.strerror if isinstance(error, OSError) else None
         raise CertificateError(
-            f"Cannot read the certificate {file!r}: {error.strerror or error}."
+            f"Cannot read the certificate {file!r}: {reason or error}."
         ) from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > 1 and all(line.lstrip().startswith(b"{") for _, line in lines):
