@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from smoothapi import files
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import ProviderError, SmoothAPIError
 from smoothapi.text import printable
@@ -44,4 +43,4 @@ def to_json(error: SmoothAPIError, photo: str | None = None) -> str:
         "cost": error.cost,
         "waited": round(error.waited, 3),
     }
-    return json.dumps(fields)
+    return files.to_json(fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from smoothapi.errors import (
     UnreadableCertificateError,
     UsageError,
 )
+from smoothapi.files import to_json
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _tell(certificate: Certificate, checks: list[str], rests: list[str], *, as_j
             "unchecked": rests,
             "label": certificate.label,
         }
-        echo(json.dumps(told))
+        echo(to_json(told))
         return
     echo(f"Verified: {printable(str(certificate))}")
     echo(f"Recomputed: {', '.join(checks)}.")
@@ -90,9 +90,10 @@ def _texts(file: str) -> list[tuple[str, bytes]]:
     """Return where each certificate is, in words, and its text."""
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+        reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableCertificateError(
-            f"Cannot read the certificate {file!r}: {error.strerror or error}."
+            f"Cannot read the certificate {file!r}: {reason or error}."
         ) from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > 1 and all(line.lstrip().startswith(b"{") for _, line in lines):
