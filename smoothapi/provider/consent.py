@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_REGION = re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]{1,2}")
 _URL = re.compile(r"[\x21-\x7e]+")
+_WILD = {"*": _LABEL, "{region}": _REGION}
 _REFERENCE = "env:"
 
 
@@ -29,7 +31,7 @@ class SafeOptions:
         endpoint: the option that says where requests go; "" if there is none. It is safe if it
             is one of `hosts`, or if the file holds what signs the requests, too.
         hosts: the provider's own, reached by TLS: such as ``*.cognitiveservices.azure.com``,
-            where a star is exactly one label of the name.
+            where a star is exactly one label of the name, and ``{region}`` one that is a region.
         credentials: options each of which signs all requests in the place of what is found
             elsewhere.
     """
@@ -63,7 +65,7 @@ def is_own_host(url: Any, hosts: tuple[str, ...]) -> bool:
 
     Args:
         url: of the endpoint; a bare host means https.
-        hosts: their names in small letters, a star being one label.
+        hosts: their names in small letters, as in `SafeOptions`.
     """
     if not isinstance(url, str) or not _URL.fullmatch(url) or set(url) & set("\\@%"):
         return False
@@ -79,7 +81,7 @@ def is_own_host(url: Any, hosts: tuple[str, ...]) -> bool:
 
 def _is_of(labels: list[str], pattern: list[str]) -> bool:
     return len(labels) == len(pattern) and all(
-        label == one or (one == "*" and bool(_LABEL.fullmatch(label)))
+        label == one or ((known := _WILD.get(one)) is not None and bool(known.fullmatch(label)))
         for label, one in zip(labels, pattern, strict=True)
     )
 

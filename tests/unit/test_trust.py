@@ -219,6 +219,9 @@ def test_what_only_looks_like_a_providers_host_needs_consent(kind):
     [
         "https://rekognition.amazonaws.com.s3.amazonaws.com",
         "https://rekognition.s3.us-east-1.amazonaws.com",
+        "https://rekognition.s3.amazonaws.com",
+        "https://rekognition.s3-us-west-2.amazonaws.com",
+        "https://rekognition.elb.amazonaws.com",
         "https://ec2-1-2-3-4.compute-1.amazonaws.com",
         "https://x.execute-api.us-east-1.amazonaws.com",
         "https://vpce-1.vpce-svc-1.us-east-1.vpce.amazonaws.com",

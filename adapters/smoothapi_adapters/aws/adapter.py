@@ -133,14 +133,14 @@ class AwsAdapter:
         endpoint="endpoint",
         hosts=(
             # Names beside these, such as those of S3 or of load balancers, anybody can have.
-            "rekognition.*.amazonaws.com",
-            "rekognition-fips.*.amazonaws.com",
-            "*.rekognition.*.vpce.amazonaws.com",
-            "rekognition.*.api.aws",
-            "rekognition-fips.*.api.aws",
-            "rekognition.*.amazonaws.com.cn",
-            "rekognition.*.api.amazonwebservices.com.cn",
-            "rekognition.*.amazonaws.eu",
+            "rekognition.{region}.amazonaws.com",
+            "rekognition-fips.{region}.amazonaws.com",
+            "*.rekognition.{region}.vpce.amazonaws.com",
+            "rekognition.{region}.api.aws",
+            "rekognition-fips.{region}.api.aws",
+            "rekognition.{region}.amazonaws.com.cn",
+            "rekognition.{region}.api.amazonwebservices.com.cn",
+            "rekognition.{region}.amazonaws.eu",
         ),
     )
 
