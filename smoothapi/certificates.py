@@ -41,6 +41,7 @@ def issue(
     *,
     session: Session,
     asked: WantedRadius | None = None,
+    replaced: str = "",
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -52,6 +53,7 @@ def issue(
         collection: the votes.
         session: who was asked, and with which settings.
         asked: the radius in the unit that it was asked for in.
+        replaced: what the answers came to that were asked for anew, "" if none were.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
@@ -97,6 +99,8 @@ def issue(
         version=__version__,
         mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
         replayed_from=variants.replayed_from,
+        refreshes=collection.refreshes,
+        replaced=replaced,
         queries=totals.queries,
         attempts=totals.attempts,
         cached=totals.cached,

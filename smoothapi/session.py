@@ -28,7 +28,7 @@ from smoothapi.errors import (
 from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
-from smoothapi.store import Answers, answer_key
+from smoothapi.store import Answers, answer_key, refreshes_of
 from smoothapi.store.owners import refuse_fork
 from smoothapi.text import printable
 
@@ -88,6 +88,7 @@ class Collection:
         model_version: of the provider's model, "" if it gave none.
         totals: what was sent and received.
         seconds: how long it took.
+        refreshes: how often they have been asked for anew, by choice.
     """
 
     votes: tuple[str | None, ...]
@@ -95,6 +96,7 @@ class Collection:
     model_version: str
     totals: Totals
     seconds: float
+    refreshes: int = 0
 
 
 class Resources(ExitStack):
@@ -206,8 +208,9 @@ class Session:
         self.variants.check_side(image)
         plain, spent = self._ask_plainly(image, refresh=self.refresh)
         self._warn_unmapped(image, target, plain)
-        run = self._begin(_VariantsOf(image, self, needed))
-        sample = Sample(self, run, plain, spent, began)
+        refreshes = self._refreshes(image)
+        run = self._begin(_VariantsOf(image, self, needed, refreshes))
+        sample = Sample(self, run, plain, spent, began, refreshes=refreshes)
         try:
             with run:
                 yield sample
@@ -226,9 +229,21 @@ class Session:
 
     def stored(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
         """Return index -> the kept answer that will be used; None stands for the image itself."""
+        kept = self.kept(image)
+        return lambda index: None if self.refresh else kept(index)
+
+    def kept(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
+        """Return index -> the kept answer, used or not; None stands for the image itself."""
         refuse_fork(self.resources.process)
         asked = self.variants.asked(image)
-        return lambda index: None if self.refresh else self.answers.get(answer_key(asked(index)))
+        return lambda index: self.answers.get(answer_key(asked(index)))
+
+    def _refreshes(self, image: WorkingImage) -> int:
+        """Return how often the answers about an image will have been asked for anew, by choice."""
+        key = answer_key(self.variants.asked(image)(0))
+        if self.answers.get(key) is None:
+            return 0
+        return refreshes_of(self.answers.row(key)) + self.refresh
 
     def look_at(
         self, image: WorkingImage, index: int
@@ -350,10 +365,13 @@ class Session:
 class _VariantsOf:
     """The work of a sample: to ask about an image's variants; a `Work`."""
 
-    def __init__(self, image: WorkingImage, session: Session, needed: Callable[[], int]) -> None:
+    def __init__(
+        self, image: WorkingImage, session: Session, needed: Callable[[], int], refreshes: int
+    ) -> None:
         lot = max(session.adapter.limits.batch, session.dispatcher.concurrency // 2)
         self.batch = min(max(lot, _SMALLEST_LOT), _LARGEST_LOT)
         self.refresh = session.refresh
+        self.refreshes = refreshes
         self._image = image
         self._variants = session.variants
         self._asked = session.variants.asked(image)
@@ -373,6 +391,7 @@ class _Question:
     """The work of asking once about one picture that is no variant; a `Work`."""
 
     batch = 1
+    refreshes = 0
 
     def __init__(
         self, asked: Mapping[str, object], prepare: Callable[[], Sequence[Encode]], *, refresh: bool
@@ -400,12 +419,21 @@ class Sample:
     Attributes:
         plain: the answer to the image itself; None if it was not asked for, or failed for good.
         count: answers so far.
+        refreshes: how often they have been asked for anew, by choice.
     """
 
     def __init__(
-        self, session: Session, run: Run, plain: Answer | None, spent: Totals, began: float
+        self,
+        session: Session,
+        run: Run,
+        plain: Answer | None,
+        spent: Totals,
+        began: float,
+        *,
+        refreshes: int,
     ) -> None:
         self.plain = plain
+        self.refreshes = refreshes
         self.spent = spent  # on the image itself
         self.count = 0
         self.known_version: str | None = None

@@ -10,6 +10,7 @@ came to.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
@@ -23,9 +24,10 @@ from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
 from smoothapi.image import PhotoSource, WorkingImage, load_image
 from smoothapi.options import Radius, SmootherOptions, keywords
-from smoothapi.plan import Plan, plan_run, refuse_unpayable
+from smoothapi.plan import Plan, count_stored, plan_run, refuse_unpayable
 from smoothapi.radius import WantedRadius
 from smoothapi.session import Collection, Progress, Session
+from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from smoothapi.certify.decision import VoteTest
     from smoothapi.dispatch import Totals
     from smoothapi.provider import Adapter
+
+_log = logging.getLogger("smoothapi")
 
 __all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]
 
@@ -67,7 +71,9 @@ class Smoother:
         codec: "png" or "jpeg".
         concurrency: most requests in flight.
         retry: when a variant is tried again.
-        refresh: ask again although answers are stored.
+        refresh: ask again although answers are stored. Repeated until a certificate pleases, that
+            voids alpha: each set of answers has its own chance of a wrong certificate, so the
+            certificate counts them (`refreshes`).
         partial: buy what the budget allows although it cannot pay for the whole run; what was
             bought is kept, and the same call continues when the budget allows.
         record: file to which each answer that is used is also written, for a replay.
@@ -250,8 +256,11 @@ def certify(
     test = start()
     if not session.settings.partial and not session.resources.closed:
         refuse_unpayable(session, image, target, start)
+    replaced = _replaced(session, image, target, start) if session.refresh else ""
     votes = collect_votes(session, image, test, target, on_progress)
-    return issue(kind, image, target, test.result(), votes, session=session, asked=asked)
+    return issue(
+        kind, image, target, test.result(), votes, session=session, asked=asked, replaced=replaced
+    )
 
 
 def collect_votes(
@@ -273,8 +282,28 @@ def collect_votes(
         if test.result().abstained:
             sample.refuse_failures()
     return Collection(
-        tuple(votes), sample.plain, sample.model_version, sample.totals, sample.seconds
+        tuple(votes), sample.plain, sample.model_version, sample.totals, sample.seconds,
+        sample.refreshes,
+    )  # fmt: skip
+
+
+def _replaced(
+    session: Session, image: WorkingImage, target: Target, start: Callable[[], VoteTest]
+) -> str:
+    """Warn of what asking again does to alpha; return what the answers kept so far come to."""
+    test = start()
+    if not count_stored(session.kept(image), test, target):
+        return ""
+    decision = test.result()
+    ends = "certified" if not decision.abstained else "abstained" if test.done else "undecided"
+    _log.warning(
+        "Asking again about %s, whose kept answers come to: %s. Alpha is the chance that one set "
+        "of answers certifies wrongly. Whoever asks until a set pleases has that chance with each "
+        "of them: the certificate counts them.",
+        printable(image.name),
+        ends,
     )
+    return ends
 
 
 def start_test(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "smoothapi.certificate/2"
 _SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
-_SINCE_2 = ("largest", "or_less", "radius_asked", "mix")
+_SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,11 @@ class Certificate:
             of schema 1, which are read and verified as they were issued.
         mix: digest of the mix of shares, learnt from past photos, by which the run was given up or
             would have been; "" for the one that is assumed. For information: no claim rests on it.
+        refreshes: how often the answers had been asked for anew by choice (`refresh`), this run
+            included. The chance that any of these sets of answers certifies wrongly is up to
+            (refreshes + 1) * alpha.
+        replaced: what the answers came to that this run asked for anew: "certified", "abstained" or
+            "undecided"; "" where it replaced none.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
         queries: variants sent in this run, each counted once, the plain query included.
@@ -146,6 +151,8 @@ class Certificate:
     radius_asked: str = ""
     rules: int = RULES
     mix: str = field(default="", compare=False)
+    refreshes: int = field(default=0, compare=False)
+    replaced: str = field(default="", compare=False)
     replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
@@ -460,6 +467,8 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError("or_less is not a boolean")
         values["or_less"] = data["or_less"]
         values["radius_asked"] = _string(data["radius_asked"], "radius_asked")
+        values["refreshes"] = _count(data["refreshes"], "refreshes")
+        values["replaced"] = _string(data["replaced"], "replaced")
         values["mix"] = _string(data["mix"], "mix")
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])

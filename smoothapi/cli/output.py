@@ -103,6 +103,8 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     if certificate.failed:
         sent += f", {certificate.failed} failed"
     yield "  queries", sent
+    if certificate.refreshes:
+        yield "  asked anew", _refreshed(certificate)
     if certificate.replayed_from:
         yield "  replayed", f"from {printable(certificate.replayed_from)}: no provider was asked"
     yield (
@@ -124,6 +126,13 @@ def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "", f"{rounded_down(native)} around the photo before the resize"
     mean = 255.0 * rms_radius(native, certificate.image)
     yield "", f"{mean:.2g}/255 of it as root mean square over the photo's channel values"
+
+
+def _refreshed(certificate: Certificate) -> str:
+    times = "once" if certificate.refreshes == 1 else f"{certificate.refreshes} times"
+    before = f", where it was {certificate.replaced} before" if certificate.replaced else ""
+    most = certificate.alpha * (certificate.refreshes + 1)
+    return f"{times}{before}: that one of these sets is wrong has a chance up to {most:g}"
 
 
 def _photo(certificate: Certificate) -> str:

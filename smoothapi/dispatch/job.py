@@ -138,6 +138,10 @@ class Work(Protocol):
     def refresh(self) -> bool:
         """Whether to ask again although an answer is stored."""
 
+    @property
+    def refreshes(self) -> int:
+        """How often these answers will have been asked for anew: it is kept with them."""
+
     def asked(self, index: int, /) -> Mapping[str, object]:
         """Return all that decides a variant's answer, ready for JSON: the store's key is of it."""
 

@@ -274,6 +274,7 @@ class Run:
                     each.outcome,
                     hashlib.sha256(each.payload).hexdigest(),
                     self._keys[each.index],
+                    self._work.refreshes,
                 )
                 for each in answers
             ]

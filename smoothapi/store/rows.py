@@ -28,16 +28,19 @@ class StoredAnswer:
         outcome: what was answered.
         payload: SHA-256 of the bytes that were sent, "" if that is not known.
         key: `answer_key(asked)`, where it is at hand.
+        refreshes: how often it had been asked for anew, by choice and not because it was missing.
     """
 
     asked: Mapping[str, object]
     outcome: Answer | PermanentError
     payload: str = ""
     key: str = ""
+    refreshes: int = 0
 
     def row(self) -> dict[str, Any]:
         """Return what the store holds of it."""
-        return answer_row(self.asked, self.outcome, self.payload)
+        row = answer_row(self.asked, self.outcome, self.payload)
+        return {**row, "refreshes": self.refreshes} if self.refreshes else row
 
 
 def answer_row(
@@ -69,6 +72,12 @@ def outcome_of(row: Any) -> Answer | PermanentError:
         if failure in row:
             return PermanentError(str(row[failure]))
     return Answer.from_dict(row["answer"])
+
+
+def refreshes_of(row: Mapping[str, Any]) -> int:
+    """Return how often the answer of a row had been asked for anew, by choice."""
+    count = row.get("refreshes", 0)
+    return count if type(count) is int and count > 0 else 0
 
 
 class UnreadableRowError(ValueError):

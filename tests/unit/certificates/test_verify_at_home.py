@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from PIL import Image
 
 from smoothapi import Absence, Certificate, Presence, Retry, Smoother, verify
-from smoothapi.certificates import native_radius, unchecked
-from smoothapi.certify.arithmetic import noise_delta
+from smoothapi.certificates import unchecked
+from smoothapi.certify import Top1, native_radius, replay, share_deduction
 from smoothapi.errors import CertificateError, ImageError, StoreError, TransientError, UsageError
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer, invoke
@@ -36,13 +37,27 @@ def make(photo, home="home", method="certify", adapter=None, **options):
 
 def forged(certificate, times=4):
     """Return it at another sigma, with a radius to match: it adds up."""
-    data = certificate.to_dict()
-    for name in ("sigma", "radius", "radius_requested"):
-        data[name] *= times
-    width, height = data["image"]["size"]
-    data["delta"] = noise_delta(3 * width * height, data["sigma"])
-    data["radius_native"] = native_radius(data["radius"], 1.0, data["rounding"])
-    return Certificate.from_json(json.dumps(data))
+    width, height = certificate.image.size
+    sigma, radius = certificate.sigma * times, certificate.radius * times
+    delta = share_deduction(3 * width * height, sigma)
+    test = Top1().start(
+        sigma=sigma,
+        alpha=certificate.alpha,
+        max_votes=certificate.max_votes,
+        radius=radius,
+        delta=delta,
+    )
+    decision = replay(test, certificate.vote_order())
+    return replace(
+        certificate,
+        sigma=sigma,
+        radius=radius,
+        radius_requested=radius,
+        radius_native=native_radius(radius, 1.0, certificate.rounding),
+        delta=delta,
+        p_lower=decision.p_lower,
+        largest=decision.largest,
+    )
 
 
 def edited(certificate, **changes):
