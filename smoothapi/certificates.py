@@ -15,6 +15,7 @@ from smoothapi.certify.radii import native_radius, working_radius
 from smoothapi.certify.targets import Top1, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import CertificateError, StoreError, UsageError
+from smoothapi.files import is_file
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
 from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.radius import WantedRadius
@@ -214,7 +215,7 @@ def _at_home(certificate: Certificate, folder: Path) -> list[str]:
             f"The certificate was replayed from {certificate.replayed_from!r}: no home bought its "
             "answers, so none can vouch for them. Leave the home out."
         )
-    if not (folder / "noise.key").is_file():
+    if not is_file(folder / "noise.key"):
         raise StoreError(
             f"There is no home in {str(folder)!r}: it has no noise.key. Name the folder that "
             "smoothapi used where the certificate was made (`smoothapi config` shows it)."

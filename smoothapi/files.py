@@ -174,6 +174,11 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         draft.unlink(missing_ok=True)
 
 
+def is_file(path: str | Path) -> bool:
+    """Say whether there is a file of that name; there is none where no file can have it."""
+    return os.path.isfile(path)  # noqa: PTH113  Path's own raises where a name is too long
+
+
 def check_folder(folder: Path) -> None:
     """Make a folder if it is not there, and try whether files can be made in it; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
