@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     provider: str = Field("mock", description="the adapter's name")
     sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
     radius: float | str = Field(
-        0.25, description="L2 radius to certify (0.25, 0.5 native, 1.5/255 rms), or largest"
+        0.25, description="L2 radius to certify (0.25, 0.5 native, 0.1/255 rms), or largest"
     )
     alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
     max_votes: int = Field(1000, ge=1, description="most votes for one certificate")

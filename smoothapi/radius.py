@@ -39,7 +39,7 @@ class WantedRadius:
 
     @classmethod
     def parse(cls, given: float | str) -> WantedRadius:
-        """Return what is meant by 0.25, "0.25", "0.5 native" or "1.5/255 rms".
+        """Return what is meant by 0.25, "0.25", "0.5 native" or "0.1/255 rms".
 
         Raises:
             UsageError: it is none of these, or not a number above 0.
@@ -54,7 +54,7 @@ class WantedRadius:
         if not (math.isfinite(value) and value > 0.0):
             raise UsageError(
                 f"{given!r} is no radius: use a number above 0, such as 0.25; a radius around the "
-                'photo before the resize, such as "0.5 native" or "1.5/255 rms"; or "largest".'
+                'photo before the resize, such as "0.5 native" or "0.1/255 rms"; or "largest".'
             )
         return cls(value, cast("Unit", unit))
 

@@ -50,7 +50,7 @@ class Smoother:
         sigma: noise level, in (0, 1.5]. Fixed for a deployment: choosing it by photo would void
             the guarantee.
         radius: the L2 radius to certify around the working image, in units of the [0, 1] range;
-            "0.5 native" and "1.5/255 rms" are radii around the photo before the resize
+            "0.5 native" and "0.1/255 rms" are radii around the photo before the resize
             (`smoothapi.radius`); "largest" certifies as much as the votes allow.
         alpha: chance of a wrong certificate.
         max_votes: most votes for one certificate.

@@ -37,7 +37,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object pe
 @_JSON
 @options(
     "radius", "target", "or-less", "accept-radius", "dry-run",
-    radius="L2 radius to certify: 0.25, '0.5 native', '1.5/255 rms', or 'largest'.",
+    radius="L2 radius to certify: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
 )  # fmt: skip
 def certify(  # noqa: PLR0917  click passes options by name
     photos: tuple[str, ...],

@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "sigma": {"type": float, "help": "Noise level, of the [0, 1] range."},
     "radius": {
         "callback": lambda *given: _radius(given[2]),
-        "help": "L2 radius: 0.25, '0.5 native', '1.5/255 rms', or 'largest'.",
+        "help": "L2 radius: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
     },
     "alpha": {"type": float, "help": "Chance of a wrong certificate."},
     "max-votes": {"type": int, "help": "Most votes for one photo."},
@@ -127,7 +127,7 @@ def _radius(value: str | None) -> float | str | None:
         asked = WantedRadius.parse(value)
     except UsageError as error:
         raise click.BadParameter(
-            f"{value!r} is neither a number above 0 nor 'largest'. '0.5 native' and '1.5/255 rms' "
+            f"{value!r} is neither a number above 0 nor 'largest'. '0.5 native' and '0.1/255 rms' "
             "are radii around the photo before the resize."
         ) from error
     return asked.value if asked.unit == "working" else value

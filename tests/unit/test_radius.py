@@ -28,7 +28,7 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
         ("0.25 working", 0.25, "working"),
         ("0.5 native", 0.5, "native"),
         (" .5native ", 0.5, "native"),
-        ("1.5/255 rms", 1.5 / 255, "rms"),
+        ("0.1/255 rms", 0.1 / 255, "rms"),
         ("1e-3 rms", 1e-3, "rms"),
         ("2 / 255", 2 / 255, "working"),
     ],
@@ -46,7 +46,7 @@ def test_it_is_read(given, value, unit):
     ],
 )  # fmt: skip
 def test_what_is_no_radius_is_refused_with_examples(given):
-    with pytest.raises(UsageError, match=r"0.5 native.*1.5/255 rms.*largest"):
+    with pytest.raises(UsageError, match=r"0.5 native.*0.1/255 rms.*largest"):
         WantedRadius.parse(given)
 
 
