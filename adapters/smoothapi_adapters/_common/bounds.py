@@ -108,7 +108,8 @@ class Exchange:
 
         Connections are shared with the pool, and go back to it as they were.
         """
-        view: Any = object.__new__(_view_of(type(pool)))
+        kind: Any = type(pool)
+        view: Any = object.__new__(_view_of(kind))
         view.__dict__ = pool.__dict__
         view.exchange = self
         return view  # type: ignore[no-any-return]
@@ -123,7 +124,7 @@ class _View:
         connection = super()._get_conn(*arguments, **options)  # type: ignore[misc]
         # Past any __setattr__: a recording tool's connection hands on what it is given.
         object.__setattr__(connection, "_exchange", self.exchange)
-        object.__setattr__(connection, "__class__", _held(type(connection)))
+        object.__setattr__(connection, "__class__", _held(connection.__class__))
         return connection
 
     def _put_conn(self, connection: Any) -> None:

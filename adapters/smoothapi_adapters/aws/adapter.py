@@ -225,8 +225,8 @@ class AwsAdapter:
             response: Mapping[str, Any] = getattr(client, method)(**parameters)
         except (ClientError, BotoCoreError) as error:
             raise mapped(error, self.credentials) from error
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            # botocore's parser met another type than its model promises.
+        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+            # botocore's parser met another type, or depth, than its model promises.
             raise malformed(f"botocore cannot read it: {type(error).__name__}") from error
         return response
 
