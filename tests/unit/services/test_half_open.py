@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import threading
 import time
@@ -94,30 +93,31 @@ def test_nor_half_of_the_second_request_on_a_connection():
 @pytest.mark.usefixtures("hasty")
 def test_who_does_not_read_is_not_waited_for():
     labels = [(f"{number:05}{'x' * 2_000}", 0.9) for number in range(5_000)]
-    with serve("aws", lambda _: labels) as service, ExitStack() as stack:
-        sock = stack.enter_context(socket.socket())
+    with serve("azure4", lambda _: labels) as service, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         host, port = service.address.split(":")
         sock.connect((host, int(port)))
-        body = AwsCaller.body(picture())
-        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        began = time.monotonic()
-        while not service.received and time.monotonic() - began < PATIENCE:
-            time.sleep(0.01)
+        sock.sendall(
+            b"POST /computervision/imageanalysis:analyze?api-version=2023-10-01&features=tags "
+            b"HTTP/1.1\r\nHost: x\r\nOcp-Apim-Subscription-Key: emulated\r\n"
+            b"Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % len(picture())
+        )
+        sock.sendall(picture())
         time.sleep(2.0)
-        assert closed(sock)
+        assert closed(sock)  # kept, it would be open for a minute
+        assert service.received[0].pictures == 1
 
 
 @pytest.mark.usefixtures("hasty")
 def test_who_waits_for_a_slow_answer_or_comes_back_later_is_not_cut_off():
-    with serve("aws", lambda _: "bus", latency=1.2) as service:
+    with serve("aws", lambda _: "bus", latency=0.9) as service:
         assert AwsCaller(service).ask(picture())
         line = http.client.HTTPConnection(service.address, timeout=PATIENCE)
         for _ in range(2):
             line.request("GET", "/nothing")
             assert line.getresponse().read()
             kept = line.sock
-            time.sleep(0.8)
+            time.sleep(0.7)
         assert line.sock is kept
         line.close()
 
@@ -140,10 +140,9 @@ def test_there_is_an_end_to_how_many_connect(provider, monkeypatch):
         assert refused >= 8
         for sock in socks:
             assert closed(sock)
-    assert json  # the service closed
 
 
-@pytest.mark.parametrize("provider", ["aws", "azure4", "google-grpc"])
+@pytest.mark.parametrize("provider", ["aws", "google-grpc"])
 def test_closing_does_not_wait_for_them(provider):
     with ExitStack() as stack:
         service = serve(provider, lambda _: "bus")
