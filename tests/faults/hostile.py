@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -201,18 +202,32 @@ BEHAVIOURS = {
 class Hostile:
     """Behaves in one way on a port of its own until it is closed.
 
+    Args:
+        behaviour: once a request was read.
+        tls: to speak TLS.
+        reads: whether requests are read as they come; else a few bytes at a time.
+
     Attributes:
         requests: the request lines of those that were read since the behaviour changed.
         url: where it is.
     """
 
-    def __init__(self, behaviour: Behaviour = Line.silence) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour = Line.silence,
+        *,
+        tls: ssl.SSLContext | None = None,
+        reads: bool = True,
+    ) -> None:
         self._behaviour = behaviour
+        self._tls = tls
+        self._reads = reads
         self.requests: list[bytes] = []
         self._leaving = threading.Event()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096 if not reads else MIB)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._acceptor = threading.Thread(target=self._accept)
         self._acceptor.start()
 
@@ -249,7 +264,14 @@ class Hostile:
                 thread.start()
 
     def _serve(self, sock: socket.socket, leaving: threading.Event) -> None:
-        with sock, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError))
+            stack.enter_context(sock)
+            if self._tls:
+                sock = stack.enter_context(self._tls.wrap_socket(sock, server_side=True))
+            while not self._reads:
+                if leaving.wait(PAUSE) or not sock.recv(64):
+                    return
             head = _read_request(sock)
             self.requests.append(head.partition(b"\r\n")[0])
             self._behaviour(Line(sock, head, leaving))

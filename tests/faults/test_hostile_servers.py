@@ -11,6 +11,7 @@ import pytest
 
 from smoothapi.encode import Codec
 from smoothapi.errors import ProviderError, TransientError
+from tests.contract.tls import authority
 from tests.faults.callers import CALLERS, SECRET
 from tests.faults.hostile import BEHAVIOURS, Hostile
 
@@ -27,6 +28,37 @@ def hostile():
         yield server
 
 
+@pytest.fixture
+def over_tls(tmp_path, monkeypatch):
+    """Return the context of a server whose certificate is trusted here."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with authority(tmp_path, "127.0.0.1") as (pem, context):
+        for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):
+            monkeypatch.setenv(name, pem)
+        yield context
+
+
+@pytest.fixture
+def adapters_at(monkeypatch):
+    """Return what makes all that speak HTTP for a URL."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    made = {}
+
+    def make(url):
+        made.update({n: make(url, LIMIT) for n, make in CALLERS.items() if "grpc" not in n})
+        return made
+
+    yield make
+    close(made)
+
+
+def close(adapters):
+    for adapter in adapters.values():
+        getattr(adapter, "close", lambda: None)()
+
+
 @pytest.fixture(scope="module")
 def adapters(hostile):
     with pytest.MonkeyPatch.context() as patch:
@@ -34,18 +66,17 @@ def adapters(hostile):
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         made = {name: make(hostile.url, LIMIT) for name, make in CALLERS.items()}
         yield made
-        for adapter in made.values():
-            getattr(adapter, "close", lambda: None)()
+        close(made)
 
 
-def outcomes(adapters):
+def outcomes(adapters, picture=PICTURE):
     """Ask all at once; return name -> what came of it, and after how many seconds."""
     found = {}
 
     def ask(name, adapter):
         began = time.monotonic()
         try:
-            outcome = adapter.ask([PICTURE])[0]
+            outcome = adapter.ask([picture])[0]
         except BaseException as error:  # noqa: BLE001  whatever it is, it is looked at
             outcome = error
         found[name] = outcome, time.monotonic() - began
@@ -91,3 +122,42 @@ def test_each_adapter_ends_in_time_with_one_error_and_no_secret_in_it(behaviour,
             assert seconds >= LIMIT * 0.9, name
     posted = [line for line in hostile.requests if line.startswith(b"POST ")]
     assert len(posted) <= sum("grpc" not in name for name in adapters), "sent more than once"
+
+
+def all_overdue(found, adapters):
+    assert not set(adapters) - set(found), "still waiting"
+    for name, (error, _) in found.items():
+        assert type(error) is TransientError, name
+        assert f"no whole answer in {LIMIT:g} s" in str(error), name
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize(
+    "behaviour", ["headers that drip in", "a body that drips", "endless 100 Continue"]
+)
+def test_the_deadline_holds_under_tls(behaviour, over_tls, adapters_at):
+    with Hostile(BEHAVIOURS[behaviour], tls=over_tls) as server:
+        adapters = adapters_at(server.url)
+        all_overdue(outcomes(adapters), adapters)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_deadline_holds_while_a_request_is_sent(tls, over_tls, adapters_at):
+    with Hostile(tls=over_tls if tls else None, reads=False) as server:
+        adapters = adapters_at(server.url)
+        all_overdue(outcomes(adapters, PICTURE + bytes(8 * 2**20)), adapters)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.smoothapi_network
+@pytest.mark.usefixtures("over_tls")
+@pytest.mark.parametrize("behaviour", ["headers that drip in", "a status line that drips"])
+def test_the_deadline_holds_for_a_proxy_on_the_way(behaviour, adapters_at, monkeypatch):
+    with Hostile(BEHAVIOURS[behaviour]) as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        adapters = adapters_at("https://service.example")
+        all_overdue(outcomes(adapters), adapters)
+        assert all(line.startswith(b"CONNECT ") for line in proxy.requests)
+        assert proxy.requests

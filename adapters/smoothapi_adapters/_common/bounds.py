@@ -83,6 +83,21 @@ class Exchange:
             raise OverdueError(self._seconds)
         return left
 
+    @contextmanager
+    def clocked(self, sock: socket.socket, each: float | None = None) -> Iterator[None]:
+        """Have what is done with a socket end in time, and within `each` seconds if they are given.
+
+        Raises:
+            OverdueError: it did not.
+        """
+        left = self.left()
+        sock.settimeout(left if each is None else min(left, each))
+        try:
+            yield
+        except TimeoutError:
+            self.left()  # says whose deadline it was
+            raise
+
     def receive(self, count: int) -> None:
         """Count bytes that came, whatever they belong to.
 
@@ -145,7 +160,7 @@ class _Held:
     def connect(self) -> None:
         left = self._exchange.left()
         self.timeout = min(self.timeout, left) if isinstance(self.timeout, (int, float)) else left
-        with self._clocked():  # a proxy's answer, too
+        with self._reading():  # a proxy's answer, too
             super().connect()  # type: ignore[misc]
         self._exchange.left()
 
@@ -162,21 +177,20 @@ class _Held:
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        pieces = memoryview(data) if isinstance(data, (bytes, bytearray)) else None
-        if pieces is None:
-            self.sock.settimeout(self._exchange.left())
-            super().send(data)  # type: ignore[misc]
-            return
-        for start in range(0, len(pieces), _RECORD):
-            self.sock.settimeout(self._exchange.left())
-            super().send(pieces[start : start + _RECORD])  # type: ignore[misc]
+        pieces = [data]
+        if isinstance(data, (bytes, bytearray)):
+            whole = memoryview(data)
+            pieces = [whole[start : start + _RECORD] for start in range(0, len(whole), _RECORD)]
+        for piece in pieces:
+            with self._exchange.clocked(self.sock):
+                super().send(piece)  # type: ignore[misc]
 
     def getresponse(self, *arguments: Any, **options: Any) -> Any:
-        with self._clocked():
+        with self._reading():
             return super().getresponse(*arguments, **options)  # type: ignore[misc]
 
     @contextmanager
-    def _clocked(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
         """Have responses read from the socket by the clock of the exchange."""
         plain, exchange = self.response_class, self._exchange
 
@@ -206,13 +220,8 @@ class _Clocked(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._exchange.left()
-        self._socket.settimeout(left if self._each is None else min(left, self._each))
-        try:
+        with self._exchange.clocked(self._socket, self._each):
             count = self._raw.readinto(buffer)
-        except TimeoutError:
-            self._exchange.left()  # says whose deadline it was
-            raise
         self._exchange.receive(count or 0)
         return count
 

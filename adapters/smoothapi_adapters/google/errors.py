@@ -82,9 +82,7 @@ def mapped_error(error: Exception, status: int | None = None) -> ProviderError |
     elif isinstance(error, requests.RequestException):
         mapped = of_requests(error, "Google")
     # JSON that is not a protobuf's, or an error that is not an object, fails in the SDK's parsing.
-    elif isinstance(error, _OF_PARSING) or (
-        type(error).__module__.startswith("google.protobuf")
-    ):
+    elif isinstance(error, _OF_PARSING) or (type(error).__module__.startswith("google.protobuf")):
         kind = TransientError if status in (None, 200) else _of_status(status)
         mapped = kind(
             f"Google's answer is malformed ({type(error).__name__}), with status {status or '?'}."
