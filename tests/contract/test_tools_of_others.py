@@ -45,7 +45,6 @@ FAST = {
     "max_votes": 60,
     "radius": 0.05,
     "alpha": 0.05,
-    "concurrency": 1,  # of a tool, not of ours: vcrpy and requests-mock patch what threads share
     "budget": "200",
 }
 

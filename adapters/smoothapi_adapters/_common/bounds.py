@@ -10,9 +10,10 @@ others' tools that take their place in tests find what they know.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from io import BufferedReader, RawIOBase
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -32,6 +33,9 @@ MOST_BYTES = 16 * 2**20
 
 _AROUND = 2**20  # headers, and what chunks come in
 _CLASSES = 64  # few: recording tools make one for each recording
+_PATCHED = RLock()
+"""Held while a connection is taken, and while one of vcrpy's is at work: for that time it takes off
+its patches, and a connection that another thread made meanwhile would pass it by."""
 _RECORD = 16_384  # bytes: a write over TLS of more is several, each with a time limit of its own
 
 
@@ -136,7 +140,8 @@ class _View:
     exchange: Exchange
 
     def _get_conn(self, *arguments: Any, **options: Any) -> Any:
-        connection = super()._get_conn(*arguments, **options)  # type: ignore[misc]
+        with _PATCHED:
+            connection = super()._get_conn(*arguments, **options)  # type: ignore[misc]
         # Past any __setattr__: a recording tool's connection hands on what it is given.
         object.__setattr__(connection, "_exchange", self.exchange)
         object.__setattr__(connection, "__class__", _held(connection.__class__))
@@ -192,6 +197,7 @@ class _Held:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """Have responses read from the socket by the clock of the exchange."""
+        recorded = getattr(self, "cassette", None) is not None
         plain, exchange = self.response_class, self._exchange
 
         def clocked(sock: Any, *arguments: Any, **options: Any) -> Any:
@@ -199,7 +205,8 @@ class _Held:
 
         self.response_class = clocked
         try:
-            yield
+            with _PATCHED if recorded else nullcontext():
+                yield
         finally:
             self.response_class = plain
 
