@@ -130,7 +130,7 @@ class Exchange:
         kind: Any = type(pool)
         view: Any = object.__new__(_view_of(kind))
         view.__dict__ = pool.__dict__
-        view.exchange = self
+        view.exchange, view.lender = self, pool  # a pool that is dropped closes its connections
         return view  # type: ignore[no-any-return]
 
 
@@ -239,7 +239,7 @@ class _Clocked(RawIOBase):
 
 @lru_cache(_CLASSES)
 def _view_of(pool: Any) -> type:
-    return type(pool.__name__, (_View, pool), {"__slots__": ("exchange",)})
+    return type(pool.__name__, (_View, pool), {"__slots__": ("exchange", "lender")})
 
 
 @lru_cache(_CLASSES)
