@@ -43,7 +43,7 @@ def main() -> None:
     """Draw the picture."""
     q = required_p(RADIUS, SIGMA)
     level = joint_level(RADIUS, SIGMA, ALPHA, 0.0)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), constrained_layout=True)
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.6, 7.6), constrained_layout=True)
     for share, color in SHARES:
         hits = votes(share)
         taken, certified = counted(hits)
@@ -51,32 +51,34 @@ def main() -> None:
         k = np.cumsum(hits)[:taken]
         end = "certified" if certified else "given up"
         text = f"share {share:g}: {end} after {taken} votes"
-        left.plot(n, log_evalue(k, n, q) / np.log(10.0), color=color, label=text)
-        left.plot(taken, log_evalue(k[-1], taken, q) / np.log(10.0), "o", color=color)
+        above.plot(n, log_evalue(k, n, q) / np.log(10.0), color=color, label=text)
+        above.plot(taken, log_evalue(k[-1], taken, q) / np.log(10.0), "o", color=color)
         if certified:
             bound = [
                 p_lower(int(wins), int(m), level) or np.nan for wins, m in zip(k, n, strict=True)
             ]
-            right.plot(
+            below.plot(
                 n, np.fmax.accumulate(bound), color=color, label=f"share {share:g}, every vote"
             )
             fixed = clopper_pearson_lower(int(hits.sum()), CAP, ALPHA)
-            right.plot(
+            below.plot(
                 CAP, fixed, "D", color=color, label=f"share {share:g}, fixed sample of {CAP:,}"
             )
-    left.axhline(-np.log10(level), color="black", linewidth=1)
-    left.annotate("1 / level: certified", (2, -np.log10(level)), (2, 5), textcoords="offset points")
-    left.set(xscale="log", ylim=(-4, 4), xlabel="votes", ylabel="log10 of the e-value")
-    left.set_title("Evidence that the share exceeds q, looked at after every vote", fontsize=11)
-    left.legend(loc="lower left", fontsize=9)
-    right.axhline(q, color="black", linewidth=1)
-    right.annotate(
+    above.axhline(-np.log10(level), color="black", linewidth=1)
+    above.annotate(
+        "1 / level: certified", (2, -np.log10(level)), (2, 5), textcoords="offset points"
+    )
+    above.set(xscale="log", ylim=(-4, 4), xlabel="votes", ylabel="log10 of the e-value")
+    above.set_title("Evidence that the share exceeds q, looked at after every vote", fontsize=11)
+    above.legend(loc="lower left", fontsize=9)
+    below.axhline(q, color="black", linewidth=1)
+    below.annotate(
         f"q = {q:.4f}, needed for radius {RADIUS:g}", (11, q), (0, 5), textcoords="offset points"
     )
-    right.set(xscale="log", ylim=(0.5, 1.01), xlabel="votes", ylabel="lower bound of the share")
-    right.set_title("What is proved meanwhile, and by a fixed sample", fontsize=11)
-    right.legend(loc="lower right", fontsize=9)
-    for axes in (left, right):
+    below.set(xscale="log", ylim=(0.5, 1.01), xlabel="votes", ylabel="lower bound of the share")
+    below.set_title("What is proved meanwhile, and by a fixed sample", fontsize=11)
+    below.legend(loc="lower right", fontsize=9)
+    for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(OUT, dpi=110)
 
