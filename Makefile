@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/photos/school_bus.jpg
 
-.PHONY: demo test lint types wheel docs bench clean
+.PHONY: demo test lint types wheel pythons docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -27,6 +27,10 @@ types: $(VENV)/.ready-dev
 # Build the wheel, install it away from the sources, and certify one photo with it.
 wheel: $(VENV)/.ready-dev
 	PYTHON=$(BIN)/python tests/wheel.sh
+
+# What runs without torch, on the newer Pythons that are at hand.
+pythons:
+	tests/other_pythons.sh
 
 # Any warning is an error: a reference that leads nowhere, a page in no table of contents.
 docs: $(VENV)/.ready-dev

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TransientError,
         UnknownProviderError,
         UnreachableRadiusError,
+        UnreadableCertificateError,
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
@@ -78,6 +79,7 @@ _HOMES = {
         "TransientError",
         "UnknownProviderError",
         "UnreachableRadiusError",
+        "UnreadableCertificateError",
         "UsageError",
     ),
     "smoothapi.image": ("WorkingImage", "load_image"),
@@ -124,6 +126,7 @@ __all__ = [
     "TransientError",
     "UnknownProviderError",
     "UnreachableRadiusError",
+    "UnreadableCertificateError",
     "UsageError",
     "WorkingImage",
     "__version__",

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from smoothapi.errors import UsageError
+from smoothapi.text import shortened
 
-
-def printable(text: str) -> str:
-    """Return text from outside without what could steer a terminal or forge a line."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+__all__ = ["Answer", "Label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +31,29 @@ class Label:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise UsageError(
-                f"A label's name is text, not {self.name!r}; an answer without labels is "
+                f"A label's name is text, not {shortened(self.name)}; an answer without labels is "
                 "Answer(labels=())."
             )
         if isinstance(self.score, bool) or not hasattr(self.score, "__float__"):
-            raise UsageError(f"The score of label {self.name!r} is not a number: {self.score!r}.")
-        object.__setattr__(self, "score", float(self.score))  # numpy's numbers are not JSON
-        object.__setattr__(self, "parents", tuple(self.parents))
-        object.__setattr__(self, "categories", tuple(self.categories))
-        if not all(isinstance(name, str) for name in (*self.parents, *self.categories)):
-            raise UsageError(f"Parents and categories of label {self.name!r} are names, as text.")
-        if not (math.isfinite(self.score) and 0.0 <= self.score <= 1.0):
             raise UsageError(
-                f"The score of label {self.name!r} is {self.score}; scores are in [0, 1]. "
+                f"The score of label {self.name!r} is not a number: {shortened(self.score)}."
+            )
+        try:
+            score = float(self.score)  # numpy's numbers are not JSON
+        except (TypeError, ValueError, OverflowError):
+            score = math.nan
+        if not 0.0 <= score <= 1.0:
+            raise UsageError(
+                f"The score of label {self.name!r} is {shortened(self.score)}; scores are in "
+                "[0, 1]. "
                 "An adapter for a provider with percentages divides by 100."
             )
+        object.__setattr__(self, "score", score)
+        for names in ("parents", "categories"):
+            given = getattr(self, names)
+            if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+                raise UsageError(f"The {names} of label {self.name!r} are a list of names.")
+            object.__setattr__(self, names, tuple(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +94,9 @@ class Answer:
         """Rebuild an answer; raises UsageError if `data` is malformed."""
         try:
             return cls(
-                labels=tuple(
-                    Label(str(name), float(score), *(tuple(map(str, names)) for names in more))
-                    for name, score, *more in data["labels"]
-                ),
-                model_version=str(data["model_version"]),
-                request_id=str(data["request_id"]),
+                labels=tuple(Label(*row) for row in data["labels"]),
+                model_version=data["model_version"],
+                request_id=data["request_id"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"This is not a stored answer: {error!r}") from error

@@ -39,22 +39,33 @@ class Stop:
             run.stop()
 
 
-async def in_thread(call: Callable[[], _Result], stop: Stop) -> _Result:
+async def in_thread(
+    call: Callable[[], _Result], stop: Stop, *, abandon_on_cancel: bool = False
+) -> _Result:
     """Return what `call` returns; when this is cancelled, stop its runs and await their end.
 
     Requests under way are paid for, so their answers are awaited and kept before the cancellation
-    goes on, however often it is asked for.
+    goes on, however often it is asked for. With `abandon_on_cancel` it goes on at once, and the
+    thread awaits them.
     """
     thread = asyncio.ensure_future(asyncio.to_thread(call))
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         stop.stop()
+        if abandon_on_cancel:
+            thread.add_done_callback(_take_note)
+            raise
         while not thread.done():
             try:
                 await asyncio.wait([thread])
             except asyncio.CancelledError:
                 continue
-        if not thread.cancelled():
-            thread.exception()  # that it was stopped is no news
+        _take_note(thread)
         raise
+
+
+def _take_note(thread: asyncio.Future[_Result]) -> None:
+    """Look at how a stopped call ended: that it was stopped is no news."""
+    if not thread.cancelled():
+        thread.exception()

@@ -1,21 +1,23 @@
 """Settings: argument > SMOOTHAPI_* variable > smoothapi.toml > [tool.smoothapi] > default.
 
-Both files are looked for in the working directory. `resolve` says of each value where it came
-from, so that `smoothapi config` can show it.
+Both files are looked for in the working directory; SMOOTHAPI_CONFIG names another file instead of
+them. `resolve` says of each value where it came from, so that `smoothapi config` can show it, and
+whether it is one that needs the user's consent (`smoothapi.trust`).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PlainValidator, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,9 +27,16 @@ from pydantic_settings import (
 )
 
 from smoothapi.errors import UsageError
+from smoothapi.files import expanded, parse_toml, shown_name, text_of
 from smoothapi.radius import WantedRadius
+from smoothapi.text import printable, shortened
+from smoothapi.trust import SettingsFile, examined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 FILE = "smoothapi.toml"
+FILE_VARIABLE = "SMOOTHAPI_CONFIG"
 # Options of adapters are shown only where they cannot hold a secret.
 _HARMLESS = {
     "region",
@@ -43,10 +52,46 @@ _HARMLESS = {
     "model_version",
 }
 _MAY_BE_SECRET = ("providers", "prices")
+_NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
 
 
+def _text(value: Any) -> str:
+    """Take text that may name a file, and so hold bytes that are no UTF-8: pydantic's own does not.
+
+    Raises:
+        PydanticCustomError: it is no text, or has a NUL, which no file's name has.
+    """
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    if "\0" in value:
+        raise PydanticCustomError("string_nul", "Input should be text without a NUL")
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise PydanticCustomError("path_type", "Input is not a valid path")
+    return expanded(_text(str(value)))
+
+
+_Text = Annotated[str, PlainValidator(_text)]
+_File = Annotated[Path, PlainValidator(_path)]
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _default_home() -> Path:
+    try:
+        folder = Path(platformdirs.user_data_dir("smoothapi"))
+    except RuntimeError:  # of the newer platformdirs; an older one returns a path that is no such
+        folder = Path()
+    if not folder.is_absolute():
+        raise UsageError(
+            "There is no folder to keep the noise key and the answers in: it is not known where "
+            "this user's home folder is (no HOME, and no entry in the password file). Set "
+            "SMOOTHAPI_HOME to a folder that is kept, such as a mounted volume."
+        )
+    return folder
 
 
 class Settings(BaseSettings):
@@ -59,7 +104,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    provider: str = Field("mock", description="the adapter's name")
+    provider: _Text = Field("mock", description="the adapter's name")
     sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
     radius: float | str = Field(
         0.25, description="L2 radius to certify (0.25, 0.5 native, 0.1/255 rms), or largest"
@@ -68,9 +113,9 @@ class Settings(BaseSettings):
     max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
-    classes: Path | None = Field(None, description="TOML or JSON file of your classes")
+    classes: _File | None = Field(None, description="TOML or JSON file of your classes")
     plain: bool = Field(True, description="ask for the label of the working image itself, too")
-    denoiser: str = Field("default", description="default, small, none, or a file of one")
+    denoiser: _Text = Field("default", description="default, small, none, or a file of one")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
     concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")
@@ -78,9 +123,9 @@ class Settings(BaseSettings):
     deadline: _PositiveFloat = Field(300.0, description="seconds until a variant is given up")
     max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
     partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
-    record: Path | None = Field(None, description="file that answers are also written to")
-    home: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_data_dir("smoothapi")),
+    record: _File | None = Field(None, description="file that answers are also written to")
+    home: _File = Field(
+        default_factory=_default_home,
         description="folder of the noise key and the answers",
     )
     prices: dict[str, dict[str, Any]] = Field(
@@ -106,11 +151,6 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return asked.value if asked.unit == "working" else str(value)
 
-    @field_validator("home", "classes")
-    @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else value
-
     @classmethod
     def settings_customise_sources(
         cls,
@@ -131,17 +171,61 @@ class Resolved:
     Attributes:
         settings: the values.
         origins: name -> "argument", the variable's name, a file's name, or "default".
+        files: name -> the file that its value is from, for values that are from one.
     """
 
     settings: Settings
     origins: dict[str, str]
+    files: Mapping[str, SettingsFile] = field(default_factory=dict)
+
+    def unvouched(self, name: str) -> SettingsFile | None:
+        """Return the file that a setting is from, if nobody vouches for that file."""
+        file = self.files.get(name)
+        return None if file is None or file.trusted else file
+
+    def doubtful(self) -> list[str]:
+        """Return the settings, apart from options of adapters, that need consent and have none."""
+        settings = self.settings
+        grave = {
+            "provider": settings.provider.startswith("replay:"),  # answers that anybody may forge
+            "denoiser": settings.denoiser not in _NETWORKS_BY_NAME,
+            "record": settings.record is not None,  # a file that is written to
+            "home": True,  # the noise key, the answers and the ledger of budgets
+            "prices": bool(settings.prices),
+        }
+        return [name for name, is_grave in grave.items() if is_grave and self.unvouched(name)]
+
+    def require_trust(self, names: Iterable[str] | None = None) -> None:
+        """Refuse settings that need consent and have none.
+
+        Args:
+            names: of the settings that are to be used; by default all.
+
+        Raises:
+            UsageError: says which, and how to consent.
+        """
+        for name in self.doubtful():
+            if names is None or name in names:
+                raise UsageError(
+                    no_consent(name, self.files[name].path, f"SMOOTHAPI_{name.upper()}")
+                )
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (name, value, origin) of every setting, with secrets masked."""
-        dumped = self.settings.model_dump(mode="json")
         return [
-            (name, _shown(name, dumped[name]), self.origins[name]) for name in Settings.model_fields
+            (name, _shown(fact["value"]), fact["from"]) for name, fact in self.to_dict().items()
         ]
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {name: {"value": ..., "from": origin}}, ready for JSON, with secrets masked."""
+        dumped = _dumped(self.settings)
+        return {
+            name: {
+                "value": _masked(name, dumped[name]) if name in _MAY_BE_SECRET else dumped[name],
+                "from": self.origins[name],
+            }
+            for name in Settings.model_fields
+        }
 
 
 def resolve(**arguments: Any) -> Resolved:
@@ -154,55 +238,110 @@ def resolve(**arguments: Any) -> Resolved:
     given = {name: value for name, value in arguments.items() if value is not None}
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for origin, values in [("argument", given), *_sources()]:
+    files: dict[str, SettingsFile] = {}
+    for origin, values, file in [("argument", given, None), *_sources()]:
         for name, value in values.items():
             if name not in merged:
                 merged[name] = value
                 origins[name] = f"SMOOTHAPI_{name.upper()}" if origin == "environment" else origin
+                if file is not None:
+                    files[name] = file
     try:
         settings = Settings(**merged)
     except ValidationError as error:
         raise UsageError(_explain(error, origins)) from None
     return Resolved(
-        settings, {name: origins.get(name, "default") for name in Settings.model_fields}
+        settings, {name: origins.get(name, "default") for name in Settings.model_fields}, files
     )
 
 
-def _sources() -> list[tuple[str, dict[str, Any]]]:
+def settings_files() -> list[SettingsFile]:
+    """Return the files that give settings here.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    return [file for _, values, file in _file_sources() if file is not None and values]
+
+
+def no_consent(what: str, file: Path, variable: str) -> str:
+    """Return why a value that needs consent is refused, and what to do.
+
+    Args:
+        what: the value, such as "providers.azure.endpoint".
+        file: that it is in.
+        variable: of the environment that could give it instead.
+    """
+    return (
+        f"{printable(str(file))} sets {printable(what)}, and nobody vouches for that file. What a "
+        "folder brings along does not decide where credentials and photos go, which code runs, "
+        "what answers are taken for true or what they cost. Read the file; if it is yours, run "
+        f"`smoothapi config trust` there. Or give the value as an argument or in {variable}, or "
+        f"name your own settings file in {FILE_VARIABLE}. Nothing was sent."
+    )
+
+
+_Sourced = tuple[str, dict[str, Any], SettingsFile | None]
+
+
+def _sources() -> list[_Sourced]:
     try:
         environment = EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        raise UsageError(f"A SMOOTHAPI_* variable cannot be read: {error}.") from error
-    known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug")}
+    except (SettingsError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The values are not shown, as one may be a secret.
+        raise UsageError(
+            "A SMOOTHAPI_* variable cannot be read"
+            + (f": {error}." if isinstance(error, SettingsError) else ".")
+            + ' Those of tables are JSON, as in SMOOTHAPI_PROVIDERS=\'{"aws": {"region_name": '
+            '"eu-west-1"}}\'.'
+        ) from error
+    known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug", "config")}
     for name in os.environ:
         if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
             _log.warning(
-                "The variable %s sets nothing: smoothapi has no setting of that name.", name
+                "The variable %s sets nothing: smoothapi has no setting of that name.",
+                printable(name),
             )
-    return [
-        ("environment", environment),
-        (FILE, _table(FILE)),
-        ("pyproject.toml", _table("pyproject.toml", "tool", "smoothapi")),
-    ]
+    return [("environment", environment, None), *_file_sources()]
 
 
-def _table(file: str, *path: str) -> dict[str, Any]:
-    """Return a table of a TOML file in the working directory; empty without such a file."""
+def _file_sources() -> list[_Sourced]:
+    named = os.environ.get(FILE_VARIABLE)
+    if not named:
+        return [
+            (FILE, *_table(FILE)),
+            ("pyproject.toml", *_table("pyproject.toml", "tool", "smoothapi")),
+        ]
+    if not Path(named).is_absolute():
+        raise UsageError(
+            f"{FILE_VARIABLE}={named!r}: give an absolute path, so that it is the same file in "
+            "whatever folder you are."
+        )
+    if not Path(named).is_file():
+        raise UsageError(f"{FILE_VARIABLE} names {named!r}, and there is no such file.")
+    return [(named, *_table(named, named=True))]
+
+
+def _table(
+    file: str, *path: str, named: bool = False
+) -> tuple[dict[str, Any], SettingsFile | None]:
+    """Return a table of a TOML file, and the file; empty without such a file."""
     try:
-        with Path(file).open("rb") as stream:
-            table: Any = tomllib.load(stream)
+        content = Path(file).read_bytes()
+        table: Any = parse_toml(text_of(content))
         for step in path:
             table = table.get(step, {})
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
+        return {}, None
+    except (OSError, ValueError, AttributeError) as error:
+        where = shown_name(os.path.abspath(file))  # noqa: PTH100  absolute() fails without a folder
         raise UsageError(
-            f"The configuration file {Path(file).absolute()} cannot be read: {error}. Mend it "
+            f"The configuration file {where} cannot be read: {error}. Mend it "
             "there, or move it away: `smoothapi config` shows all settings and their defaults."
         ) from error
     if not isinstance(table, dict):
         raise UsageError(f"[{'.'.join(path)}] in {file} must be a table.")
-    return table
+    return table, examined(Path(file), content, named=named)
 
 
 def _explain(error: ValidationError, origins: dict[str, str]) -> str:
@@ -218,7 +357,7 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
         else:
             value = item["input"]
             # Options of providers may be secrets.
-            shown = f" = {value!r}" if isinstance(value, (bool, int, float, str)) else ""
+            shown = f" = {shortened(value)}" if isinstance(value, (bool, int, float, str)) else ""
             said = f"{name}{'' if name in _MAY_BE_SECRET else shown} (from {where})"
             why = item["msg"].replace("Input should be", "it should be", 1)
             why = why.removeprefix("Value error, ").removesuffix(".")
@@ -226,19 +365,38 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
     return "; ".join(f"{said}: {' or '.join(whys)}" for said, whys in problems.items()) + "."
 
 
-def _shown(name: str, value: Any) -> str:
-    """Return a value for display. Of an adapter's options, text is masked unless harmless."""
-    if name in _MAY_BE_SECRET:
-        return _masked(name, value)
-    return "not set" if value is None else str(value)
+def _dumped(settings: Settings) -> dict[str, Any]:
+    """Return the values in JSON's own types."""
+    plain = settings.model_dump(mode="python")
+    return {name: _jsonable(value) for name, value in plain.items()}
 
 
-def _masked(name: str, value: Any) -> str:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {_masked(str(key), item)}" for key, item in value.items())
-        return f"{{{inner}}}"
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_masked(name, item) for item in value)}]"
+        return [_jsonable(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return shown_name(str(value))  # a path; of TOML also dates, and numbers that JSON has not
+
+
+def _masked(name: str, value: Any) -> Any:
+    """Return a value for display: of an adapter's options, text is masked unless harmless."""
+    if isinstance(value, dict):
+        return {key: _masked(str(key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(name, item) for item in value]
     if value is None or isinstance(value, (bool, int, float)) or name in _HARMLESS:
-        return str(value)
+        return value
     return "********"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_shown(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "not set" if value is None else str(value)

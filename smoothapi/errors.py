@@ -8,7 +8,8 @@
     │   ├── UnreachableRadiusError no run of votes within the cap reaches the radius
     │   ├── UnknownProviderError   no adapter of that name
     │   ├── MissingExtraError      the adapter's or labeller's packages are not installed
-    │   └── CertificateError       a certificate that is malformed or does not add up
+    │   └── CertificateError       a certificate does not hold                          (exit 6)
+    │       └── UnreadableCertificateError   there is none, or it cannot be read        (exit 5)
     ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
     ├── StoreError                 answers cannot be kept                               (exit 2)
     ├── BudgetExceededError        the next attempt would pass the budget               (exit 3)
@@ -22,10 +23,12 @@
         └── TooManyFailuresError   so many variants failed that paying on is pointless
 
 Each message says what happened, why, and what to do. None carries a key, a secret or image
-bytes.
+bytes, nor a character that could steer a terminal.
 """
 
 from __future__ import annotations
+
+from smoothapi.text import printable_lines
 
 
 class SmoothAPIError(Exception):
@@ -37,7 +40,7 @@ class SmoothAPIError(Exception):
             included.
         cost: dollars that those attempts cost by the price list.
         retries: of the attempts, those that repeated an earlier one.
-        waited: seconds spent waiting between attempts, summed over threads.
+        waited: seconds of the clock in which a request waited between attempts.
     """
 
     exit_code = 2
@@ -45,6 +48,10 @@ class SmoothAPIError(Exception):
     cost: float = 0.0
     retries: int = 0
     waited: float = 0.0
+
+    def __init__(self, *args: object) -> None:
+        # Whoever prints a traceback prints its message, and messages quote what is from outside.
+        super().__init__(*(printable_lines(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(SmoothAPIError, ValueError):
@@ -68,7 +75,15 @@ class MissingExtraError(UsageError, ImportError):
 
 
 class CertificateError(UsageError):
-    """A certificate is malformed, or its claims do not follow from its votes."""
+    """A certificate does not hold: it is malformed, or its claims do not follow from its votes."""
+
+    exit_code = 6
+
+
+class UnreadableCertificateError(CertificateError):
+    """There is no certificate to check: no such file, or nothing in it that is one."""
+
+    exit_code = 5
 
 
 class DenoiserError(SmoothAPIError):
@@ -101,18 +116,25 @@ class ProviderError(SmoothAPIError):
     Attributes:
         provider: the adapter's name, once known.
         request_id: the provider's id of the failed request, if it gave one.
+        sent: whether the request may have left this machine; if not, it is not charged.
     """
 
     exit_code = 4
 
-    def __init__(self, message: str, *, provider: str = "", request_id: str = "") -> None:
+    def __init__(
+        self, message: str, *, sent: bool = True, provider: str = "", request_id: str = ""
+    ) -> None:
         super().__init__(message)
+        self.sent = sent
         self.provider = provider
         self.request_id = request_id
 
 
 class TransientError(ProviderError):
     """The same variant may be answered if it is sent again.
+
+    Where it was not even sent (`sent=False`: no connection) and nothing has been answered before,
+    that is taken for a wrong setting, and ends the run within seconds.
 
     Attributes:
         retry_after: seconds that the provider asked to wait, or None if it did not say.
@@ -123,10 +145,11 @@ class TransientError(ProviderError):
         message: str,
         *,
         retry_after: float | None = None,
+        sent: bool = True,
         provider: str = "",
         request_id: str = "",
     ) -> None:
-        super().__init__(message, provider=provider, request_id=request_id)
+        super().__init__(message, sent=sent, provider=provider, request_id=request_id)
         self.retry_after = None if retry_after is None else max(0.0, float(retry_after))
 
 
@@ -139,17 +162,7 @@ class PermanentError(ProviderError):
 
 
 class FatalError(ProviderError):
-    """No payload will be answered (credentials, permission, quota): the run stops at once.
-
-    Attributes:
-        sent: whether the request may have left this machine; if not, it is not charged.
-    """
-
-    def __init__(
-        self, message: str, *, sent: bool = True, provider: str = "", request_id: str = ""
-    ) -> None:
-        super().__init__(message, provider=provider, request_id=request_id)
-        self.sent = sent
+    """No payload will be answered (credentials, permission, quota): the run stops at once."""
 
 
 class ModelChangedError(ProviderError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-Outcome = Literal["answered", "refused", "throttled", "failed", "fatal", "unsent"]
+Outcome = Literal["answered", "refused", "throttled", "failed", "fatal", "unsent", "left"]
 
 
 @dataclass(frozen=True, slots=True)

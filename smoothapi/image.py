@@ -27,6 +27,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from smoothapi.errors import ImageError, UsageError
+from smoothapi.files import shown_name
+from smoothapi.metadata import has_exif, less_metadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,14 +62,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_TURNED = "turned upright as its EXIF orientation says"
+_AS_IT_LIES = "taken as it lies, since its EXIF data cannot be read"
+_EXIF_IS_OUT = "smoothapi: EXIF left out"  # in the `info` of an image
+
 # A camera's progressive JPEG has about ten scans, and decoding takes time for each over all pixels.
 _MOST_SCANS = 100
 _MOST_SCANNED = 2**31  # pixels times scans
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # within a scan, none but the end of it
 
-_JPEG = b"\xff\xd8"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 
@@ -219,7 +222,7 @@ def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[Image.Im
         path = Path(source)
         try:
             data = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _cannot_read(path, error) from error
         name = shown_name(path.name)
         return _decode(data, name), name
@@ -239,23 +242,22 @@ def check_readable(path: str | Path) -> None:
             raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
         if not os.access(path, os.R_OK):
             raise PermissionError(EACCES, os.strerror(EACCES))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _cannot_read(path, error) from error
 
 
-def _cannot_read(path: Path, error: OSError) -> ImageError:
+def _cannot_read(path: Path, error: OSError | ValueError) -> ImageError:
+    """Return what it means; a ValueError says that no file has such a name."""
     hint = ""
     if isinstance(error, FileNotFoundError) and not path.is_absolute():
-        hint = f" It was looked for in {str(Path.cwd())!r}."
+        try:
+            hint = f" It was looked for in {shown_name(str(Path.cwd()))!r}."
+        except OSError:
+            hint = " The working folder is there no more: change into another."
     elif isinstance(error, IsADirectoryError):
         hint = " Name the photos in it, or study them all: `smoothapi study`."
-    reason = error.strerror or str(error)
-    return ImageError(f"Cannot read the photo {str(path)!r}: {reason}.{hint}")
-
-
-def shown_name(name: str) -> str:
-    """Return a file's name as text that can be written: bytes that are not UTF-8 are spelt out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return ImageError(f"Cannot read the photo {shown_name(str(path))!r}: {reason}.{hint}")
 
 
 def _read(file: BinaryIO) -> tuple[Image.Image, str]:
@@ -273,22 +275,22 @@ def _read(file: BinaryIO) -> tuple[Image.Image, str]:
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
-    """Return the image, open but not loaded, except where its texts are in the way."""
+    """Return the image, open but not loaded."""
     if not data:
         raise ImageError(f"{name!r} is empty (0 bytes): nothing to decode.")
     if _HEIF.match(data):
         return _decode_heif(data, name)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name!r} is not an image that smoothapi reads ({', '.join(_FORMATS)}, HEIC)."
-        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(_bomb(name)) from error
     except Exception as error:  # a damaged header can raise almost anything in a decoder
-        if len(plain := _without_texts(data)) < len(data):
-            return _decode(plain, name)
+        if (plain := less_metadata(data)) != data:
+            return _decode_less(data, plain, name)
+        if isinstance(error, UnidentifiedImageError):
+            raise ImageError(
+                f"{name!r} is not an image that smoothapi reads ({', '.join(_FORMATS)}, HEIC)."
+            ) from error
         raise ImageError(f"{name!r} cannot be decoded: its header is damaged.") from error
     if image.format in ("JPEG", "MPO"):
         scans = _count_scans(data)
@@ -298,6 +300,14 @@ def _decode(data: bytes, name: str) -> Image.Image:
                 "pixels, which would take minutes to decode. It was not decoded: write it anew as "
                 "a plain JPEG or PNG."
             )
+    return image
+
+
+def _decode_less(data: bytes, plain: bytes, name: str) -> Image.Image:
+    """Return the image in a file that was left with less metadata."""
+    image = _decode(plain, name)
+    if has_exif(data) and not has_exif(plain):
+        image.info[_EXIF_IS_OUT] = True
     return image
 
 
@@ -335,39 +345,6 @@ def _count_scans(jpeg: bytes) -> int:
         position = start + int.from_bytes(jpeg[start : start + 2])
         scans += kind == 0xDA
     return scans
-
-
-def _without_texts(data: bytes) -> bytes:
-    """Return a PNG or JPEG without what can be in the way of good pixels.
-
-    Of a PNG's texts and profile Pillow reads no more than a mebibyte; EXIF data of a JPEG may be
-    damaged. Other data is returned as it is.
-    """
-    if data.startswith(_PNG):
-        return _without_png_texts(data)
-    if data.startswith(_JPEG):
-        return _without_exif(data)
-    return data
-
-
-def _without_png_texts(png: bytes) -> bytes:
-    kept, position = [_PNG], len(_PNG)
-    while position + 12 <= len(png):
-        end = position + 12 + int.from_bytes(png[position : position + 4])
-        if png[position + 4 : position + 8] not in _PNG_TEXTS:
-            kept.append(png[position:end])
-        position = end
-    return b"".join(kept)
-
-
-def _without_exif(jpeg: bytes) -> bytes:
-    kept, position = [_JPEG], len(_JPEG)
-    while jpeg[position : position + 1] == b"\xff" and jpeg[position + 1 : position + 2] != b"\xda":
-        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4])
-        if jpeg[position + 1 : position + 2] != b"\xe1":
-            kept.append(jpeg[position:end])
-        position = end
-    return b"".join([*kept, jpeg[position:]])
 
 
 def _bomb(name: str) -> str:
@@ -425,24 +402,28 @@ def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
         raise ImageError(f"{name!r} cannot be decoded: its header is damaged.") from error
     if several:
         raise ImageError(_frames(name))
+    # Pillow turns these itself, and forgets that it did.
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    turned = tags.get(_ORIENTATION) in _TURNS
+    fp = getattr(image, "fp", None)
     try:
         image.load()
     except Exception as error:
-        fp = getattr(image, "fp", None)
         data = fp.getvalue() if isinstance(fp, io.BytesIO) else b""
-        if len(plain := _without_texts(data)) < len(data):
-            return _upright(_decode(plain, name), name)  # the texts stood behind the pixels
+        if (plain := less_metadata(data)) != data:
+            return _upright(_decode_less(data, plain, name), name)
         raise ImageError(
             f"{name!r} is damaged or cut off: its pixels cannot be decoded completely."
         ) from error
+    if image.info.get(_EXIF_IS_OUT):
+        return image, [_AS_IT_LIES]
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001  whatever is in it, the pixels are good
-        return image, ["taken as it lies, since its EXIF data cannot be read"]
+        return image, [_AS_IT_LIES]
     if orientation in _TURNS:
-        turned = image.transpose(_TURNS[orientation])
-        return turned, ["turned upright as its EXIF orientation says"]
-    return image, []
+        return image.transpose(_TURNS[orientation]), [_TURNED]
+    return image, [_TURNED] if turned else []
 
 
 def _has_second_frame(image: Image.Image) -> bool:

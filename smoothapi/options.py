@@ -122,7 +122,8 @@ def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
     Options that no setting can hold, such as objects, are left out.
 
     Raises:
-        UsageError: a value is out of range; says where it came from.
+        UsageError: a value is out of range, or is a folder's and needs consent; says where it came
+            from.
     """
     kinds: dict[str, type | tuple[type, ...]] = {
         "classes": (str, Path),
@@ -135,4 +136,9 @@ def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
         for name, value in options.items()
         if name in config.Settings.model_fields and isinstance(value, kinds.get(name, object))
     }
-    return config.resolve(provider=provider if isinstance(provider, str) else None, **given)
+    resolved = config.resolve(provider=provider if isinstance(provider, str) else None, **given)
+    replaced = {name for name, value in options.items() if value is not None}
+    if provider is not None:
+        replaced.add("provider")
+    resolved.require_trust(set(config.Settings.model_fields) - replaced)
+    return resolved

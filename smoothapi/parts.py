@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi import denoise
-from smoothapi.answer import printable
 from smoothapi.certify.labels import LabelSpace
 from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
-from smoothapi.provider import Adapter, Price, make_adapter
+from smoothapi.provider import Adapter, Price, adapter_options, make_adapter
 from smoothapi.store import Budget, Replay
+from smoothapi.text import printable
 from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:
-    from smoothapi.config import Settings
+    from smoothapi.config import Resolved, Settings
     from smoothapi.options import Budgets, Classes, DenoiserSpec
     from smoothapi.store import Store
 
@@ -84,10 +85,11 @@ def recorded(replay: Replay, settings: Settings, *, refresh: bool) -> RecordedVa
 
 
 def made_here(
-    provider: str | Adapter | None, denoiser: DenoiserSpec | None, settings: Settings, store: Store
+    provider: str | Adapter | None, denoiser: DenoiserSpec | None, resolved: Resolved, store: Store
 ) -> MadeVariants:
     """Return variants that are made on this machine, for a provider that is asked."""
-    adapter = choose_adapter(provider, settings)
+    settings = resolved.settings
+    adapter = choose_adapter(provider, resolved)
     variants = MadeVariants(
         adapter=adapter,
         sigma=settings.sigma,
@@ -122,11 +124,22 @@ def warn_unsuited(variants: Variants) -> None:
         )
 
 
-def choose_adapter(provider: str | Adapter | None, settings: Settings) -> Adapter:
+def choose_adapter(provider: str | Adapter | None, resolved: Resolved) -> Adapter:
     """Return the adapter of a name, or the one that was given."""
     if provider is None or isinstance(provider, str):
-        return make_adapter(settings.provider, **settings.providers.get(settings.provider, {}))
+        name = resolved.settings.provider
+        return make_adapter(name, **adapter_options(name, resolved))
+    if isinstance(provider, type):
+        raise UsageError(
+            f"provider is the class {provider.__name__}: make an adapter of it, such as "
+            f"{provider.__name__}()."
+        )
     if isinstance(provider, Adapter):
+        if inspect.iscoroutinefunction(provider.ask):
+            raise UsageError(
+                f"The adapter {provider.name!r} is asynchronous: its ask is awaited. smoothapi "
+                "asks from threads of its own: make ask a plain method, which may block."
+            )
         return provider
     raise UsageError(
         f"provider is a name or an adapter, not {type(provider).__name__}. An adapter has "

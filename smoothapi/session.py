@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from smoothapi.answer import Answer, printable
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
 from smoothapi.dispatch import Delivery, Dispatcher, Run, Totals, Work
@@ -28,7 +28,9 @@ from smoothapi.errors import (
 from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
-from smoothapi.store import Answers, answer_key
+from smoothapi.store import Answers, answer_key, refreshes_of
+from smoothapi.store.owners import refuse_fork
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from smoothapi.answer import Answer
     from smoothapi.certify.futility import Futility, Mix
     from smoothapi.config import Settings
     from smoothapi.dispatch.job import Encode
@@ -62,7 +65,7 @@ class Progress:
         cached: answers from the store so far.
         cost: dollars so far.
         retries: pictures sent again so far.
-        waited: seconds spent waiting between attempts so far, summed over threads.
+        waited: seconds of the clock in which a request waited between attempts so far.
     """
 
     votes: int
@@ -85,6 +88,7 @@ class Collection:
         model_version: of the provider's model, "" if it gave none.
         totals: what was sent and received.
         seconds: how long it took.
+        refreshes: how often they have been asked for anew, by choice.
     """
 
     votes: tuple[str | None, ...]
@@ -92,6 +96,7 @@ class Collection:
     model_version: str
     totals: Totals
     seconds: float
+    refreshes: int = 0
 
 
 class Resources(ExitStack):
@@ -99,8 +104,18 @@ class Resources(ExitStack):
 
     closed = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = os.getpid()
+
     def close(self) -> None:
-        """Close all of it; goes on with the rest when one fails."""
+        """Close all of it; goes on with the rest when one fails.
+
+        In a process that was forked meanwhile nothing is closed: it is the parent's, down to the
+        sockets on which it waits for answers.
+        """
+        if os.getpid() != self.process:
+            return
         self.closed = True
         super().close()
 
@@ -186,14 +201,16 @@ class Session:
             ProviderError: the service failed; what was answered is kept.
             UsageError: the session is closed, or the provider does not take such a picture.
         """
+        refuse_fork(self.resources.process)
         if self.resources.closed:
             raise UsageError("This Smoother is closed. Make another, or ask before closing it.")
         began = time.monotonic()
         self.variants.check_side(image)
         plain, spent = self._ask_plainly(image, refresh=self.refresh)
         self._warn_unmapped(image, target, plain)
-        run = self._begin(_VariantsOf(image, self, needed))
-        sample = Sample(self, run, plain, spent, began)
+        refreshes = self._refreshes(image)
+        run = self._begin(_VariantsOf(image, self, needed, refreshes))
+        sample = Sample(self, run, plain, spent, began, refreshes=refreshes)
         try:
             with run:
                 yield sample
@@ -212,8 +229,21 @@ class Session:
 
     def stored(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
         """Return index -> the kept answer that will be used; None stands for the image itself."""
+        kept = self.kept(image)
+        return lambda index: None if self.refresh else kept(index)
+
+    def kept(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
+        """Return index -> the kept answer, used or not; None stands for the image itself."""
+        refuse_fork(self.resources.process)
         asked = self.variants.asked(image)
-        return lambda index: None if self.refresh else self.answers.get(answer_key(asked(index)))
+        return lambda index: self.answers.get(answer_key(asked(index)))
+
+    def _refreshes(self, image: WorkingImage) -> int:
+        """Return how often the answers about an image will have been asked for anew, by choice."""
+        key = answer_key(self.variants.asked(image)(0))
+        if self.answers.get(key) is None:
+            return 0
+        return refreshes_of(self.answers.row(key)) + self.refresh
 
     def look_at(
         self, image: WorkingImage, index: int
@@ -335,10 +365,13 @@ class Session:
 class _VariantsOf:
     """The work of a sample: to ask about an image's variants; a `Work`."""
 
-    def __init__(self, image: WorkingImage, session: Session, needed: Callable[[], int]) -> None:
+    def __init__(
+        self, image: WorkingImage, session: Session, needed: Callable[[], int], refreshes: int
+    ) -> None:
         lot = max(session.adapter.limits.batch, session.dispatcher.concurrency // 2)
         self.batch = min(max(lot, _SMALLEST_LOT), _LARGEST_LOT)
         self.refresh = session.refresh
+        self.refreshes = refreshes
         self._image = image
         self._variants = session.variants
         self._asked = session.variants.asked(image)
@@ -358,6 +391,7 @@ class _Question:
     """The work of asking once about one picture that is no variant; a `Work`."""
 
     batch = 1
+    refreshes = 0
 
     def __init__(
         self, asked: Mapping[str, object], prepare: Callable[[], Sequence[Encode]], *, refresh: bool
@@ -385,12 +419,21 @@ class Sample:
     Attributes:
         plain: the answer to the image itself; None if it was not asked for, or failed for good.
         count: answers so far.
+        refreshes: how often they have been asked for anew, by choice.
     """
 
     def __init__(
-        self, session: Session, run: Run, plain: Answer | None, spent: Totals, began: float
+        self,
+        session: Session,
+        run: Run,
+        plain: Answer | None,
+        spent: Totals,
+        began: float,
+        *,
+        refreshes: int,
     ) -> None:
         self.plain = plain
+        self.refreshes = refreshes
         self.spent = spent  # on the image itself
         self.count = 0
         self.known_version: str | None = None

@@ -10,6 +10,7 @@ came to.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
@@ -23,9 +24,10 @@ from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
 from smoothapi.image import PhotoSource, WorkingImage, load_image
 from smoothapi.options import Radius, SmootherOptions, keywords
-from smoothapi.plan import Plan, plan_run, refuse_unpayable
+from smoothapi.plan import Plan, count_stored, plan_run, refuse_unpayable
 from smoothapi.radius import WantedRadius
 from smoothapi.session import Collection, Progress, Session
+from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from smoothapi.certify.decision import VoteTest
     from smoothapi.dispatch import Totals
     from smoothapi.provider import Adapter
+
+_log = logging.getLogger("smoothapi")
 
 __all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]
 
@@ -67,7 +71,9 @@ class Smoother:
         codec: "png" or "jpeg".
         concurrency: most requests in flight.
         retry: when a variant is tried again.
-        refresh: ask again although answers are stored.
+        refresh: ask again although answers are stored. Repeated until a certificate pleases, that
+            voids alpha: each set of answers has its own chance of a wrong certificate, so the
+            certificate counts them (`refreshes`).
         partial: buy what the budget allows although it cannot pay for the whole run; what was
             bought is kept, and the same call continues when the budget allows.
         record: file to which each answer that is used is also written, for a replay.
@@ -147,26 +153,41 @@ class Smoother:
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        abandon_on_cancel: bool = False,
     ) -> Certificate:
         """Do what `certify` does in a thread, and await it.
 
-        When the task is cancelled, nothing more is sent; what is under way is awaited and kept,
-        and the same call continues there. `on_progress` is called in the thread.
+        When the task is cancelled (by `asyncio.timeout`, say), nothing more is sent; what is under
+        way is awaited and kept, and the same call continues there.
+
+        Args:
+            photo: as for `certify`.
+            radius: as for `certify`.
+            target: as for `certify`.
+            or_less: as for `certify`.
+            on_progress: called after each vote, in the thread.
+            abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
+                what is under way. `close`, and the end of the event loop, wait for the thread.
         """
         stop = Stop()
         twin = self._watched(stop)
         call = partial(
             twin.certify, photo, radius, target=target, or_less=or_less, on_progress=on_progress
         )
-        return await in_thread(call, stop)
+        return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
     async def predict_async(
-        self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
+        self,
+        photo: PhotoSource,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        abandon_on_cancel: bool = False,
     ) -> Certificate:
         """Do what `predict` does in a thread, and await it; see `certify_async`."""
         stop = Stop()
         twin = self._watched(stop)
-        return await in_thread(partial(twin.predict, photo, on_progress=on_progress), stop)
+        call = partial(twin.predict, photo, on_progress=on_progress)
+        return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
     def plan(
         self,
@@ -235,8 +256,11 @@ def certify(
     test = start()
     if not session.settings.partial and not session.resources.closed:
         refuse_unpayable(session, image, target, start)
+    replaced = _replaced(session, image, target, start) if session.refresh else ""
     votes = collect_votes(session, image, test, target, on_progress)
-    return issue(kind, image, target, test.result(), votes, session=session, asked=asked)
+    return issue(
+        kind, image, target, test.result(), votes, session=session, asked=asked, replaced=replaced
+    )
 
 
 def collect_votes(
@@ -258,8 +282,28 @@ def collect_votes(
         if test.result().abstained:
             sample.refuse_failures()
     return Collection(
-        tuple(votes), sample.plain, sample.model_version, sample.totals, sample.seconds
+        tuple(votes), sample.plain, sample.model_version, sample.totals, sample.seconds,
+        sample.refreshes,
+    )  # fmt: skip
+
+
+def _replaced(
+    session: Session, image: WorkingImage, target: Target, start: Callable[[], VoteTest]
+) -> str:
+    """Warn of what asking again does to alpha; return what the answers kept so far come to."""
+    test = start()
+    if not count_stored(session.kept(image), test, target):
+        return ""
+    decision = test.result()
+    ends = "certified" if not decision.abstained else "abstained" if test.done else "undecided"
+    _log.warning(
+        "Asking again about %s, whose kept answers come to: %s. Alpha is the chance that one set "
+        "of answers certifies wrongly. Whoever asks until a set pleases has that chance with each "
+        "of them: the certificate counts them.",
+        printable(image.name),
+        ends,
     )
+    return ends
 
 
 def start_test(

@@ -16,7 +16,7 @@ from smoothapi.errors import UsageError
 from smoothapi.noise import NoiseKey, noisy_variants, variant_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -271,22 +271,53 @@ class RecordedVariants:
 
 
 def _asked(variants: Variants, image: WorkingImage) -> Asked:
+    return asked_of(
+        provider=variants.adapter.name,
+        identity=variants.adapter.identity,
+        image=image.digest,
+        size=image.size,
+        codec=variants.codec_version(image),
+        sigma=variants.sigma,
+        noise=variants.noise_key,
+        denoiser=variants.denoiser.fingerprint,
+    )
+
+
+def asked_of(
+    *,
+    provider: str,
+    identity: Mapping[str, object],
+    image: str,
+    size: Sequence[int],
+    codec: str,
+    sigma: float,
+    noise: str,
+    denoiser: str,
+) -> Asked:
+    """Return index -> all that decides the answer, of which the key of a stored one is made.
+
+    Args:
+        provider: the adapter's name.
+        identity: the adapter's.
+        image: digest of the working image.
+        size: its (width, height).
+        codec: how variants are encoded.
+        sigma: the noise level.
+        noise: the public id of the key that the noise is drawn from.
+        denoiser: what tells it from any other.
+    """
     picture = {
-        "provider": variants.adapter.name,
-        "identity": dict(variants.adapter.identity),
-        "image": image.digest,
-        "size": list(image.size),
-        "codec": variants.codec_version(image),
+        "provider": provider,
+        "identity": dict(identity),
+        "image": image,
+        "size": list(size),
+        "codec": codec,
     }
-    noise = {
-        "sigma": variants.sigma,
-        "noise": variants.noise_key,
-        "denoiser": variants.denoiser.fingerprint,
-    }
+    drawn = {"sigma": sigma, "noise": noise, "denoiser": denoiser}
 
     def asked(index: int | None) -> dict[str, object]:
         if index is None:
             return {**picture, "plain": True}
-        return {**picture, **noise, "index": index}
+        return {**picture, **drawn, "index": index}
 
     return asked

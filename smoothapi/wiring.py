@@ -19,7 +19,7 @@ from smoothapi.session import Resources, Session
 from smoothapi.store import Answers, Home, Recorder, Replay
 
 if TYPE_CHECKING:
-    from smoothapi.config import Settings
+    from smoothapi.config import Resolved
     from smoothapi.provider import Adapter
     from smoothapi.variants import Variants
 
@@ -37,10 +37,10 @@ def open_session(
         UsageError: a value is out of range, the provider unknown, its package missing.
         StoreError: the key or the answers cannot be kept.
     """
-    settings = resolve(provider, options).settings
+    resolved = resolve(provider, options)
     resources = Resources()
     try:
-        return _open(provider, options, settings, resources)
+        return _open(provider, options, resolved, resources)
     except BaseException:
         resources.close()
         raise
@@ -49,26 +49,25 @@ def open_session(
 def _open(
     provider: str | Adapter | None,
     options: SmootherOptions,
-    settings: Settings,
+    resolved: Resolved,
     resources: Resources,
 ) -> Session:
+    settings = resolved.settings
     budget, size, refresh = options.get("budget"), options.get("size"), options.get("refresh")
     space = choose_label_space(options.get("classes"), settings.classes)
     home = resources.enter_context(closing(Home(settings.home)))
     replay = None
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)
-    answers: Answers
     mixes: Mixes | None
     if replay is not None:
         variants: Variants = recorded(replay, settings, refresh=bool(refresh))
-        answers = replay
         mixes = None if replay.mixes is None else Mixes.from_dict(replay.mixes)
     else:
         mixes = Mixes.load(home.mixes_file)
-        variants = made_here(provider, options.get("denoiser"), settings, home)
-        answers = home.answers
+        variants = made_here(provider, options.get("denoiser"), resolved, home)
     adapter = resources.enter_context(closing(variants.adapter))
+    answers: Answers = home.answers if replay is None else replay
     kept_in: Answers = answers
     if settings.record is not None:
         names = {variants.denoiser.fingerprint: variants.denoiser.name}

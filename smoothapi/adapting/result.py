@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from scipy.special import betaincinv
 
 from smoothapi._version import __version__
-from smoothapi.answer import printable
 from smoothapi.denoise.storage import SHIPPED
+from smoothapi.files import replacing
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.adapting.race import Standing
@@ -194,7 +195,8 @@ class Adapted:
             weights = os.path.relpath(Path(weights).resolve(), path.resolve().parent)
         replace(self.adaptation, weights=weights, about=self.to_dict()).write(path)
         card = path.with_suffix(".md")
-        card.write_text(self.card(), encoding="utf-8")
+        with replacing(card) as stream:
+            stream.write(self.card())
         return card
 
     def card(self) -> str:

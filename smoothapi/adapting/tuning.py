@@ -105,7 +105,7 @@ class KnobTuning:
         budget: Budgets | None = None,
         **options: Unpack[AskOptions],
     ) -> None:
-        resolved = resolve(provider, {**options, "sigma": sigma}).settings
+        resolved = resolve(provider, {**options, "sigma": sigma, "denoiser": weights}).settings
         self._found = find_photos(photos)
         self._truth = None if truth is None else read_truth(truth)
         self._space = choose_label_space(classes)

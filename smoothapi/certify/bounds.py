@@ -97,7 +97,7 @@ def clopper_pearson_upper(k: int, n: int, alpha: float) -> float:
 
     Rounded up; 1 at k = n.
     """
-    return min(1.0, 1.0 - clopper_pearson_lower(n - k, n, alpha))
+    return min(1.0, math.nextafter(1.0 - clopper_pearson_lower(n - k, n, alpha), 2.0))
 
 
 def check_alpha(alpha: float) -> None:

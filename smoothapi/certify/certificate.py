@@ -10,19 +10,20 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from smoothapi.answer import printable
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
 from smoothapi.certify.radii import native_radius, rms_radius
-from smoothapi.errors import CertificateError
+from smoothapi.errors import CertificateError, UnreadableCertificateError
+from smoothapi.files import parse_json, to_json
+from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 SCHEMA = "smoothapi.certificate/2"
 _SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
-_SINCE_2 = ("largest", "or_less", "radius_asked", "mix")
+_SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class Certificate:
             of schema 1, which are read and verified as they were issued.
         mix: digest of the mix of shares, learnt from past photos, by which the run was given up or
             would have been; "" for the one that is assumed. For information: no claim rests on it.
+        refreshes: how often the answers had been asked for anew by choice (`refresh`), this run
+            included. The chance that any of these sets of answers certifies wrongly is up to
+            (refreshes + 1) * alpha.
+        replaced: what the answers came to that this run asked for anew: "certified", "abstained" or
+            "undecided"; "" where it replaced none.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
         queries: variants sent in this run, each counted once, the plain query included.
@@ -145,6 +151,8 @@ class Certificate:
     radius_asked: str = ""
     rules: int = RULES
     mix: str = field(default="", compare=False)
+    refreshes: int = field(default=0, compare=False)
+    replaced: str = field(default="", compare=False)
     replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
@@ -267,26 +275,29 @@ class Certificate:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the certificate as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return to_json(self.to_dict(), indent=indent)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
         """Rebuild a certificate.
 
         Raises:
-            CertificateError: `data` is malformed, has another schema, or contradicts itself (its
-                tally is not that of its votes, say).
+            UnreadableCertificateError: `data` is something else, or has another schema.
+            CertificateError: it is malformed, or contradicts itself (its tally is not that of its
+                votes, say).
         """
         schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
         if not isinstance(schema, str) or schema not in _SCHEMAS:
-            raise CertificateError(
+            raise UnreadableCertificateError(
                 f"This is not a certificate that this version reads: expected schema {SCHEMA!r}, "
-                f"found {schema!r}."
+                f"found {shortened(schema)}."
             )
         try:
             certificate = cls(**_checked(data))
             same = json.loads(certificate.to_json()) == json.loads(json.dumps(data))
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        except KeyError as error:
+            raise CertificateError(f"The certificate is malformed: it lacks {error}.") from error
+        except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             raise CertificateError(f"The certificate is malformed: {error}.") from error
         if not same or not isinstance(data["abstained"], bool):
             raise CertificateError(
@@ -299,9 +310,9 @@ class Certificate:
     def from_json(cls, text: str | bytes) -> Certificate:
         """Rebuild a certificate from JSON text; raises CertificateError."""
         try:
-            data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise CertificateError(f"The certificate is not valid JSON: {error}.") from error
+            data = parse_json(text)
+        except ValueError as error:
+            raise UnreadableCertificateError(f"The certificate cannot be read: {error}.") from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:
@@ -346,7 +357,7 @@ class Certificate:
         ]
         body = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            f"<td style='text-align:left'>{html.escape(printable(value))}</td></tr>"
             for name, value in rows
         )
         return f"<table>{body}</table>"
@@ -403,17 +414,6 @@ def _common_radius(claims: tuple[Claim, ...], target: Mapping[str, Any]) -> floa
     return min(claim.radius for claim in claims)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError("a name occurs twice in one object")
-    return data
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 def _plain_text(certificate: Certificate) -> str:
     if not certificate.plain_asked:
         return "not asked"
@@ -450,7 +450,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values["label"] = None if data["label"] is None else _string(data["label"], "label")
     values["kind"] = data["kind"]
     if values["kind"] not in ("certify", "predict"):
-        raise ValueError(f"kind {data['kind']!r} is unknown")
+        raise ValueError(f"kind {shortened(data['kind'])} is unknown")
     Reason(values["reason"])  # a ValueError if it is unknown
     values.update(_plain(data))
     asked = data["radius_requested"]
@@ -467,6 +467,8 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError("or_less is not a boolean")
         values["or_less"] = data["or_less"]
         values["radius_asked"] = _string(data["radius_asked"], "radius_asked")
+        values["refreshes"] = _count(data["refreshes"], "refreshes")
+        values["replaced"] = _string(data["replaced"], "replaced")
         values["mix"] = _string(data["mix"], "mix")
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])

@@ -20,7 +20,8 @@ from smoothapi.certify.bounds import check_alpha
 from smoothapi.certify.decision import UNLIKELY
 from smoothapi.certify.evalue import boundary
 from smoothapi.certify.futility import DEFAULT_RULE, ChanceRule, Futility
-from smoothapi.certify.sequential import joint_level, needed_share
+from smoothapi.certify.reach import check_reachable
+from smoothapi.certify.sequential import fewest_votes, joint_level, needed_share
 from smoothapi.certify.targets import MostSpecific, Presence, Scores, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -80,9 +81,14 @@ def queries_needed(
         UsageError: a value is out of range.
     """
     check_alpha(alpha)
+
+    def fewest(wanted: float) -> int:
+        return fewest_votes(wanted, sigma, alpha, delta)
+
+    check_reachable(radius, fewest, sigma=sigma, alpha=alpha, max_votes=max_votes)
     share = needed_share(radius, sigma, delta)
     level = joint_level(radius, sigma, alpha, delta)
-    return _count(_Walk(share, level, p, max_votes, futility), alpha, radius, sigma)
+    return _count(_Walk(share, level, p, max_votes, futility), alpha)
 
 
 def presence_queries(
@@ -111,10 +117,15 @@ def presence_queries(
     check_alpha(alpha)
     if labels < 1:
         raise UsageError(f"labels={labels}: presence is that of at least one label.")
+
+    def fewest(wanted: float) -> int:
+        return fewest_votes(wanted, sigma, alpha / labels, delta)
+
+    check_reachable(radius, fewest, sigma=sigma, alpha=alpha, max_votes=max_votes)
     share = needed_share(radius, sigma, delta)
     level = joint_level(radius, sigma, alpha / labels, delta)
     walk = _Walk(share, level, p, max_votes, ChanceRule(unlikely))
-    return _count(walk, alpha, radius, sigma, together=labels)
+    return _count(walk, alpha, together=labels)
 
 
 def most_specific_queries(
@@ -144,13 +155,18 @@ def most_specific_queries(
     check_alpha(alpha)
     if chain < 1:
         raise UsageError(f"chain={chain}: a label and its parents are at least one.")
-    share = needed_share(radius, sigma, delta)
     level = alpha * candidate_weight(0)
+
+    def fewest(wanted: float) -> int:
+        return 1 + boundary(needed_share(wanted, sigma, delta), level / chain)[0]
+
+    check_reachable(radius, fewest, sigma=sigma, alpha=alpha, max_votes=max_votes)
+    share = needed_share(radius, sigma, delta)
     # The first vote names the label, and is not counted for it.
     walk = _Walk(
         share, level / chain, p, max_votes, ChanceRule(unlikely), hope_level=level, before=1
     )
-    return _count(walk, alpha, radius, sigma)
+    return _count(walk, alpha)
 
 
 def target_queries(
@@ -232,18 +248,11 @@ class _Walk:
     before: int = 0
 
 
-def _count(
-    walk: _Walk, alpha: float, radius: float, sigma: float, *, together: int = 1
-) -> QueryCount:
+def _count(walk: _Walk, alpha: float, *, together: int = 1) -> QueryCount:
     p, share = walk.p, walk.share
     if not (0.0 <= p <= 1.0):
         raise UsageError(f"p={p}: a share of votes is in [0, 1].")
     least = walk.before + boundary(share, walk.level)[0]
-    if least > walk.max_votes:
-        raise UnreachableRadiusError(
-            f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least {least:,} "
-            f"votes, and {walk.max_votes:,} are allowed. Allow more, or ask for a smaller radius."
-        )
     ended, certified = _ends(walk)
     # Of several such labels, the last one ends the run.
     by = np.cumsum(ended) ** together

@@ -31,6 +31,7 @@ from smoothapi.certify.decision import (
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
 from smoothapi.certify.futility import ChanceRule
+from smoothapi.certify.reach import check_reachable
 from smoothapi.certify.sequential import (
     SequentialCertify,
     VoteTerms,
@@ -38,7 +39,7 @@ from smoothapi.certify.sequential import (
     radius_above,
     smallest_radius,
 )
-from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,24 +237,24 @@ class MostSpecificTest:
         self._score = score
         self._alpha = alpha
         self._radius = float(radius)
-        self._share = needed_share(radius, sigma, delta)
-        self._smallest = smallest_radius(self._radius, sigma)
-        self._least_share = needed_share(self._smallest, sigma, delta)
-        self._sigma, self._delta = sigma, delta
         self._unlikely = unlikely
         self._rules = rules
         self._ballot = Ballot(max_votes)
         self._candidates = Candidates(self._ballot, alpha)
+        check_reachable(
+            radius,
+            lambda wanted: self._votes_unnamed(needed_share(wanted, sigma, delta)),
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+        )
+        self._share = needed_share(radius, sigma, delta)
+        self._smallest = smallest_radius(self._radius, sigma)
+        self._least_share = needed_share(self._smallest, sigma, delta)
+        self._sigma, self._delta = sigma, delta
         self._chains: dict[str, _Chain] = {}
         self._raw: Counter[Vote] = Counter()
         self._ended: Reason | None = None
-        least = self._missing_unnamed()
-        if least > max_votes:
-            raise UnreachableRadiusError(
-                f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} needs at least "
-                f"{least:,} votes, and {max_votes:,} are allowed. Allow more, or ask for a smaller "
-                "radius."
-            )
         most_losses = boundary(self._share, self._candidates.next_level).most_losses(max_votes)
         self._hope = max(self._share, 1.0 - most_losses / max_votes)
 
@@ -393,7 +394,10 @@ class MostSpecificTest:
         return boundary(self._share, chain.level)[n - chain.present[place]] - n
 
     def _missing_unnamed(self) -> int:
-        fresh = boundary(self._share, self._candidates.next_level)[0]
+        return self._votes_unnamed(self._share)
+
+    def _votes_unnamed(self, share: float) -> int:
+        fresh = boundary(share, self._candidates.next_level)[0]
         return self._candidates.votes_to_name() + fresh
 
     def _best_case(self) -> int:

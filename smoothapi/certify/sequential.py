@@ -76,6 +76,7 @@ from smoothapi.certify.decision import (
 )
 from smoothapi.certify.evalue import Boundary, boundary, p_lower
 from smoothapi.certify.futility import DEFAULT_RULE, Futility
+from smoothapi.certify.reach import check_reachable
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 SMALLEST_RADIUS = 0.125
@@ -150,6 +151,14 @@ class SequentialCertify:
         self._rules = rules
         self._smallest = smallest_radius(self._radius, sigma, rules)
         wanted = self._smallest if self._radius is None else self._radius
+        check_reachable(
+            wanted,
+            lambda asked: fewest_votes(asked, sigma, alpha, delta, rules),
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+            named="any radius" if radius is None else "",
+        )
         self._least_share = needed_share(self._smallest, sigma, delta)
         self._share = needed_share(wanted, sigma, delta)
         self._level = label_level(self._least_share, alpha)
@@ -161,10 +170,6 @@ class SequentialCertify:
         self._p_lower = 0.0  # of the robust label
         self._risen = False
         self._ended: Reason | None = None
-        least = self._boundary[0]
-        if least > max_votes:
-            what = "any radius" if self._radius is None else f"radius {self._radius:g}"
-            raise UnreachableRadiusError(_too_few(what, sigma, alpha, least, max_votes))
 
     @property
     def done(self) -> bool:
@@ -383,15 +388,15 @@ def needed_share(radius: float, sigma: float, delta: float) -> float:
     share = math.nextafter(required_p(radius, sigma) + delta, 2.0)
     if share >= 1.0 - 1e-12:
         raise UnreachableRadiusError(
-            f"radius={radius:g} is {radius / sigma:.3g} times sigma={sigma:g}: no number of votes "
-            "certifies it. Ask for a radius below about 4 sigma, or use a larger sigma."
+            f"radius {radius:g} at sigma {sigma:g}: no number of votes certifies it. Ask for a "
+            "smaller radius, or use a larger sigma."
         )
     return share
 
 
-def _too_few(what: str, sigma: float, alpha: float, least: int, max_votes: int) -> str:
-    return (
-        f"{what} at sigma {sigma:g} and alpha {alpha:g} needs at least {least:,} votes even if "
-        f"every one is for the same label, and only {max_votes:,} are allowed. Allow more queries, "
-        "or ask for a smaller radius, a larger alpha, or a larger sigma."
-    )
+def fewest_votes(
+    radius: float, sigma: float, alpha: float, delta: float, rules: int = RULES
+) -> int:
+    """Return how many votes in a row certify a label at `radius`; errors as `needed_share`."""
+    level = joint_level(radius, sigma, alpha, delta, rules)
+    return boundary(needed_share(radius, sigma, delta), level)[0]

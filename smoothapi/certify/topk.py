@@ -50,7 +50,8 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import log_evalue_lower
-from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.certify.reach import check_reachable
+from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,13 +195,15 @@ class TopKTest:
         self._ballot = Ballot(max_votes)
         self._candidates = Candidates(self._ballot, 0.5 * alpha)
         self._ended: Reason | None = None
+        check_reachable(
+            radius or 0.0,
+            self._least,
+            sigma=sigma,
+            alpha=alpha,
+            max_votes=max_votes,
+            named="any radius" if radius is None else "",
+        )
         self._best_case = self._fewest_more()
-        if self._best_case is None:
-            raise UnreachableRadiusError(
-                f"radius {radius or 0:g} at sigma {sigma:g} and alpha {alpha:g} is not within "
-                f"reach of {max_votes:,} votes, even if every one is for the same label. Allow "
-                "more, or ask for a smaller radius."
-            )
 
     @property
     def done(self) -> bool:
@@ -333,6 +336,13 @@ class TopKTest:
             if more is not None:
                 best, limit = (label, more), more - 1
         return best
+
+    def _least(self, radius: float) -> int | None:
+        """Return the fewest votes that certify a radius before there is any; None above the cap."""
+        wanted, self._radius = self._radius, radius
+        best = self._fewest_more()
+        self._radius = wanted
+        return None if best is None else best[1]
 
     def _gap(self, label: str | None) -> int:
         return self._ballot.behind(label or "") + 1

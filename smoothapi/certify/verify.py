@@ -57,7 +57,7 @@ def verify_claims(
             test = _start(certificate, target)
         else:
             test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
-    except UsageError as error:
+    except (UsageError, OverflowError) as error:
         raise CertificateError(f"The certificate does not add up: {error}") from error
     if not certify and (certificate.radius_requested is not None or not isinstance(target, Top1)):
         raise CertificateError("The certificate does not add up: a prediction has no radius.")

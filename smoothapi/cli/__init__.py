@@ -1,7 +1,8 @@
 """The `smoothapi` command: arguments in, exit code out.
 
-Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 70 internal error,
-130 interrupted.
+Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 5 a certificate that
+cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted (143 by SIGTERM, 129 by
+SIGHUP).
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from typing import Any
 import click
 
 from smoothapi._version import __version__
-from smoothapi.answer import printable
 from smoothapi.cli.errors import report, to_json
+from smoothapi.cli.group import Group
+from smoothapi.cli.options import options
+from smoothapi.cli.signals import Ended, as_ctrl_c
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.text import printable, printable_lines
 
 INTERRUPTED = 130
 BROKEN = 70
@@ -39,7 +44,7 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """A group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -62,11 +67,13 @@ class _Commands(click.Group):
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="smoothapi")
-def app() -> None:
+@options("home", home="Folder of key, answers and ledger; may also stand after the command.")
+def app(home: str | None) -> None:
     """Certified labels from the vision API calls you already make.
 
     Exit codes: 0 certified, 1 abstained, 2 usage, 3 budget, 4 provider.
     """
+    del home  # kept by the option itself, for the command that follows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,28 +85,41 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
-def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for each way to end
+def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    with as_ctrl_c() as ended:
+        return _run(arguments, ended, as_json=as_json)
+
+
+def _run(  # noqa: PLR0911  one for each way to end
+    arguments: list[str] | None, ended: Ended, *, as_json: bool
+) -> int:
     try:
         code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--home":
+            error = click.UsageError(
+                "This command keeps nothing, so it has no --home: leave it out.", error.ctx
+            )
         if as_json:
-            click.echo(to_json(UsageError(error.format_message())))
-        error.show()
+            echo(to_json(UsageError(error.format_message())))
+        shown = io.StringIO()
+        error.show(shown)
+        echo(shown.getvalue().rstrip("\n"), err=True)
         return UsageError.exit_code
     except SmoothAPIError as error:
         report(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "\nStopped. Requests under way were awaited and their answers kept: the same command "
-            "continues where this one ended.",
+        echo(
+            "\nStopped. All answers that came are kept: the same command continues where this one "
+            "ended.",
             err=True,
         )
-        return INTERRUPTED
+        return ended.exit_code
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,7 +127,7 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
     except Exception as error:  # what nobody foresaw must not look like an abstention (exit 1)
         if os.environ.get("SMOOTHAPI_DEBUG") == "1":
             raise
-        click.echo(
+        echo(
             f"smoothapi: internal error: {type(error).__name__}: {printable(str(error))}\n"
             "Answers are kept. SMOOTHAPI_DEBUG=1 shows where it happened; please report it.",
             err=True,
@@ -116,10 +136,15 @@ def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0911  one for ea
     return code if isinstance(code, int) else 0
 
 
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def _log_to_stderr() -> None:
     """Log to stderr: warnings always, every event with SMOOTHAPI_DEBUG=1."""
     log = logging.getLogger("smoothapi")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("smoothapi: %(message)s"))
+    handler.setFormatter(_Printable("smoothapi: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if os.environ.get("SMOOTHAPI_DEBUG") == "1" else logging.WARNING)

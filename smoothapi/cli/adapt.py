@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import printable
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ def adapt(
     if as_json:
         knobs = asdict(adapted.adaptation.knobs)
         data = {"schema": "smoothapi.adapted/1", "file": str(file), "knobs": knobs}
-        click.echo(json.dumps({**data, **adapted.to_dict()}))
+        echo(json.dumps({**data, **adapted.to_dict()}))
     else:
         _show(adapted, file, card)
     return 0
@@ -134,7 +135,6 @@ def _check_out(file: Path) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[AdaptProgress], None]]:
     """Show a bar on stderr; without a terminal a line now and then."""
-    from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         MofNCompleteColumn,
@@ -143,7 +143,9 @@ def _progress() -> Iterator[Callable[[AdaptProgress], None]]:
         TimeElapsedColumn,
     )
 
-    console = Console(stderr=True)
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
+    console = PrintableConsole(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -167,31 +169,32 @@ def _progress() -> Iterator[Callable[[AdaptProgress], None]]:
             bar.update(task, description=what, completed=state.done, total=state.total, spent=spent)
             if not console.is_terminal and time.monotonic() - said[0] > _SAY_EVERY:
                 said[0] = time.monotonic()
-                click.echo(f"{what} {state.done} of {state.total}: {spent}", err=True)
+                echo(f"{what} {state.done} of {state.total}: {spent}", err=True)
 
         yield advance
 
 
 def _show_plan(plan: AdaptPlan, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"schema": "smoothapi.adapt-plan/1", **asdict(plan)}))
+        echo(json.dumps({"schema": "smoothapi.adapt-plan/1", **asdict(plan)}))
         return
-    click.echo(
+    echo(
         f"Nothing was sent. Of {plan.photos:,} photos ({plan.left_out:,} left out), "
         f"{plan.tuning:,} would tune and {plan.held_out:,} measure, within {plan.budget}."
     )
-    click.echo(
+    echo(
         f"At most {plan.queries:,} queries to {printable(plan.provider)} (${plan.dollars:.4f}); "
         f"{plan.stored:,} answers are stored already."
     )
     for knobs in plan.settings:
-        click.echo(f"  {knobs}")
+        echo(f"  {knobs}")
 
 
 def _show(adapted: Adapted, file: Path, card: Path) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table(title=f"Beside the neutral setting, on {adapted.photos} photos at most")
     table.title_justify = "left"
@@ -208,25 +211,25 @@ def _show(adapted: Adapted, file: Path, card: Path) -> None:
             f"{standing.gain:+.1%}",
             f"{standing.evidence:.3g}",
         )
-    Console().print(table)
+    PrintableConsole().print(table)
     if adapted.changed:
-        click.echo(f"Taken: {adapted.adaptation.knobs}.")
+        echo(f"Taken: {adapted.adaptation.knobs}.")
     else:
-        click.echo(
+        echo(
             f"Nothing was changed: no setting reached the e-value of {adapted.needed:g} that it "
             "takes to leave the neutral one."
         )
     held = adapted.held_out
     if held is not None and held.photos:
         low, high = held.band
-        click.echo(
+        echo(
             f"On {held.photos} photos held out: right {held.before} before, {held.after} after "
             f"(95% interval of the difference {low:+.1%} to {high:+.1%})."
         )
-    click.echo(
+    echo(
         f"Sent {adapted.queries:,} queries (${adapted.dollars:.4f}); {adapted.cached:,} answers "
         "were stored."
     )
     if adapted.stopped:
-        click.echo(f"smoothapi: ended early: {printable(adapted.stopped)}", err=True)
-    click.echo(f"Use it with --denoiser {file}; its card: {card}")
+        echo(f"smoothapi: ended early: {printable(adapted.stopped)}", err=True)
+    echo(f"Use it with --denoiser {file}; its card: {card}")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smoothapi.answer import printable
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import echo
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from smoothapi.store import Account, Home
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @click.pass_context
@@ -25,7 +27,6 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
 
     A budget is made by using it: --budget '$20/month', or Budget(..., name="study").
     """
-    ctx.obj = home
     if ctx.invoked_subcommand is None:
         with _home(home) as opened:
             _show(opened.accounts(), as_json)
@@ -38,7 +39,7 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
     is_flag=True,
     help="Also of other hosts and containers, where nobody can look: only if nothing runs.",
 )
-@click.pass_obj
+@options("home")
 def release(home: str | None, *, everywhere: bool) -> int:
     """Give back what killed processes had reserved.
 
@@ -46,18 +47,18 @@ def release(home: str | None, *, everywhere: bool) -> int:
     """
     with _home(home) as opened:
         count = opened.release_abandoned(everywhere=everywhere)
-    click.echo(f"Released {count:,} attempts of processes that are gone.")
+    echo(f"Released {count:,} attempts of processes that are gone.")
     return 0
 
 
 @budget.command()
 @click.argument("name")
-@click.pass_obj
+@options("home")
 def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
     with _home(home) as opened:
         count = opened.reset(name)
-    click.echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
+    echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
     return 0
 
 
@@ -65,7 +66,9 @@ def _home(folder: str | None) -> Home:
     from smoothapi.config import resolve  # noqa: PLC0415
     from smoothapi.store import Home  # noqa: PLC0415
 
-    return Home(resolve(home=folder).settings.home)
+    resolved = resolve(home=folder)
+    resolved.require_trust(("home",))
+    return Home(resolved.settings.home)
 
 
 def _show(found: list[Account], as_json: bool) -> None:
@@ -84,14 +87,15 @@ def _show(found: list[Account], as_json: bool) -> None:
             }
             for account in found
         ]
-        click.echo(json.dumps(rows))
+        echo(json.dumps(rows))
         return
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
     if not found:
-        click.echo("No named or periodic budget was used yet.")
+        echo("No named or periodic budget was used yet.")
         return
     table = Table()
     table.add_column("budget")
@@ -113,7 +117,7 @@ def _show(found: list[Account], as_json: bool) -> None:
             f"${account.dollars:.4f}",
             dollars_left,
         )
-    Console().print(table)
+    PrintableConsole().print(table)
 
 
 def _number(dollars: Decimal | None) -> float | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
+from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.files import replacing, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,35 +23,34 @@ if TYPE_CHECKING:
     from smoothapi.store.local.answers import AnswerStore
 
 
-@click.group()
+@click.group(cls=Group)
 @options("home")
-@click.pass_context
-def cache(ctx: click.Context, home: str | None) -> None:
+def cache(home: str | None) -> None:
     """Look after the stored answers: each was paid for."""
-    ctx.obj = home
+    del home  # kept by the option itself
 
 
 @cache.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.pass_obj
+@options("home")
 def info(home: str | None, as_json: bool) -> int:
     """Say how many answers there are, and where."""
     with _store(home) as store:
         facts: dict[str, Any] = {
-            "directory": str(store.directory),
+            "directory": shown_name(str(store.directory)),
             "answers": len(store),
             "bytes": store.bytes(),
         }
     if as_json:
-        click.echo(json.dumps(facts))
+        echo(json.dumps(facts))
     else:
         size = f"{facts['bytes'] / 2**20:.1f} MiB"
-        click.echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
+        echo(f"{facts['answers']:,} answers, {size}, in {facts['directory']}")
     return 0
 
 
 @cache.command()
-@click.pass_obj
+@options("home")
 def verify(home: str | None) -> int:
     """Read every answer, and say which cannot be used."""
     bad = good = 0
@@ -59,32 +61,40 @@ def verify(home: str | None) -> int:
                 good += 1
             except StoreError as error:
                 bad += 1
-                click.echo(f"{key}: {error}", err=True)
-    click.echo(f"{good:,} answers can be used, {bad:,} cannot.")
+                echo(f"{key}: {error}", err=True)
+    echo(f"{good:,} answers can be used, {bad:,} cannot.")
     return 2 if bad else 0
 
 
 @cache.command(short_help="Write all answers as a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
-@click.pass_obj
+@options("home")
 def export(home: str | None, file: str) -> int:
     """Write all answers to FILE (default: stdout) as a recording, which replay:FILE reads."""
     from smoothapi.mixes import Mixes  # noqa: PLC0415
     from smoothapi.store.recording import header, to_line  # noqa: PLC0415
 
-    with _home(home) as opened, _open(file, "w") as stream:
-        store, count = opened.answers, 0
+    with _home(home) as opened, _written(file) as stream:
+        store, count, bad = opened.answers, 0, 0
         stream.write(header(mixes=Mixes.load(opened.mixes_file).to_dict()))
         for key in store.all_keys():
-            stream.write(to_line(store.row(key)))
+            try:
+                line = to_line(store.row(key))
+            except StoreError:
+                bad += 1
+                continue
+            stream.write(line)
             count += 1
-    click.echo(f"Exported {count:,} answers.", err=True)
+    left_out = (
+        f" {bad:,} cannot be read, and were left out (smoothapi cache verify)." if bad else ""
+    )
+    echo(f"Exported {count:,} answers.{left_out}", err=True)
     return 0
 
 
 @cache.command("import", short_help="Add the answers of a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
-@click.pass_obj
+@options("home")
 def import_(home: str | None, file: str) -> int:
     """Add the answers of FILE (default: stdin), a recording or export; those here stay.
 
@@ -93,35 +103,36 @@ def import_(home: str | None, file: str) -> int:
 
     Variants that the recorded run gave up are left out: they can be asked again.
     """
-    from smoothapi.store.recording import is_header, parse_line  # noqa: PLC0415
+    from smoothapi.store.recording import check_row, is_header, parse_line  # noqa: PLC0415
 
     added = kept = 0
-    with _store(home) as store, _open(file, "r") as stream:
+    with _store(home) as store, _read(file) as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                row = parse_line(line.encode())
+                row = parse_line(line)
                 if row is None or is_header(row) or "gave_up" in row:
                     continue
+                check_row(row)
                 new = store.add_row(row)
-            except (ValueError, StoreError) as error:
+            except StoreError as error:
                 raise UsageError(
-                    f"Line {number} of {file!r} is not a stored answer ({error}). The {added:,} "
+                    f"Line {number:,} of {file!r} is not a stored answer ({error}). The {added:,} "
                     "before it were imported."
                 ) from error
             added, kept = added + new, kept + (not new)
-    click.echo(f"Imported {added:,} answers; {kept:,} were here already.")
+    echo(f"Imported {added:,} answers; {kept:,} were here already.")
     return 0
 
 
 @cache.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
+@options("home")
 def clear(home: str | None, yes: bool) -> int:
     """Delete all answers. They were paid for, and cannot be had again for nothing."""
     with _store(home) as store:
         if not yes:
-            click.confirm(f"Delete {len(store):,} paid answers?", abort=True)
-        click.echo(f"Deleted {store.clear():,} answers.")
+            confirm(f"Delete {len(store):,} paid answers?", abort=True)
+        echo(f"Deleted {store.clear():,} answers.")
     return 0
 
 
@@ -135,14 +146,30 @@ def _home(home: str | None) -> Home:
     from smoothapi.config import resolve  # noqa: PLC0415
     from smoothapi.store import Home  # noqa: PLC0415
 
-    return Home(resolve(home=home).settings.home)
+    resolved = resolve(home=home)
+    resolved.require_trust(("home",))
+    return Home(resolved.settings.home)
 
 
-def _open(file: str, mode: str) -> Any:
+@contextmanager
+def _written(file: str) -> Iterator[IO[str]]:
     if file == "-":
-        stream: IO[str] = sys.stdout if mode == "w" else sys.stdin
-        return nullcontext(stream)
+        yield sys.stdout
+        return
     try:
-        return Path(file).open(mode, encoding="utf-8")
+        with replacing(Path(file)) as stream:
+            yield stream
     except OSError as error:
-        raise UsageError(f"Cannot open {file!r}: {error.strerror}.") from error
+        raise UsageError(f"{file!r} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _read(file: str) -> Iterator[IO[bytes]]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(file).open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise UsageError(f"{file!r} cannot be read: {error.strerror or error}.") from error

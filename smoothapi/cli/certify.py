@@ -12,6 +12,7 @@ import click
 
 from smoothapi.cli.errors import report
 from smoothapi.cli.options import options, target_of
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _each(
             code = error.exit_code
         else:
             if as_json:
-                click.echo(certificate.to_json())
+                echo(certificate.to_json())
             else:
                 output.show_certificate(certificate, smoother.session.adapter.price, waited)
             if accept_radius is None:
@@ -156,7 +157,7 @@ def _plan_each(
             code = error.exit_code
             continue
         if as_json:
-            click.echo(json.dumps(output.plan_dict(plans[-1])))
+            echo(json.dumps(output.plan_dict(plans[-1])))
     if plans and not as_json:
         output.show_plans(plans, smoother.session.settings)
     return code

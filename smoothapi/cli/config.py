@@ -1,36 +1,96 @@
-"""`smoothapi config`."""
+"""`smoothapi config`: what is in force and where it is from; `trust` vouches for files."""
 
 from __future__ import annotations
 
-import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from smoothapi.cli.options import options
+from smoothapi.cli.terminal import echo
+from smoothapi.files import to_json
+from smoothapi.text import printable
 
-@click.command("config")
+if TYPE_CHECKING:
+    from smoothapi.config import Resolved
+
+
+@click.group("config", invoke_without_command=True)
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def show(as_json: bool) -> int:
-    """Show each setting in force here and where its value comes from.
+@click.pass_context
+def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
+    """Show each setting in force here, where its value comes from, and whether that is trusted.
 
     Order: argument, SMOOTHAPI_* variable, smoothapi.toml, [tool.smoothapi] in pyproject.toml,
-    default. Secrets are masked.
+    default. SMOOTHAPI_CONFIG names another file instead of those two. Secrets are masked.
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
     from smoothapi.config import resolve  # noqa: PLC0415
 
-    rows = resolve().rows()
+    resolved = resolve(home=home)
     if as_json:
-        click.echo(
-            json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows})
-        )
+        echo(to_json(_as_json(resolved)))
         return 0
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table()
     for column in ("setting", "value", "from"):
         table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    for name, value, origin in resolved.rows():
+        doubt = " (not trusted)" if resolved.unvouched(name) else ""
+        table.add_row(*(Text(printable(cell)) for cell in (name, value, f"{origin}{doubt}")))
+    PrintableConsole().print(table)
+    if refused := _refused(resolved):
+        echo(
+            f"Nobody vouches for these, and they are refused when they are needed: "
+            f"{', '.join(map(printable, refused))}. If the file is yours: smoothapi config trust"
+        )
     return 0
+
+
+@show.command(short_help="Vouch for the settings files here.")
+@click.option("--revoke", is_flag=True, help="Vouch for them no longer.")
+def trust(revoke: bool) -> int:
+    """Vouch for smoothapi.toml, and [tool.smoothapi] in pyproject.toml, in this folder.
+
+    A folder's settings that say where credentials and photos go, which code runs or what answers
+    are taken for true count only after that. It is for the files as they are now, at this place:
+    a changed one is to be read and vouched for again.
+    """
+    from smoothapi import config, trust  # noqa: PLC0415
+    from smoothapi.errors import UsageError  # noqa: PLC0415
+
+    files = config.settings_files()
+    if not files:
+        raise UsageError(
+            f"There is no {config.FILE} and no [tool.smoothapi] in pyproject.toml in this folder. "
+            "Run it where the file is."
+        )
+    if not revoke and (refused := _refused(config.resolve())):
+        echo(f"From now on they may decide: {', '.join(map(printable, refused))}.")
+    for file in files:
+        (trust.revoke if revoke else trust.vouch)(file)
+        echo(f"{'Not trusted' if revoke else 'Trusted'}: {printable(str(file.path))}")
+    return 0
+
+
+def _as_json(resolved: Resolved) -> dict[str, Any]:
+    found = resolved.to_dict()
+    for name, file in resolved.files.items():
+        found[name]["trusted"] = file.trusted
+    return found
+
+
+def _refused(resolved: Resolved) -> list[str]:
+    """Return what is refused for want of consent, by its name in the settings."""
+    from smoothapi.provider import doubtful_options  # noqa: PLC0415
+
+    found = resolved.doubtful()
+    for name in resolved.settings.providers:
+        found += [f"providers.{name}.{option}" for option in doubtful_options(name, resolved)]
+    return found

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from smoothapi.cli.adapt import adapt
+from smoothapi.cli.console import PrintableConsole
+from smoothapi.cli.group import Group
+from smoothapi.cli.terminal import echo
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def denoiser() -> None:
     """Train, measure, convert and adapt the local denoiser."""
 
@@ -206,7 +208,7 @@ def train(
         shards=shards,
         compile_network=compile_network,
     )
-    err = Console(stderr=True)
+    err = PrintableConsole(stderr=True)
     size = sum(p.numel() for p in trainer.network.parameters()) / 1e6
     err.print(
         f"{len(trainer.photos)} photos, {len(kept)} held out, {size:.2f} M parameters, to {out}"
@@ -265,7 +267,7 @@ def pack(
 
     kept = names_held_out(hold_out, hold_out_count)
     count = write_pack(places, output, leave_out=kept, **options)
-    Console(stderr=True).print(
+    PrintableConsole(stderr=True).print(
         f"{_plain(str(output))}: {count} photos, {output.stat().st_size / 2**20:.1f} MiB",
         soft_wrap=True,
     )
@@ -324,7 +326,7 @@ def evaluate(
         # What cannot work is said before minutes are spent on the rest.
         out_of_reach(terms, options["sigmas"], 3 * options["size"] ** 2)
     runtime = load(weights, device=device, precision=precision)
-    err = Console(stderr=True)
+    err = PrintableConsole(stderr=True)
     with err.status("measuring"):
         judges = [load_classifier(spec) for spec in classifiers]
         report = measure(runtime, folder, judges, labels=labels, **options)
@@ -348,11 +350,11 @@ def evaluate(
             )
     if as_json:
         whole = report.to_dict() | ({} if found is None else {"certified": found.to_dict()})
-        click.echo(json.dumps(whole, indent=2))
+        echo(json.dumps(whole, indent=2))
         return
-    Console().print(_table(report))
+    PrintableConsole().print(_table(report))
     if found is not None:
-        Console().print(_certified_table(found))
+        PrintableConsole().print(_certified_table(found))
         for sigma, reason in found.unreachable.items():
             err.print(
                 f"No row for sigma {sigma:g}: {_plain(reason)} (--max-votes, --radius, --alpha)",
@@ -376,7 +378,7 @@ def _check_certify(*, certify: bool, classifiers: tuple[str, ...], truth: Path |
             raise click.UsageError(f"--{option} is for --certify, which is not there: add it.")
 
 
-def _bar(err: Console) -> Progress:
+def _bar(err: PrintableConsole) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -463,7 +465,7 @@ def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
     from smoothapi.denoise.training.convert import convert_dncnn  # noqa: PLC0415
 
     header = convert_dncnn(checkpoint, output, eps=eps)
-    Console(stderr=True).print(
+    PrintableConsole(stderr=True).print(
         f"{_plain(str(output))}: {header.architecture}, "
         f"{header.config['layers']} layers of {header.config['channels']} channels",
         soft_wrap=True,

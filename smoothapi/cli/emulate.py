@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import printable
+from smoothapi.cli.terminal import echo
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +85,8 @@ curl -sS -H 'Ocp-Apim-Subscription-Key: {key}' -H 'Content-Type: application/oct
 }
 _TOML = {
     "aws": """\
-[providers.aws]  # and AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={key} in the environment
+# with AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={key} and, once: smoothapi config trust
+[providers.aws]
 endpoint = "{url}"
 region = "us-east-1\"""",
     "google": """\
@@ -201,7 +202,7 @@ def emulate(  # noqa: PLR0917  click passes options by name
         keep=0,
     ) as service:
         if not _is_loopback(host):
-            click.echo(
+            echo(
                 f"smoothapi: {printable(host)} can be reached from elsewhere. This service is for "
                 "tests: it verifies no signatures, and whoever reaches it can use it.",
                 err=True,
@@ -210,7 +211,7 @@ def emulate(  # noqa: PLR0917  click passes options by name
         _until_stopped(told)
         requests, billed = service.requests, service.billed
     if not as_json:
-        click.echo(f"\nEnded: {requests:,} requests, {billed:,} pictures labelled.", err=True)
+        echo(f"\nEnded: {requests:,} requests, {billed:,} pictures labelled.", err=True)
     return 0
 
 
@@ -236,14 +237,14 @@ def _introduce(service: Service, *, key: str, plan: str, as_json: bool) -> None:
     told = instructions(service.name, url, address, key)
     if as_json:
         ready = {"ready": True, "provider": service.name, "url": url, "address": address}
-        click.echo(json.dumps(ready | told))
+        echo(json.dumps(ready | told))
         return
     for kind, text in told.items():
         lines = "".join(f"    {line}\n" for line in text.splitlines())
-        click.echo(f"{_TITLES[kind]}:\n{lines}")
+        echo(f"{_TITLES[kind]}:\n{lines}")
     if plan:
-        click.echo(f"Faults: {plan}")
-    click.echo(f"Ready: {service.name} at {url} (Ctrl-C ends it)")
+        echo(f"Faults: {plan}")
+    echo(f"Ready: {service.name} at {url} (Ctrl-C ends it)")
 
 
 def _line(received: Received, status: str, seconds: float) -> None:
@@ -260,7 +261,7 @@ def _line(received: Received, status: str, seconds: float) -> None:
         f"{time.strftime('%H:%M:%S')}  #{received.number + 1}  {what}  "
         f"{pictures or 'no picture'}{more}  {status}  {seconds:.3f} s"
     )
-    click.echo(printable("  ".join([text, *notes])), err=True)
+    echo(printable("  ".join([text, *notes])), err=True)
 
 
 def _json_line(received: Received, status: str, seconds: float) -> None:
@@ -276,25 +277,14 @@ def _json_line(received: Received, status: str, seconds: float) -> None:
         "fault": received.fault,
     }
     with contextlib.suppress(BrokenPipeError):
-        click.echo(json.dumps(row))
+        echo(json.dumps(row))
 
 
 def _until_stopped(begin: Callable[[], None]) -> None:
     """Begin, and return when the user, or who started this process, asks to stop."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main else None
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         begin()  # in here: whoever reads that it is ready may ask to stop at once
         _wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _wait() -> None:

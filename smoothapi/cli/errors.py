@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-import click
-
-from smoothapi.answer import printable
+from smoothapi import files
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import ProviderError, SmoothAPIError
+from smoothapi.text import printable
 
 SCHEMA = "smoothapi.error/1"
 _SHORTEST_SHOWN = 0.05  # seconds
@@ -22,14 +20,12 @@ def report(error: SmoothAPIError, *, as_json: bool, photo: str | None = None) ->
         photo: the photo that it is about; None if it is not about one.
     """
     if as_json:
-        click.echo(to_json(error, photo))
-    click.echo(f"smoothapi: {printable(str(error))}", err=True)
+        echo(to_json(error, photo))
+    echo(f"smoothapi: {printable(str(error))}", err=True)
     if error.attempts:
         again = f", {error.retries:,} of them retries" if error.retries else ""
         waited = f"; {error.waited:.1f} s waited" if error.waited >= _SHORTEST_SHOWN else ""
-        click.echo(
-            f"Sent until then: {error.attempts:,} (${error.cost:.4f}){again}{waited}.", err=True
-        )
+        echo(f"Sent until then: {error.attempts:,} (${error.cost:.4f}){again}{waited}.", err=True)
 
 
 def to_json(error: SmoothAPIError, photo: str | None = None) -> str:
@@ -47,4 +43,4 @@ def to_json(error: SmoothAPIError, photo: str | None = None) -> str:
         "cost": error.cost,
         "waited": round(error.waited, 3),
     }
-    return json.dumps(fields, ensure_ascii=False)
+    return files.to_json(fields)

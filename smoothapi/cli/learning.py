@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from smoothapi.answer import printable
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,20 +48,20 @@ def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
         kept = str(home.mixes_file)
     rows = [_row(each, mix, settings) for each, mix in mixes.by_deployment.items()]
     if as_json:
-        click.echo(json.dumps({"schema": "smoothapi.learnt/1", "file": kept, "mixes": rows}))
+        echo(json.dumps({"schema": "smoothapi.learnt/1", "file": kept, "mixes": rows}))
         return 0
     for row in rows:
-        click.echo(
+        echo(
             f"{printable(row['provider'])}, denoiser {printable(row['denoiser'])[:12]}, sigma "
             f"{row['sigma']:g}: {row['photos']:,} photos, mean share {row['mean_share']:.2f}"
         )
         if row["queries"] is not None:
-            click.echo(
+            echo(
                 f"  expected a photo: {row['queries']:.1f} queries instead of "
                 f"{row['queries_before']:.1f}, certified {row['certified']:.1%} instead of "
                 f"{row['certified_before']:.1%}"
             )
-    click.echo(f"Kept in {printable(kept)}. Nothing was sent.")
+    echo(f"Kept in {printable(kept)}. Nothing was sent.")
     return 0
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_HOME = "smoothapi.home"
 _CLASSES = "TOML or JSON file of your classes: {class: [provider labels]}."
 
 # click's keywords by option; a name with a slash has a form for no, and None is the default of all.
@@ -40,7 +41,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"help": "auto, cpu, cuda, cuda:N or mps."},
     "codec": {"type": click.Choice(["png", "jpeg"]), "help": "Encoding."},
     "concurrency": {"type": int, "help": "Most requests in flight."},
-    "home": {"type": click.Path(file_okay=False), "help": "Folder of key, answers and ledger."},
+    "home": {
+        "type": click.Path(file_okay=False),
+        "callback": lambda *given: _home(given[0], given[2]),
+        "help": "Folder of key, answers and ledger.",
+    },
     "partial/--no-partial": {"help": "Buy what the budget allows although it is not enough."},
     "refresh": {"is_flag": True, "default": False, "help": "Ask again although stored."},
     "record": {"type": click.Path(dir_okay=False), "help": "Write the answers to a file, too."},
@@ -118,6 +123,14 @@ def target_of(text: str) -> Target | Literal["top1"]:
         "absent:LABEL:SCORE, scores:LABEL, scores:LABEL:LEAST or most-specific:SCORE, such as "
         "present:Weapon:0.8."
     )
+
+
+def _home(ctx: click.Context, value: str | None) -> str | None:
+    """Return the folder given here, or else before the command; the last one counts."""
+    if value is not None:
+        ctx.meta[_HOME] = value  # shared with the contexts of subcommands
+    found: str | None = ctx.meta.get(_HOME)
+    return found
 
 
 def _radius(value: str | None) -> float | str | None:

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, less_text, rounded_down
 from smoothapi.certify.radii import rms_radius
+from smoothapi.cli.console import PrintableConsole
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
         TextColumn("votes, {task.fields[sent]} sent, ${task.fields[cost]:.4f}"),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
+    console = PrintableConsole(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -57,7 +57,7 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
 
 
 def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0) -> None:
-    """Print one certificate as a short table; `waited` is in seconds, summed over threads."""
+    """Print one certificate as a short table; `waited` is in seconds of the clock."""
     certified = certificate.label is not None
     kind = {"certify": "certified", "predict": "predicted"}[certificate.kind]
     head = Text()
@@ -73,7 +73,7 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
     table.add_column()
     for name, value in _facts(certificate, price, waited):
         table.add_row(Text(name), Text(value))
-    console = Console()
+    console = PrintableConsole()
     console.print(head)
     console.print(table)
     console.print()
@@ -99,10 +99,12 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     if certificate.attempts > certificate.queries:
         sent += f", {certificate.attempts - certificate.queries} retries"
     if waited >= _SHORTEST_SHOWN:
-        sent += f", {waited:.1f} s waited (over all threads)"
+        sent += f", {waited:.1f} s waited"
     if certificate.failed:
         sent += f", {certificate.failed} failed"
     yield "  queries", sent
+    if certificate.refreshes:
+        yield "  asked anew", _refreshed(certificate)
     if certificate.replayed_from:
         yield "  replayed", f"from {printable(certificate.replayed_from)}: no provider was asked"
     yield (
@@ -124,6 +126,13 @@ def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "", f"{rounded_down(native)} around the photo before the resize"
     mean = 255.0 * rms_radius(native, certificate.image)
     yield "", f"{mean:.2g}/255 of it as root mean square over the photo's channel values"
+
+
+def _refreshed(certificate: Certificate) -> str:
+    times = "once" if certificate.refreshes == 1 else f"{certificate.refreshes} times"
+    before = f", where it was {certificate.replaced} before" if certificate.replaced else ""
+    most = certificate.alpha * (certificate.refreshes + 1)
+    return f"{times}{before}: that one of these sets is wrong has a chance up to {most:g}"
 
 
 def _photo(certificate: Certificate) -> str:
@@ -179,7 +188,7 @@ def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
             f"${plan.at_least * plan.dollars / 1000:.4f} to "
             f"${plan.at_most * plan.dollars / 1000:.4f}",
         )
-    console = Console()
+    console = PrintableConsole()
     console.print(table)
     if plans and plans[0].expected:
         parts = ", ".join(f"{mean:.0f} if p = {p:g}" for p, mean in plans[0].expected)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import printable
 from smoothapi.cli.learning import learn
 from smoothapi.cli.options import options
 from smoothapi.cli.study import numbers
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.provider import Price
@@ -101,7 +102,7 @@ def plan(
             f"{settings.radius!r}. What another unit comes to depends on each photo's size."
         )
     shares = _shares(distribution, share)
-    with Smoother(settings.provider, denoiser="none") as smoother:
+    with Smoother(settings.provider, denoiser="none", home=home) as smoother:
         price = smoother.session.price
     found: list[Expected] = []
     unreachable: list[str] = []
@@ -154,15 +155,16 @@ def _as_json(
         "unreachable": unreachable,
         "rows": rows,
     }
-    click.echo(json.dumps(data))
+    echo(json.dumps(data))
 
 
 def _show(
     found: list[Expected], unreachable: list[str], shares: Shares, price: Price, provider: str
 ) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     first = found[0]
     table = Table(
@@ -181,7 +183,7 @@ def _show(
             f"${one.dollars:,.2f}",
             f"${one.dollars_at_most:,.2f}",
         )
-    console = Console()
+    console = PrintableConsole()
     console.print(table)
     for one in found:
         console.print(

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import Answer, printable
+from smoothapi.answer import Answer
+from smoothapi.cli.group import Group
+from smoothapi.cli.options import options
+from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import FatalError, ProviderError, UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +28,11 @@ _MOST_LABELS = 10
 _DECLINED = 1
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @click.pass_context
-def providers(ctx: click.Context, as_json: bool) -> int:
+def providers(ctx: click.Context, home: str | None, as_json: bool) -> int:
     """List the providers: installed or not, credentials, prices, limits. Sends nothing.
 
     Options of adapters are taken from the settings, as for every other command.
@@ -36,10 +41,10 @@ def providers(ctx: click.Context, as_json: bool) -> int:
         return 0
     from smoothapi import config, provider  # noqa: PLC0415
 
-    settings = config.resolve().settings
-    rows = [_row(info, settings) for info in provider.providers(settings.providers)]
+    resolved = config.resolve(home=home)
+    rows = [_row(info, resolved.settings) for info in provider.providers(resolved)]
     if as_json:
-        click.echo(json.dumps(rows))
+        echo(json.dumps(rows))
     else:
         _show(rows)
     return 0
@@ -49,18 +54,19 @@ def providers(ctx: click.Context, as_json: bool) -> int:
 @click.argument("name")
 @click.option("--photo", type=click.Path(), help="A photo to send instead of a test picture.")
 @click.option("--yes", is_flag=True, help="Do not ask before a query that costs money.")
+@options("home")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def check(name: str, photo: str | None, yes: bool, as_json: bool) -> int:
+def check(name: str, photo: str | None, yes: bool, home: str | None, as_json: bool) -> int:
     """Send one picture to the provider NAME, once, and say what came back and what it cost.
 
     It is sent with no retry, outside of all budgets, and the answer is not kept.
     """
     from smoothapi import config, provider  # noqa: PLC0415
 
-    settings = config.resolve().settings
-    adapter = provider.make_adapter(name, **settings.providers.get(name, {}))
+    resolved = config.resolve(home=home)
+    adapter = provider.make_adapter(name, **provider.adapter_options(name, resolved))
     try:
-        return _check(adapter, settings, photo, sure=yes, as_json=as_json)
+        return _check(adapter, resolved.settings, photo, sure=yes, as_json=as_json)
     finally:
         adapter.close()
 
@@ -73,7 +79,7 @@ def _check(
     payload = _payload(adapter, settings, photo)
     found = _credentials(adapter)
     if cost and not sure and not _confirmed(adapter.name, price):
-        click.echo("Nothing was sent.", err=True)
+        echo("Nothing was sent.", err=True)
         return _DECLINED
     began = time.monotonic()
     try:
@@ -98,7 +104,7 @@ def _check(
         "credentials": found.where if found else None,
     }
     if as_json:
-        click.echo(json.dumps(result))
+        echo(json.dumps(result))
     else:
         _show_check(answer, result, price)
     return 0
@@ -177,7 +183,7 @@ def _confirmed(name: str, price: Price) -> bool:
             f"This sends one picture to {name}, which costs {_dollars(price)}, and there is nobody "
             "to ask. Give --yes to send it. Nothing was sent."
         )
-    return click.confirm(
+    return confirm(
         f"This sends one picture to {name}, which costs {_dollars(price)}. Go on?", err=True
     )
 
@@ -249,9 +255,10 @@ def _row(info: ProviderInfo, settings: Settings) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table()
     for column in ("provider", "here", "per 1,000", "a request", "a picture"):
@@ -259,7 +266,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         cells = (row["name"], _here(row)[0], *(_priced(row) if row["usable"] else ("", "", "")))
         table.add_row(*(Text(_printable_lines(cell)) for cell in cells))
-    console = Console()
+    console = PrintableConsole()
     console.print(table)
     # Below, where names of variables and commands to install are not cut to a column's width.
     for row in rows:
@@ -303,9 +310,10 @@ def _priced(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     best = sorted(answer.labels, key=lambda label: (-label.score, label.name))[:_MOST_LABELS]
     labels = [f"{label.name} {label.score:.3f}" for label in best] or ["none: a valid answer"]
@@ -326,7 +334,7 @@ def _show_check(answer: Answer, result: dict[str, Any], price: Price) -> None:
     table.add_column()
     for name, value in facts:
         table.add_row(Text(name), Text(_printable_lines(value)))
-    console = Console()
+    console = PrintableConsole()
     console.print(Text(f"{printable(result['provider'])} answers", style="bold"))
     console.print(table)
 

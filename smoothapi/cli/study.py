@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothapi.answer import printable
+from smoothapi.cli.group import Group
 from smoothapi.cli.options import options, target_of
+from smoothapi.cli.terminal import echo
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
+from smoothapi.files import check_folder, shown_name
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 _SAVE_EVERY = 1.0  # seconds between lines of progress where there is no terminal
 
 
-class _StudyGroup(click.Group):
+class _StudyGroup(Group):
     """`study PHOTOS...` runs a study; `study report FILE` draws its report again."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -150,13 +153,13 @@ def run(
         _show_plan(plan, as_json)
         return 0
     if as_json:
-        click.echo(result.to_json())
+        echo(result.to_json())
     if out is not None:
-        click.echo(f"Report: {result.report(out)}", err=as_json)
+        echo(f"Report: {shown_name(str(result.report(out)))}", err=as_json)
     if not as_json:
         _show(result)
     if result.stopped:
-        click.echo(f"smoothapi: the study is partial: {printable(result.stopped)}", err=True)
+        echo(f"smoothapi: the study is partial: {printable(result.stopped)}", err=True)
         return (
             BudgetExceededError.exit_code
             if result.stopped.startswith(("The budget", "This needs at least"))
@@ -174,7 +177,7 @@ def report(result: Path, out: Path) -> int:
     """Draw the report of RESULT.json again, here or elsewhere: nothing else is needed."""
     from smoothapi.study import StudyResult  # noqa: PLC0415
 
-    click.echo(f"Report: {StudyResult.load(result).report(out)}")
+    echo(f"Report: {shown_name(str(StudyResult.load(result).report(out)))}")
     return 0
 
 
@@ -183,15 +186,17 @@ def _check_report(out: Path) -> None:
     import smoothapi.study.report  # noqa: F401, PLC0415  raises MissingExtraError
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        check_folder(out)
     except OSError as error:
-        raise UsageError(f"The report cannot be written to {str(out)!r}: {error}.") from error
+        raise UsageError(
+            f"The report cannot be written to {str(out)!r}: {error.strerror or error}. Give "
+            "--out a folder that you can write to."
+        ) from error
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[StudyProgress], None]]:
     """Show a bar on stderr; without a terminal a line now and then."""
-    from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         MofNCompleteColumn,
@@ -200,7 +205,9 @@ def _progress() -> Iterator[Callable[[StudyProgress], None]]:
         TimeElapsedColumn,
     )
 
-    console = Console(stderr=True)
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
+    console = PrintableConsole(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -228,7 +235,7 @@ def _progress() -> Iterator[Callable[[StudyProgress], None]]:
             bar.update(task, description=what, completed=state.done, total=state.total, spent=spent)
             if not console.is_terminal and time.monotonic() - said[0] > 30 * _SAVE_EVERY:
                 said[0] = time.monotonic()
-                click.echo(f"{what} {state.done} of {state.total}: {spent}", err=True)
+                echo(f"{what} {state.done} of {state.total}: {spent}", err=True)
 
         yield advance
 
@@ -244,11 +251,12 @@ def _show_plan(plan: StudyPlan, as_json: bool) -> None:
             "dollars_at_most": plan.dollars_at_most,
         }
         data = {"schema": "smoothapi.study-plan/1", **totals}
-        click.echo(json.dumps({**data, "rows": [asdict(row) for row in plan.rows]}))
+        echo(json.dumps({**data, "rows": [asdict(row) for row in plan.rows]}))
         return
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
     table = Table(title="Nothing was sent. The study would still send:", title_justify="left")
     several = len({(row.provider, row.denoiser) for row in plan.rows}) > 1
@@ -268,7 +276,7 @@ def _show_plan(plan: StudyPlan, as_json: bool) -> None:
             "?" if row.dollars is None else f"${row.dollars:,.2f}",
             f"${row.dollars_at_most:,.2f}",
         )
-    console = Console()
+    console = PrintableConsole()
     console.print(table)
     expected = "?" if plan.expected is None else f"{plan.expected:,}"
     dollars = "?" if plan.dollars is None else f"${plan.dollars:,.2f}"
@@ -281,10 +289,11 @@ def _show_plan(plan: StudyPlan, as_json: bool) -> None:
 
 
 def _show(result: StudyResult) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console()
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
+    console = PrintableConsole()
     console.print(_table(result))
     for line in _advice(result):
         console.print(Text(printable(line)))

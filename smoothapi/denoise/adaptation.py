@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.denoise.knobs import Knobs
 from smoothapi.errors import DenoiserError, UsageError
+from smoothapi.files import parse_json, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,9 +73,8 @@ class Adaptation:
             "about": dict(self.about),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+        with replacing(path) as stream:
+            stream.write(json.dumps(data, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Adaptation:
@@ -87,7 +86,7 @@ class Adaptation:
         try:
             if path.stat().st_size > _LARGEST_FILE:
                 raise DenoiserError(f"{path} is too large to be an adaptation of a denoiser.")
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise DenoiserError(
                 f"The adapted denoiser {path} cannot be read ({error}). Give a file that "

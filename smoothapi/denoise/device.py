@@ -107,6 +107,17 @@ def check_precision(spec: str) -> None:
 
 
 @cache
+def torch_version() -> str:
+    """Return the version of torch, without importing it where that can be helped."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:  # installed without its metadata
+        import torch  # noqa: PLC0415
+
+        return str(torch.__version__)
+
+
+@cache
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
     try:
@@ -119,7 +130,7 @@ def cpu_has_bf16() -> bool:
 @cache
 def _cuda_count() -> int:
     # Importing torch takes a second: it is not asked where the answer is plainly 0.
-    if platform.system() == "Darwin" or "+cpu" in importlib.metadata.version("torch"):
+    if platform.system() == "Darwin" or "+cpu" in torch_version():
         return 0
     if (
         platform.system() == "Linux"

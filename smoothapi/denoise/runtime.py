@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import inspect
 import logging
 import threading
@@ -21,6 +20,7 @@ from smoothapi.denoise.device import (
     choose_device,
     choose_precision,
     describe_card,
+    torch_version,
 )
 from smoothapi.denoise.judge import Facts, judge
 from smoothapi.denoise.pictures import check_noisy, to_8bit
@@ -127,8 +127,8 @@ class LocalRuntime:
     @cached_property
     def _platform(self) -> str:
         kind = self.device.partition(":")[0]
-        torch_version = importlib.metadata.version("torch").partition("+")[0]
-        platform = f"{kind}|{self.precision}|{torch_version}"
+        version = torch_version().partition("+")[0]
+        platform = f"{kind}|{self.precision}|{version}"
         if self.draws_noise:
             from smoothapi.denoise.device_noise import choose_generator  # noqa: PLC0415
 

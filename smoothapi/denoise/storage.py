@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import DenoiserError
+from smoothapi.files import parse_json, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -95,9 +96,10 @@ def read_header(path: Path) -> Header:
     refuse_pickle(path)
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+        reason = error.strerror if isinstance(error, OSError) else None
         raise DenoiserError(
-            f"The denoiser's weights {path} cannot be read: {error.strerror or error}. Give "
+            f"The denoiser's weights {path} cannot be read: {reason or error}. Give "
             "'default', 'small', 'none', or the path of a .safetensors file."
         ) from error
     metadata = _metadata(path, content)
@@ -108,12 +110,15 @@ def read_header(path: Path) -> Header:
             "`smoothapi denoiser train` or `smoothapi denoiser convert`."
         )
     try:
+        config, about = (parse_json(metadata.get(name, "{}")) for name in ("config", "about"))
+        if not isinstance(config, dict) or not isinstance(about, dict):
+            raise DenoiserError(f"The header of {path} is damaged: its config is no object.")
         return Header(
             path=path,
             sha256=hashlib.sha256(content).hexdigest(),
             architecture=metadata["architecture"],
-            config=json.loads(metadata["config"]),
-            about=json.loads(metadata.get("about", "{}")),
+            config=config,
+            about=about,
         )
     except (KeyError, ValueError) as error:
         raise DenoiserError(f"The header of {path} is damaged: {error!r}.") from error
@@ -126,9 +131,10 @@ def refuse_pickle(path: Path) -> None:
         DenoiserError: by its name or its first bytes, the file is a pickle or an archive of one.
     """
     start = b""
-    if path.is_file():
-        with path.open("rb") as stream:
-            start = stream.read(9)
+    with suppress(OSError, ValueError):  # whoever reads it next says why it cannot be
+        if path.is_file():
+            with path.open("rb") as stream:
+                start = stream.read(9)
     # A zip is what torch.save writes now, 0x80 starts a bare pickle, as it wrote before. It may
     # also be the last digit of a header's length: then a brace follows the eight bytes.
     bare = start[:1] == b"\x80" and start[8:9] != b"{"
@@ -146,8 +152,9 @@ def load_network(header: Header) -> nn.Module:
     Raises:
         DenoiserError: the file changed since its header was read, or the tensors do not fit.
     """
-    import safetensors.torch  # noqa: PLC0415 - torch only when a network is really needed
+    import torch  # noqa: PLC0415 - only when a network is really needed
 
+    from smoothapi.denoise.checkpoints import load_state  # noqa: PLC0415
     from smoothapi.denoise.networks import build  # noqa: PLC0415
 
     content = header.path.read_bytes()
@@ -156,19 +163,35 @@ def load_network(header: Header) -> nn.Module:
             f"{header.path} changed after its fingerprint was taken. Start again, so that "
             "certificates name the weights that were used."
         )
-    network = build(header.architecture, header.config)
     tensors = {
-        k: v.float() if v.is_floating_point() else v
-        for k, v in safetensors.torch.load(content).items()
+        k: v.float() if v.is_floating_point() else v for k, v in _loaded(header.path, content)
     }
+    most = max([len(tensors), *(side for value in tensors.values() for side in value.shape)])
+    if max(_whole_numbers(header.config), default=0) > most:
+        raise _too_large(header)
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        with torch.device("meta"):  # without memory: the header may ask for more than there is
+            asked = build(header.architecture, header.config).state_dict()
+        if sum(v.numel() for v in asked.values()) > sum(v.numel() for v in tensors.values()):
+            raise _too_large(header)
+        network = build(header.architecture, header.config)
+    except (RuntimeError, TypeError, ValueError) as error:
         raise DenoiserError(
             f"The tensors in {header.path} do not fit a {header.architecture} of its own header: "
             f"{error}"
         ) from error
+    load_state(network, tensors, header.path)
     return network.eval()
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _whole_numbers(item)
+    elif type(value) is int:
+        yield value
 
 
 def write_weights(
@@ -201,9 +224,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     import safetensors.torch  # noqa: PLC0415
 
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(_canonical(safetensors.torch.save(contiguous, metadata)))
-    os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+    with replacing(path, "wb") as stream:
+        stream.write(_canonical(safetensors.torch.save(contiguous, metadata)))
 
 
 def _canonical(content: bytes) -> bytes:
@@ -220,12 +242,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DenoiserError: the file is a pickle, no safetensors, or cut short.
     """
+    refuse_pickle(path)
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DenoiserError(f"{path} cannot be read: {error}.") from error
+    metadata = _metadata(path, content)
+    return dict(_loaded(path, content)), metadata
+
+
+def _loaded(path: Path, content: bytes) -> Iterable[tuple[str, Tensor]]:
     import safetensors.torch  # noqa: PLC0415
 
-    refuse_pickle(path)
-    content = path.read_bytes()
-    metadata = _metadata(path, content)
-    return safetensors.torch.load(content), metadata
+    try:
+        return safetensors.torch.load(content).items()
+    except Exception as error:  # its own class, and what torch makes of odd types and shapes
+        raise DenoiserError(
+            f"{path} is not a safetensors file that can be read: {error}. Download or copy it "
+            "again."
+        ) from error
 
 
 def _metadata(path: Path, content: bytes) -> dict[str, str]:
@@ -238,9 +273,11 @@ def _metadata(path: Path, content: bytes) -> dict[str, str]:
             f"{path} is not a safetensors file, or it was cut short. Download or copy it again."
         )
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = parse_json(content[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise DenoiserError(f"{path} is not a safetensors file: its metadata is not text.")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DenoiserError(f"{path} is not a safetensors file: {error!r}.") from error
     if len(content) != 8 + length + end:
@@ -249,3 +286,10 @@ def _metadata(path: Path, content: bytes) -> dict[str, str]:
             "was cut short or added to. Download or copy it again."
         )
     return dict(metadata)
+
+
+def _too_large(header: Header) -> DenoiserError:
+    return DenoiserError(
+        f"The tensors in {header.path} do not fit a {header.architecture} of its own header, "
+        "which is larger."
+    )

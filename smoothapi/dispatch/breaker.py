@@ -79,6 +79,11 @@ class Breaker:
         """Whether the service is taken to be down."""
         return self._opened is not None
 
+    @property
+    def answered(self) -> int:
+        """How often the service has answered so far, in any way; grows, though it may skip."""
+        return self._answered
+
     def enter(self, stop: threading.Event) -> bool:
         """Wait until a call may be made; return whether it is the probe of an open breaker.
 

@@ -7,6 +7,7 @@ of it knows of statistics.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 from smoothapi.dispatch.breaker import Breaker
+from smoothapi.dispatch.patience import Patience
 from smoothapi.dispatch.retry import Retry
-from smoothapi.dispatch.run import CLOSED, Run, finish
+from smoothapi.dispatch.run import CLOSED, Run
 from smoothapi.dispatch.shared import Route, Workers
-from smoothapi.errors import UsageError
-from smoothapi.store.owners import FORKED
+from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.owners import refuse_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.job import Work
     from smoothapi.provider import Adapter, Price
     from smoothapi.store import Answers, Budget, Store
+
+
+_log = logging.getLogger("smoothapi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,7 @@ class Dispatcher:
             UsageError: the dispatcher is closed, or was made before the process was forked.
         """
         runs = self._runs
-        if os.getpid() != runs.process:
-            raise UsageError(FORKED)
+        refuse_fork(runs.process)
         with runs.opening:
             if runs.closed.is_set():
                 raise UsageError(CLOSED)
@@ -144,17 +148,34 @@ class Dispatcher:
         return run
 
     def close(self) -> None:
-        """Stop all runs, wait for what is under way, then end the threads."""
+        """Stop all runs, wait for what is under way, then end the threads.
+
+        In a process that was forked off the one that opened it, nothing is done: all is that one's.
+        """
+        if os.getpid() != self._runs.process:
+            return
         with self._runs.opening:
             self._runs.closed.set()
             runs = list(self._runs.all)
         for run in runs:
             run.stop(CLOSED)
+        patience = Patience(
+            under_way=lambda: sum(run.under_way() for run in runs),
+            leave=lambda: sum(run.leave() for run in runs),
+        )
+        workers = self.workers
         try:
-            finish(self.workers.senders.shutdown)
+            patience.await_all(
+                *(run.await_under_way for run in runs),
+                lambda: workers.senders.shutdown(wait=not patience.over),
+                workers.writer.close,  # what arrived is kept, whatever is not awaited
+                lambda: workers.preparers.shutdown(wait=not patience.over),
+            )
         finally:
-            self.workers.writer.close()
-            self.workers.preparers.shutdown()
             for run in runs:
                 run.give_back()
-            self.route.ledger.close()
+            try:
+                self.route.ledger.close()
+            except StoreError as error:
+                # What is reserved counts as spent. A run's own error is not to be replaced by this.
+                _log.warning("The end could not be written down: %s", error)

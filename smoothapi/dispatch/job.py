@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from smoothapi.answer import Answer
     from smoothapi.errors import SmoothAPIError
@@ -43,7 +45,8 @@ class Totals:
         attempts: pictures sent, retries included; this is what budgets and bills count.
         cached: variants answered from the store.
         failed: variants that failed for good.
-        waited: seconds spent waiting between attempts, summed over threads.
+        waited: seconds in which a request waited between attempts; of the clock, so that any
+            number that wait at the same time count once.
         dollars: price of the attempts.
     """
 
@@ -78,7 +81,8 @@ class Meter:
         self._lock = threading.Lock()
         self._sent: set[int] = set()
         self._attempts = self._cached = self._failed = 0
-        self._waited = 0.0
+        self._waiting = 0  # threads
+        self._waited = self._since = 0.0
         self._dollars = Decimal(0)
 
     @property
@@ -90,16 +94,30 @@ class Meter:
                 attempts=self._attempts,
                 cached=self._cached,
                 failed=self._failed,
-                waited=self._waited,
+                waited=self._waited + (time.monotonic() - self._since if self._waiting else 0.0),
                 dollars=self._dollars,
             )
 
-    def count(self, *, cached: int = 0, failed: int = 0, waited: float = 0.0) -> None:
+    def count(self, *, cached: int = 0, failed: int = 0) -> None:
         """Add what is not an attempt."""
         with self._lock:
             self._cached += cached
             self._failed += failed
-            self._waited += waited
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of a `with` statement as waited, once however many threads wait in it."""
+        with self._lock:
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._waited += time.monotonic() - self._since
 
     def attempt(self, indices: Sequence[int], dollars: Decimal) -> None:
         """Add an attempt to send the variants `indices` in one request."""
@@ -119,6 +137,10 @@ class Work(Protocol):
     @property
     def refresh(self) -> bool:
         """Whether to ask again although an answer is stored."""
+
+    @property
+    def refreshes(self) -> int:
+        """How often these answers will have been asked for anew: it is kept with them."""
 
     def asked(self, index: int, /) -> Mapping[str, object]:
         """Return all that decides a variant's answer, ready for JSON: the store's key is of it."""

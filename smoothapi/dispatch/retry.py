@@ -29,7 +29,9 @@ class Retry:
         base: upper bound of the first wait, in seconds; doubles with each attempt. Waits are
             uniform from 0 to it.
         cap: longest wait of our own choice, in seconds.
-        deadline: seconds after which a variant is not tried again.
+        deadline: seconds after which a variant is not tried again, and the longest that one
+            attempt is waited for: then it counts as spent, and its variant has no answer. Nobody
+            answered in that time: the run ends. 0 tries nothing again, and bounds no attempt.
     """
 
     attempts: int = 5

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from smoothapi.answer import Answer
 from smoothapi.dispatch.job import Delivery, Meter, Totals
-from smoothapi.dispatch.sending import Sender
+from smoothapi.dispatch.patience import Patience
+from smoothapi.dispatch.sending import Arrived, Sender
 from smoothapi.errors import (
     PermanentError,
     SmoothAPIError,
@@ -31,11 +33,12 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.events import Ended, Stored
+from smoothapi.store.owners import refuse_fork
 from smoothapi.store.rows import StoredAnswer, answer_key
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from smoothapi.dispatch.job import Encode, Work
     from smoothapi.dispatch.shared import Route, Workers
@@ -71,7 +74,9 @@ class Run:
     """One job under way: an iterator of deliveries in order of index.
 
     However it ends (all delivered, closed early, an error, Ctrl-C), requests under way are
-    awaited and their answers stored, and nothing more is sent.
+    awaited and their answers stored, and nothing more is sent. Not awaited is a call that lasts
+    longer than the deadline, and none after a second Ctrl-C. In a process that was forked meanwhile
+    it ends at once: what is under way, leased and reserved is the parent's.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Run:
         self._leases = leases
         self._max_failed = max_failed
         self._provider = route.adapter.name
+        self._process = os.getpid()
         self._meter = Meter()
         self._stop = threading.Event()
         self._stopped = ""  # by `stop`, from outside: why
@@ -90,7 +96,7 @@ class Run:
         self._known_to_fail: set[int] = set()
         self._sender = Sender(
             route,
-            workers.in_flight,
+            workers,
             stop=self._stop,
             meter=self._meter,
             ends=self,
@@ -147,6 +153,7 @@ class Run:
         turn = 0
         try:
             while (needed := self._work.needed()) > 0:
+                refuse_fork(self._process)
                 if self._stopped:
                     raise StoppedError(self._stopped)
                 self._look_up(min(turn + needed, turn + self._window))
@@ -172,7 +179,11 @@ class Run:
             raise
         finally:
             self._halt()
-            self._say_how_it_ended()
+            if not self._forked():
+                self._say_how_it_ended()
+
+    def _forked(self) -> bool:
+        return os.getpid() != self._process
 
     # Before it is sent
 
@@ -254,22 +265,30 @@ class Run:
 
     # After it was sent; the first three are called in other threads
 
-    def answered(self, index: int, outcome: Answer | PermanentError, payload: bytes) -> None:
-        """Keep what was answered; once it is on disk, it is news."""
-        digest = hashlib.sha256(payload).hexdigest()
-        kept = StoredAnswer(self._work.asked(index), outcome, digest, self._keys[index])
-        self._workers.writer.write(kept, partial(self._kept, _delivery(index, outcome)))
+    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
+        """Have the answers of one request written."""
+        return self._workers.writer.write(
+            [
+                StoredAnswer(
+                    self._work.asked(each.index),
+                    each.outcome,
+                    hashlib.sha256(each.payload).hexdigest(),
+                    self._keys[each.index],
+                    self._work.refreshes,
+                )
+                for each in answers
+            ]
+        )
+
+    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
+        """Take an answer that is on disk."""
+        self._news.put(_delivery(index, outcome))
 
     def given_up(self, index: int, why: str) -> None:
         """Note that a variant used up its attempts: a vote of this run, asked again by the next."""
         self._leases.give_up(self._keys[index])
         self._workers.answers.give_up(self._work.asked(index), why)
         self._news.put(Delivery(index, None, error=why))
-
-    def _kept(self, delivery: Delivery, error: BaseException | None) -> None:
-        if error is not None:
-            self._stop.set()  # at once: no answer is bought that cannot be kept
-        self._news.put(delivery if error is None else error)
 
     def _sent(self, sending: Future[None]) -> None:
         self._sending.discard(sending)
@@ -287,10 +306,16 @@ class Run:
             return
         contested = self._misses and not self._preparing
         with suppress(queue.Empty):
-            self._take(self._news.get(timeout=_LOOK_AGAIN if contested else _RENEW))
+            self._take(self._news.get(timeout=_LOOK_AGAIN if contested else self._look_again()))
             while True:
                 self._take(self._news.get_nowait())
+        self._ready |= self._sender.leave_overdue()
         self._mind_leases()
+
+    def _look_again(self) -> float:
+        """Return seconds until leases are to be renewed, or a call is overdue."""
+        overdue = self._sender.calls.patience()
+        return _RENEW if overdue is None else min(overdue, _RENEW)
 
     def _take(self, news: _News) -> None:
         if isinstance(news, BaseException):
@@ -345,24 +370,43 @@ class Run:
     def _halt(self) -> None:
         """Await what is under way and keep its answers; send nothing more."""
         self._stop.set()
+        if self._forked():
+            return
         begun: list[Future[Any]] = [*self._preparing, *self._sending]
         # One that is cancelled would end only when a thread is free, which others may keep long.
-        under_way = [future for future in begun if not future.cancel()]
+        under_way = {future for future in begun if not future.cancel()}
         try:
-            finish(lambda: wait(under_way))
+            Patience(self.under_way, self.leave).await_all(partial(self._await, under_way))
         finally:
-            try:
-                finish(self._workers.writer.flush)
-            finally:
-                self._say_what_is_lost()
-                self._write_down_the_end()
+            self._say_what_is_lost()
+            self._write_down_the_end()
+
+    def await_under_way(self) -> None:
+        """Wait for the calls under way, but for those that last longer than the deadline."""
+        self._await(set(self._sending))
+
+    def under_way(self) -> int:
+        """Return how many queries are."""
+        return sum(len(call.indices) for call in self._sender.calls.all())
+
+    def leave(self) -> int:
+        """Go on without the calls under way, which count as spent; return how many queries."""
+        return self._sender.leave(self._sender.calls.all())
+
+    def _await(self, futures: set[Future[Any]]) -> None:
+        while futures:
+            futures = wait(futures, timeout=self._look_again()).not_done
+            self._sender.leave(self._sender.calls.overdue())
 
     def _say_what_is_lost(self) -> None:
+        lost: Counter[str] = Counter()
         with suppress(queue.Empty):
             while True:
                 news = self._news.get_nowait()
                 if isinstance(news, StoreError):
-                    _log.warning("An answer that was paid for could not be kept: %s", news)
+                    lost[str(news)] += 1
+        for why, requests in lost.items():
+            _log.warning("Of %d more requests under way: %s", requests, why)
 
     def _write_down_the_end(self) -> None:
         try:
@@ -397,17 +441,3 @@ def _delivery(index: int, outcome: Answer | PermanentError, *, cached: bool = Fa
     if isinstance(outcome, Answer):
         return Delivery(index, outcome, cached=cached)
     return Delivery(index, None, cached=cached, error=str(outcome))
-
-
-def finish(waiting: Callable[[], object]) -> None:
-    """Wait to the end though Ctrl-C is pressed (again), then raise it: answers are under way."""
-    interrupted: KeyboardInterrupt | None = None
-    while True:
-        try:
-            waiting()
-            break
-        except KeyboardInterrupt as error:
-            _log.warning("Waiting for requests under way: their answers are paid for.")
-            interrupted = error
-    if interrupted is not None:
-        raise interrupted

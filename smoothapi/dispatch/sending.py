@@ -6,6 +6,7 @@ order, votes or what is still needed.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.answer import Answer
 from smoothapi.dispatch.breaker import Caller
+from smoothapi.dispatch.under_way import Call, Calls
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -28,22 +30,47 @@ from smoothapi.telemetry import attempt_span, emit
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from concurrent.futures import Future
 
     from smoothapi.dispatch.job import Encode, Meter
-    from smoothapi.dispatch.semaphore import FastSemaphore
-    from smoothapi.dispatch.shared import Route
+    from smoothapi.dispatch.shared import Route, Workers
     from smoothapi.events import Outcome
+
+
+_PATIENCE = 2.0  # seconds for which a service that was never reached is tried again
 
 
 class Ends(Protocol):
     """How a variant can end; called in sender threads."""
 
-    def answered(self, index: int, outcome: Answer | PermanentError, payload: bytes) -> None:
-        """Take what the provider said to a variant, which is paid for."""
+    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
+        """Have what the provider said in one request, which is paid for, written at once.
+
+        Returns:
+            Done when it is on disk.
+        """
+
+    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
+        """Take what the provider said to a variant, now that it is on disk."""
 
     def given_up(self, index: int, why: str) -> None:
         """Take note that a variant used up its attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What the provider said to one variant.
+
+    Attributes:
+        index: which variant.
+        outcome: an answer, or why this picture gets none.
+        payload: what was sent.
+    """
+
+    index: int
+    outcome: Answer | PermanentError
+    payload: bytes
 
 
 @dataclass(slots=True)
@@ -52,13 +79,18 @@ class _Request:
 
     indices: list[int]
     payloads: list[bytes]
+    given: dict[int, Encode]  # what its thread was given, and has no outcome yet
     caller: Caller = field(default_factory=Caller)
-    ended: set[int] = field(default_factory=set)
+    attempts: int = 0
 
     @property
     def open(self) -> list[int]:
         """The rows whose variants have no answer yet."""
-        return [row for row, index in enumerate(self.indices) if index not in self.ended]
+        return [row for row, index in enumerate(self.indices) if index in self.given]
+
+
+class _LeftError(Exception):
+    """The run has gone on without this thread, whose call has come back at last."""
 
 
 class Sender:
@@ -66,7 +98,7 @@ class Sender:
 
     Args:
         route: how the adapter is asked.
-        in_flight: bounds the requests of all runs.
+        workers: the threads that send, and the bound on requests of all runs.
         stop: once it is set, no further attempt is begun.
         meter: counts attempts and waits.
         ends: takes what was answered or given up.
@@ -77,7 +109,7 @@ class Sender:
     def __init__(
         self,
         route: Route,
-        in_flight: FastSemaphore,
+        workers: Workers,
         *,
         stop: threading.Event,
         meter: Meter,
@@ -85,12 +117,14 @@ class Sender:
         known_to_fail: set[int],
     ) -> None:
         self._route = route
-        self._in_flight = in_flight
+        self._in_flight = workers.in_flight
+        self._threads = workers.senders
         self._adapter = route.adapter
         self._stop = stop
         self._meter = meter
         self._ends = ends
         self._known_to_fail = known_to_fail
+        self.calls = Calls()
         self.batch = self._adapter.limits.batch
         """Pictures for one request; fewer than the limit once so many proved too large."""
 
@@ -103,13 +137,17 @@ class Sender:
         try:
             if self._stop.is_set():
                 return
+            given = dict(group)
             payloads = [encode() for _, encode in group]
             self._check_sizes(payloads)
             for part in self._parts(payloads):
                 if not self._stop.is_set():
                     indices = [index for index, _ in group[part]]
                     witness = not self._known_to_fail.issuperset(indices)
-                    self._finish(_Request(indices, payloads[part], Caller(witness=witness)))
+                    caller = Caller(witness=witness)
+                    self._finish(_Request(indices, payloads[part], given, caller))
+        except _LeftError:
+            return
         except BaseException:
             self._stop.set()  # at once: no thread may start another attempt
             raise
@@ -150,8 +188,10 @@ class Sender:
                 return
             if apart:
                 alone = Caller(witness=request.caller.witness)
-                self._finish(_Request([request.indices[row]], [request.payloads[row]], alone))
+                index, payload = request.indices[row], request.payloads[row]
+                self._finish(_Request([index], [payload], request.given, alone))
             else:
+                del request.given[request.indices[row]]
                 self._ends.given_up(request.indices[row], gave_up)
 
     def _ask_together(self, request: _Request) -> tuple[str, bool]:
@@ -164,11 +204,10 @@ class Sender:
         """
         gave_up, apart = "", False
         try:
-            try:
-                self._attempt(request)
-            except TransientError as error:
-                gave_up, failed = self._try_again(error, request)
-                apart = failed and len(request.indices) > 1 and not request.ended
+            first = self._first_attempt(request)
+            if first is not None:
+                gave_up, failed = self._try_again(first, request)
+                apart = failed and len(request.open) == len(request.indices) > 1
         except (PermanentError, BudgetExceededError):
             apart = len(request.open) > 1
             if not apart:
@@ -178,6 +217,14 @@ class Sender:
             emit(Split(self._adapter.name, pictures=alone, requests=alone))
         return gave_up, apart
 
+    def _first_attempt(self, request: _Request) -> TransientError | None:
+        """Make an attempt; return why there should be another, which is not part of its error."""
+        try:
+            self._attempt(request)
+        except TransientError as error:
+            return error
+        return None
+
     def _try_again(self, first: TransientError, request: _Request) -> tuple[str, bool]:
         """Repeat what failed once, after waits.
 
@@ -185,16 +232,24 @@ class Sender:
             Why it was given up, "" if it was not; and whether it failed, rather than was throttled.
         """
         errors = [first]
+        began = time.monotonic()
 
         def attempt() -> None:
-            if errors:  # the first attempt, which counts, was made
-                raise errors.pop()
-            self._attempt(request)
+            try:
+                if errors:  # the first attempt, which counts, was made
+                    raise errors.pop()
+                self._attempt(request)
+            except TransientError as error:
+                if self._never_reached(error) and time.monotonic() - began >= _PATIENCE:
+                    raise self._misconfigured(error) from error
+                raise
 
         loop = self._route.retry.loop(self._wait, self._stop, self._adapter.name)
         try:
             loop(attempt)
         except TransientError as error:
+            if self._never_reached(error):
+                raise self._misconfigured(error) from error
             why = f"{error} (tried {loop.statistics['attempt_number']} times)"
             return why, not isinstance(error, ThrottledError)
         return "", False
@@ -210,16 +265,19 @@ class Sender:
         while True:
             probing = False
             if breaker.open:
-                began = time.monotonic()
-                probing = breaker.enter(self._stop)
-                self._meter.count(waited=time.monotonic() - began)
+                with self._meter.waiting():
+                    probing = breaker.enter(self._stop)
             try:
                 self._ask_once(request, probing=probing)
+            except _LeftError:
+                probing = False  # who left the call behind has ended the probe
+                raise
             except ThrottledError:
                 raise
-            except TransientError:
+            except TransientError as error:
                 # In an outage the variant waits for the service; that is no attempt of its own.
-                if (probing or breaker.open) and not self._stop.is_set():
+                outage = (probing or breaker.open) and not self._never_reached(error)
+                if outage and not self._stop.is_set():
                     continue
                 raise
             else:
@@ -234,10 +292,10 @@ class Sender:
         again: list[TransientError] = []
         fatal: ProviderError | None = None
         for row, answer in zip(rows, self._call(request, rows, probing=probing), strict=True):
-            index = request.indices[row]
             if isinstance(answer, (Answer, PermanentError)):
-                request.ended.add(index)
-                self._ends.answered(index, answer, request.payloads[row])
+                index = request.indices[row]
+                del request.given[index]
+                self._ends.answered(index, answer)
             elif isinstance(answer, TransientError):
                 again.append(answer)
             else:
@@ -271,61 +329,184 @@ class Sender:
                 raise TransientError(_STOPPED, provider=name)
 
     def _wait(self, seconds: float) -> None:
-        """Wait, unless the run is stopped, and count how long it was."""
-        began = time.monotonic()
-        self._stop.wait(seconds)
-        self._meter.count(waited=time.monotonic() - began)
+        """Wait, unless the run is stopped, and note how long it was."""
+        with self._meter.waiting():
+            self._stop.wait(seconds)
 
     def _call(
         self, request: _Request, rows: list[int], *, probing: bool
     ) -> Sequence[Answer | ProviderError]:
-        """Make one call: reserved before, settled after, counted whatever comes of it."""
-        route, name = self._route, self._adapter.name
-        payloads = [request.payloads[row] for row in rows]
-        reservation = route.ledger.reserve(len(rows))
-        with self._in_flight:
-            if self._stop.is_set():  # a fatal error came while it waited
-                route.ledger.release(reservation, len(rows))
-                raise TransientError(_STOPPED, provider=name)
-            began = time.monotonic()
-            outcome: Outcome = "fatal"
+        """Make one call: reserved before, settled after, counted whatever comes of it.
+
+        What is answered goes to the disk before anything else, and is there when this returns.
+        """
+        call = self._begin(request, rows, probing=probing)
+        answers: Sequence[Answer | ProviderError] = ()
+        error: ProviderError | None = None
+        written: Future[None] | None = None
+        outcome: Outcome = "fatal"
+        back = True
+        try:
             try:
-                with attempt_span(name, len(rows)):
-                    answers = ask(self._adapter, payloads)
-                route.breaker.succeeded()
-                outcome = "answered"
-            except PermanentError as error:
-                route.breaker.succeeded()
-                outcome = "refused"
-                if len(rows) > 1:
-                    raise
-                return [error]
-            except ThrottledError as error:
-                route.breaker.succeeded()  # it is up, and says so
-                route.pace.throttled(error.retry_after)
-                outcome = "throttled"
-                raise
-            except TransientError as error:
-                route.breaker.failed(error, request.caller, probe=probing)
-                outcome = "failed"
-                raise
-            except ProviderError as error:
-                self._stop.set()  # at once: no thread may start another attempt
-                if isinstance(error, FatalError) and not error.sent:
-                    outcome = "unsent"
-                raise
-            finally:
-                if outcome == "unsent":
-                    route.ledger.release(reservation, len(rows))
-                    dollars = Decimal(0)
-                else:
-                    dollars = route.ledger.settle(reservation, len(rows)).dollars
-                    self._meter.attempt([request.indices[row] for row in rows], dollars)
-                seconds = round(time.monotonic() - began, 3)
-                emit(Attempted(name, outcome, len(rows), float(dollars), seconds))
+                with attempt_span(self._adapter.name, len(rows)):
+                    answers = ask(self._adapter, [request.payloads[row] for row in rows])
+                    written = self._arrived(request, rows, answers)
+            except ProviderError as caught:
+                error = caught
+                if isinstance(error, PermanentError) and len(rows) == 1:
+                    answers = [error]
+                    written = self._arrived(request, rows, answers)
+            back = self.calls.end(call)
+            if back:
+                outcome = self._note(error, request.caller, probing=probing)
+        finally:
+            if back:
+                self._in_flight.release()
+                self._count(call, outcome)
+        if not back:
+            raise _LeftError
+        if error is not None and written is None:
+            raise error
+        if written is not None:
+            written.result()  # its place among the requests is another's meanwhile
         return answers
 
+    def _begin(self, request: _Request, rows: list[int], *, probing: bool) -> Call:
+        """Wait for a place among the requests in flight, and reserve what the call will count."""
+        route = self._route
+        self._in_flight.acquire()
+        try:
+            self._check_stopped()  # a fatal error may have come while it waited
+            # Last of all: it is reserved of the day in which it is sent.
+            block = route.ledger.reserve(len(rows))
+        except BaseException:
+            self._in_flight.release()
+            raise
+        request.attempts += 1
+        call = Call(
+            indices=[request.indices[row] for row in rows],
+            block=block,
+            until=time.monotonic() + (route.retry.deadline or math.inf),
+            answered=route.breaker.answered,
+            probing=probing,
+            attempt=request.attempts,
+            open=request.given,
+        )
+        self.calls.begin(call)
+        return call
 
+    def _check_stopped(self) -> None:
+        if self._stop.is_set():
+            raise TransientError(_STOPPED, provider=self._adapter.name)
+
+    def _note(self, error: ProviderError | None, caller: Caller, *, probing: bool) -> Outcome:
+        """Take what came of a call for a word about the service; return it in one."""
+        route = self._route
+        match error:
+            case None:
+                route.breaker.succeeded()
+                return "answered"
+            case PermanentError():
+                route.breaker.succeeded()
+                return "refused"
+            case ThrottledError():
+                route.breaker.succeeded()  # it is up, and says so
+                route.pace.throttled(error.retry_after)
+                return "throttled"
+            case TransientError():
+                if not self._never_reached(error):
+                    route.breaker.failed(error, caller, probe=probing)
+                return "failed" if error.sent else "unsent"
+        self._stop.set()  # at once: no thread may start another attempt
+        return "fatal" if error.sent else "unsent"
+
+    def _count(self, call: Call, outcome: Outcome) -> None:
+        """Settle a call with the ledger, unless it never left this machine."""
+        ledger, pictures, dollars = self._route.ledger, len(call.indices), Decimal(0)
+        if outcome == "unsent":
+            ledger.release(call.block, pictures)
+        else:
+            dollars = ledger.settle(call.block, pictures).dollars
+            self._meter.attempt(call.indices, dollars)
+        seconds = round(time.monotonic() - call.began, 3)
+        emit(Attempted(self._adapter.name, outcome, pictures, float(dollars), seconds))
+
+    # What was never reached
+
+    def _never_reached(self, error: TransientError) -> bool:
+        """Whether it says that nothing left this machine, and nobody has been answered so far."""
+        return not error.sent and not self._route.breaker.answered
+
+    def _misconfigured(self, error: TransientError) -> FatalError:
+        identity = self._adapter.identity
+        place = ", ".join(f"{name} {identity[name]}" for name in _PLACE if identity.get(name))
+        return FatalError(
+            f"{self._adapter.name} cannot be reached as configured{f' ({place})' if place else ''}"
+            f": {str(error).rstrip('.')}. Nothing was sent, so nothing is charged; and nothing has "
+            "been answered before, so it looks like a wrong setting rather than an outage. Check "
+            "the endpoint and the region, that this machine finds the host and may connect to it, "
+            "and the proxy (HTTPS_PROXY, NO_PROXY).",
+            sent=False,
+            provider=self._adapter.name,
+        )
+
+    # What does not come back
+
+    def leave(self, calls: Iterable[Call]) -> int:
+        """Go on without calls that are under way; return how many pictures were in them.
+
+        They count as sent, and others get their places. Should one be answered yet, that is kept.
+        """
+        left = [call for call in calls if self.calls.end(call)]
+        for call in left:
+            if call.probing:
+                self._route.breaker.leave()
+            self._count(call, "left")
+            self._in_flight.release()
+            self._threads.leave(call.thread)
+        return sum(len(call.indices) for call in left)
+
+    def leave_overdue(self) -> dict[int, Encode]:
+        """Give up the variants of calls that have lasted too long, and go on without them.
+
+        Returns:
+            What their threads were given besides and did not get to.
+
+        Raises:
+            ProviderError: nobody was answered since one of them began.
+        """
+        deadline, name = self._route.retry.deadline, self._adapter.name
+        rest: dict[int, Encode] = {}
+        for call in self.calls.overdue():
+            if not self.leave([call]):
+                continue
+            if call.answered == self._route.breaker.answered:
+                self._stop.set()
+                raise ProviderError(
+                    f"{name} has not answered a request for {deadline:g} s (the deadline), nor any "
+                    "other meanwhile. It was left under way, and counts as spent. All answers so "
+                    "far are kept: run the same call again when the service is well.",
+                    provider=name,
+                )
+            for index in call.indices:
+                why = f"no answer within the deadline of {deadline:g} s"
+                self._ends.given_up(index, f"{why} (tried {call.attempt} times)")
+            rest |= {i: encode for i, encode in call.open.items() if i not in call.indices}
+        return rest
+
+    def _arrived(
+        self, request: _Request, rows: list[int], answers: Sequence[Answer | ProviderError]
+    ) -> Future[None]:
+        return self._ends.arrived(
+            [
+                Arrived(request.indices[row], answer, request.payloads[row])
+                for row, answer in zip(rows, answers, strict=True)
+                if isinstance(answer, (Answer, PermanentError))
+            ]
+        )
+
+
+_PLACE = ("endpoint", "url", "region")  # what an adapter's identity calls where it sends to
 _STOPPED = "the run was stopped"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from smoothapi.dispatch.semaphore import FastSemaphore
+from smoothapi.dispatch.threads import Threads
 from smoothapi.dispatch.writing import AnswerWriter
 from smoothapi.errors import UsageError
 
@@ -54,15 +54,15 @@ class Workers:
             noise is drawn for some while the denoiser, where they take turns, is busy with
             another.
         answers: where answers are found.
-        writer: puts answers there. No more than requests may be on their way to the disk: a
-            crash loses no others.
+        writer: puts answers there, before their sender goes on: a crash loses at most one request
+            of each thread that sends.
     """
 
     concurrency: int
     in_flight: FastSemaphore
     threads: int
-    senders: ThreadPoolExecutor
-    preparers: ThreadPoolExecutor
+    senders: Threads
+    preparers: Threads
     answers: Answers
     writer: AnswerWriter
 
@@ -80,8 +80,8 @@ class Workers:
             concurrency=concurrency,
             in_flight=FastSemaphore(concurrency),
             threads=threads,
-            senders=ThreadPoolExecutor(threads, thread_name_prefix="smoothapi-send"),
-            preparers=ThreadPoolExecutor(_PREPARERS, thread_name_prefix="smoothapi-prepare"),
+            senders=Threads(threads, "smoothapi-send"),
+            preparers=Threads(_PREPARERS, "smoothapi-prepare"),
             answers=answers,
-            writer=AnswerWriter(answers, concurrency),
+            writer=AnswerWriter(answers),
         )

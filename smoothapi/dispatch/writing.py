@@ -1,20 +1,20 @@
-"""Answers on their way to the disk: many in one transaction, written beside the senders.
+"""Answers on their way to the disk: those of one request in one transaction, before all else.
 
-A sender that waited for its own transaction would keep its place from the next request. So it
-hands the answer over and goes on; what has gathered while one transaction is made goes into the
-next. Nothing is handed on to a run before it is on disk.
+What gathers while one transaction is made goes into the next, so that many requests share the
+wait for the disk. A sender goes on to nothing else before its answers are there: what a crash can
+lose is the one request that each sender has under way.
 """
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from smoothapi.dispatch.semaphore import FastSemaphore
+from smoothapi.dispatch.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from smoothapi.store.protocols import Answers
     from smoothapi.store.rows import StoredAnswer
@@ -25,46 +25,32 @@ class AnswerWriter:
 
     Args:
         answers: where they are kept.
-        most: answers that may wait for the disk; who hands over another waits too.
     """
 
-    def __init__(self, answers: Answers, most: int) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._room = FastSemaphore(most)
         self._lock = threading.Lock()
-        self._waiting: list[tuple[StoredAnswer | None, Callable[[BaseException | None], None]]] = []
+        self._waiting: list[tuple[Sequence[StoredAnswer], Future[None]]] = []
         self._writing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="smoothapi-write")
+        self._thread = Threads(1, "smoothapi-write")
 
-    def write(self, answer: StoredAnswer, then: Callable[[BaseException | None], None]) -> None:
-        """Write an answer soon.
+    def write(self, answers: Sequence[StoredAnswer]) -> Future[None]:
+        """Have the answers of one request written, all or none.
 
-        Args:
-            answer: what was answered.
-            then: called in the writer's thread when it is on disk, or with what prevented it.
+        Returns:
+            Done when they are on disk; its error is what prevented that.
         """
-        self._room.acquire()
+        written: Future[None] = Future()
         with self._lock:
-            self._waiting.append((answer, then))
+            self._waiting.append((answers, written))
             if self._writing:
-                return
+                return written
             self._writing = True
         try:
             self._thread.submit(self._work_off)
-        except RuntimeError:  # the interpreter is ending; a last answer is kept all the same
+        except RuntimeError:  # it was closed; an answer that comes late is kept all the same
             self._work_off()
-
-    def flush(self) -> None:
-        """Wait until all that was handed over before is on disk, or known not to be.
-
-        Not for what others hand over meanwhile, of which there may be no end.
-        """
-        written = threading.Event()
-        with self._lock:
-            if not self._writing:
-                return
-            self._waiting.append((None, lambda _: written.set()))
-        written.wait()
+        return written
 
     def close(self) -> None:
         """Write what was handed over, and end the thread."""
@@ -73,17 +59,17 @@ class AnswerWriter:
     def _work_off(self) -> None:
         while True:
             with self._lock:
-                batch, self._waiting = self._waiting, []
-                if not batch:
+                requests, self._waiting = self._waiting, []
+                if not requests:
                     self._writing = False
                     return
-            answers = [kept for kept, _ in batch if kept is not None]
             error: BaseException | None = None
             try:
-                if answers:
-                    self._answers.put(*answers)
+                self._answers.put(*(answer for answers, _ in requests for answer in answers))
             except BaseException as caught:  # noqa: BLE001  nobody's answer is stored
                 error = caught
-            self._room.release(len(answers))
-            for _, then in batch:
-                then(error)
+            for _, written in requests:
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(error)

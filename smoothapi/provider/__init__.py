@@ -1,24 +1,39 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
+from smoothapi.provider.clients import check_client, refuse_async
+from smoothapi.provider.consent import SafeOptions
 from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
+from smoothapi.provider.mask import KeepsSecrets, Mask, masked
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
     ProviderInfo,
+    adapter_options,
+    doubtful_options,
     make_adapter,
     provider_names,
     providers,
+    registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
 
 __all__ = [
     "Adapter",
     "Credentials",
+    "KeepsSecrets",
     "Limits",
+    "Mask",
     "NeedsCredentials",
     "Price",
     "ProviderInfo",
+    "SafeOptions",
+    "adapter_options",
+    "check_client",
+    "doubtful_options",
     "make_adapter",
+    "masked",
     "provider_names",
     "providers",
+    "refuse_async",
+    "registered",
     "retry_after_seconds",
 ]

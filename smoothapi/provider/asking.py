@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.answer import Answer
 from smoothapi.errors import FatalError, ProviderError
+from smoothapi.provider.guards import said_by_guard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +27,16 @@ def ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | Provid
     """
     try:
         answers = adapter.ask(payloads)
-    except ProviderError as error:
-        error.provider = error.provider or adapter.name
-        raise
     except BaseException as error:  # a sender thread gets no Ctrl-C: whatever it is, it raised it
+        if said := said_by_guard(error):
+            raise FatalError(
+                f"A test's network guard stopped the request to {adapter.name!r}: {said}",
+                sent=False,
+                provider=adapter.name,
+            ) from error
+        if isinstance(error, ProviderError):
+            error.provider = error.provider or adapter.name
+            raise
         raise FatalError(
             f"The adapter {adapter.name!r} failed with {type(error).__name__}, which is not one of "
             "smoothapi's provider errors: this is a defect of the adapter.",

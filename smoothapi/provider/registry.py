@@ -5,18 +5,43 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
+from smoothapi.config import no_consent
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
+from smoothapi.provider.consent import SafeOptions
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from importlib.metadata import EntryPoint
 
+    from smoothapi.config import Resolved
     from smoothapi.provider.contract import Adapter
 
 GROUP = "smoothapi.adapters"
+
+# As pyproject.toml registers them.
+_BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    GROUP: {
+        "aws": "smoothapi_adapters.aws:AwsAdapter",
+        "azure": "smoothapi_adapters.azure:AzureAdapter",
+        "azure4": "smoothapi_adapters.azure:Azure4Adapter",
+        "clarifai": "smoothapi_adapters.clarifai:ClarifaiAdapter",
+        "google": "smoothapi_adapters.google:GoogleAdapter",
+        "http": "smoothapi_adapters.http:HttpAdapter",
+        "mock": "smoothapi_adapters.mock:MockAdapter",
+        "torch": "smoothapi_adapters.torch:TorchAdapter",
+    },
+    "smoothapi.wrappers": {
+        "azure.ai.vision.imageanalysis": "smoothapi_adapters.azure.v4.wrap:ImageAnalysisWrapper",
+        "azure.cognitiveservices.vision.computervision": (
+            "smoothapi_adapters.azure.v3.wrap:ComputerVisionWrapper"
+        ),
+        "botocore.client": "smoothapi_adapters.aws.wrap:RekognitionWrapper",
+        "google.cloud.vision_v1": "smoothapi_adapters.google.wrap:ImageAnnotatorWrapper",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -38,9 +63,19 @@ class ProviderInfo:
     installed: bool = True
 
 
+def registered(group: str) -> dict[str, EntryPoint]:
+    """Return what is registered in a group of entry points, by name.
+
+    What comes with smoothapi is also found where an installation lost its metadata (*.dist-info),
+    as deployments that are made small do; a stranger's is not.
+    """
+    built_in = {name: EntryPoint(name, at, group) for name, at in _BUILT_IN.get(group, {}).items()}
+    return built_in | {point.name: point for point in entry_points(group=group)}
+
+
 def provider_names() -> list[str]:
     """Return the registered names in order."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted(registered(GROUP))
 
 
 def make_adapter(name: str, **options: Any) -> Adapter:
@@ -51,21 +86,7 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         MissingExtraError: its packages are not installed.
         UsageError: it does not take these options, or its entry point names what is not there.
     """
-    point = _find(name)
-    try:
-        factory = point.load()
-    except MissingExtraError:
-        raise
-    except ImportError as error:
-        raise MissingExtraError(
-            f"The provider {name!r} needs a package that is not installed ({error.name}). "
-            f"Install it with: pip install 'smoothapi-vision[{name}]'"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(
-            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
-            f"{error}. Mend the entry point of the package that brings it, or remove the package."
-        ) from error
+    factory = _load(name)
     _check_names(name, factory, options)
     try:
         return cast("Adapter", factory(**options))
@@ -78,24 +99,72 @@ def make_adapter(name: str, **options: Any) -> Adapter:
         ) from error
 
 
-def providers(options: Mapping[str, Mapping[str, Any]] | None = None) -> list[ProviderInfo]:
+def adapter_options(name: str, resolved: Resolved) -> Mapping[str, Any]:
+    """Return the options that the settings hold for an adapter.
+
+    Raises:
+        UsageError: a folder's settings file gives one that needs consent, and has none.
+    """
+    for option in doubtful_options(name, resolved):
+        raise UsageError(
+            no_consent(
+                f"providers.{name}.{option}",
+                resolved.files["providers"].path,
+                f"SMOOTHAPI_PROVIDERS__{name.upper()}__{option.upper()}",
+            )
+        )
+    return resolved.settings.providers.get(name, {})
+
+
+def doubtful_options(name: str, resolved: Resolved) -> list[str]:
+    """Return the options of an adapter that need consent, and have none."""
+    options = resolved.settings.providers.get(name, {})
+    if not options or resolved.unvouched("providers") is None:
+        return []
+    try:
+        factory = _load(name)
+    except Exception:  # noqa: BLE001  `make_adapter` will meet it too, and says what it means
+        return []
+    return getattr(factory, "safe_options", SafeOptions()).doubtful(options)
+
+
+def providers(resolved: Resolved | None = None) -> list[ProviderInfo]:
     """Return every registered provider with what can be known of it here.
 
     Args:
-        options: of adapters, by name.
+        resolved: the settings, whose options adapters are made with; by default none.
     """
     found: list[ProviderInfo] = []
     for name in provider_names():
         point = _find(name)
         distribution = point.dist.name if point.dist else ""
         try:
-            adapter = make_adapter(name, **(options or {}).get(name, {}))
+            adapter = make_adapter(name, **(adapter_options(name, resolved) if resolved else {}))
             found.append(ProviderInfo(name, distribution, adapter))
         except MissingExtraError as error:
             found.append(ProviderInfo(name, distribution, None, str(error), installed=False))
         except Exception as error:  # noqa: BLE001  a stranger's broken adapter must not hide the rest
             found.append(ProviderInfo(name, distribution, None, str(error)))
     return found
+
+
+def _load(name: str) -> Any:
+    """Return what makes the adapter registered under `name`; raises as `make_adapter`."""
+    point = _find(name)
+    try:
+        return point.load()
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The provider {name!r} needs a package that is not installed ({error.name}). "
+            f"Install it with: pip install 'smoothapi-vision[{name}]'"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(
+            f"The provider {name!r} is registered as {point.value!r}, which cannot be loaded: "
+            f"{error}. Mend the entry point of the package that brings it, or remove the package."
+        ) from error
 
 
 def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> None:
@@ -117,12 +186,17 @@ def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> Non
 
 
 def _find(name: str) -> EntryPoint:
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = registered(GROUP)
     if name in points:
         return points[name]
     near = get_close_matches(name, points, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownProviderError(
-        f"No provider is registered as {name!r}.{hint} Installed: "
-        f"{', '.join(sorted(points)) or 'none'}."
-    )
+    said = f"No provider is registered as {shortened(name)}.{hint} Installed: "
+    said += f"{', '.join(sorted(points)) or 'none'}."
+    if not entry_points(group=GROUP):
+        said += (
+            " The metadata of the installed packages (*.dist-info) is gone, so that other adapters "
+            "cannot be found by name: make the adapter yourself and give it instead, as in "
+            "Smoother(AcmeAdapter())."
+        )
+    raise UnknownProviderError(said)

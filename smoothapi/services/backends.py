@@ -7,10 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import Answer, printable
+from smoothapi.answer import Answer
 from smoothapi.errors import ImageError, PermanentError, SmoothAPIError, UsageError
 from smoothapi.image import load_image
 from smoothapi.store.recording import PREFIX, read_recording
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.services.service import Backend

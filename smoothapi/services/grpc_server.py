@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _THREADS = 256
 _GRACE = 3.0
-_FOREVER = 86_400.0
+_FOREVER = 4_000.0  # seconds; no adapter waits longer than an hour
+_WITHIN = 60.0  # seconds that a caller has to begin with HTTP/2, or to answer a ping
+_AGE = 3_600.0  # seconds; a connection that is older is made anew, which callers do not notice
+_CONNECTIONS = 512  # at once; below the usual limit on a process's open files
 _NOT_A_MESSAGE = b"<!DOCTYPE html><html></html>"
 
 
@@ -54,6 +57,12 @@ class GrpcTransport:
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_handshake_timeout_ms", int(1000 * _WITHIN)),
+                ("grpc.keepalive_time_ms", int(1000 * _WITHIN)),
+                ("grpc.keepalive_timeout_ms", int(1000 * _WITHIN)),
+                ("grpc.max_connection_age_ms", int(1000 * _AGE)),
+                ("grpc.max_connection_age_grace_ms", int(1000 * _AGE)),
+                ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
             ],
         )
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -23,9 +22,11 @@ from PIL import Image
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
+from smoothapi.files import parse_json, parse_toml, read_text
 from smoothapi.image import load_image
 from smoothapi.services.seeded import uniform
 from smoothapi.store.recording import read_recording
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,18 +233,21 @@ class Table:
         """
         path = Path(file)
         try:
-            text = path.read_text(encoding="utf-8")
-            data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+            text = read_text(path)
+            data = parse_toml(text) if path.suffix.lower() == ".toml" else parse_json(text)
         except (OSError, ValueError) as error:
             raise UsageError(f"The table {str(path)!r} cannot be read: {error}.") from error
         if not isinstance(data, dict):
             raise UsageError(f"The table {str(path)!r} must map photos to their labels.")
-        return cls(
-            {
-                name if _SHA256.fullmatch(name) else str(path.parent / name): _labels(labels)
-                for name, labels in data.items()
-            }
-        )
+        try:
+            return cls(
+                {
+                    name if _SHA256.fullmatch(name) else str(path.parent / name): _labels(labels)
+                    for name, labels in data.items()
+                }
+            )
+        except UsageError as error:
+            raise UsageError(f"The table {str(path)!r} cannot be used: {error}") from error
 
     def __call__(self, picture: NDArray[np.uint8]) -> Answer:
         """Return the labels of an (H, W, 3) uint8 picture."""
@@ -266,9 +270,13 @@ def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _labels(value: Any) -> Labels:
-    if isinstance(value, list):
-        return [Label(row, 1.0) if isinstance(row, str) else (row[0], row[1]) for row in value]
-    return str(value) if value is not None else None
+    if value is None or isinstance(value, str):
+        return value
+    rows = value if isinstance(value, list) else [value]
+    pairs: list[Any] = [[row, 1.0] if isinstance(row, str) else row for row in rows]
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise UsageError(f"Labels are a name, names, or [name, score]; not {shortened(value)}.")
+    return [Label(name, score) for name, score in pairs]
 
 
 class Recorded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -147,6 +148,7 @@ class Service:
         self.wire = wire
         self.timing = timing
         self.faults = faults
+        self._process = os.getpid()
         self._backend = backend
         self._replies = replies
         self._on_done = on_done
@@ -191,7 +193,12 @@ class Service:
         self.port = transport.port
 
     def close(self) -> None:
-        """Stop listening, end what is under way, and join the threads; twice does no harm."""
+        """Stop listening, end what is under way, and join the threads; twice does no harm.
+
+        In a process that was forked meanwhile it goes on: the threads are the parent's.
+        """
+        if os.getpid() != self._process:
+            return
         if self._transport is not None:
             self._transport.stop()
             self._transport = None

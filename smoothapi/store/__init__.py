@@ -7,7 +7,7 @@ from smoothapi.store.budget import Budget
 from smoothapi.store.home import Home
 from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Spent, Store
 from smoothapi.store.recording import Recorder, Replay, read_recording
-from smoothapi.store.rows import StoredAnswer, answer_key
+from smoothapi.store.rows import StoredAnswer, answer_key, refreshes_of
 
 __all__ = [
     "Account",
@@ -24,4 +24,5 @@ __all__ = [
     "StoredAnswer",
     "answer_key",
     "read_recording",
+    "refreshes_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, closing
 from functools import cached_property
@@ -43,6 +44,7 @@ class Home:
         self.folder = folder
         self._clock = clock
         self._opened = ExitStack()
+        self._process = os.getpid()
 
     @cached_property
     def answers(self) -> AnswerStore:
@@ -89,8 +91,9 @@ class Home:
         return accounts.reset(self.database, name)
 
     def close(self) -> None:
-        """Close what was opened."""
-        self._opened.close()
+        """Close what was opened; in a child of a fork, leave it to the parent."""
+        if os.getpid() == self._process:
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,11 +7,25 @@ import re
 import socket
 from pathlib import Path
 
+from smoothapi.errors import UsageError
+
 FORKED = (
     "This Smoother was made before the process was forked: its threads and its connections stayed "
     "behind. Make one in each process (they share answers, pace and named budgets by the home), "
     "or start processes by spawn."
 )
+
+
+def refuse_fork(process: int) -> None:
+    """Refuse to go on in a process that was forked off the one of this number.
+
+    To be called before any lock is taken: a thread that stayed behind may hold it for ever.
+
+    Raises:
+        UsageError: it was.
+    """
+    if os.getpid() != process:
+        raise UsageError(FORKED)
 
 
 def owner() -> str:

@@ -99,7 +99,7 @@ class Ledger(Protocol):
         """Return how many more attempts fit now, or None if there is no limit."""
 
     def reserve(self, attempts: int) -> Block:
-        """Set attempts aside before they are sent.
+        """Set attempts aside of the periods in which this returns; they are to be sent at once.
 
         Raises:
             BudgetExceededError: they do not fit; nothing was set aside.

@@ -8,7 +8,6 @@ slips of an editor (not a signature: who wants to can make another).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,15 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi._version import __version__
-from smoothapi.answer import Answer, printable
 from smoothapi.errors import FatalError, PermanentError, SmoothAPIError, StoreError, UsageError
+from smoothapi.files import SyntaxOfJsonError, expanded, parse_json
 from smoothapi.provider.contract import Limits
 from smoothapi.provider.price import Price
-from smoothapi.store.rows import answer_key, answer_row, outcome_of
+from smoothapi.store.owners import refuse_fork
+from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of, to_text
+from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from smoothapi.answer import Answer
     from smoothapi.store.protocols import Answers
     from smoothapi.store.rows import StoredAnswer
 
@@ -39,10 +41,19 @@ PREFIX = "replay:"
 _SYNC = 1.0  # seconds after which a line is on the disk itself; the store has it at once
 _log = logging.getLogger("smoothapi")
 
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "image": (str,),
+    "codec": (str,),
+    "width": (int,),
+    "height": (int,),
+    "index": (int,),
+    "sigma": (int, float),
+}
+
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Return a row of a recording as a line of it, with its checksum."""
-    return json.dumps({**row, "check": _checksum(row)}, separators=(",", ":")) + "\n"
+    return to_text(row) + "\n"
 
 
 def header(
@@ -70,20 +81,27 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
         StoreError: it is neither, or was changed since it was written.
     """
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except SyntaxOfJsonError as error:
         if line.startswith(b"{"):
             _log.warning("A line is cut off, as by a process killed while it wrote: left out.")
             return None
         raise StoreError("it is not JSON.") from error
+    except ValueError as error:
+        raise StoreError(f"{error}.") from error
     if not isinstance(row, dict) or "schema" not in row:
         raise StoreError("it is not a stored answer.")
     if is_header(row):
         if row["schema"] != SCHEMA:
-            raise StoreError(f"it has schema {row['schema']!r}; this version reads {SCHEMA!r}.")
+            raise StoreError(
+                f"it has schema {shortened(row['schema'])}; this version reads {SCHEMA!r}."
+            )
+        names = row.get("denoisers")
+        if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+            raise StoreError("it is a header without the names of its denoisers.")
         return row
     check = row.pop("check", None)
-    if check is not None and check != _checksum(row):
+    if check is not None and check != checksum(row):
         raise StoreError(
             'it was changed since it was written. If that was meant, delete its "check".'
         )
@@ -116,27 +134,49 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     row = parse_line(line)
                     if row is not None and not is_header(row):
-                        outcome_of(row)
-                        answer_key(row["asked"])
-                        Provenance.of(row["asked"])
-                        if "image" in row["asked"]:
-                            _width, _height = row["asked"]["size"]
-                except (StoreError, KeyError, TypeError, ValueError) as error:
+                        check_row(row)
+                except StoreError as error:
                     raise UsageError(
-                        f"Line {number} of the recording {str(path)!r} cannot be used: "
-                        f"{error if isinstance(error, SmoothAPIError) else repr(error)}"
+                        f"Line {number:,} of the recording {str(path)!r} cannot be used: {error}"
                     ) from error
                 if row is not None:
                     yield row
-    except OSError as error:
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+        reason = error.strerror if isinstance(error, OSError) else None
         raise UsageError(
-            f"The recording {str(path)!r} cannot be read: {error.strerror or error}."
+            f"The recording {str(path)!r} cannot be read: {reason or error}."
         ) from error
 
 
-def _checksum(row: Mapping[str, Any]) -> str:
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def check_row(row: Mapping[str, Any]) -> None:
+    """Check that a row is a stored answer, with all that a replay asks of it.
+
+    Raises:
+        StoreError: it is not; says why.
+    """
+    try:
+        outcome_of(row)
+        asked = row["asked"]
+        answer_key(asked)
+        Provenance.of(asked)
+        if "image" in asked:
+            width, height = asked["size"]
+            facts = {**asked, "width": width, "height": height}
+            for name, kinds in _TYPES.items():
+                if name in facts and type(facts[name]) not in kinds:
+                    raise StoreError(f"its {name} cannot be {shortened(facts[name])}.")
+            if "sigma" in asked and "index" not in asked:
+                raise StoreError("it is about a variant, and has no index.")
+        if not isinstance(row.get("payload", ""), str):
+            raise StoreError("its payload is not the digest of what was sent.")
+    except SmoothAPIError as error:
+        raise StoreError(str(error)) from error
+    except KeyError as error:
+        raise StoreError(f"it lacks {shortened(error.args[0])}.") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise StoreError(f"it is not a stored answer ({shortened(str(error), 100)}).") from error
 
 
 class Recorder:
@@ -165,7 +205,8 @@ class Recorder:
         mixes: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = store
-        self._path = Path(file).expanduser()
+        self._path = expanded(file)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._synced = 0.0
         try:
@@ -174,7 +215,7 @@ class Recorder:
                 os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0),
                 0o666,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a ValueError: no file has such a name
             raise self._failed(error) from error
         try:
             self._known, self._torn = self._continue()
@@ -206,7 +247,9 @@ class Recorder:
         return self._store.row(key)
 
     def close(self) -> None:
-        """End the recording; the store stays open."""
+        """End the recording; the store stays open. A child of a fork leaves it to the parent."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._sync()
             os.close(self._file)
@@ -217,6 +260,7 @@ class Recorder:
             self._known.add(key)
 
     def _append(self, line: str) -> None:
+        refuse_fork(self._process)
         data = line.encode()
         with self._lock:
             try:
@@ -247,9 +291,10 @@ class Recorder:
         os.lseek(self._file, -1, os.SEEK_END)
         return known, os.read(self._file, 1) != b"\n"
 
-    def _failed(self, error: OSError) -> StoreError:
+    def _failed(self, error: Exception) -> StoreError:
+        reason = getattr(error, "strerror", None) or error
         return StoreError(
-            f"The recording {str(self._path)!r} cannot be written: {error.strerror or error}. What "
+            f"The recording {str(self._path)!r} cannot be written: {reason}. What "
             "was answered so far is in the store; the same call, recorded elsewhere, writes it."
         )
 
@@ -275,6 +320,8 @@ class Provenance:
     @classmethod
     def of(cls, asked: Mapping[str, Any]) -> Provenance:
         """Return the source of an answer to `asked`."""
+        if not isinstance(asked["identity"], dict):
+            raise UsageError("what was asked has no identity of a provider")
         return cls(
             str(asked["provider"]),
             json.dumps(asked["identity"], sort_keys=True),
@@ -413,10 +460,10 @@ def _some(texts: Iterator[str], most: int = 5) -> str:
 
 def _split(text: str) -> tuple[Path, dict[str, str]]:
     path, _, choice = text.rpartition("#")
-    if not path or "=" not in choice or Path(text).expanduser().exists():
+    if not path or "=" not in choice or os.path.exists(expanded(text)):  # noqa: PTH110  never raises
         path, choice = text, ""
     pairs = (pair.partition("=") for pair in choice.split(",") if pair)
-    return Path(path).expanduser(), {name.strip(): value.strip() for name, _, value in pairs}
+    return expanded(path), {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _choose(sources: set[Provenance], chosen: Mapping[str, str], path: Path) -> Provenance:

@@ -28,16 +28,19 @@ class StoredAnswer:
         outcome: what was answered.
         payload: SHA-256 of the bytes that were sent, "" if that is not known.
         key: `answer_key(asked)`, where it is at hand.
+        refreshes: how often it had been asked for anew, by choice and not because it was missing.
     """
 
     asked: Mapping[str, object]
     outcome: Answer | PermanentError
     payload: str = ""
     key: str = ""
+    refreshes: int = 0
 
     def row(self) -> dict[str, Any]:
         """Return what the store holds of it."""
-        return answer_row(self.asked, self.outcome, self.payload)
+        row = answer_row(self.asked, self.outcome, self.payload)
+        return {**row, "refreshes": self.refreshes} if self.refreshes else row
 
 
 def answer_row(
@@ -71,15 +74,58 @@ def outcome_of(row: Any) -> Answer | PermanentError:
     return Answer.from_dict(row["answer"])
 
 
+def refreshes_of(row: Mapping[str, Any]) -> int:
+    """Return how often the answer of a row had been asked for anew, by choice."""
+    count = row.get("refreshes", 0)
+    return count if type(count) is int and count > 0 else 0
+
+
+class UnreadableRowError(ValueError):
+    """A kept text is no answer, or not the one that was kept: it is damaged."""
+
+
+def to_text(row: Mapping[str, Any]) -> str:
+    """Return a row as it is kept: JSON of one line, with a checksum of all that it says."""
+    return json.dumps({**row, "check": checksum(row)}, separators=(",", ":"))
+
+
+def from_text(text: str | bytes) -> tuple[str, dict[str, Any], Answer | PermanentError]:
+    """Return the key, the row and the outcome that a kept text holds.
+
+    Rows of before 0.2 have no checksum, and are as good as their JSON.
+
+    Raises:
+        UnreadableRowError: it is damaged.
+        StoreError: a later smoothapi wrote it.
+    """
+    try:
+        row = json.loads(text)
+        check = row.pop("check", None)
+        whole = check is None or check == checksum(row)
+        found = answer_key(row["asked"]), up_to_date(row), outcome_of(row)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        raise UnreadableRowError(f"{type(e).__name__}: {e}") from e
+    if not whole:
+        raise UnreadableRowError("it is not as it was written")
+    return found
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """Return what a row's text is checked by: against accidents, not against forgers."""
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def up_to_date(row: Any) -> dict[str, Any]:
     """Return a row in the schema of this version.
 
     Raises:
-        StoreError: it has none that is known.
+        UnreadableRowError: it has none that ever was.
+        StoreError: it has one of a later smoothapi.
     """
     schema = row["schema"]
     if type(schema) is not int or schema < 1:
-        raise StoreError(f"A stored answer has schema {schema!r}, which never was: it is damaged.")
+        raise UnreadableRowError(f"schema {schema!r} never was")
     if schema > _schema():
         raise StoreError(
             f"A stored answer was written by a later smoothapi (schema {schema}; this version "

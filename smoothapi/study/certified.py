@@ -11,16 +11,18 @@ known, and what the classifier says of the photo itself where it is not.
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.certify import SequentialCertify
 from smoothapi.certify.arithmetic import share_deduction
 from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.files import read_csv
 from smoothapi.noise import MAX_SIGMA, NoiseKey, noisy_variants, variant_seeds
 from smoothapi.study.figures import Band, band
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _VOTES_TOGETHER = 8
 _VOTES_TOGETHER_ON_A_CARD = 64  # few are too small for it, more would mostly come in vain
+_CLASS = re.compile("[0-9]{1,9}")
 _CLASS_COLUMNS = ("label", "class_index")
 
 
@@ -366,32 +369,31 @@ def read_truth(path: Path) -> dict[str, int]:
         UsageError: the file cannot be read, lacks a column, has a label that is not a class number,
             or labels a photo twice.
     """
-    truth: dict[str, int] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, restval="")
-            header = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            column = next((header[name] for name in _CLASS_COLUMNS if name in header), None)
-            if "file" not in header or column is None:
-                raise UsageError(
-                    f"The labels in {str(path)!r} need a header with the columns file and "
-                    f"{' or '.join(_CLASS_COLUMNS)}; this one has: {', '.join(header) or 'none'}."
-                )
-            for row in reader:
-                name, text = row[header["file"]].strip().replace("\\", "/"), row[column].strip()
-                if not name or not text:
-                    continue
-                if not (text.isascii() and text.isdigit()):
-                    raise UsageError(
-                        f"Line {reader.line_num} of {str(path)!r} says {text!r} of {name!r}, which "
-                        "is not a class number. Classifiers answer with numbers, counted from 0: "
-                        "write those."
-                    )
-                if truth.setdefault(name, int(text)) != int(text):
-                    raise UsageError(
-                        f"{str(path)!r} says of {name!r} that it is {truth[name]}, and again that "
-                        f"it is {text}. Leave one of them."
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, rows = read_csv(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"The labels in {str(path)!r} cannot be read: {error}.") from error
+    header = {name.strip().lower(): name for name in columns}
+    column = next((header[name] for name in _CLASS_COLUMNS if name in header), None)
+    if "file" not in header or column is None:
+        raise UsageError(
+            f"The labels in {str(path)!r} need a header with the columns file and "
+            f"{' or '.join(_CLASS_COLUMNS)}; this one has: "
+            f"{shortened(', '.join(header) or 'none', 200)}."
+        )
+    truth: dict[str, int] = {}
+    for line, row in rows:
+        name, text = row[header["file"]].strip().replace("\\", "/"), row[column].strip()
+        if not name or not text:
+            continue
+        if not _CLASS.fullmatch(text):
+            raise UsageError(
+                f"Line {line:,} of {str(path)!r} says {shortened(text)} of {name!r}, which is not "
+                "a class number. Classifiers answer with numbers, counted from 0: write those."
+            )
+        if truth.setdefault(name, int(text)) != int(text):
+            raise UsageError(
+                f"{str(path)!r} says of {name!r} that it is {truth[name]}, and again that it is "
+                f"{text}. Leave one of them."
+            )
     return truth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from smoothapi.errors import (
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.parts import choose_budgets
 from smoothapi.smoother import collect_votes
+from smoothapi.store.owners import refuse_fork
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,
@@ -210,7 +212,7 @@ class Crew:
 
     def run(self, tasks: list[Task], on_progress: Callable[[StudyProgress], None] | None) -> None:
         """Fill the cells of `tasks`; after an error that concerns all, no further ones."""
-        done = 0
+        done, process = 0, os.getpid()
         workers = min(self._setup.at_once, len(tasks))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="smoothapi-study")
         cells: dict[Task, Cell] = {}
@@ -220,6 +222,7 @@ class Crew:
             }
             left = set(futures)
             while left:
+                refuse_fork(process)  # in `on_progress`: the threads stayed behind
                 ended, left = wait(left, timeout=_LOOK, return_when=FIRST_COMPLETED)
                 for future in ended:
                     cell = future.result()

@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+from collections.abc import Mapping  # noqa: TC003  read by get_type_hints
 from dataclasses import dataclass, field, fields, is_dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Self,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from smoothapi.errors import UsageError
+from smoothapi.files import parse_json, to_json
 from smoothapi.provider import Price
 from smoothapi.study.collect import Outcome, Rules
 from smoothapi.study.folder import is_right
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 SCHEMA = "smoothapi.study/2"
 _FIRST_SCHEMA = "smoothapi.study/1"  # the same, with max_votes called caps, and cap in outcomes
@@ -293,7 +307,7 @@ class Findings:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the result as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        return to_json(self.to_dict(), indent=indent)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -310,17 +324,24 @@ class Findings:
             )
         try:
             rebuilt = cls(**_values(data if found == SCHEMA else _renamed(data)))
-            _check_names(rebuilt)
-        except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
-            raise UsageError(f"The study is malformed: {error!r}.") from error
+            _check_kind(rebuilt, Findings, "the study")
+            _check_values(rebuilt)
+        except UsageError as error:
+            raise UsageError(f"The study is malformed: {error}") from error
+        except KeyError as error:
+            raise UsageError(f"The study is malformed: it lacks {error}.") from error
+        except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise UsageError(
+                f"The study is malformed: {shortened(str(error), 200)[1:-1]}."
+            ) from error
         return rebuilt
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Rebuild a result from JSON text; raises UsageError."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise UsageError(f"This is not the JSON of a study: {error}.") from error
         return cls.from_dict(data)
 
@@ -328,9 +349,10 @@ class Findings:
     def load(cls, path: str | Path) -> Self:
         """Read a result from a JSON file; raises UsageError."""
         try:
-            return cls.from_json(Path(path).read_bytes())
-        except OSError as error:
-            raise UsageError(f"Cannot read the study {str(path)!r}: {error.strerror}.") from error
+            text = Path(path).read_bytes()
+        except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+            raise UsageError(f"The study {str(path)!r} cannot be read: {error}.") from error
+        return cls.from_json(text)
 
     def __repr__(self) -> str:
         facts = f"photos={len(self.photos)} cells={len(self.cells)} queries={self.queries}"
@@ -391,11 +413,56 @@ def _values(data: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _check_names(result: Findings) -> None:
+def _check_kind(value: Any, kind: Any, where: str) -> None:
+    """Check that a value is what an annotation says, all that it holds included."""
+    if is_dataclass(kind):
+        for name, hint in _hints(cast("type", kind)).items():
+            _check_kind(getattr(value, name), hint, f"{name} of {where}")
+        return
+    origin, within = get_origin(kind), get_args(kind)
+    if origin is tuple and isinstance(value, tuple):
+        kinds = within[:1] * len(value) if within[-1] is Ellipsis else within
+        for item, one in zip(value, kinds, strict=True):
+            _check_kind(item, one, where)
+    elif not _fits(value, kind, origin, within):
+        raise TypeError(f"{where} cannot be {shortened(value)}")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _fits(value: Any, kind: Any, origin: Any, within: tuple[Any, ...]) -> bool:
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return value in within
+    if origin in (Union, UnionType):
+        return any(_fits(value, one, get_origin(one), get_args(one)) for one in within)
+    if origin is tuple:  # within a union: of numbers
+        return isinstance(value, tuple) and tuple(map(type, value)) == within
+    if kind is float:
+        return type(value) in (int, float)
+    return isinstance(value, origin) if origin is not None else type(value) is kind
+
+
+def _check_values(result: Findings) -> None:
     photos = {photo.name for photo in result.photos}
     providers = {facts.name for facts in result.providers}
     denoisers = {facts.name for facts in result.denoisers}
+    if len(photos) < len(result.photos) or not (result.sigmas and providers and denoisers):
+        raise ValueError("a photo is in it twice, or it has no sigma, provider or denoiser")
+    above = [*result.sigmas, *(photo.gain for photo in result.photos), result.rules.alpha]
+    if min(above) <= 0.0 or result.rules.alpha >= 1.0:
+        raise ValueError("alpha is not in (0, 1), or a sigma or gain is not above 0")
     for cell in result.cells:
+        counts = [cell.queries, cell.attempts, cell.cached, cell.dollars, cell.seconds]
+        counts += [outcome.votes for outcome in cell.outcomes]
+        if min(counts) < 0 or any(length < 1 for _, length in cell.votes):
+            raise ValueError(f"a cell about {cell.photo!r} counts less than nothing")
+        if any(outcome.votes > cell.total_votes for outcome in cell.outcomes):
+            raise ValueError(f"a cell about {cell.photo!r} has outcomes of more votes than it has")
         if cell.photo not in photos or cell.provider not in providers:
             raise ValueError(f"a cell is about {cell.photo!r} of {cell.provider!r}")
         if cell.denoiser not in denoisers or cell.sigma not in result.sigmas:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import UsageError
+from smoothapi.files import read_csv, shown_name
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from smoothapi.image import PhotoSource
@@ -51,7 +52,7 @@ def find_photos(given: Photos) -> Found:
         UsageError: a path does not exist, or no photo is found.
     """
     if isinstance(given, Mapping):
-        found = [(str(name), source) for name, source in given.items()]
+        found = [(shown_name(str(name)), source) for name, source in given.items()]
         passed_over = 0
     else:
         items: list[PhotoSource] = [given] if isinstance(given, (str, Path)) else list(given)
@@ -78,15 +79,19 @@ def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], in
             found.append((f"photo {number + 1}", item))
             continue
         path = Path(item)
-        if not path.exists():
-            raise UsageError(f"{str(path)!r} does not exist. Give a photo or a folder.")
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise UsageError(f"{str(path)!r} does not exist. Give a photo or a folder.") from None
+        except (OSError, ValueError) as error:  # a ValueError: no file has such a name
+            raise UsageError(f"{str(path)!r} cannot be read: {error}.") from error
         if not path.is_dir():
-            found.append((path.name, path))
+            found.append((shown_name(path.name), path))
             continue
         below = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
         photos = [file for file in below if file.suffix.lower() in SUFFIXES]
         passed_over += len(below) - len(photos)
-        found += [(file.relative_to(path).as_posix(), file) for file in photos]
+        found += [(shown_name(file.relative_to(path).as_posix()), file) for file in photos]
     return found, passed_over
 
 
@@ -109,23 +114,21 @@ def read_truth(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, ..
         return {str(name): _alternatives(label) for name, label in given.items()}
     path = Path(given)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, restval="")
-            header = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            file = next((header[name] for name in _FILE_COLUMNS if name in header), None)
-            label = next((header[name] for name in _LABEL_COLUMNS if name in header), None)
-            if file is None or label is None:
-                raise UsageError(
-                    f"The labels in {str(path)!r} need a header with a column "
-                    f"{' or '.join(_FILE_COLUMNS)} and a column {' or '.join(_LABEL_COLUMNS)}; "
-                    f"this one has: {', '.join(header) or 'none'}."
-                )
-            rows = [(row[file].strip().replace("\\", "/"), row[label]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, rows = read_csv(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"The labels in {str(path)!r} cannot be read: {error}.") from error
+    header = {name.strip().lower(): name for name in columns}
+    file = next((header[name] for name in _FILE_COLUMNS if name in header), None)
+    label = next((header[name] for name in _LABEL_COLUMNS if name in header), None)
+    if file is None or label is None:
+        raise UsageError(
+            f"The labels in {str(path)!r} need a header with a column "
+            f"{' or '.join(_FILE_COLUMNS)} and a column {' or '.join(_LABEL_COLUMNS)}; "
+            f"this one has: {shortened(', '.join(header) or 'none', 200)}."
+        )
     truth: dict[str, tuple[str, ...]] = {}
-    for name, text in rows:
-        right = _alternatives(text)
+    for _, row in rows:
+        name, right = row[file].strip().replace("\\", "/"), _alternatives(row[label])
         if not name or not right:
             continue
         if truth.setdefault(name, right) != right:

@@ -23,7 +23,7 @@ except ImportError as error:
         "The report's plots need matplotlib: pip install 'smoothapi-vision[report]'."
     ) from error
 
-from smoothapi.answer import printable
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

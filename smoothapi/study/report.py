@@ -22,10 +22,10 @@ except ImportError as error:
         "The report needs jinja2: pip install 'smoothapi-vision[report]'."
     ) from error
 
-from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, rounded_down
 from smoothapi.certify.decision import Reason
 from smoothapi.errors import UsageError
+from smoothapi.files import replacing, shown_name
 from smoothapi.study import plots
 from smoothapi.study.collect import FAILED, MODEL_CHANGED, OPEN, UNDECIDED, UNREACHABLE
 from smoothapi.study.figures import (
@@ -41,6 +41,7 @@ from smoothapi.study.figures import (
     votes_to_the_end,
 )
 from smoothapi.study.folder import is_right
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,24 +67,40 @@ _TEXTS = {str(reason): reason.text for reason in Reason} | {
 def write_report(result: Findings, folder: Path) -> Path:
     """Write report.html, result.json, figures.csv and figures.json; return the first one's path.
 
+    The result is on the disk before anything is drawn of it. Each file is the old one or the new
+    one, whatever ends the writing.
+
     Raises:
         UsageError: the folder cannot be written.
     """
-    rows = [figure.to_row() for figure in figures(result)]
-    page = render(result)
+    path = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
-        (folder / "figures.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        with (folder / "figures.csv").open("w", encoding="utf-8", newline="") as stream:
+        with replacing(folder / "result.json") as stream:
+            stream.write(result.to_json())
+        rows = [figure.to_row() for figure in figures(result)]
+        with replacing(folder / "figures.json") as stream:
+            stream.write(json.dumps(rows, indent=1))
+        with replacing(folder / "figures.csv") as stream:
             writer = csv.DictWriter(stream, list(rows[0]) if rows else ["provider"])
             writer.writeheader()
-            writer.writerows(rows)
-        path = folder / "report.html"
-        path.write_text(page, encoding="utf-8")
+            writer.writerows([{name: _writable(value) for name, value in r.items()} for r in rows])
+        with replacing(path) as stream:
+            stream.write(_writable(render(result)))
     except OSError as error:
-        raise UsageError(f"The report cannot be written to {str(folder)!r}: {error}.") from error
+        raise UsageError(
+            f"The report cannot be written to {shown_name(str(folder))!r}: "
+            f"{error.strerror or error}. All answers are kept: the same command, or `smoothapi "
+            "study report` with the result.json of it, writes it again without asking anything."
+        ) from error
     return path
+
+
+def _writable(value: Any) -> Any:
+    """Return a value, as text without halves of surrogate pairs, which no encoding can write."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
 
 
 def render(result: Findings) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
 from smoothapi.errors import UsageError
+from smoothapi.files import parse_json
 from smoothapi.study.findings import Findings
 
 if TYPE_CHECKING:
@@ -119,11 +120,9 @@ class Shares:
     def load(cls, path: str | Path) -> Shares:
         """Read a distribution, or the result.json of a study; raises UsageError."""
         try:
-            data = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise UsageError(f"Cannot read {str(path)!r}: {error.strerror}.") from error
-        except ValueError as error:
-            raise UsageError(f"{str(path)!r} is not JSON: {error}.") from error
+            data = parse_json(Path(path).read_bytes())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The distribution {str(path)!r} cannot be read: {error}.") from error
         if isinstance(data, dict) and str(data.get("schema", "")).startswith("smoothapi.study/"):
             return cls.of_study(Findings.from_dict(data))
         return cls.from_dict(data)

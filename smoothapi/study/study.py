@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 from smoothapi._version import __version__
 from smoothapi.certify import LabelSpace, Target, Top1, parse_target
 from smoothapi.errors import ImageError, UsageError
+from smoothapi.files import shown_name
 from smoothapi.image import load_image
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
@@ -112,7 +114,7 @@ class Study:
         command: str = "",
         **options: Unpack[SharedOptions],
     ) -> None:
-        resolved = resolve(None, options)
+        resolved = resolve(provider, {**options, "denoiser": denoisers})
         settings = resolved.settings
         concurrency = options.get("concurrency")
         if resolved.origins["concurrency"] == "default":
@@ -161,8 +163,10 @@ class Study:
         )
         self._gallery = gallery
         folder = photos if isinstance(photos, (str, Path)) else None
-        self.name = name or (Path(folder).resolve().name if folder else "photos")
-        self._command = command
+        self.name = shown_name(
+            name or (Path(os.path.realpath(folder)).name if folder else "photos")
+        )
+        self._command = shown_name(command)
 
     def plan(
         self,
@@ -380,5 +384,8 @@ def _halved(photos: list[Photo]) -> tuple[Photo, ...]:
 def _versions() -> dict[str, str]:
     versions = {"smoothapi": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "scipy", "pillow"):
-        versions[package] = importlib.metadata.version(package)
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # installed without its metadata
+            versions[package] = "unknown"
     return versions

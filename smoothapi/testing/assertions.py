@@ -6,8 +6,8 @@ import json
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from smoothapi.answer import printable
 from smoothapi.certify.certificate import confidence, rounded_down
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,14 @@ class Certifier:
     def __init__(self, open_session: Callable[[Adapter], Session], *, mark: bool) -> None:
         self._open_session = open_session
         self._mark = mark
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         self._session: Session | None = None
         self._closed = False
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """One a process: a client may be wrapped before a server forks its workers."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     @property
     def session(self) -> Session | None:
@@ -87,7 +93,10 @@ class Certifier:
         return CertifiedResponse(response, certificates)
 
     def close(self) -> None:
-        """Wait for requests under way, and release what the session holds."""
+        """Wait for requests under way, and release what the session holds.
+
+        In a process that was forked meanwhile nothing is released: it is the parent's.
+        """
         with self._lock:
             self._closed = True
             session, self._session = self._session, None

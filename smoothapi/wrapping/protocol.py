@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import ProviderError
+from smoothapi.provider import KeepsSecrets, Mask, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -155,6 +156,11 @@ class OwnCall:
         """What the service charges for the whole call."""
         return self._votes.price if self._price is None else self._price
 
+    def mask(self) -> Mask:
+        """Return what masks what the votes' adapter signs in with."""
+        return self._votes.mask() if isinstance(self._votes, KeepsSecrets) else Mask([])
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Make the call."""
         del payloads
@@ -163,6 +169,9 @@ class OwnCall:
             self.response = self._send()
         except ProviderError as error:
             self.error = error.__cause__ or error
+            self.mask().error(error)  # before the other, in which the request tells what to mask
+            if self.error is not error:
+                self.error = self.mask().scrub(self.error)
             raise
         except Exception as error:
             self.error = error

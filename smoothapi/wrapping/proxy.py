@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import weakref
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Unpack, cast
 
 from smoothapi.certify.certificate import Certificate
 from smoothapi.errors import UsageError
 from smoothapi.options import CertifyOptions, keywords, resolve
+from smoothapi.provider import refuse_async, registered
 from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.certifier import Certifier
@@ -108,6 +108,7 @@ def wrap(
     """
     if type(client) is _Wrapped:
         raise UsageError("This client is wrapped already.")
+    refuse_async(client)
     if uncertified not in ("drop", "mark"):
         raise UsageError(f'uncertified={uncertified!r}: choose "drop" or "mark".')
     if remote not in ("refuse", "pass"):
@@ -284,7 +285,7 @@ def _close(wrapped: _Wrapped) -> None:
 
 def _wrapper_of(client: object) -> Wrapper:
     """Load what is registered for the client's class, or for one that it inherits from."""
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = registered(GROUP)
     for kind in type(client).__mro__:
         place = f"{kind.__module__}.{kind.__qualname__}"
         fitting = [name for name in points if f"{place}.".startswith(f"{name}.")]

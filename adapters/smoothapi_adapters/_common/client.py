@@ -8,22 +8,17 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
 import re
 import ssl
-import time
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from requests.cookies import RequestsCookieJar
+from requests.hooks import default_hooks
 
 from smoothapi.errors import (
     FatalError,
@@ -31,13 +26,15 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi_adapters._common.bounds import MOST_BYTES, POOL, BodyTooLongError, read_body
+from smoothapi.provider import Mask, check_client
+from smoothapi.provider.secrets import is_secret_name
+from smoothapi_adapters._common.bounds import CONNECT
+from smoothapi_adapters._common.errors import chain, of_bounds
+from smoothapi_adapters._common.reaching import unsent
+from smoothapi_adapters._common.sessions import Bounds
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
-
-CONNECT = 10.0  # seconds; a host that is up answers sooner
 
 # Few: some of Python's codecs take a time that grows with the square of what they decode.
 _CHARSETS = frozenset({"utf-16", "utf-32", "iso-8859-1", "latin-1", "windows-1252", "us-ascii"})
@@ -73,18 +70,15 @@ class Secrets:
         """Whether nothing secret is sent."""
         return not (self.headers or self.query or self.others)
 
-    def mask(self, text: str) -> str:
-        """Return `text` without any of the values, and without what an echo could hide them in."""
-        for value in (*self.headers.values(), *(v for _, v in self.query), *self.others):
-            for part in {value, *value.split()}:
-                if len(part) >= 4:
-                    text = text.replace(part, "***")
-        return re.sub(r"\S{40,}", "...", text)
+    @property
+    def values(self) -> tuple[str, ...]:
+        """All that is secret."""
+        return (*self.headers.values(), *(value for _, value in self.query), *self.others)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A service's answer to one request, read to its end.
+    """A service's answer to one request, read to its end. It may repeat what it was sent.
 
     Attributes:
         status: of HTTP.
@@ -93,8 +87,8 @@ class HttpResponse:
     """
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
     def json(self, who: str) -> Any:
         """Return the body as JSON.
@@ -121,7 +115,7 @@ class HttpClient:
     Args:
         who: the service in words, for errors.
         secrets: what signs the requests.
-        timeout: seconds for a whole request, from connected to read.
+        timeout: seconds for a whole request, from its beginning to the last byte of its answer.
         ca: file or folder of certificates to trust instead of the usual ones.
         client: a session of the caller's, whose headers, auth, proxies, certificates and mounted
             transports are used (see `refuse_unsafe`).
@@ -137,16 +131,23 @@ class HttpClient:
         client: requests.Session | None = None,
     ) -> None:
         self._who = who
-        self._secrets = secrets
         self._timeout = timeout
         self._ca = ca
+        self._bounds = Bounds(timeout, headers=secrets.headers, query=secrets.query)
+        self._mask = Mask(secrets.values)
+        self._signed: frozenset[str] = frozenset()  # what a caller's session signs with
         self._own = client is None
-        self._transport = _Transport(secrets, timeout)
         if client is None:
             client = requests.Session()
-            client.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            self._bounds.mount(client)
             client.auth = _as_it_is  # keeps .netrc out: it would replace what was configured
         self._session = client
+
+    @property
+    def mask(self) -> Mask:
+        """Masks the secrets, and what a caller's session has signed requests with so far."""
+        self._mask = self._mask.knowing(self._signed)
+        return self._mask
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes
@@ -161,48 +162,30 @@ class HttpClient:
             request = self._session.prepare_request(
                 requests.Request(method, url, headers=dict(headers), data=body)
             )
-            transport = self._transport_for(url, request)
-            options = self._session.merge_environment_settings(
+            self._signed |= {
+                str(value) for name, value in request.headers.items() if is_secret_name(name)
+            }
+            request.hooks = default_hooks()  # those of digests send it again
+            session = self._bounds.held(self._session)  # each time: it may be mocked by now
+            session.cookies = RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+            session.get_redirect_target = lambda _: None  # type: ignore[method-assign,assignment]
+            options = session.merge_environment_settings(
                 url, {}, stream=True, verify=self._ca, cert=None
             )
-            began = time.monotonic()
             timeout = (min(CONNECT, self._timeout), self._timeout)
-            with transport.send(request, timeout=timeout, **options) as response:
-                answered = read_body(response.raw, began + self._timeout)
-                return HttpResponse(response.status_code, response.headers, answered)
-        except BodyTooLongError as e:
-            raise FatalError(
-                f"{self._who} answers with more than {MOST_BYTES:,} bytes. Labels are shorter: "
-                "check the URL, and that it asks for labels alone."
-            ) from e
+            with session.send(request, timeout=timeout, **options) as response:
+                return HttpResponse(response.status_code, response.headers, response.content)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            error = self._meant_by(e)
-            if isinstance(e, requests.RequestException):
-                e.request = e.response = None  # they hold the picture
-            raise error from e
+            raise (of_bounds(e, self._who) or unsent(self._meant_by(e), e, self._who)) from e
 
     def close(self) -> None:
         """Close the connections; a caller's own session is left alone."""
-        self._transport.close()
         if self._own:
             self._session.close()
 
-    def _transport_for(self, url: str, request: requests.PreparedRequest) -> HTTPAdapter:
-        mounted = self._session.get_adapter(url)
-        if type(mounted) is HTTPAdapter:
-            return self._transport
-        if self._secrets.query:
-            raise FatalError(
-                "The session given as client= has a transport of its own, so that secrets in the "
-                "URL would be logged. Put the secret into a header.",
-                sent=False,
-            )
-        request.headers.update(self._secrets.headers)
-        return mounted  # type: ignore[return-value]  # any BaseAdapter will do
-
     def _meant_by(self, error: Exception) -> ProviderError:
         """Return what an exception of requests, urllib3 or a socket means for a caller."""
-        kinds = [type(link) for link in _chain(error)]
+        kinds = [type(link) for link in chain(error)]
         kind = type(error).__name__
         if any(issubclass(k, ssl.SSLCertVerificationError) for k in kinds):
             return FatalError(
@@ -233,8 +216,9 @@ def refuse_unsafe(client: requests.Session, url: str) -> None:
     """Refuse a session of a caller's that would send to `url` twice, or to anybody.
 
     Raises:
-        UsageError: it retries by itself, or does not verify certificates.
+        UsageError: it is no session, retries by itself, or does not verify certificates.
     """
+    check_client(client, "prepare_request", "get_adapter", wanted="a requests.Session")
     if client.verify is False:
         raise UsageError(
             "The session given as client= does not verify certificates: anybody on the way could "
@@ -261,111 +245,6 @@ def media_type(payload: bytes) -> str:
     if payload.startswith(b"\x89PNG"):
         return "image/png"
     return "image/jpeg" if payload.startswith(b"\xff\xd8") else "application/octet-stream"
-
-
-class _Transport(HTTPAdapter):
-    """Connections that add the secrets, and that know when a request must be over."""
-
-    def __init__(self, secrets: Secrets, timeout: float) -> None:
-        self._schemes = _schemes(secrets, timeout)
-        super().__init__(pool_connections=4, pool_maxsize=POOL, max_retries=0)
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = self._schemes
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        if proxy.lower().startswith("socks"):
-            raise requests.exceptions.InvalidSchema("proxies that speak SOCKS are not supported")
-        manager = super().proxy_manager_for(proxy, **options)
-        manager.pool_classes_by_scheme = self._schemes
-        return manager
-
-
-def _schemes(secrets: Secrets, timeout: float) -> dict[str, Any]:
-    """Return urllib3's pools by scheme, with connections that are ours."""
-
-    class Signed(HTTPConnection):
-        deadline = 0.0
-
-        def connect(self) -> None:
-            self.deadline = time.monotonic() + timeout  # for what is said to a proxy
-            super().connect()
-
-        def putrequest(self, method: str, url: str, *arguments: Any, **options: Any) -> None:
-            self.deadline = time.monotonic() + timeout
-            if secrets.query:
-                url += ("&" if "?" in url else "?") + urlencode(secrets.query)
-            super().putrequest(method, url, *arguments, **options)
-            for name, value in secrets.headers.items():
-                self.putheader(name, value)
-
-        def send(self, data: Any) -> None:
-            if self.sock is not None:
-                self.sock.settimeout(_left(self.deadline))
-            super().send(data)
-
-        def response_class(  # type: ignore[override]  # a class there, made by a method here
-            self, sock: Any, *arguments: Any, **options: Any
-        ) -> Any:
-            return http.client.HTTPResponse(
-                _Dated(sock, self.deadline),  # type: ignore[arg-type]  # all it needs is makefile
-                *arguments,
-                **options,
-            )
-
-    class SignedTLS(Signed, HTTPSConnection):
-        pass
-
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Signed
-
-    class PoolTLS(HTTPSConnectionPool):
-        ConnectionCls = SignedTLS
-
-    return {"http": Pool, "https": PoolTLS}
-
-
-class _Dated(io.RawIOBase):
-    """What is read from a socket until a deadline; in place of the socket, as far as it is read."""
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._socket = sock
-        self._raw = sock.makefile("rb", buffering=0)
-        self._deadline = deadline
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(_left(self._deadline))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0.0:
-        raise TimeoutError("the request took too long")
-    return left
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and all that it wraps: urllib3 keeps what happened in `args` and `reason`."""
-    found: list[BaseException] = []
-    ahead: list[Any] = [error]
-    while ahead:
-        link = ahead.pop()
-        if isinstance(link, BaseException) and link not in found:
-            found.append(link)
-            ahead += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-    return found
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -11,6 +12,8 @@ from smoothapi_adapters._common.options import text
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
+_QUOTES = frozenset("'\"`<>{}\\\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -28,30 +31,61 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
-def read_endpoint(url: str | None, example: str, *, signed: bool = False) -> str:
+def read_endpoint(
+    url: str | None,
+    example: str,
+    *,
+    option: str = "endpoint",
+    signed: bool = False,
+    bare: bool = False,
+) -> str:
     """Return where a provider is, without a slash at its end; "" if it is not given.
 
     Args:
-        url: the option `endpoint`.
+        url: what was given.
         example: of what to give, for errors.
+        option: where it was given, for errors.
         signed: whether requests are signed, and carry no key that could be read on the way.
+        bare: whether it is a host alone, to which the SDK adds the path.
 
     Raises:
         UsageError: it cannot be called, holds what would be shown with it, or would send a key to
-            another machine without TLS.
+            another machine without TLS; says the right form.
     """
     if not url:
         return ""
-    advice = f"Give the URL of the service, such as {example}."
-    parts = _parts("endpoint", url, advice)
+    advice = f"Give {_right_form(url) or f'the URL of the service, such as {example}'}."
+    if set(text(option, url)) & _QUOTES:
+        raise UsageError(f"{option}: it holds quotes or brackets. {advice}")
+    parts = _parts(option, url, advice)
     if not signed:
-        _refuse_login("endpoint", parts, advice)
+        _refuse_login(option, parts, advice)
         if is_exposed(url):
             raise UsageError(
-                f"endpoint: http://{parts.hostname} is not encrypted, and requests carry the "
-                "credentials. Use https:// for all but this machine."
+                f"{option}: http://{parts.hostname} is not encrypted, and requests carry the "
+                f"credentials. Use https:// for all but this machine. {advice}"
             )
-    return url.rstrip("/")
+    if bare and (parts.path.strip("/") or parts.query or parts.fragment or "?" in url):
+        raise UsageError(
+            f"{option}: it goes on after the host, where the SDK itself adds the path. {advice}"
+        )
+    return url.rstrip("/#")
+
+
+def _right_form(given: object) -> str:
+    """Return what was probably meant; "" where that cannot be told, or must not be shown."""
+    cleaned = str(given).strip(" \t\r\n'\"`<>")
+    try:
+        parts = urlsplit(cleaned if "://" in cleaned else f"https://{cleaned}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    known = host in _LOOPBACK or (_HOST.fullmatch(host) and "." in host)
+    if not known or "@" in cleaned or parts.scheme not in ("http", "https"):
+        return ""
+    scheme = "http" if host in _LOOPBACK and parts.scheme == "http" else "https"
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host}" + (f":{port}" if port else "")
 
 
 def split_url(option: str, url: str) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from smoothapi.answer import printable
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -14,9 +13,12 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import retry_after_seconds
+from smoothapi.text import printable
+from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError, OverdueError
 
 if TYPE_CHECKING:
-    from smoothapi_adapters._common.client import HttpResponse, Secrets
+    from smoothapi.provider import Mask
+    from smoothapi_adapters._common.client import HttpResponse
 
 _PERMANENT = frozenset({400, 413, 415, 422})
 _TRANSIENT = frozenset({408, 409, 423, 424, 425})
@@ -57,24 +59,24 @@ def error_of_status(
     return FatalError(f"{said}. {advice}", request_id=request_id)
 
 
-def detail_of(response: HttpResponse, secrets: Secrets) -> str:
+def detail_of(response: HttpResponse, mask: Mask) -> str:
     """Return what a service says of a status other than success, fit to be shown; or ""."""
     if 200 <= response.status < 300:
         return ""
     try:
-        return said_in(response.json(""), secrets)
+        return said_in(response.json(""), mask)
     except TransientError:
         return ""
 
 
-def said_in(body: Any, secrets: Secrets) -> str:
+def said_in(body: Any, mask: Mask) -> str:
     """Return the words that a service has for an error, short and fit to be shown; or ""."""
     for name in ("message", "detail", "details", "description", "error", "msg", "title"):
         found = body.get(name) if isinstance(body, dict) else None
         if isinstance(found, dict):
-            found = said_in(found, secrets)
+            found = said_in(found, mask)
         if isinstance(found, str) and found:
-            return printable(secrets.mask(found))[:200]
+            return mask.quoted(found, 200)
     return ""
 
 
@@ -85,10 +87,41 @@ def _host_of(url: str) -> str:
         return ""
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and all that it wraps, which the libraries keep in places of their own."""
+    found: list[BaseException] = []
+    ahead: list[Any] = [error]
+    while ahead:
+        link = ahead.pop()
+        if isinstance(link, BaseException) and link not in found:
+            found.append(link)
+            ahead += [link.__cause__, link.__context__, *link.args]
+            ahead += [getattr(link, name, None) for name in ("reason", "inner_exception")]
+    return found
+
+
+def of_bounds(error: BaseException, who: str) -> ProviderError | None:
+    """Return what it means that an exchange was cut off by its bounds; None if it was not."""
+    for link in chain(error):
+        if isinstance(link, OverdueError):
+            return TransientError(
+                f"{who} gave no whole answer in {link.seconds:g} s, the time limit of a request. "
+                "It may be answered, and billed, all the same."
+            )
+        if isinstance(link, BodyTooLongError):
+            return FatalError(
+                f"{who} answers with more than {MOST_BYTES:,} bytes. Labels are shorter: check the "
+                "URL, and that it asks for labels alone."
+            )
+    return None
+
+
 def of_requests(error: Exception, who: str) -> ProviderError:
     """Return what an error of requests means: mostly that the same may work in a moment."""
     import requests  # noqa: PLC0415  0.1 s: where something has gone wrong
 
+    if (bounded := of_bounds(error, who)) is not None:
+        return bounded
     wrong = (
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,

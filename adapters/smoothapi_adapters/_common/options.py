@@ -138,6 +138,8 @@ def secret(option: str, value: str | None) -> str:
     Raises:
         UsageError: it holds a space, or a character that no key has. The key is not shown.
     """
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{option}: it is no text. Write it in quotes.")
     key = (value or "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(

@@ -1,60 +1,164 @@
-"""How SDKs that speak through requests are held to one attempt, a time limit and a size."""
+"""How all that speaks through requests is held to one attempt, a time limit and a size."""
 
 from __future__ import annotations
 
 import threading
-import time
-from typing import Any
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 
-from smoothapi_adapters._common.bounds import POOL, BodyTooLongError, read_body
+from smoothapi.errors import FatalError
+from smoothapi_adapters._common.bounds import (
+    POOL,
+    BodyTooLongError,
+    Exchange,
+    OverdueError,
+)
+from smoothapi_adapters._common.twins import twin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHUNK = 65_536
+
+SessionT = TypeVar("SessionT", bound=requests.Session)
 
 
-class BoundedHTTPAdapter(HTTPAdapter):
-    """Sends once, with a connection for each thread, and reads an answer in time or not at all.
+def connections() -> HTTPAdapter:
+    """Return what to mount on a session: a connection for each thread, and nothing sent twice."""
+    return HTTPAdapter(pool_connections=4, pool_maxsize=POOL, max_retries=0)
+
+
+class Bounds:
+    """What the exchanges of one client are held to. Threads share it.
 
     Args:
-        seconds: from the request to the last byte of its answer.
+        seconds: of each, from the request to the last byte of its answer.
+        headers: added to each request as it is written.
+        query: names and values, added to each URL likewise.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(pool_connections=4, pool_maxsize=POOL, max_retries=0)
-        self._seconds = seconds
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.seconds = seconds
+        self.headers = headers or {}
+        self.query = query
         self._seen = threading.local()
+        self._connections = BoundedAdapter(connections(), self)
 
     def last(self) -> requests.Response | None:
         """Return the last answer that the calling thread got; None if its last request got none."""
         return getattr(self._seen, "response", None)
 
+    def saw(self, response: requests.Response | None) -> None:
+        """Keep what the calling thread's last request got."""
+        self._seen.response = response
+
+    def mount(self, session: requests.Session) -> None:
+        """Give a session the connections that all which are mounted here share: one a thread."""
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, self._connections)
+
+    def close(self) -> None:
+        """Close the connections that are shared."""
+        self._connections.close()
+
+    def held(self, session: SessionT) -> SessionT:
+        """Return a session that does as another does, with its connections, but within bounds."""
+        twin: SessionT = twin_of(session)
+        vars(twin).pop("get_adapter", None)  # left by requests-mock; it looks in the other session
+        twin.adapters = OrderedDict(session.adapters)
+        self.hold(twin)
+        return twin
+
+    def hold(self, session: requests.Session) -> None:
+        """Hold a session to these bounds, whatever is mounted on it."""
+        for prefix, mounted in list(session.adapters.items()):
+            if not isinstance(mounted, BoundedAdapter):
+                session.adapters[prefix] = BoundedAdapter(mounted, self)
+
+
+class BoundedAdapter(BaseAdapter):
+    """Sends through another adapter, and reads an answer in time or not at all.
+
+    Args:
+        inner: whose connections are used.
+        bounds: of each exchange.
+    """
+
+    def __init__(self, inner: BaseAdapter, bounds: Bounds) -> None:
+        super().__init__()
+        self._inner = inner
+        self._bounds = bounds
+
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Send as HTTPAdapter does, and read the body too.
+        """Send as the other adapter does, and read the body too.
 
         Raises:
-            requests.RequestException: as HTTPAdapter; ReadTimeout and ContentDecodingError also
-                for an answer that takes too long or is too long.
+            requests.RequestException: as the other adapter; ReadTimeout also for an answer that
+                takes too long, and ContentDecodingError for one that is too long.
         """
-        limit = time.monotonic() + self._seconds
-        self._seen.response = None
-        response = super().send(request, **options)
+        bounds = self._bounds
+        bounds.saw(None)
+        exchange = Exchange(bounds.seconds)
+        response = self._sender(request, exchange).send(request, **options)
         try:
-            body = read_body(response.raw, limit)
-        except Exception as error:
+            body = _whole(response, exchange)
+        except BaseException:
             response.close()
-            raise _cut_short(error, request) from error
+            raise
         response._content = body  # noqa: SLF001  where requests itself puts what it has read
         response._content_consumed = True  # noqa: SLF001
-        self._seen.response = response
+        bounds.saw(response)
         return response
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._inner.close()
 
-def _cut_short(error: Exception, request: Any) -> requests.RequestException:
-    """Return what requests would raise for an answer that was not read to its end."""
-    if isinstance(error, BodyTooLongError):
-        return requests.exceptions.ContentDecodingError(str(error), request=request)
-    if isinstance(error, TimeoutError):
-        return requests.exceptions.ReadTimeout(str(error), request=request)
-    return requests.exceptions.ChunkedEncodingError(  # urllib3's own, and a socket's
-        f"the answer ended too early ({type(error).__name__})", request=request
-    )
+    def _sender(self, request: requests.PreparedRequest, exchange: Exchange) -> BaseAdapter:
+        """Return the other adapter as it is for one exchange, which signs the request."""
+        inner, bounds = self._inner, self._bounds
+        if type(inner) is HTTPAdapter:
+            exchange.headers, exchange.query = bounds.headers, bounds.query
+        else:  # whoever wrote it may send in a way of their own
+            if bounds.query:
+                raise FatalError(
+                    "The session given as client= has a transport of its own, so that secrets in "
+                    "the URL would be logged. Put the secret into a header.",
+                    sent=False,
+                )
+            request.headers.update(bounds.headers)
+        if not isinstance(inner, HTTPAdapter):
+            return inner
+        once: Any = twin_of(inner)
+
+        def lend(*arguments: Any, **options: Any) -> Any:
+            return exchange.over(inner.get_connection_with_tls_context(*arguments, **options))
+
+        once.get_connection_with_tls_context = lend
+        sender: BaseAdapter = once
+        return sender
+
+
+def _whole(response: requests.Response, exchange: Exchange) -> bytes:
+    """Return the whole body of an answer, unpacked."""
+    body = bytearray()
+    try:
+        for chunk in response.iter_content(_CHUNK):
+            body += chunk
+            exchange.check(len(body))
+    except BodyTooLongError as error:
+        raise requests.exceptions.ContentDecodingError(
+            str(error), request=response.request
+        ) from error
+    except OverdueError as error:
+        raise requests.exceptions.ReadTimeout(str(error), request=response.request) from error
+    return bytes(body)

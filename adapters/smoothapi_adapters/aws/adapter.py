@@ -16,11 +16,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import (
+    Credentials,
+    Limits,
+    Mask,
+    Price,
+    SafeOptions,
+    check_client,
+    masked,
+)
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.endpoints import read_endpoint
-from smoothapi_adapters.aws.client import find_credentials, sending_once
+from smoothapi_adapters._common.reaching import unsent
+from smoothapi_adapters.aws.client import find_credentials, secrets_of, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
 
 if TYPE_CHECKING:
@@ -116,6 +125,24 @@ class AwsAdapter:
     """
 
     name = "aws"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"operation", "project_version_arn", "min_confidence", "max_labels"}
+            | {"region", "profile", "timeout", "per_second"}
+        ),
+        endpoint="endpoint",
+        hosts=(
+            # Names beside these, such as those of S3 or of load balancers, anybody can have.
+            "rekognition.{region}.amazonaws.com",
+            "rekognition-fips.{region}.amazonaws.com",
+            "*.rekognition.{region}.vpce.amazonaws.com",
+            "rekognition.{region}.api.aws",
+            "rekognition-fips.{region}.api.aws",
+            "rekognition.{region}.amazonaws.com.cn",
+            "rekognition.{region}.api.amazonwebservices.com.cn",
+            "rekognition.{region}.amazonaws.eu",
+        ),
+    )
 
     def __init__(
         self,
@@ -141,9 +168,10 @@ class AwsAdapter:
         self._per_second = (
             None if per_second is None else options.above_zero("per_second", per_second)
         )
-        self._region, self._profile = region, profile
+        self._region, self._profile = _checked_region(region), profile
         self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
         self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
+        self._mask = Mask([])
         self._given = client
         self._own: BaseClient | None = None
         self._session: boto3.session.Session | None = None
@@ -206,6 +234,12 @@ class AwsAdapter:
             return Credentials(found=True, where="the client given")
         return find_credentials(self._profile)
 
+    def mask(self) -> Mask:
+        """Return what masks the keys and the session token, as far as they were looked up."""
+        self._mask = self._mask.knowing(secrets_of(self._own))
+        return self._mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer]:
         """Send one picture.
 
@@ -224,9 +258,9 @@ class AwsAdapter:
         try:
             response: Mapping[str, Any] = getattr(client, method)(**parameters)
         except (ClientError, BotoCoreError) as error:
-            raise mapped(error, self.credentials) from error
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            # botocore's parser met another type than its model promises.
+            raise unsent(mapped(error, self.credentials), error, "AWS") from error
+        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+            # botocore's parser met another type, or depth, than its model promises.
             raise malformed(f"botocore cannot read it: {type(error).__name__}") from error
         return response
 
@@ -247,7 +281,14 @@ class AwsAdapter:
             labels = _labels(rows)
             version = str(response.get(self._how.version) or "") if self._how.version else ""
             return Answer(labels, version or _version_of(self._arn), request_id)
-        except (UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            UsageError,
+            KeyError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+        ) as error:
             raise malformed("a label lacks a name, or a score from 0 to 100", request_id) from error
 
     def close(self) -> None:
@@ -286,7 +327,7 @@ class AwsAdapter:
                 try:
                     self._own = sending_once(self._make(config=config), self._timeout)
                 except (BotoCoreError, ValueError) as error:
-                    raise mapped(error, self.credentials) from error
+                    raise unsent(mapped(error, self.credentials), error, "AWS") from error
             return self._own
 
     def _make(self, **more: Any) -> BaseClient:
@@ -360,6 +401,7 @@ def _version_of(arn: str) -> str:
 
 
 def _check_service(client: Any) -> None:
+    check_client(client, wanted='boto3.client("rekognition")')
     try:
         service = client.meta.service_model.service_name
     except AttributeError:
@@ -368,6 +410,13 @@ def _check_service(client: Any) -> None:
         raise UsageError(
             f'client is for {service!r}; labels are what boto3.client("rekognition") gives.'
         )
+
+
+def _checked_region(region: str | None) -> str | None:
+    """Return the region; it becomes a part of the host that is called."""
+    if region and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", str(region)):
+        raise UsageError(f"region={region!r} is not the name of a region, such as 'eu-west-1'.")
+    return region
 
 
 def _checked_arn(operation: str, arn: str | None) -> str:

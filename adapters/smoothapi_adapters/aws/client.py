@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.credentials import create_credential_resolver
-from botocore.exceptions import BotoCoreError, HTTPClientError, ReadTimeoutError
+from botocore.exceptions import BotoCoreError
 
 from smoothapi.errors import UsageError
 from smoothapi.provider import Credentials
-from smoothapi_adapters._common.bounds import read_body
+from smoothapi.provider.secrets import secrets_in_url
+from smoothapi_adapters._common.bounds import Exchange
+from smoothapi_adapters._common.twins import twin_of
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from botocore.client import BaseClient
+    from botocore.hooks import BaseEventHooks
+    from botocore.httpsession import URLLib3Session
+    from urllib3 import PoolManager
+    from urllib3.connectionpool import HTTPConnectionPool
 
 
 def sending_once(client: BaseClient, seconds: float) -> BaseClient:
     """Return a client that does as `client` does, except that it sends each request only once.
 
-    Connections, credentials and event handlers are shared; `client` itself is not changed.
+    Connections, credentials and event handlers are shared, also those that are registered later;
+    `client` itself is not changed.
 
     Args:
         client: any client of boto3.
-        seconds: the longest that the whole of an answer may take to come in. The timeout of
-            botocore is one for each read, which an answer that drips in never meets.
+        seconds: the longest that a whole exchange may take. The timeout of botocore is one for
+            each read, which an answer that drips in never meets.
 
     Raises:
         UsageError: this botocore is built otherwise.
     """
     try:
-        events = copy.copy(client.meta.events)
-        service = client.meta.service_model.service_id.hyphenize()
-        events.unregister(f"needs-retry.{service}", unique_id=f"retry-config-{service}")
-        twin, meta = _shallow(client), _shallow(client.meta)
-        endpoint = _shallow(client._endpoint)  # noqa: SLF001  there is no public way
+        events = _Once(client.meta.events)
+        twin, meta = twin_of(client), twin_of(client.meta)
+        endpoint = twin_of(client._endpoint)  # noqa: SLF001  there is no public way
         session = _BoundedSession(endpoint.http_session, seconds)
         vars(endpoint).update(_event_emitter=events, http_session=session)
         vars(meta)["events"] = events
@@ -52,37 +55,64 @@ def sending_once(client: BaseClient, seconds: float) -> BaseClient:
     return twin
 
 
-def _shallow(thing: Any) -> Any:
-    """Return a copy; `copy.copy` would not come back from the __getattr__ of a client."""
-    twin = object.__new__(type(thing))
-    vars(twin).update(vars(thing))
-    return twin
+class _Once:
+    """A client's events as they are at any moment, but that nobody may ask to send again."""
+
+    def __init__(self, events: BaseEventHooks) -> None:
+        self._events = events
+        self.emit_until_response = events.emit_until_response
+
+    def emit(self, event_name: str, **details: Any) -> Any:
+        retries = event_name.startswith("needs-retry.")
+        return [] if retries else self._events.emit(event_name, **details)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._events, name)
 
 
 class _BoundedSession:
     """botocore's HTTP session, with an end to how long and how much an answer is."""
 
-    def __init__(self, session: Any, seconds: float) -> None:
+    def __init__(self, session: URLLib3Session, seconds: float) -> None:
         self._session = session
+        self._manager_for = session._get_connection_manager  # noqa: SLF001  checks that it is there
         self._seconds = seconds
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """Send as the session does, and read the body too."""
-        limit = time.monotonic() + self._seconds
-        request.stream_output = True  # leaves the body to us
-        response = self._session.send(request)
-        try:
-            response._content = read_body(response.raw, limit)  # noqa: SLF001  where it is kept
-        except Exception as error:
-            response.raw.close()
-            if isinstance(error, TimeoutError):
-                raise ReadTimeoutError(endpoint_url=request.url) from error
-            raise HTTPClientError(error=error, request=request, response=response) from error
-        answer: AWSResponse = response
+        """Send as the session does, with its connections held to one deadline."""
+        exchange = Exchange(self._seconds)
+        once = twin_of(self._session)
+        once._get_connection_manager = lambda *place: _Manager(  # noqa: SLF001
+            self._manager_for(*place), exchange
+        )
+        answer: AWSResponse = once.send(request)
         return answer
 
     def close(self) -> None:
         self._session.close()
+
+
+class _Manager:
+    """A manager of pools, each of which is lent to one exchange."""
+
+    def __init__(self, manager: PoolManager, exchange: Exchange) -> None:
+        self._manager = manager
+        self._exchange = exchange
+
+    def connection_from_url(self, url: str) -> HTTPConnectionPool:
+        return self._exchange.over(self._manager.connection_from_url(url))
+
+
+def secrets_of(client: BaseClient | None) -> list[str]:
+    """Return what a client signs with, as far as it is known without asking a server."""
+    signer = getattr(client, "_request_signer", None)
+    kept = getattr(getattr(signer, "_credentials", None), "__dict__", {})
+    names = ("access_key", "secret_key", "token")  # private where they can be refreshed
+    return [
+        *(os.environ.get(name, "") for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
+        *(kept.get(name) or kept.get(f"_{name}") or "" for name in names),
+        *secrets_in_url(str(getattr(getattr(client, "meta", None), "endpoint_url", ""))),
+    ]
 
 
 # What a profile's table holds if its credentials are made when they are needed.

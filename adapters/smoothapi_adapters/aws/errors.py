@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from botocore import exceptions as b
 from botocore.parsers import ResponseParserError
 
-from smoothapi.answer import printable
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -22,6 +21,8 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import Credentials, retry_after_seconds
+from smoothapi.text import printable
+from smoothapi_adapters._common.errors import of_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ def mapped(error: Exception, credentials: Callable[[], Credentials]) -> Provider
         )
     if isinstance(error, b.CapacityNotAvailableError):
         return ThrottledError(f"The client's own rate limit has no room ({kind}).")
-    return _unreached(error, kind)
+    return of_bounds(error, "AWS") or _unreached(error, kind)
 
 
 def malformed(what: str, request_id: str = "") -> TransientError:

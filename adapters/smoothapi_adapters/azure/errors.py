@@ -74,7 +74,7 @@ _TRANSIENT_STATUSES = (408, 409, 423, 425, 499)
 _SPENT = re.compile(r"out of call volume quota|quota.{0,40}(exceeded|exhausted)", re.IGNORECASE)
 
 
-OF_PARSING = (ValueError, AttributeError, TypeError, KeyError)
+OF_PARSING = (ValueError, ArithmeticError, AttributeError, TypeError, KeyError, RecursionError)
 """How JSON that is not an object of theirs fails in the SDKs' own reading of it."""
 
 
@@ -126,7 +126,7 @@ def _said(body: str) -> tuple[list[str], str]:
     """Return the codes of an error, inner ones first, and its message."""
     try:
         level: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [], ""
     codes: list[str] = []
     messages: list[str] = []

@@ -7,13 +7,30 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import UsageError
-from smoothapi.provider import Price
+from smoothapi.provider import Price, SafeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 RETIRES = "2028-09-25"
 """The day on which Azure ends both versions of its Image Analysis."""
+
+SAFE_OPTIONS = SafeOptions(
+    names=frozenset({"features", "model_version", "language", "credential", "timeout"}),
+    endpoint="endpoint",
+    hosts=(
+        # Azure's public cloud, its regional names, and the clouds of the US government and China.
+        "*.cognitiveservices.azure.com",
+        "*.services.ai.azure.com",
+        "*.api.cognitive.microsoft.com",
+        "*.cognitiveservices.azure.us",
+        "*.api.cognitive.microsoft.us",
+        "*.cognitiveservices.azure.cn",
+        "*.api.cognitive.azure.cn",
+    ),
+    credentials=frozenset({"key"}),
+)
+"""What a folder's settings may say of either version."""
 
 PRICES_OF = "2026-11-01"
 

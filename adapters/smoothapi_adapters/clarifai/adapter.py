@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import FatalError, ProviderError, TransientError, UsageError
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, Mask, SafeOptions, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
     HttpClient,
@@ -70,6 +70,15 @@ class ClarifaiAdapter:
     """
 
     name = "clarifai"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"model", "version", "user", "app", "max_concepts", "min_value"}
+            | {"batch", "per_second", "timeout"}
+        ),
+        endpoint="endpoint",
+        hosts=("api.clarifai.com",),
+        credentials=frozenset({"pat", "api_key"}),
+    )
 
     def __init__(
         self,
@@ -116,7 +125,7 @@ class ClarifaiAdapter:
             refuse_unsafe(client, self._endpoint)
         self._ca, self._client = ca, client
         self._lock = threading.Lock()
-        self._connection: tuple[HttpClient, Secrets] | None = None
+        self._connection: HttpClient | None = None
 
     def __repr__(self) -> str:
         return f"ClarifaiAdapter(model={self._model!r}, user={self._user!r}, app={self._app!r})"
@@ -144,9 +153,14 @@ class ClarifaiAdapter:
             return Credentials(False, f"not in {' or '.join(VARIABLES)}, pat= or api_key=")
         return Credentials(True, found[0])
 
+    def mask(self) -> Mask:
+        """Return what masks the token, and what a session that was given signs with."""
+        return Mask([]) if self._connection is None else self._connection.mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Ask for the concepts of up to 128 pictures in one request."""
-        client, secrets = self._connected()
+        client = self._connected()
         config = {"max_concepts": self._max_concepts, "min_value": self._min_value}
         inputs = [
             {"data": {"image": {"base64": base64.b64encode(payload).decode()}}}
@@ -159,13 +173,13 @@ class ClarifaiAdapter:
             headers={"Accept": "application/json", "Content-Type": "application/json"},
             body=json.dumps(body).encode(),
         )
-        return _outcomes(response, len(payloads), secrets)
+        return _outcomes(response, len(payloads), client.mask)
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             if self._connection is not None:
-                self._connection[0].close()
+                self._connection.close()
 
     @property
     def _url(self) -> str:
@@ -183,7 +197,7 @@ class ClarifaiAdapter:
                 return name, value
         return None
 
-    def _connected(self) -> tuple[HttpClient, Secrets]:
+    def _connected(self) -> HttpClient:
         with self._lock:
             if self._connection is None:
                 found = self._key()
@@ -195,14 +209,13 @@ class ClarifaiAdapter:
                     )
                 check_header(found[0], found[1], FatalError)
                 secrets = Secrets({"Authorization": f"Key {found[1]}"})
-                client = HttpClient(
+                self._connection = HttpClient(
                     "Clarifai", secrets, timeout=self._timeout, ca=self._ca, client=self._client
                 )
-                self._connection = client, secrets
             return self._connection
 
 
-def _outcomes(response: HttpResponse, count: int, secrets: Secrets) -> list[Answer | ProviderError]:
+def _outcomes(response: HttpResponse, count: int, mask: Mask) -> list[Answer | ProviderError]:
     """Return what is said of each picture; raise what is said of them all."""
     try:
         data = response.json("Clarifai")
@@ -212,12 +225,12 @@ def _outcomes(response: HttpResponse, count: int, secrets: Secrets) -> list[Answ
         raise
     data = data if isinstance(data, dict) else {}
     status = data.get("status")
-    code, said = said_of(status, secrets)
+    code, said = said_of(status, mask)
     request_id = shown(status.get("req_id") if isinstance(status, dict) else None)
     request_id = request_id or shown(response.headers.get("x-clarifai-request-id"))
     outputs = data.get("outputs")
     if code in (OK, MIXED, FAILED) and isinstance(outputs, list) and len(outputs) == count:
-        return [_outcome(output, request_id, secrets) for output in outputs]
+        return [_outcome(output, request_id, mask) for output in outputs]
     if code not in (None, OK, MIXED, FAILED):
         raise error_of_code(code, said, response, request_id)
     if (error := error_of_status(response, "Clarifai", said, request_id=request_id)) is not None:
@@ -228,9 +241,9 @@ def _outcomes(response: HttpResponse, count: int, secrets: Secrets) -> list[Answ
     )
 
 
-def _outcome(output: Any, request_id: str, secrets: Secrets) -> Answer | ProviderError:
+def _outcome(output: Any, request_id: str, mask: Mask) -> Answer | ProviderError:
     """Return the answer in one output, or the error that its status tells."""
-    code, said = said_of(output.get("status") if isinstance(output, dict) else None, secrets)
+    code, said = said_of(output.get("status") if isinstance(output, dict) else None, mask)
     if code not in (None, OK):
         return error_of_code(code, said, None, request_id)
     labels: tuple[Label, ...] | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import printable
 from smoothapi.errors import (
     FatalError,
     PermanentError,
@@ -13,10 +12,12 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import retry_after_seconds
+from smoothapi.text import printable
 from smoothapi_adapters._common.errors import error_of_status
 
 if TYPE_CHECKING:
-    from smoothapi_adapters._common.client import HttpResponse, Secrets
+    from smoothapi.provider import Mask
+    from smoothapi_adapters._common.client import HttpResponse
 
 _HOUR = 3600.0
 
@@ -54,12 +55,13 @@ MEANING: tuple[tuple[int, int, type[ProviderError]], ...] = (
 )
 
 
-def said_of(status: Any, secrets: Secrets) -> tuple[int | None, str]:
+def said_of(status: Any, mask: Mask) -> tuple[int | None, str]:
     """Return the code and the words of a status."""
     if not isinstance(status, dict) or type(status.get("code")) is not int:
         return None, ""
-    words = [shown(status.get(name)) for name in ("description", "details")]
-    return status["code"], secrets.mask(": ".join(filter(None, words)))
+    words = [status.get(name) for name in ("description", "details")]
+    said = ": ".join(word for word in words if isinstance(word, str) and word)
+    return status["code"], mask.quoted(said, 400)
 
 
 def error_of_code(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from decimal import Decimal
 from importlib.util import find_spec
@@ -17,10 +18,19 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Price
+from smoothapi.provider import (
+    Credentials,
+    Limits,
+    Mask,
+    Price,
+    SafeOptions,
+    check_client,
+    masked,
+)
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.endpoints import read_endpoint
-from smoothapi_adapters.google.client import Connection, application_default
+from smoothapi_adapters._common.reaching import unsent
+from smoothapi_adapters.google.client import Connection, application_default, held, secrets_of
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
 
     from google.cloud import vision
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import Bounds
 
 OPERATIONS = ("labels", "safe_search")
 TRANSPORTS = ("grpc", "rest")
@@ -81,6 +91,20 @@ class GoogleAdapter:
     """
 
     name = "google"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
+        ),
+        endpoint="endpoint",
+        hosts=(
+            "vision.googleapis.com",
+            "eu-vision.googleapis.com",
+            "us-vision.googleapis.com",
+            "vision.mtls.googleapis.com",
+            "vision.*.rep.googleapis.com",
+        ),
+        credentials=frozenset({"api_key"}),
+    )
 
     def __init__(
         self,
@@ -102,6 +126,10 @@ class GoogleAdapter:
                 "The provider 'google' needs google-cloud-vision. Install it with: "
                 "pip install 'smoothapi-vision[google]'"
             )
+        if client is not None:
+            check_client(
+                client, "batch_annotate_images", wanted="google.cloud.vision.ImageAnnotatorClient"
+            )
         if api_key and credentials is not None:
             raise UsageError("Give api_key or credentials to the google adapter, not both.")
         self._operation = options.one_of("operation", operation, OPERATIONS)
@@ -111,13 +139,16 @@ class GoogleAdapter:
             options.one_of("transport", transport, TRANSPORTS),
             endpoint=_endpoint(endpoint),
             api_key=options.secret("api_key", api_key),
-            credentials=credentials,
+            credentials=_checked_credentials(credentials),
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
-        self._client = client
+        self._mask = Mask([self._connection.api_key])
+        self._client: vision.ImageAnnotatorClient | None = None
+        self._bounds: Bounds | None = None
         self._own = client is None
-        self._sessions: BoundedHTTPAdapter | None = None
+        if client is not None:
+            self._client, self._bounds = held(client, self._connection.timeout)
         self._lock = threading.Lock()
         room = _REQUEST_BYTES - _FRAME_BYTES
         if transport == "rest":  # base64 makes four bytes of three
@@ -163,6 +194,12 @@ class GoogleAdapter:
             return Credentials(found=True, where="the option api_key")
         return application_default()
 
+    def mask(self) -> Mask:
+        """Return what masks the API key, and the token that is sent."""
+        self._mask = self._mask.knowing(secrets_of(self._client))
+        return self._mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label up to 16 pictures in one request; errors as the contract says."""
         from google.cloud import vision  # noqa: PLC0415  0.4 s: when the first picture comes
@@ -222,7 +259,7 @@ class GoogleAdapter:
         with self._lock:
             if self._client is None:
                 try:
-                    self._client, self._sessions = self._connection.open()
+                    self._client, self._bounds = self._connection.open()
                 except ProviderError:
                     raise
                 except ValueError as error:  # of the SDK's own checking of options
@@ -235,18 +272,18 @@ class GoogleAdapter:
             return self._client
 
     def _refuse(self, error: Exception) -> NoReturn:
-        seen = self._sessions.last() if self._sessions else None
+        seen = self._bounds.last() if self._bounds else None
         mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error
+        place = urlsplit(self._connection.endpoint).netloc or "vision.googleapis.com"
+        mapped = unsent(mapped, error, f"Google ({place})")
         mapped.args = (self._clean(str(mapped)),)
         raise mapped from error
 
     def _clean(self, text: str) -> str:
         """Return a message of the provider's without the key, in case it repeats it."""
-        key = self._connection.api_key
-        hidden = text.replace(key, "********") if key else text
-        return hidden[:_LONGEST]
+        return self.mask().quoted(text, _LONGEST)
 
 
 def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
@@ -263,8 +300,28 @@ def _safe_search(found: vision.SafeSearchAnnotation) -> tuple[Label, ...]:
 
 def _endpoint(given: str | None) -> str:
     """Return the endpoint as a URL; "" means Google's own."""
-    url = f"https://{given}" if given and "://" not in given else given
-    return read_endpoint(url, "https://eu-vision.googleapis.com")
+    bare = isinstance(given, str) and given and "://" not in given
+    url = f"https://{given}" if bare else given
+    return read_endpoint(url, "https://eu-vision.googleapis.com", bare=True)
+
+
+def _checked_credentials(given: Any) -> Any:
+    """Return credentials of google.auth, or None.
+
+    Raises:
+        UsageError: they are something else, which is not shown.
+    """
+    sign = getattr(given, "before_request", None)
+    if given is not None and (isinstance(given, type) or not callable(sign)):
+        raise UsageError(
+            f"credentials: they are of google.auth, and not a {type(given).__name__}. Name a file "
+            "of them in GOOGLE_APPLICATION_CREDENTIALS; a key is given as api_key."
+        )
+    if inspect.iscoroutinefunction(sign):
+        raise UsageError(
+            "credentials: they are asynchronous ones (google.auth.aio). Give those of google.auth."
+        )
+    return given
 
 
 def _installed() -> bool:

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 from smoothapi.errors import FatalError
 from smoothapi.provider import Credentials
+from smoothapi_adapters._common.bounds import MOST_BYTES
+from smoothapi_adapters._common.twins import twin_of
 from smoothapi_adapters.google.errors import ADVICE
 
 if TYPE_CHECKING:
     from google.cloud import vision
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import Bounds
 
 _WORKER_VARIABLES = ("K_SERVICE", "GAE_SERVICE", "GAE_ENV")
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
@@ -26,9 +28,9 @@ _ONCE = (
     # After an outage a channel would stay away for up to two minutes.
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MOST_BYTES),
 )
-"""Options of a channel that sends each request once, of any length."""
+"""Options of a channel that sends each request once, of any length, and reads no endless answer."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Connection:
     quota_project: str | None = None
     timeout: float = 30.0
 
-    def open(self) -> tuple[vision.ImageAnnotatorClient, BoundedHTTPAdapter | None]:
-        """Sign in, and return a client that sends each request once, with its connections if REST.
+    def open(self) -> tuple[vision.ImageAnnotatorClient, Bounds | None]:
+        """Sign in, and return a client that sends each request once, with its bounds if REST.
 
         Raises:
             FatalError: credentials were not found, or cannot be used.
@@ -78,26 +80,50 @@ class Connection:
             client_options=options,
             transport="rest" if self.transport == "rest" else _grpc_transport,
         )
-        rest = self.transport == "rest"
-        return client, _held_to_one_request(client, self.timeout) if rest else None
+        if self.transport == "rest":
+            _pool_connections(client)
+        return held(client, self.timeout)
 
 
-def _held_to_one_request(
+def held(
     client: vision.ImageAnnotatorClient, timeout: float
-) -> BoundedHTTPAdapter | None:
-    """Switch repetitions off, and return the connections that are mounted; none over mTLS."""
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+) -> tuple[vision.ImageAnnotatorClient, Bounds | None]:
+    """Return a client that does as a given one does, but over REST once and within bounds.
 
-    session = client.transport._session  # type: ignore[attr-defined]  # noqa: SLF001  no other way in
+    Connections and credentials are shared; `client` itself is not changed. A call of gRPC has a
+    deadline as it is, so such a client is returned as it was.
+    """
+    given: Any = getattr(client, "_transport", None)  # what only looks like a client has none
+    if getattr(given, "kind", "") != "rest":
+        return client, None
+    from google.cloud.vision_v1.services.image_annotator.transports.rest import (  # noqa: PLC0415
+        DEFAULT_CLIENT_INFO,
+    )
+
+    from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
+
+    bounds = Bounds(timeout)
+    session = bounds.held(given._session)  # noqa: SLF001  no other way in
     # After a 401 it would sign in again and send the same once more, twice.
     session._max_refresh_attempts = 0  # noqa: SLF001
     session.max_redirects = 0
-    if session.is_mtls:
-        return None
-    connections = BoundedHTTPAdapter(timeout)
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, connections)
-    return connections
+    transport = twin_of(given)
+    transport._session = session  # noqa: SLF001
+    transport._prep_wrapped_messages(DEFAULT_CLIENT_INFO)  # noqa: SLF001
+    twin: Any = twin_of(client)
+    twin._transport = transport  # noqa: SLF001
+    return twin, bounds
+
+
+def _pool_connections(client: vision.ImageAnnotatorClient) -> None:
+    """Have a client over REST keep a connection for each thread; one of mTLS has its own way."""
+    from smoothapi_adapters._common.sessions import connections  # noqa: PLC0415
+
+    session = client.transport._session  # type: ignore[attr-defined]  # noqa: SLF001
+    if not session.is_mtls:
+        mounted = connections()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, mounted)
 
 
 def sign_in(quota_project: str | None) -> Any:
@@ -143,6 +169,13 @@ def application_default() -> Credentials:
         return Credentials(found=True, where=where)
     looked.append("this is not a machine of Google's")
     return Credentials(found=False, where="; ".join(looked))
+
+
+def secrets_of(client: Any) -> list[str]:
+    """Return what a client, or None, signs its requests with now."""
+    transport = getattr(client, "transport", None)
+    token = getattr(getattr(transport, "_credentials", None), "token", None)
+    return [token] if isinstance(token, str) else []
 
 
 def _on_google() -> bool:

@@ -41,6 +41,7 @@ _CODES: Mapping[str, type[ProviderError]] = {
 }
 _OF_ONE_PICTURE = {"NOT_FOUND": PermanentError, "FAILED_PRECONDITION": PermanentError}
 
+_OF_PARSING = (ValueError, AttributeError, TypeError, KeyError, RecursionError)
 _FATAL_STATUSES = (401, 402, 403, 404, 405, 407, 410, 501, 505)
 _TRANSIENT_STATUSES = (408, 409, 423, 425, 499)
 # Reasons (google.rpc.ErrorInfo) that come with a status which is otherwise a picture's own fault.
@@ -81,9 +82,7 @@ def mapped_error(error: Exception, status: int | None = None) -> ProviderError |
     elif isinstance(error, requests.RequestException):
         mapped = of_requests(error, "Google")
     # JSON that is not a protobuf's, or an error that is not an object, fails in the SDK's parsing.
-    elif isinstance(error, (ValueError, AttributeError, TypeError, KeyError)) or (
-        type(error).__module__.startswith("google.protobuf")
-    ):
+    elif isinstance(error, _OF_PARSING) or (type(error).__module__.startswith("google.protobuf")):
         kind = TransientError if status in (None, 200) else _of_status(status)
         mapped = kind(
             f"Google's answer is malformed ({type(error).__name__}), with status {status or '?'}."
@@ -126,8 +125,8 @@ def _of_call(error: Any) -> ProviderError:
 
 def _of_sign_in(text: str, *, for_now: bool) -> ProviderError:
     if for_now:
-        return TransientError(f"Signing in to Google failed for the moment: {text}")
-    return FatalError(f"Signing in to Google failed: {text}. {ADVICE}")
+        return TransientError(f"Signing in to Google failed for the moment: {text}", sent=False)
+    return FatalError(f"Signing in to Google failed: {text}. {ADVICE}", sent=False)
 
 
 def _of_status(status: int | None) -> type[ProviderError]:

@@ -14,7 +14,9 @@ from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
 from smoothapi.wrapping import Call, Item, OwnCall, Remote
 from smoothapi.wrapping.protocol import ANY_SCORE
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.client import held
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
@@ -39,11 +41,9 @@ class ImageAnnotatorWrapper:
     operations = frozenset(("label_detection", "annotate_image", "batch_annotate_images"))
 
     def __init__(self, client: Any) -> None:
-        batch = getattr(client, "batch_annotate_images", None)
-        if not hasattr(client, "annotate_image") or inspect.iscoroutinefunction(batch):
+        if not hasattr(client, "annotate_image"):
             raise UsageError(
-                f"A {type(client).__name__} cannot be wrapped: wrap an ImageAnnotatorClient, and "
-                "call it in a thread (asyncio.to_thread) where nothing may block."
+                f"A {type(client).__name__} cannot be wrapped: wrap an ImageAnnotatorClient."
             )
         self._client = client
 
@@ -94,7 +94,7 @@ class ImageAnnotatorWrapper:
                 mapped = mapped_error(error)
                 if mapped is None:
                     raise
-                raise mapped from error
+                raise unsent(mapped, error, "Google") from error
             own.refusal = response if response.error.code else None
             return response
 
@@ -108,12 +108,17 @@ class _CallersClient:
     """The caller's client with the caller's metadata, project and timeout, and without retries."""
 
     def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
-        self._client = client
         self._whole = whole
         self._metadata: Sequence[tuple[str, str | bytes]] = tuple(given.get("metadata") or ())
         timeout = given.get("timeout")
         known = isinstance(timeout, (int, float)) and timeout > 0
         self.timeout = float(timeout) if known and timeout is not None else _TIMEOUT
+        self._client, _ = held(client, self.timeout)
+
+    @property
+    def transport(self) -> Any:
+        """The client's, which knows what signs its requests."""
+        return self._client.transport
 
     def send(self, request: vision.AnnotateImageRequest) -> vision.AnnotateImageResponse:
         """Ask about one picture, once."""

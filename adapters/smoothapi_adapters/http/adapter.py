@@ -23,9 +23,10 @@ from urllib.parse import urlencode
 import jmespath
 import urllib3
 
-from smoothapi.answer import Answer, printable
+from smoothapi.answer import Answer
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError, UsageError
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, Mask, SafeOptions, masked
+from smoothapi.text import printable
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
     HttpClient,
@@ -107,6 +108,16 @@ class HttpAdapter:
     Raises:
         UsageError: an option is missing, malformed, or contradicts another.
     """
+
+    safe_options = SafeOptions(
+        # The URL too: it is paired with what stands beside it alone, unless that is `env:NAME`.
+        names=frozenset(
+            {"url", "endpoint", "labels", "name", "method", "headers", "query", "body", "field"}
+            | {"form", "template", "answers", "scale", "model_version", "request_id", "refused"}
+            | {"failed", "batch", "max_bytes", "max_request_bytes", "min_side", "max_side"}
+            | {"formats", "per_second", "price", "price_date", "timeout"}
+        )
+    )
 
     def __init__(
         self,
@@ -203,7 +214,7 @@ class HttpAdapter:
         self._ca, self._client = ca, client
         self._plain_http = options.switch("allow_plain_http", allow_plain_http)
         self._lock = threading.Lock()
-        self._connection: tuple[HttpClient, Secrets] | None = None
+        self._connection: HttpClient | None = None
         self._understood = False
 
     def __repr__(self) -> str:
@@ -232,9 +243,14 @@ class HttpAdapter:
             return Credentials(False, f"not in the environment: {', '.join(missing)}")
         return Credentials(True, f"the environment: {', '.join(names)}")
 
+    def mask(self) -> Mask:
+        """Return what masks the secrets, and what a session that was given signs with."""
+        return Mask([]) if self._connection is None else self._connection.mask
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Send the pictures in one request."""
-        client, secrets = self._connected()
+        client = self._connected()
         content_type, body = self._packed(payloads)
         query = urlencode([pair for pair in self._query if not is_secret(*pair)])
         public = {k: v for k, v in self._headers.items() if not is_secret(k, v)}
@@ -244,18 +260,18 @@ class HttpAdapter:
             headers={"Accept": "application/json", "Content-Type": content_type, **public},
             body=body,
         )
-        who = self._who
+        who, mask = self._who, client.mask
         request_id = _shown(response.headers.get(self._id_header)) if self._id_header else ""
-        error = error_of_status(response, who, detail_of(response, secrets), request_id=request_id)
+        error = error_of_status(response, who, detail_of(response, mask), request_id=request_id)
         if error is not None:
             raise error
         data = response.json(who)
         request_id = request_id or _shown(self._find("request_id", data))
-        if (error := self._reported(data, secrets, request_id)) is not None:
+        if (error := self._reported(data, mask, request_id)) is not None:
             raise error
         version = _shown(self._find("model_version", data))
         return [
-            self._outcome(part, version, secrets, request_id)
+            self._outcome(part, version, mask, request_id)
             for part in self._parts(data, len(payloads), request_id)
         ]
 
@@ -263,7 +279,7 @@ class HttpAdapter:
         """Close the connections."""
         with self._lock:
             if self._connection is not None:
-                self._connection[0].close()
+                self._connection.close()
 
     @property
     def _who(self) -> str:
@@ -291,14 +307,14 @@ class HttpAdapter:
     def _references(self) -> list[str]:
         return references(self._headers, self._query, self._form, self._template.value)
 
-    def _connected(self) -> tuple[HttpClient, Secrets]:
+    def _connected(self) -> HttpClient:
         """Return the way to the service; made at the first question, since it needs secrets."""
         with self._lock:
             if self._connection is None:
                 self._connection = self._connect()
             return self._connection
 
-    def _connect(self) -> tuple[HttpClient, Secrets]:
+    def _connect(self) -> HttpClient:
         found = self.credentials()
         if not found.found:
             raise FatalError(
@@ -313,10 +329,9 @@ class HttpAdapter:
                 "read. Use https, or, in a network of your own, allow_plain_http = true.",
                 sent=False,
             )
-        client = HttpClient(
+        return HttpClient(
             self._who, secrets, timeout=self._timeout, ca=self._ca, client=self._client
         )
-        return client, secrets
 
     def _secrets(self) -> Secrets:
         """Read what must not be shown from the environment."""
@@ -354,13 +369,12 @@ class HttpAdapter:
         except (jmespath.exceptions.JMESPathError, TypeError, ValueError, RecursionError):
             return None
 
-    def _reported(self, data: Any, secrets: Secrets, request_id: str) -> ProviderError | None:
+    def _reported(self, data: Any, mask: Mask, request_id: str) -> ProviderError | None:
         """Return the failure that the service itself reports with a status of success."""
         for option, kind in (("refused", PermanentError), ("failed", TransientError)):
             found = self._find(option, data)
             if found not in (None, False, "", [], {}):
-                words = found if isinstance(found, str) else said_in(found, secrets)
-                shown = printable(secrets.mask(words))[:200]
+                shown = mask.quoted(found, 200) if isinstance(found, str) else said_in(found, mask)
                 return kind(
                     f"{self._who} answered with an error{f': {shown}' if shown else ''}.",
                     request_id=request_id,
@@ -379,9 +393,9 @@ class HttpAdapter:
         return parts
 
     def _outcome(
-        self, part: Any, version: str, secrets: Secrets, request_id: str
+        self, part: Any, version: str, mask: Mask, request_id: str
     ) -> Answer | ProviderError:
-        if "answers" in self._paths and (error := self._reported(part, secrets, request_id)):
+        if "answers" in self._paths and (error := self._reported(part, mask, request_id)):
             return error
         try:
             labels = labels_in(self._find("labels", part), self._scale)

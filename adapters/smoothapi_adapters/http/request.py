@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from smoothapi.answer import printable
 from smoothapi.errors import UsageError
+from smoothapi.provider.secrets import is_secret_name
+from smoothapi.text import printable
 from smoothapi_adapters._common.client import check_header
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ TYPE = "{type}"
 
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_SECRET_WORDS = frozenset(
-    {"auth", "authentication", "authorization", "bearer", "cookie", "credential", "credentials"}
-    | {"jwt", "pass", "passphrase", "passwd", "password", "pat", "pwd"}
-    | {"session", "sid", "sig", "sign", "signature"}
-)
-_SECRET_ENDS = ("key", "token", "secret", "password")
 _OURS = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
 
 
@@ -69,10 +63,7 @@ def read_json(option: str, value: Any) -> Any:
 
 def is_secret(name: str, value: str) -> bool:
     """Whether a value must not be shown: by its name, or as it comes from the environment."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    return bool(_REFERENCE.search(value)) or any(
-        word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words
-    )
+    return bool(_REFERENCE.search(value)) or is_secret_name(name)
 
 
 def without_secrets(part: Any, name: str = "") -> Any:

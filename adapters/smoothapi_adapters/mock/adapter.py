@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -31,7 +30,8 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
-from smoothapi.provider import Limits, Price
+from smoothapi.files import expanded
+from smoothapi.provider import Limits, Price, SafeOptions
 from smoothapi.services.faults import Fault, Faults
 from smoothapi.services.labellers import (
     Labeller,
@@ -88,6 +88,13 @@ class MockAdapter:
     """
 
     name = "mock"
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"labeller_id", "seed", "model_version", "model_changes", "price", "latency"}
+            | {"limits", "faults", "retry_after", "timeout", "quota"}
+        ),
+        values={"labeller": lambda given: not isinstance(given, str) or _is_data(given)},
+    )
 
     def __init__(
         self,
@@ -258,8 +265,8 @@ def _labeller(given: Any, seed: int) -> Any:
         kind, _, rest = given.partition(":")
         kinds: dict[str, Callable[[], Any]] = {
             "probabilities": lambda: Probabilities.parse(rest, seed=seed),
-            "table": lambda: Table.read(Path(rest).expanduser()),
-            "replay": lambda: Recorded(Path(rest).expanduser()),
+            "table": lambda: Table.read(expanded(rest)),
+            "replay": lambda: Recorded(expanded(rest)),
         }
         return kinds.get(kind, lambda: _imported(given))()
     if not callable(given) and not isinstance(given, PayloadLabeller):
@@ -267,6 +274,11 @@ def _labeller(given: Any, seed: int) -> Any:
             "labeller must be a callable (H, W, 3) uint8 -> labels, chances of labels, or text."
         )
     return given
+
+
+def _is_data(text: str) -> bool:
+    """Whether the text of a labeller names no code to import."""
+    return text == _DEFAULT or text.partition(":")[0] in ("probabilities", "table", "replay")
 
 
 def _imported(text: str) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smoothapi.answer import Answer, Label, printable
+from smoothapi.answer import Answer, Label
 from smoothapi.denoise.device import choose_device
 from smoothapi.errors import (
     DenoiserError,
@@ -25,7 +25,8 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
-from smoothapi.provider import Limits
+from smoothapi.provider import Limits, SafeOptions
+from smoothapi.text import printable
 from smoothapi_adapters._common import options
 from smoothapi_adapters.torch.model import (
     SCRIPTS,
@@ -62,8 +63,10 @@ class TorchAdapter:
             TorchScript (.pt, .pth, .ts) or ONNX file. Pickles are not read.
         labels: the classes' names in order: a list, or the path of a file (.txt a line each, .json
             a list, .csv a column "name"); by default their numbers.
-        weights: file of a state dict to load into the model: .safetensors, or .pt that holds
-            tensors only.
+        weights: file of a state dict to load into the model, in the model's own types:
+            .safetensors, or what torch.save wrote, if making it runs no code. The state may be
+            under `state_dict`, `model` or `ema`, and names may have prefixes of wrappers
+            (`module.`, `_orig_mod.`, `model.`).
         size: side of the pictures that the model takes; by default what an ONNX file states, else
             224.
         resize: "crop" (shorter side to `size`, then the middle), "stretch", or "none".
@@ -86,6 +89,13 @@ class TorchAdapter:
     Raises:
         UsageError: an option cannot work, a file is missing.
     """
+
+    safe_options = SafeOptions(
+        names=frozenset(
+            {"labels", "size", "resize", "mean", "std", "preprocess_id", "model_id", "scores"}
+            | {"top", "min_score", "device", "batch", "name", "price"}
+        )
+    )
 
     def __init__(
         self,
@@ -284,7 +294,9 @@ class TorchAdapter:
                 if getattr(model.module, "training", False):
                     model.module.eval()  # a caller went on training it
                 for group in groups:
-                    said = _tensor(model.module(torch.stack(list(group)).to(model.device)))
+                    said = _tensor(
+                        model.module(torch.stack(list(group)).to(model.device, model.dtype))
+                    )
                     rows += self._rows(said, len(group))
         except ProviderError:
             raise

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.answer import printable
-from smoothapi.errors import MissingExtraError, UsageError
+from smoothapi.errors import DenoiserError, MissingExtraError, UsageError
+from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,8 +27,17 @@ class TorchModel:
         self.id = identity
         self.size = size
         self.device = device
+        self.dtype = _dtype_of(module)
         self.lock = threading.Lock()
         self.batches = getattr(module, "smoothapi_batches", True)
+
+
+def _dtype_of(module: Any) -> Any:
+    """Return the type of the numbers that a module takes: that of its first weights."""
+    import torch  # noqa: PLC0415
+
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
 
 
 def module_of(given: Any) -> tuple[Any, int | None]:
@@ -102,25 +111,26 @@ def imported(spec: str) -> Any:
 
 
 def load_weights(module: Any, path: Path) -> None:
-    """Load a state dict into a module.
+    """Load a state dict into a module, in the module's own types.
 
     Raises:
         UsageError: it is not one, or does not fit.
     """
-    import torch  # noqa: PLC0415
+    from smoothapi.denoise.checkpoints import (  # noqa: PLC0415
+        load_state,
+        read_checkpoint,
+        state_in,
+    )
 
-    try:
-        if path.suffix.lower() == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state)
-    except Exception as error:
+    if not hasattr(module, "load_state_dict"):
         raise UsageError(
-            f"The weights {path} cannot be loaded into the model: {printable(str(error))[:400]} "
-            "Give a state dict as .safetensors, or as .pt that holds tensors only."
+            f"weights= is for a torch module, and the model is a {type(module).__name__}."
+        )
+    try:
+        load_state(module, state_in(path, read_checkpoint(path)), path)
+    except (DenoiserError, RuntimeError) as error:
+        raise UsageError(
+            f"The weights {path} cannot be loaded into the model. {printable(str(error))[:600]}"
         ) from error
 
 

@@ -30,10 +30,10 @@ def accounts(database: Database) -> list[Account]:
             "ORDER BY name, period"
         ).fetchall()
         reservations = sql.execute("SELECT accounts, queries FROM reservations").fetchall()
-    reserved: dict[tuple[str, str], int] = {}
-    for text, attempts in reservations:
-        for name, period in json.loads(text):
-            reserved[name, period] = reserved.get((name, period), 0) + attempts
+        reserved: dict[tuple[str, str], int] = {}
+        for text, attempts in reservations:
+            for name, period in json.loads(text):
+                reserved[name, period] = reserved.get((name, period), 0) + attempts
     return [
         Account(
             name=name,

@@ -1,26 +1,38 @@
 """The store: no paid answer is lost, and none is paid for twice.
 
-One plain diskcache `Cache`. Its defaults would lose answers (1 GiB, then the oldest go), so
-eviction is off and the size unlimited, set anew at each opening because the file remembers what
-it was first opened with. Values are JSON text in the database itself; anything pickled is refused
-on reading, since unpickling runs code.
+One plain diskcache `Cache` (`smoothapi.store.local.cache`). Values are JSON text in the database
+itself, each with a checksum; anything pickled is refused on reading, since unpickling runs code.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import diskcache
-
-from smoothapi.errors import StoreError, UsageError
-from smoothapi.store.rows import StoredAnswer, answer_key, outcome_of, up_to_date
+from smoothapi.errors import SmoothAPIError, StoreError, UsageError
+from smoothapi.store.local.cache import FILE, AnswerCache
+from smoothapi.store.local.damage import (
+    first_of,
+    is_damage,
+    is_full,
+    is_locked,
+    is_undecodable,
+)
+from smoothapi.store.local.rebuild import rebuild
+from smoothapi.store.rows import (
+    StoredAnswer,
+    UnreadableRowError,
+    answer_key,
+    from_text,
+    outcome_of,
+    to_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,48 +41,13 @@ if TYPE_CHECKING:
     from smoothapi.answer import Answer
     from smoothapi.errors import PermanentError
 
+_Read = TypeVar("_Read")
+
 _PATIENCE = 300.0  # seconds to wait for another process that writes
 _log = logging.getLogger("smoothapi")
 
 
-class _TextDisk(diskcache.Disk):  # type: ignore[misc]
-    """Stores text in the database, and reads nothing else back."""
-
-    def put(self, key: Any) -> tuple[str, bool]:
-        return _text(key), True
-
-    def get(self, key: Any, raw: bool) -> str:  # noqa: FBT001  diskcache's signature
-        if not raw:
-            raise StoreError(_PLANTED)
-        return _text(key)
-
-    def store(
-        self,
-        value: Any,
-        read: bool,  # noqa: FBT001
-        key: Any = diskcache.UNKNOWN,
-    ) -> tuple[int, int, None, str]:
-        del read, key
-        return 0, diskcache.core.MODE_RAW, None, _text(value)
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> str:  # noqa: FBT001
-        del filename, read
-        if mode != diskcache.core.MODE_RAW:
-            raise StoreError(_PLANTED)
-        return _text(value)
-
-
-_PLANTED = (
-    "The answer store holds a row that smoothapi did not write (it is not plain text, and may be a "
-    "pickle, which runs code when it is read). It was not read. Find out who can write to the "
-    "store, then move its folder away; answers bought anew will fill a fresh one."
-)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise StoreError(_PLANTED)
-    return value
+_SPARE = 2**19  # bytes set aside for what is under way when the disk is full
 
 
 class AnswerStore:
@@ -93,58 +70,80 @@ class AnswerStore:
                 f"The answer store {str(directory)!r} cannot be made: {error.strerror}. Set "
                 "SMOOTHAPI_HOME to a folder that you can write to."
             ) from error
-        try:
-            self._cache = _open(directory)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                held = (
-                    " Another process has held it for a minute: look for one that was stopped "
-                    "(Ctrl-Z, a debugger), and let it go on or end it. Nothing was sent."
-                )
-                raise StoreError(
-                    f"The answer store {str(directory)!r} cannot be opened: {error}."
-                    f"{held if 'locked' in str(error) else ''}"
-                ) from error
-            self._cache = _open_afresh(directory)
+        self._closed = False
+        self._retired: list[AnswerCache] = []  # other threads may be reading from them
+        self._spare: Path | None = None
+        self._cache = self._open()
         self._opened = self._file()
 
     def get(self, key: str) -> Answer | PermanentError | None:
         """Return what was answered for `key`, or None if it was never asked.
 
-        Raises:
-            StoreError: the row cannot be read, or was not written by smoothapi.
-        """
-        row = self._row(key)
-        return None if row is None else _outcome(row)
+        What cannot be read any more counts as never asked: it is asked again, and replaced.
 
-    def _row(self, key: str) -> Any:
-        text = self._read(lambda cache: cache.get(key))
+        Raises:
+            StoreError: the store cannot be read, or the row was not written by smoothapi.
+        """
+        try:
+            found = self._find(key)
+        except UnreadableRowError as error:
+            _log.warning("A stored answer is damaged, and will be asked again: %s.", error)
+            return None
+        return None if found is None else found[1]
+
+    def _find(self, key: str) -> tuple[dict[str, Any], Answer | PermanentError] | None:
+        """Return the row of a key, and its outcome; raises UnreadableRowError."""
+        text = self._read(lambda cache: _text_of(cache, key))
         if text is None:
             return None
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"A stored answer is damaged: {error!r}.") from error
+        kept_as, row, outcome = from_text(text)
+        if kept_as != key:
+            raise UnreadableRowError("it is the answer to another question")
+        return row, outcome
 
-    def _read(self, read: Callable[[Any], Any]) -> Any:
+    def _read(self, read: Callable[[AnswerCache], _Read]) -> _Read:
         """Read from the database; set it aside and read from a new one if it proves damaged."""
-        cache = self._cache
-        try:
-            return read(cache)
-        except (sqlite3.Error, diskcache.Timeout) as error:
-            if not _is_damage(error):
-                raise StoreError(f"The answer store cannot be read: {error!r}.") from error
-        try:
+        for _ in range(2):
+            cache = self._in_use()
+            try:
+                return read(cache)
+            except (SmoothAPIError, UnreadableRowError):
+                raise
+            except Exception as error:  # noqa: BLE001  whatever diskcache makes of it
+                failed = first_of(error)
+            if not is_damage(failed):
+                break
             self._replace(cache)
-            return read(self._cache)
-        except (sqlite3.Error, diskcache.Timeout) as error:
-            raise StoreError(f"The answer store cannot be read: {error!r}.") from error
+        raise StoreError(f"The answer store cannot be read: {failed!r}.") from failed
 
-    def _replace(self, damaged: Any) -> None:
+    def _in_use(self) -> AnswerCache:
+        if self._closed:
+            raise UsageError("The answer store is closed. Open another.")
+        return self._cache
+
+    def _open(self) -> AnswerCache:
+        try:
+            return AnswerCache(self.directory)
+        except SmoothAPIError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever diskcache makes of it
+            failed = first_of(error)
+        if is_damage(failed):
+            return rebuild(self.directory)
+        held = (
+            " Another process has held it for a minute: look for one that was stopped "
+            "(Ctrl-Z, a debugger), and let it go on or end it. Nothing was sent."
+        )
+        raise StoreError(
+            f"The answer store {str(self.directory)!r} cannot be opened: {failed}."
+            f"{held if is_locked(failed) else ''}"
+        ) from failed
+
+    def _replace(self, damaged: AnswerCache) -> None:
         with self._writing:
             if self._cache is damaged:  # else another thread was here first
-                damaged.close()
-                self._cache = _open_afresh(self.directory)
+                self._retired.append(damaged)
+                self._cache = rebuild(self.directory)
                 self._opened = self._file()
 
     def put(self, *answers: StoredAnswer) -> None:
@@ -153,34 +152,54 @@ class AnswerStore:
         What was asked is kept beside each, so that an export says what it holds.
 
         Raises:
-            StoreError: they could not be written (the disk is full, say); none of them was.
+            StoreError: they could not be written, none of them; or the disk is full, and those
+                were kept for which there was room.
         """
-        self._write([(kept.key or answer_key(kept.asked), kept.row()) for kept in answers])
+        rows = [(kept.key or answer_key(kept.asked), to_text(kept.row())) for kept in answers]
+        with self._writing:
+            cache = self._in_use()
+            error = self._attempt(rows)
+            if error is not None and is_damage(error):
+                self._replace(cache)
+                error = self._attempt(rows)
+            if error is not None and is_full(error):
+                raise self._full(rows) from error
+        if error is not None:
+            raise StoreError(
+                f"An answer could not be stored in {str(self.directory)!r}: {error!r}. The "
+                "run stops rather than pay for answers that cannot be kept."
+            ) from error
 
     def give_up(self, asked: Mapping[str, object], why: str) -> None:
         """Do nothing: a variant that was given up after its retries is asked again next time."""
 
-    def _write(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        texts = [(key, json.dumps(row, separators=(",", ":"))) for key, row in rows]
-        try:
-            with self._writing:
-                try:
-                    self._store(texts)
-                except sqlite3.DatabaseError as error:
-                    if not _is_damage(error):
-                        raise
-                    self._replace(self._cache)
-                    self._store(texts)
-        except StoreError:
-            raise
-        except Exception as error:
-            raise StoreError(
-                f"An answer could not be stored in {str(self.directory)!r}: {error}. The "
-                "run stops rather than pay for answers that cannot be kept."
-            ) from error
+    def _full(self, rows: Sequence[tuple[str, str]]) -> StoreError:
+        """Write what is under way into the room that was set aside; return what to say."""
+        with suppress(OSError):
+            (self.directory / "spare").unlink(missing_ok=True)
+        with suppress(sqlite3.Error):  # what the log holds many times the file holds once
+            self._cache.write_log()
+        kept = len(rows) if self._attempt(rows) is None else 0
+        if not kept:
+            kept = sum(self._attempt([row]) is None for row in rows)
+        lost = len(rows) - kept
+        return StoreError(
+            f"The disk of {str(self.directory)!r} is full. Of the answers under way {kept:,} were "
+            f"kept{f', and {lost:,} could not be' if lost else ''}. Free some of it: the same "
+            "call continues where this one ended."
+        )
+
+    def _set_aside_room(self) -> None:
+        """Keep some room for what is under way when the disk is full."""
+        self._spare = self.directory / "spare"
+        with suppress(OSError, AttributeError):  # not every system can; then there is none
+            size = min(_SPARE, shutil.disk_usage(self.directory).free // 3)
+            if not self._spare.exists() and size:
+                with self._spare.open("xb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
 
     def _file(self) -> tuple[int, int]:
-        facts = (self.directory / "cache.db").stat()
+        facts = (self.directory / FILE).stat()
         return facts.st_dev, facts.st_ino
 
     def _follow(self) -> None:
@@ -191,33 +210,35 @@ class AnswerStore:
         with suppress(FileNotFoundError):
             if self._file() == self._opened:
                 return
-        self._cache.close()
+        self._retired.append(self._cache)
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._cache = _open(self.directory)
+        self._cache = self._open()
         self._opened = self._file()
 
-    def _store(self, texts: Sequence[tuple[str, str]]) -> None:
-        """Write all in one transaction."""
-        self._follow()
+    def _attempt(self, rows: Sequence[tuple[str, str]]) -> BaseException | None:
+        """Write all in one transaction; return what prevented it."""
         end = time.monotonic() + _PATIENCE
         while True:
             try:
-                with self._cache.transact():
-                    for key, text in texts:
-                        self._cache.set(key, text)
-            except diskcache.Timeout as timeout:
-                # It calls every error so; asked to retry, it would do so for ever.
-                error = timeout.__context__
-                if not isinstance(error, sqlite3.Error):
-                    raise
-                if "locked" not in str(error) or time.monotonic() > end:
-                    raise error from None
+                self._follow()
+                self._cache.keep(rows)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001  diskcache calls every error a time-out
+                failed = first_of(error)
+                # Asked to retry, it would do so for ever.
+                if not is_locked(failed) or time.monotonic() > end:
+                    return failed
             else:
-                return
+                if self._spare is None:
+                    self._set_aside_room()
+                return None
 
     def all_keys(self) -> Iterator[str]:
-        """Yield the keys of all answers, in the order of storing."""
-        yield from self._cache.iterkeys()
+        """Yield the keys of all answers, in the order of storing; damaged ones, too."""
+        select = "SELECT CAST(key AS BLOB) FROM Cache ORDER BY rowid"
+        for (key,) in self._read(lambda cache: cache._sql(select).fetchall()):  # noqa: SLF001
+            yield (key or b"").decode(errors="replace")
 
     def row(self, key: str) -> dict[str, Any]:
         """Return a stored answer with what was asked, as JSON-ready values.
@@ -225,14 +246,13 @@ class AnswerStore:
         Raises:
             StoreError: the row is damaged, or was not written by smoothapi.
         """
-        found = self._row(key)
+        try:
+            found = self._find(key)
+        except UnreadableRowError as error:
+            raise StoreError(f"A stored answer is damaged: {error}.") from error
         if found is None:
             raise StoreError("A stored answer is there no more: another process deleted it.")
-        _outcome(found)
-        row = up_to_date(found)
-        if answer_key(row.get("asked", {})) != key:
-            raise StoreError("A stored answer is not the answer to what it says was asked.")
-        return row
+        return found[0]
 
     def add_row(self, row: object) -> bool:
         """Store a row that `row` returned, here or elsewhere; False if it was here already.
@@ -248,7 +268,7 @@ class AnswerStore:
             key = answer_key(asked)
             payload = str(row.get("payload", ""))  # type: ignore[attr-defined]
             gave_up = "gave_up" in row  # type: ignore[operator]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
         if gave_up or self.get(key) is not None:
             return False
@@ -257,100 +277,37 @@ class AnswerStore:
 
     def bytes(self) -> int:
         """Return the size on disk."""
-        return int(self._read(lambda cache: cache.volume()))
+        return sum(file.stat().st_size for file in self.directory.glob(f"{FILE}*"))
 
     def clear(self) -> int:
         """Delete all answers; return how many there were."""
-        return int(self._read(lambda cache: cache.clear()))
+        count = self._read(lambda cache: int(cache.clear()))
+        # Nor is what is gone to be found again in the log.
+        self._read(lambda cache: cache.write_log())
+        return count
 
     def close(self) -> None:
-        """Close the database."""
-        self._cache.close()
+        """Close the database, for all threads."""
+        with self._writing:
+            self._closed = True
+            for cache in (*self._retired, self._cache):
+                cache.close()
 
     def __len__(self) -> int:
-        return int(self._read(len))
+        # diskcache's own count is kept by a trigger, which is only as sound as the file.
+        select = "SELECT COUNT(*) FROM Cache"
+        return int(self._read(lambda cache: cache._sql(select).fetchone()[0]))  # noqa: SLF001
 
 
-def _outcome(row: Any) -> Answer | PermanentError:
+def _text_of(cache: AnswerCache, key: str) -> str | None:
+    """Return the text of a key; raises UnreadableRowError where the row alone is damaged."""
     try:
-        return outcome_of(row)
-    except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise StoreError(f"A stored answer is damaged: {error!r}.") from error
-
-
-def _open(directory: Path) -> Any:
-    return diskcache.Cache(
-        str(directory),
-        disk=_TextDisk,
-        eviction_policy="none",
-        size_limit=2**62,
-        cull_limit=0,
-        statistics=0,
-        sqlite_synchronous=2,
-        timeout=60,
-    )
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether it says that the file is no sound database, not that it is locked, full or gone."""
-    return type(error) is sqlite3.DatabaseError
-
-
-def _open_afresh(directory: Path) -> Any:
-    """Set a damaged database aside under another name, and begin a new one with what it still says.
-
-    Raises:
-        StoreError: it cannot be set aside.
-    """
-    with _alone(directory):
-        with suppress(sqlite3.DatabaseError):
-            cache = _open(directory)
-            if cache._sql("PRAGMA quick_check").fetchone() == ("ok",):  # noqa: SLF001
-                return cache  # another process has set it aside meanwhile
-            cache.close()
-        aside = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-        try:
-            for file in sorted(directory.glob("cache.db*")):
-                file.rename(directory / file.name.replace("cache.db", f"{aside}.db", 1))
-            cache = _open(directory)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"The answer store in {str(directory)!r} is damaged, and could not be set aside "
-                f"({error}). Move its folder away, or set SMOOTHAPI_HOME to another."
-            ) from error
-        saved = _save_rows(directory / f"{aside}.db", cache)
-    _log.warning(
-        "The answer store in %s is damaged; it was set aside as %s.db and a new one begun, with "
-        "the %d answers that could still be read.",
-        directory,
-        aside,
-        saved,
-    )
-    return cache
-
-
-def _save_rows(damaged: Path, cache: Any) -> int:
-    """Copy what can be read of a damaged database, checked; return how many answers."""
-    saved = 0
-    with closing(sqlite3.connect(damaged)) as database, cache.transact(), suppress(sqlite3.Error):
-        for key, text in database.execute("SELECT key, value FROM Cache WHERE mode = 1"):
-            with suppress(ValueError, KeyError, TypeError, RecursionError, StoreError):
-                row = json.loads(_text(text))
-                outcome_of(row)
-                if answer_key(row["asked"]) == key:
-                    cache.set(key, text)
-                    saved += 1
-    return saved
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold a lock on the store's folder against other processes, where the system has such."""
-    try:
-        import fcntl  # noqa: PLC0415  not everywhere
-    except ImportError:
-        yield
-        return
-    with (directory / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        return cache.text(key)
+    except SmoothAPIError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UnreadableRowError(str(error)) from error
+    except sqlite3.OperationalError as error:
+        if is_undecodable(error):
+            raise UnreadableRowError("it is no UTF-8") from error
+        raise

@@ -14,17 +14,21 @@ lease or pace costs nothing; a lost answer (see `smoothapi.store.local.answers`)
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from smoothapi.errors import StoreError, UsageError
+from smoothapi.errors import SmoothAPIError, StoreError, UsageError
+from smoothapi.store.local.forking import leave_to_parent
+from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
@@ -48,9 +52,50 @@ CREATE TABLE leases (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT N
 """
 _FIND_EXPIRED_LEASES = "CREATE INDEX leases_until ON leases (until);"
 
+_LOG = 200  # pages, after which the log is written into the file
+_SMALLEST = 512  # bytes of a database with anything in it
+
 _SUSPECTS = "CREATE TABLE suspects (key TEXT PRIMARY KEY, at REAL NOT NULL);"
 
-_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS)
+_NUMBERS = {
+    "accounts": ("queries", "nano"),
+    "usage": ("queries",),
+    "reservations": ("queries", "nano"),
+}
+"""Columns that hold money: whole numbers, never negative."""
+
+_COPIED = {
+    "accounts": (("name", "period"), ("queries", "nano")),
+    "usage": (("provider", "month"), ("queries",)),
+    "reservations": (("id",), ("provider", "month", "accounts", "queries", "nano")),
+}
+"""What names a row, and what of it is kept twice: what damage has changed differs from its copy."""
+
+
+def _copy(database: sqlite3.Connection) -> None:
+    """Have each row that is money kept twice."""
+    database.execute("CREATE TABLE copies (of TEXT, name TEXT, says TEXT, PRIMARY KEY (of, name))")
+    for table, (names, _) in _COPIED.items():
+        # Not OR REPLACE: how a statement settles conflicts is how its triggers do.
+        drop = f"DELETE FROM copies WHERE of = '{table}' AND name = {_text(names, 'old.')};"  # noqa: S608
+        make = f"INSERT INTO copies SELECT {_copy_of(table, 'new.')};"
+        for event, action in (("INSERT", make), ("UPDATE", drop + make), ("DELETE", drop)):
+            database.execute(
+                f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {action} END"
+            )
+        database.execute(f"INSERT INTO copies SELECT {_copy_of(table)} FROM {table}")  # noqa: S608
+
+
+def _copy_of(table: str, row: str = "") -> str:
+    names, columns = _COPIED[table]
+    return f"'{table}', {_text(names, row)}, {_text(columns, row)}"
+
+
+def _text(columns: Sequence[str], row: str) -> str:
+    return " || ',' || ".join(f"quote({row}{column})" for column in columns)
+
+
+_STEPS: tuple[_Step, ...] = (_TABLES, _FIND_EXPIRED_LEASES, _SUSPECTS, _copy)
 """Step n leads from schema n to n + 1; a new file has schema 0. Steps are added, never changed. All
 that are missing are made in one transaction."""
 
@@ -74,23 +119,25 @@ class Database:
         self._process = os.getpid()
         self._durable = False
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-            os.close(descriptor)
+            _make(path)
+            _refuse_what_would_be_forgotten(path)
             self._connection = sqlite3.connect(
                 path, timeout=60.0, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(self._unusable(error)) from error
+        leave_to_parent(self)
         try:
             _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG}")
             self._migrate()
-        except sqlite3.Error as error:
+            self._check()
+        except BaseException as error:
             self._connection.close()
-            raise StoreError(self._unusable(error)) from error
-        except BaseException:
-            self._connection.close()
+            # An error's own text may be damaged, too.
+            if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
+                raise StoreError(self._unusable(error)) from error
             raise
 
     @contextmanager
@@ -115,7 +162,10 @@ class Database:
                 database.execute("BEGIN IMMEDIATE")
                 yield database
                 database.execute("COMMIT")
-            except sqlite3.Error as error:
+            except SmoothAPIError:
+                raise
+            except (sqlite3.Error, TypeError, ValueError, ArithmeticError) as error:
+                # What is read is of another type than was written: the file is damaged.
                 raise StoreError(self._unusable(error)) from error
             finally:
                 # Also where Ctrl-C came between two lines: others wait for this lock.
@@ -124,7 +174,12 @@ class Database:
                         database.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the last one writes the log into the file.
+
+        In a child of the process that opened it, leave it alone: it is the parent's.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._connection.close()
 
@@ -139,20 +194,102 @@ class Database:
                     "update smoothapi, or use another home."
                 )
             for step in _STEPS[version:]:
-                if callable(step):
-                    step(database)
-                else:
-                    for statement in step.split(";"):
-                        database.execute(statement)
+                _take(step, database)
             if version < len(_STEPS):
                 database.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
-    def _unusable(self, error: Exception) -> str:
+    def _check(self) -> None:
+        """Refuse a file that SQLite reads, and that would forget what was spent.
+
+        Raises:
+            StoreError: its tables are not those that were made, or do not hold together.
+        """
+        with self.transaction() as sql:
+            if _schema(sql) != _sound_schema():
+                raise StoreError(self._unusable("its tables are not those that were made"))
+            (found,) = sql.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise StoreError(self._unusable(f"it is damaged ({found})"))
+            for table, names in _NUMBERS.items():
+                bad = " OR ".join(f"typeof({n}) <> 'integer' OR {n} < 0" for n in names)
+                if sql.execute(f"SELECT 1 FROM {table} WHERE {bad}").fetchone():  # noqa: S608
+                    raise StoreError(self._unusable(f"a number of {table} is damaged"))
+            rows = " UNION ".join(f"SELECT {_copy_of(table)} FROM {table}" for table in _COPIED)  # noqa: S608
+            both = sql.execute(f"SELECT COUNT(*) FROM (SELECT * FROM copies UNION {rows})")  # noqa: S608
+            (copies,) = sql.execute("SELECT COUNT(*) FROM copies").fetchone()
+            if both.fetchone() != (copies,):
+                raise StoreError(self._unusable("what it says was spent differs from its copy"))
+
+    def _unusable(self, error: Exception | str) -> str:
         return (
             f"The ledger {str(self.path)!r} cannot be used: {error}. Nothing is sent without it, "
             "since budgets could not be kept. Free the disk, or restore the file; delete it only "
             "if what was spent before may be forgotten."
         )
+
+
+def _make(path: Path) -> None:
+    """Make the file whole and in one step, so that an empty one is known to have lost all.
+
+    A file that is there is not opened here: to close it would drop the locks that SQLite holds on
+    it for others of this process (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    if path.exists():
+        return
+    if _size(log_of(path)):
+        raise sqlite3.DatabaseError("it is gone, and its log (-wal) is not")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as database:
+            database.execute("PRAGMA application_id = 0")
+            database.execute("VACUUM")  # writes its first page
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _refuse_what_would_be_forgotten(path: Path) -> None:
+    """Refuse what SQLite would take for a file in which nothing was written yet, or no more."""
+    if _size(path) < _SMALLEST:
+        raise sqlite3.DatabaseError("it is empty, as a file is that was cut off")
+    if log_is_damaged(log_of(path)):
+        raise sqlite3.DatabaseError(
+            "its log (-wal) is damaged: without it, what was spent last would be forgotten"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _schema(database: sqlite3.Connection) -> list[tuple[str, ...]]:
+    select = (
+        "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' "
+        "ORDER BY type, name"
+    )
+    return database.execute(select).fetchall()
+
+
+@cache
+def _sound_schema() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        for step in _STEPS:
+            _take(step, database)
+        return _schema(database)
+
+
+def _take(step: _Step, database: sqlite3.Connection) -> None:
+    if callable(step):
+        step(database)
+    else:
+        for statement in step.split(";"):
+            database.execute(statement)
 
 
 def _patiently(step: Callable[[], object], seconds: float = 30.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -15,7 +16,7 @@ from smoothapi.events import Reserved, Settled
 from smoothapi.store.blocks import Block, Blocks, is_large, size_for
 from smoothapi.store.budget import MOST
 from smoothapi.store.local.accounts import NANO, in_nano, month_of, reduce_reservation
-from smoothapi.store.owners import owner
+from smoothapi.store.owners import owner, refuse_fork
 from smoothapi.store.protocols import Spent
 from smoothapi.telemetry import emit
 
@@ -77,6 +78,7 @@ class LocalLedger:
         *,
         own: str = "",
     ) -> None:
+        self._process = os.getpid()
         self._database = database
         self._budgets = budgets
         self._provider = provider
@@ -102,6 +104,16 @@ class LocalLedger:
 
     def reserve(self, attempts: int) -> Block:
         """Set attempts aside, on disk; see `Ledger.reserve`."""
+        refuse_fork(self._process)
+        while True:
+            block = self._promise(attempts)
+            if block.day == _day(self._database.now()):
+                return block
+            # Midnight passed while another process, or the disk, was waited for.
+            self.release(block, attempts)
+
+    def _promise(self, attempts: int) -> Block:
+        """Promise attempts of a block, which may be of a day that is over."""
         block = self._take(attempts)
         if block is None:
             with self._writing:
@@ -131,6 +143,7 @@ class LocalLedger:
 
     def rest(self) -> None:
         """Write down what was settled, and give back what was reserved and not used."""
+        refuse_fork(self._process)
         with self._writing:
             self._blocks.retire_all()
             if not self._blocks.retired():

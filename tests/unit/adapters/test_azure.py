@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
+import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 from azure.ai.vision.imageanalysis.models import ImageAnalysisResult
@@ -18,12 +22,14 @@ from azure.cognitiveservices.vision.computervision.models import (
     ComputerVisionErrorResponseException,
     ComputerVisionInnerErrorCodeValue,
 )
+from azure.core import credentials as core_credentials
 from azure.core import exceptions as core
 from msrest import exceptions as msrest
 from msrest.authentication import CognitiveServicesCredentials
 
 from smoothapi.answer import Answer, Label
 from smoothapi.certify.labels import top1
+from smoothapi.encode import Codec
 from smoothapi.errors import (
     FatalError,
     MissingExtraError,
@@ -33,22 +39,26 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Adapter, NeedsCredentials, make_adapter
+from smoothapi.services import by_colour, serve
 from smoothapi_adapters.azure import Azure4Adapter, AzureAdapter
 from smoothapi_adapters.azure.errors import of_status
 from smoothapi_adapters.azure.resource import ENDPOINT_VARIABLES, KEY_VARIABLES, Resource
 from smoothapi_adapters.azure.v3 import errors as v3
 from smoothapi_adapters.azure.v4 import errors as v4
+from tests.conftest import invoke
 
 ANSWERS = Path(__file__).parents[4] / "shared" / "data" / "answers"
 KEY = "0123456789abcdef0123456789abcdef"
 URL = "https://name.cognitiveservices.azure.com"
+PNG = Codec("png").encode(np.full((60, 60, 3), 200, np.uint8))
 OWNER = Resource(URL, KEY, "")
 both = pytest.mark.parametrize("make", [AzureAdapter, Azure4Adapter])
 
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch):
-    for name in (*ENDPOINT_VARIABLES, *KEY_VARIABLES):
+    ours = [name for name in os.environ if name.startswith("AZURE_")]
+    for name in (*ENDPOINT_VARIABLES, *KEY_VARIABLES, *ours):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -459,6 +469,10 @@ def test_what_was_given_comes_first(make, monkeypatch):
         {"endpoint": "name.cognitiveservices.azure.com"},
         {"endpoint": "http://name.cognitiveservices.azure.com"},
         {"endpoint": "https://user:pw@name.example"},
+        {"key": 5},
+        {"key": {"secret": KEY}},
+        {"endpoint": 5},
+        {"endpoint": [URL]},
         {"key": "two words"},
         {"key": "two\nlines"},
     ],
@@ -489,19 +503,234 @@ def test_options_come_as_text_too(make):
     assert KEY not in repr(make(key=KEY))
 
 
-def test_a_token_instead_of_a_key():
-    class Token:
-        def get_token(self, *scopes, **options):
-            raise core.ClientAuthenticationError("no login")
+class Issuer:
+    """A token credential: tokens of an hour, or what `fails` says."""
 
-    adapter = Azure4Adapter(endpoint=URL, credential=Token())
+    def __init__(self, fails=None, seconds=3600.0):
+        self.asked = []
+        self.fails, self.seconds = fails, seconds
+
+    def get_token(self, *scopes, **options):
+        self.asked.append(scopes)
+        if self.fails is not None:
+            raise self.fails
+        return core_credentials.AccessToken(
+            f"token-{len(self.asked)}", int(time.time() + self.seconds)
+        )
+
+
+@both
+def test_a_token_instead_of_a_key(make):
+    adapter = make(endpoint=URL, credential=Issuer(core.ClientAuthenticationError("no login")))
     assert adapter.credentials().found
-    with pytest.raises(FatalError, match="no login"):
+    with pytest.raises(FatalError, match="no login") as caught:
         adapter.ask([b"x"])
+    assert not caught.value.sent
     adapter.close()
-    assert not Azure4Adapter(credential=Token()).credentials().found
-    with pytest.raises(UsageError):
-        Azure4Adapter(credential=Token(), key=KEY)
+    assert not make(credential=Issuer()).credentials().found
+    with pytest.raises(UsageError, match="not both"):
+        make(credential=Issuer(), key=KEY)
+
+
+@both
+def test_a_token_signs_each_request_and_is_renewed_before_it_ends(make):
+    with serve(make.name, by_colour, key="token-1") as service:
+        issuer = Issuer()
+        adapter = make(endpoint=service.url, credential=issuer)
+        adapter._resource.tokens._plain = False
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: adapter.ask([PNG]), range(8)))
+        assert all(answer.labels for [answer] in answers)
+        assert issuer.asked == [("https://cognitiveservices.azure.com/.default",)]
+        issuer.seconds = 100.0
+        adapter._resource.tokens._renew_at = 0.0
+        with pytest.raises(FatalError) as caught:
+            adapter.ask([PNG])  # token-2, which the service does not know
+        assert "token-2" not in str(caught.value)
+        assert len(service.received) == 9
+        assert len(issuer.asked) == 2
+        assert 40.0 < adapter._resource.tokens._renew_at - time.time() < 60.0
+        adapter.close()
+
+
+@both
+def test_a_token_is_not_sent_unencrypted(make):
+    with serve(make.name, by_colour) as service:
+        adapter = make(endpoint=service.url, credential=Issuer())
+        with pytest.raises(FatalError, match="https"):
+            adapter.ask([PNG])
+        assert not service.received
+        adapter.close()
+
+
+@both
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (core.ClientAuthenticationError("denied"), FatalError),
+        (core.ServiceRequestError("no network"), TransientError),
+        (ValueError("a bad tenant"), FatalError),
+        (RuntimeError("anything"), FatalError),
+    ],
+)
+def test_signing_in_that_fails_is_said_and_sends_nothing(make, error, kind):
+    with serve(make.name, by_colour) as service:
+        adapter = make(endpoint=service.url, credential=Issuer(error))
+        adapter._resource.tokens._plain = False
+        with pytest.raises(kind, match=str(error)) as caught:
+            adapter.ask([PNG])
+        assert getattr(caught.value, "sent", False) is False
+        assert not service.received
+        adapter.close()
+
+
+@both
+@pytest.mark.parametrize(
+    ("endpoint", "scope", "authority"),
+    [
+        (URL, "https://cognitiveservices.azure.com/.default", "login.microsoftonline.com"),
+        (
+            URL[:-3] + "us",
+            "https://cognitiveservices.azure.us/.default",
+            "login.microsoftonline.us",
+        ),
+        (URL[:-3] + "cn", "https://cognitiveservices.azure.cn/.default", "login.chinacloudapi.cn"),
+    ],
+)
+def test_tokens_are_for_the_cloud_of_the_endpoint(make, endpoint, scope, authority, monkeypatch):
+    made = []
+
+    def default(**options):
+        made.append(options)
+        return Issuer(core.ClientAuthenticationError(f"for {options}"))
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", default)
+    issuer = Issuer(ValueError("enough"))
+    with pytest.raises(FatalError):
+        make(endpoint=endpoint, credential=issuer).ask([b"x"])
+    assert issuer.asked == [(scope,)]
+    with pytest.raises(FatalError):
+        make(endpoint=endpoint, credential="default").ask([b"x"])
+    assert made == [{"authority": authority}]
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "login.of.ours.example")
+    with pytest.raises(FatalError):
+        make(endpoint=endpoint, credential="default").ask([b"x"])
+    assert made[1:] == [{}]
+
+
+IDENTITY = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c"}
+
+
+@both
+@pytest.mark.parametrize(
+    "proof",
+    [
+        {"AZURE_CLIENT_SECRET": "s3cret-of-the-client"},
+        {"AZURE_CLIENT_CERTIFICATE_PATH": "/c.pem"},
+        {"AZURE_FEDERATED_TOKEN_FILE": "/t"},
+        {"AZURE_USERNAME": "u", "AZURE_PASSWORD": "p"},
+    ],
+)
+def test_an_identity_in_the_environment_stands_in_for_a_key(make, proof, monkeypatch):
+    for name, value in (IDENTITY | proof).items():
+        monkeypatch.setenv(name, value)
+    found = make(endpoint=URL).credentials()
+    assert found.found
+    assert all(name in found.where for name in proof)
+    assert "s3cret" not in found.where
+    assert make(endpoint=URL, key=KEY)._resource.tokens is None
+    monkeypatch.setattr("smoothapi_adapters.azure.tokens._installed", lambda: False)
+    missing = make(endpoint=URL).credentials()
+    assert not missing.found
+    assert "smoothapi-vision[azure-identity]" in missing.where
+    monkeypatch.delenv("AZURE_TENANT_ID")
+    assert not make(endpoint=URL).credentials().found
+
+
+@both
+def test_the_secret_of_an_identity_is_not_shown(make, monkeypatch):
+    for name, value in (IDENTITY | {"AZURE_CLIENT_SECRET": KEY}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        "azure.identity.DefaultAzureCredential",
+        lambda **_: Issuer(core.ClientAuthenticationError(f"bad secret {KEY}")),
+    )
+    with pytest.raises(FatalError, match="bad secret") as caught:
+        make(endpoint=URL).ask([b"x"])
+    assert KEY not in str(caught.value)
+
+
+class Async:
+    async def get_token(self, *scopes, **options):
+        raise AssertionError
+
+
+@both
+@pytest.mark.parametrize(
+    "credential", ["", "Default", KEY, b"x", 5, {"key": KEY}, object(), Issuer, Async(), Async]
+)
+def test_a_credential_that_is_none_is_refused_when_it_is_given(make, credential):
+    with pytest.raises(UsageError, match="credential: it is") as caught:
+        make(endpoint=URL, credential=credential)
+    assert KEY not in str(caught.value)
+
+
+@both
+def test_a_credential_from_settings(make, monkeypatch):
+    monkeypatch.setenv(f"SMOOTHAPI_PROVIDERS__{make.name.upper()}__CREDENTIAL", "default")
+    monkeypatch.setenv(f"SMOOTHAPI_PROVIDERS__{make.name.upper()}__ENDPOINT", URL)
+    [row] = [r for r in json.loads(invoke("providers", "--json").stdout) if r["name"] == make.name]
+    assert row["credentials"] is True
+    assert "option credential" in row["where"]
+    monkeypatch.setattr("smoothapi_adapters.azure.tokens._installed", lambda: False)
+    [row] = [r for r in json.loads(invoke("providers", "--json").stdout) if r["name"] == make.name]
+    assert "azure-identity" in row["problem"]
+    monkeypatch.setenv(f"SMOOTHAPI_PROVIDERS__{make.name.upper()}__CREDENTIAL", "defualt")
+    refused = invoke("certify", "none.png", "--provider", make.name)
+    assert refused.exit_code == 2
+
+
+@both
+def test_a_regions_endpoint_takes_no_tokens(make):
+    with pytest.raises(UsageError, match="region"):
+        make(endpoint="https://westeurope.api.cognitive.microsoft.com", credential=Issuer())
+
+
+@both
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"{URL}/vision/v3.2/analyze",
+        f"{URL}/computervision/imageanalysis:analyze?api-version=2023-10-01",
+        f"{URL}?x=1",
+        f"{URL}#top",
+        f" {URL}",
+        f"{URL}/ ",
+        f'"{URL}"',
+        f"'{URL}/'",
+        f"<{URL}>",
+        f"\u201c{URL}\u201d",
+        URL.removeprefix("https://"),
+        URL.replace("https", "http"),
+        URL.replace("https", "ftp"),
+        f"{URL}\n",
+    ],
+)
+def test_an_endpoint_in_another_form_is_refused_with_the_right_one(make, given, monkeypatch):
+    with pytest.raises(UsageError, match=r"^endpoint: ") as caught:
+        make(endpoint=given, key=KEY)
+    right = "ftp" in given or "\u201c" in given or f"Give {URL}." in str(caught.value)
+    assert right, str(caught.value)
+    monkeypatch.setenv("VISION_ENDPOINT", given)
+    with pytest.raises(UsageError, match=r"^VISION_ENDPOINT: "):
+        make(key=KEY)
+
+
+@both
+@pytest.mark.parametrize("given", ["https://<name>.cognitiveservices.azure.com", "{endpoint}", "x"])
+def test_an_endpoint_that_nobody_filled_in_is_refused(make, given):
+    with pytest.raises(UsageError, match="as the Azure portal shows it"):
+        make(endpoint=given, key=KEY)
 
 
 @both

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 import subprocess
 import sys
-import time
 
 import pytest
-from urllib3 import HTTPResponse
 
 from smoothapi.errors import UsageError
 from smoothapi_adapters._common import options
-from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError, read_body
 from smoothapi_adapters._common.endpoints import is_exposed, origin, read_endpoint, split_url
 
 EXAMPLE = "https://vision.example"
@@ -126,18 +122,6 @@ def test_a_url_is_parted_from_its_query():
         (("x", "1"), ("x", ""), ("y", "")),
     )
     assert origin("https://me:pw@[::1]:8/a?x=1") == "https://[::1]:8"
-
-
-def test_a_body_is_read_to_its_end_within_time_and_size():
-    def response(data):
-        return HTTPResponse(io.BytesIO(data), preload_content=False)
-
-    late, never = time.monotonic(), time.monotonic() + 60
-    assert read_body(response(b"x" * MOST_BYTES), never) == b"x" * MOST_BYTES
-    with pytest.raises(BodyTooLongError, match="longer than 16,777,216 bytes"):
-        read_body(response(b"x" * (MOST_BYTES + 1)), never)
-    with pytest.raises(TimeoutError, match="drips in"):
-        read_body(response(b"x"), late)
 
 
 def test_the_package_loads_no_sdk_and_google_and_azure_only_when_asked():

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import gzip
-import ipaddress
 import json
 import socket
-import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +35,7 @@ from smoothapi_adapters._common.bounds import MOST_BYTES
 from smoothapi_adapters.http import HttpAdapter
 from smoothapi_adapters.mock import MockAdapter
 from tests.contract.json_service import Service, serve
+from tests.contract.tls import authority
 
 RED = np.full((50, 60, 3), (220, 30, 30), dtype=np.uint8)
 BLUE = np.full((50, 60, 3), (30, 30, 220), dtype=np.uint8)
@@ -750,44 +748,6 @@ class TestASessionOfOnesOwn:
         session.verify = False
         with pytest.raises(UsageError, match="certificates"):
             HttpAdapter(served[1], labels=LABELS, client=session)
-
-
-@contextmanager
-def authority(folder, host):
-    """Yield (the file of a certificate for `host`, an SSL context of a server that shows it)."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ours")])
-    now = dt.datetime.now(dt.UTC)
-    day = dt.timedelta(days=1)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(alternative, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = folder / f"{host}.pem", folder / f"{host}.key"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, private)
-    yield str(pem), context
 
 
 @contextmanager

@@ -331,6 +331,30 @@ def test_weights_are_loaded_into_what_a_name_builds(suffix, tmp_path):
         _ = TorchAdapter(nn.Linear(2, 2), weights=path).identity
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's of TorchScript
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_is_asked_in_its_own_precision(dtype, tmp_path):
+    module = Colours().eval().to(dtype)
+    assert tops(TorchAdapter(module, labels=COLOURS, size=16)) == ["red", "blue"]
+    assert next(module.parameters()).dtype is dtype
+    torch.jit.save(torch.jit.script(module), str(tmp_path / "m.pt"))
+    assert tops(TorchAdapter(tmp_path / "m.pt", labels=COLOURS, size=16)) == ["red", "blue"]
+    prepared = TorchAdapter(
+        module, labels=COLOURS, preprocess=lambda _: torch.zeros(3, 16, 16), preprocess_id="0"
+    )
+    assert prepared.ask([RED])[0].labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+def test_weights_of_training_code_are_loaded(dtype, prefix, tmp_path):
+    state = {f"{prefix}{k}": -v.to(dtype) for k, v in Colours().state_dict().items()}
+    torch.save({"epoch": 1, "model_state_dict": state}, tmp_path / "w.pth")
+    built = f"{colour_module.__module__}:colour_module"
+    adapter = TorchAdapter(built, labels=COLOURS, weights=tmp_path / "w.pth")
+    assert tops(adapter) == ["cyan", "yellow"]
+
+
 def test_a_name_may_be_of_a_module_or_of_a_preprocess(monkeypatch):
     here = sys.modules[__name__]
     monkeypatch.setattr(here, "ready", Colours(), raising=False)

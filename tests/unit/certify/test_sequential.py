@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
 
 from smoothapi.certify import (
+    MostSpecific,
+    Presence,
     Reason,
+    Scores,
     SequentialCertify,
+    Target,
+    Top1,
+    TopK,
     label_level,
     p_lower,
     queries_needed,
@@ -160,6 +167,26 @@ def test_unreachable_radii_say_what_they_need() -> None:
     certify(radius=0.5, max_votes=least)
     with pytest.raises(UnreachableRadiusError, match="no number of votes"):
         certify(radius=5.0)
+
+
+@pytest.mark.parametrize("max_votes", [100, 1000])
+@pytest.mark.parametrize("radius", [0.9, 5.0, 1e300])
+@pytest.mark.parametrize(
+    "target", [Top1(), TopK(3), Presence(("a", "b"), 0.5), MostSpecific(0.5), Scores("a")], ids=repr
+)
+def test_an_unreachable_radius_says_the_largest_that_can_be_had(
+    target: Target, radius: float, max_votes: int
+) -> None:
+    """The border is one and the same, whatever the radius asked for, and it can be certified."""
+    terms: dict[str, Any] = {"sigma": 0.25, "alpha": 0.001, "max_votes": max_votes, "delta": 4e-4}
+    with pytest.raises(UnreachableRadiusError) as caught:
+        target.start(radius=radius, **terms)
+    found = re.search(r"The largest radius .* certify here is ([0-9.]+):", str(caught.value))
+    assert found is not None
+    border = float(found[1])
+    target.start(radius=border, **terms)
+    with pytest.raises(UnreachableRadiusError, match=re.escape(found[0])):
+        target.start(radius=1.02 * border, **terms)
 
 
 def test_delta_raises_the_share_that_is_needed() -> None:

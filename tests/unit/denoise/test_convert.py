@@ -104,7 +104,9 @@ def test_the_published_layout_says_the_same_as_the_original(tmp_path, layers, wi
         "dncnn.",
     ],
 )
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model", "denoiser"])
+@pytest.mark.parametrize(
+    "wrapper", [None, "state_dict", "model_state_dict", "model", "denoiser", "ema"]
+)
 def test_prefixes_and_wrappers(tmp_path, prefix, wrapper):
     network = published()
     state: dict[str, Any] = prefixed(network, prefix)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from smoothapi import Smoother
 from smoothapi.certify.arithmetic import _NDTRI_ERROR
@@ -130,6 +131,28 @@ def test_running_out_of_memory_while_drawing_halves_the_batch(
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_device_that_draws_right_is_found_right(device: str) -> None:
     check_generator(torch.device(device))
+
+
+def test_a_device_that_just_passes_errs_by_less_than_is_paid_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As far from SciPy as is let through, away from the truth, and rounded once more by sigma."""
+    mpmath = pytest.importorskip("mpmath")
+    rng = np.random.default_rng(10)
+    shares = np.concatenate([device_noise._special_points(), rng.random(200)])
+    with mpmath.workdps(40):
+        true = [mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(share) - 1) for share in shares]
+        scipys = ndtri(shares)
+        beyond = np.array([np.sign(x - float(z)) or 1.0 for x, z in zip(scipys, true, strict=True)])
+        off = 1.0 + beyond * np.sign(scipys) * (2.0**-49 - 2.0**-52)
+        for value, z in zip(scipys * off, true, strict=True):
+            assert abs(value - z) <= (_NDTRI_ERROR - 2.0**-53) * abs(z)
+    for sign in (1.0, -1.0):
+        off = 1.0 + sign * (2.0**-49 - 2.0**-52)
+        monkeypatch.setattr(
+            device_noise, "_quantile", lambda u, off=off: torch.from_numpy(ndtri(u.numpy()) * off)
+        )
+        check_generator(CPU)
 
 
 def _one_word(right: Any) -> Any:

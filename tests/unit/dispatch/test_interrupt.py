@@ -1,4 +1,4 @@
-"""Ctrl-C, as a terminal sends it, to a real process."""
+"""Ctrl-C, and what a supervisor or a closed terminal sends, to a real process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi.cli import INTERRUPTED
+from smoothapi.store import Home
 from smoothapi.store.local.answers import AnswerStore
 
 SETTINGS = """
@@ -35,14 +35,20 @@ def stored(home):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(tmp_path, presses):
+@pytest.mark.parametrize(
+    ("number", "presses"),
+    [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)],
+)
+def test_what_ends_a_command_keeps_what_came_and_the_same_command_goes_on(
+    tmp_path, number, presses
+):
     home = tmp_path / "home"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(
         tmp_path / "photo.png"
     )
     main = "from smoothapi.cli import main; main()"
     command = [sys.executable, "-c", main, "certify", "photo.png", "--home", str(home)]
+    command += ["--budget", "900/day", "--record", "answers.jsonl"]
     environment = {**os.environ, "SMOOTHAPI_DEBUG": "1"}
     environment.pop("SMOOTHAPI_HOME")
 
@@ -58,10 +64,15 @@ def test_ctrl_c_keeps_what_is_under_way_and_the_same_command_goes_on(tmp_path, p
     while stored(home) < 5 and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
     for _ in range(presses):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         time.sleep(0.05)
     out, err = process.communicate(timeout=60.0)
-    assert process.returncode == INTERRUPTED, err
+    assert process.returncode == 128 + number, err
+    with Home(home) as opened:
+        [account] = opened.accounts()
+        assert account.reserved == 0
+    recorded = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert len(recorded) == stored(home) + 1
     assert "continues where this one ended" in err
     assert "Traceback" not in err + out
     sent = err.count("attempt provider=mock outcome=answered")

@@ -9,8 +9,9 @@ import pytest
 
 from smoothapi.dispatch import Dispatcher
 from smoothapi.dispatch.writing import AnswerWriter
-from smoothapi.errors import StoreError
+from smoothapi.errors import FatalError, PermanentError, StoreError, TransientError
 from smoothapi.store import StoredAnswer
+from smoothapi.store.local.ledger import LocalLedger
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.harness import Job, asked, home_of, run, stored
 
@@ -75,7 +76,7 @@ def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
 
     def full(*answers):
         if any(kept.asked != asked(0) for kept in answers):
-            raise StoreError("disk full")
+            raise StoreError("The disk is full.")
         put(*answers)
 
     monkeypatch.setattr(store, "put", full)
@@ -91,7 +92,7 @@ def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
         delivered.set()
     dispatcher.close()
     home.close()
-    assert "could not be kept: disk full" in caplog.text
+    assert "more requests under way: The disk is full." in caplog.text
 
 
 def test_a_stalled_disk_stalls_the_senders(store, monkeypatch):
@@ -112,8 +113,8 @@ def test_a_stalled_disk_stalls_the_senders(store, monkeypatch):
     sent = adapter.sent
     go.set()
     caller.join()
-    # Eight in flight, as many waiting for the disk, four more threads that wait to hand over.
-    assert 8 <= sent <= 8 + 8 + 4
+    # Each thread that sends waits with what it was answered: eight requests, and four more.
+    assert 8 <= sent <= 8 + 4
     assert adapter.sent == len(store) == 100
 
 
@@ -122,19 +123,92 @@ def test_each_is_told_what_prevented_its_answer(store, monkeypatch):
         raise StoreError("disk full")
 
     monkeypatch.setattr(store, "put", full)
-    writer, told = AnswerWriter(store, 8), []
-    for number in range(5):
-        writer.write(StoredAnswer({"n": number}, answer()), told.append)
-    writer.flush()
+    writer = AnswerWriter(store)
+    written = [writer.write([StoredAnswer({"n": number}, answer())]) for number in range(5)]
     writer.close()
-    assert [str(error) for error in told] == ["disk full"] * 5
+    assert [str(each.exception()) for each in written] == ["disk full"] * 5
 
 
 def test_a_last_answer_is_kept_though_its_thread_is_gone(store):
-    writer, told = AnswerWriter(store, 1), []
+    writer = AnswerWriter(store)
     writer.close()
     for number in range(2):
-        writer.write(StoredAnswer({"n": number}, answer()), told.append)
-        writer.flush()
-    assert told == [None, None]
+        assert writer.write([StoredAnswer({"n": number}, answer())]).result() is None
     assert len(store) == 2
+
+
+@pytest.mark.parametrize(("batch", "concurrency"), [(1, 1), (16, 2), (128, 2), (16, 5), (1, 8)])
+def test_no_more_is_sent_than_a_crash_may_lose(store, monkeypatch, batch, concurrency):
+    """What was sent and is not on disk, at every moment: a request of each thread that sends."""
+    adapter, put, most = ScriptedAdapter(batch=batch), store.put, [0, 0]
+    in_one = []
+
+    def slowly(*answers):
+        time.sleep(0.01)
+        waiting = adapter.sent - len(store)
+        most[:] = max(most[0], waiting), max(most[1], len(adapter.requests))
+        in_one.append(len(answers))
+        put(*answers)
+
+    monkeypatch.setattr(store, "put", slowly)
+    run(adapter, store, count=4 * batch * concurrency, lot=batch, concurrency=concurrency)
+    assert most[0] <= batch * (concurrency + max(1, concurrency // 2))
+    assert len(store) == adapter.sent
+    # A request's answers are never parted.
+    assert all(len(request) == batch for request in adapter.requests)
+    assert all(number % batch == 0 for number in in_one)
+
+
+@pytest.mark.parametrize("outcome", ["answered", "refused", "some answered", "fatal among them"])
+def test_what_arrived_is_on_disk_before_anything_is_made_of_it(store, outcome):
+    """Before it is settled, counted as sent, told as an event, or a vote."""
+    failures = {"refused": PermanentError, "some answered": TransientError}
+    failure = failures.get(outcome, FatalError)
+    script = ScriptedAdapter(
+        lambda payload, n: (
+            failure("no")
+            if n == 1 and outcome != "answered" and (payload == b"0" or outcome == "refused")
+            else answer()
+        ),
+        batch=1 if outcome == "refused" else 4,
+    )
+    steps = []
+    put, settle = store.put, LocalLedger.settle
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "put", lambda *kept: (put(*kept), steps.append(len(kept)))[0])
+        patch.setattr(LocalLedger, "settle", lambda *_: (_wait_for(steps), settle(*_))[1])
+        try:
+            run(script, store, count=4, lot=4, concurrency=1)
+        except FatalError:
+            assert outcome == "fatal among them"
+    assert sum(steps) == len(store) == (3 if outcome == "fatal among them" else 4)
+
+
+def _wait_for(steps):
+    """Return when an answer is on disk: what settles was handed over before."""
+    until = time.monotonic() + 10.0
+    while not steps and time.monotonic() < until:
+        time.sleep(0.001)
+    assert steps, "settled before it was handed to the disk"
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_the_error_of_a_full_disk_counts_what_was_paid(store, monkeypatch, batch):
+    """Also where the ledger is full too, when all is closed."""
+    adapter, put, close = ScriptedAdapter(batch=batch), store.put, LocalLedger.close
+
+    def full(*answers):
+        if len(store) >= 2 * batch:
+            raise StoreError("disk full")
+        put(*answers)
+
+    def cannot(self):
+        close(self)
+        raise StoreError("the ledger is full, too")
+
+    monkeypatch.setattr(store, "put", full)
+    monkeypatch.setattr(LocalLedger, "close", cannot)
+    with pytest.raises(StoreError, match="disk full") as caught:
+        run(adapter, store, count=20 * batch, lot=batch, concurrency=2)
+    assert caught.value.attempts == adapter.sent > 0
+    assert caught.value.cost == pytest.approx(adapter.sent / 1000)

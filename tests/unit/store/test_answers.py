@@ -91,10 +91,13 @@ def test_a_row_that_points_to_a_file_is_refused(store):
 @pytest.mark.parametrize(
     "text", ["not json", "[]", '{"schema": 2}', '{"schema": 1}', '{"schema":1,"answer":{}}']
 )
-def test_damaged_rows_are_refused_in_words(store, text):
+def test_damaged_rows_are_asked_again(store, text):
     store._cache.set(KEY, text)
-    with pytest.raises(StoreError):
-        store.get(KEY)
+    assert store.get(KEY) is None
+    with pytest.raises(StoreError, match="damaged"):
+        store.row(KEY)
+    store.put(StoredAnswer(ASKED, answer()))
+    assert store.get(KEY) == answer()
 
 
 def test_nothing_is_ever_evicted(tmp_path):
@@ -177,7 +180,7 @@ def test_when_storing_breaks_in_any_way_nobody_believes_it_worked(store, monkeyp
     def broken(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(store._cache, "set", broken)
+    monkeypatch.setattr(store._cache, "keep", broken)
     failures = []
 
     def put(number):
@@ -196,8 +199,10 @@ def test_when_storing_breaks_in_any_way_nobody_believes_it_worked(store, monkeyp
 
 def test_a_store_that_a_stopped_process_holds_is_said_as_that(tmp_path, monkeypatch):
     def locked(_):
-        raise sqlite3.OperationalError("database is locked")
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
 
-    monkeypatch.setattr("smoothapi.store.local.answers._open", locked)
+    monkeypatch.setattr("smoothapi.store.local.answers.AnswerCache", locked)
     with pytest.raises(StoreError, match=r"database is locked\. Another process has held it"):
         AnswerStore(tmp_path / "answers")

@@ -57,6 +57,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "noise.key").write_bytes(bytes(range(32)))
     (tmp_path / "kept" / "noise.key").chmod(0o600)
+    monkeypatch.setenv("SMOOTHAPI_CONFIG", str(tmp_path / "smoothapi.toml"))  # it names code
     monkeypatch.setenv("COUNT_FILE", str(tmp_path / "count"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("SMOOTHAPI_HOME")

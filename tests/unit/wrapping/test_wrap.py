@@ -21,6 +21,7 @@ from smoothapi.errors import (
     TooManyFailuresError,
     UsageError,
 )
+from smoothapi.provider import registry
 from smoothapi.services import serve
 from smoothapi.wiring import open_session
 from smoothapi.wrapping import Call, Certifier, Item, OwnCall, proxy
@@ -439,7 +440,7 @@ def test_a_stranger_registers_a_wrapper(monkeypatch):
     """The core knows no SDK: a wrapper found by an entry point does all."""
     point = EntryPoint("tests.unit.wrapping", "acme:AcmeWrapper", proxy.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: AcmeWrapper)
-    monkeypatch.setattr(proxy, "entry_points", lambda group: [point])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     with wrap(AcmeClient(), budget=Budget(), **FAST) as client:
         assert client.ping() == "pong"
         response = client.tag(PHOTO)

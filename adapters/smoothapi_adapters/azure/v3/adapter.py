@@ -15,19 +15,27 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, Mask, check_client, masked
 from smoothapi_adapters._common import options
-from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
+from smoothapi_adapters._common.reaching import unsent
+from smoothapi_adapters.azure.options import (
+    RETIRES,
+    SAFE_OPTIONS,
+    checked_pin,
+    chosen_features,
+    price_of,
+)
 from smoothapi_adapters.azure.resource import Resource, find_resource
-from smoothapi_adapters.azure.v3.client import connect
+from smoothapi_adapters.azure.v3.client import connect, secrets_of
 from smoothapi_adapters.azure.v3.errors import mapped_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from azure.cognitiveservices.vision.computervision import ComputerVisionClient
+    from azure.core.credentials import TokenCredential
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter
+    from smoothapi_adapters._common.sessions import Bounds
 
 FEATURES = ("tags", "categories", "description", "adult")
 
@@ -48,6 +56,9 @@ class AzureAdapter:
         language: of the labels.
         endpoint: URL of the resource; by default VISION_ENDPOINT or COMPUTER_VISION_ENDPOINT.
         key: by default VISION_KEY, COMPUTER_VISION_SUBSCRIPTION_KEY or COMPUTER_VISION_KEY.
+        credential: instead of a key a token credential, such as
+            `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
+            is no key, an identity in AZURE_* variables is used likewise.
         timeout: seconds for a request and its answer.
         client: a ready `ComputerVisionClient`: its endpoint, credentials, proxies and hooks are
             used, itself it is not changed and not closed.
@@ -59,6 +70,7 @@ class AzureAdapter:
 
     name = "azure"
     retires = RETIRES
+    safe_options = SAFE_OPTIONS
 
     def __init__(
         self,
@@ -68,6 +80,7 @@ class AzureAdapter:
         language: str = "en",
         endpoint: str | None = None,
         key: str | None = None,
+        credential: TokenCredential | str | None = None,
         timeout: float | str = 30.0,
         client: ComputerVisionClient | None = None,
     ) -> None:
@@ -76,18 +89,25 @@ class AzureAdapter:
                 "The provider 'azure' needs azure-cognitiveservices-vision-computervision. "
                 "Install it with: pip install 'smoothapi-vision[azure]'"
             )
+        if client is not None:
+            check_client(
+                client,
+                "tag_image_in_stream",
+                "analyze_image_in_stream",
+                wanted="azure.cognitiveservices.vision.computervision.ComputerVisionClient",
+            )
         self._features = chosen_features(features, FEATURES)
         self._model_version = checked_pin(model_version)
         self._language = language
         self._timeout = options.timeout(timeout)
         self._given = client
         self._resource = (
-            find_resource(endpoint, key)
+            find_resource(endpoint, key, credential)
             if client is None
             else Resource(client.config.endpoint.rstrip("/"), "", "the client that was given")
         )
         self._client: ComputerVisionClient | None = None
-        self._connections: BoundedHTTPAdapter | None = None
+        self._bounds: Bounds | None = None
         self._lock = threading.Lock()
         self.limits = Limits(
             max_bytes=3_999_999,  # "less than 4 megabytes"
@@ -117,6 +137,12 @@ class AzureAdapter:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
 
+    def mask(self) -> Mask:
+        """Return what masks the key, or what a client that was given signs with."""
+        mask = self._resource.mask
+        return mask if self._given is None else mask.knowing(secrets_of(self._given))
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads
@@ -137,19 +163,21 @@ class AzureAdapter:
     def send(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Call a method of the client once, and return what it does; raises as `ask` does."""
         client = self._ready()
+        if self._given is None:
+            self._resource.required()
         try:
             return getattr(client, method)(*arguments, **keywords)
         except Exception as error:
-            seen = None if self._connections is None else self._connections.last()
+            seen = None if self._bounds is None else self._bounds.last()
             mapped = mapped_error(error, self._resource, seen)
             if mapped is None:
                 raise
-            raise mapped from error
+            raise unsent(mapped, error, "Azure") from error
 
     def close(self) -> None:
         """Close the connections."""
-        if self._connections is not None:
-            self._connections.close()
+        if self._bounds is not None:
+            self._bounds.close()
 
     def _answer(self, raw: Any) -> Answer:
         """Return what the service said.
@@ -180,9 +208,7 @@ class AzureAdapter:
     def _ready(self) -> ComputerVisionClient:
         with self._lock:
             if self._client is None:
-                self._client, self._connections = connect(
-                    self._resource, self._given, self._timeout
-                )
+                self._client, self._bounds = connect(self._resource, self._given, self._timeout)
             return self._client
 
 

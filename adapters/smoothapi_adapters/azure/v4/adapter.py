@@ -14,12 +14,19 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits
+from smoothapi.provider import Credentials, Limits, Mask, check_client, masked
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.errors import OF_PARSING
-from smoothapi_adapters.azure.options import RETIRES, checked_pin, chosen_features, price_of
+from smoothapi_adapters.azure.options import (
+    RETIRES,
+    SAFE_OPTIONS,
+    checked_pin,
+    chosen_features,
+    price_of,
+)
 from smoothapi_adapters.azure.resource import Resource, find_resource
-from smoothapi_adapters.azure.v4.client import connect
+from smoothapi_adapters.azure.v4.client import connect, held
 from smoothapi_adapters.azure.v4.errors import mapped_error
 
 if TYPE_CHECKING:
@@ -52,8 +59,9 @@ class Azure4Adapter:
         language: of the labels.
         endpoint: URL of the resource; by default VISION_ENDPOINT or COMPUTER_VISION_ENDPOINT.
         key: by default VISION_KEY, COMPUTER_VISION_SUBSCRIPTION_KEY or COMPUTER_VISION_KEY.
-        credential: a token credential, such as `azure.identity.DefaultAzureCredential()`, instead
-            of a key.
+        credential: instead of a key a token credential, such as
+            `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
+            is no key, an identity in AZURE_* variables is used likewise.
         timeout: seconds for a request and its answer.
         client: a ready `ImageAnalysisClient`, which is not closed here; endpoint and credentials
             are then its own.
@@ -65,6 +73,7 @@ class Azure4Adapter:
 
     name = "azure4"
     retires = RETIRES
+    safe_options = SAFE_OPTIONS
 
     def __init__(
         self,
@@ -74,7 +83,7 @@ class Azure4Adapter:
         language: str = "en",
         endpoint: str | None = None,
         key: str | None = None,
-        credential: TokenCredential | None = None,
+        credential: TokenCredential | str | None = None,
         timeout: float | str = 30.0,
         client: ImageAnalysisClient | None = None,
     ) -> None:
@@ -83,17 +92,18 @@ class Azure4Adapter:
                 "The provider 'azure4' needs azure-ai-vision-imageanalysis. Install it with: "
                 "pip install 'smoothapi-vision[azure]'"
             )
-        if key and credential is not None:
-            raise UsageError("Give key or credential to the azure4 adapter, not both.")
+        if client is not None:
+            check_client(
+                client, "analyze", wanted="azure.ai.vision.imageanalysis.ImageAnalysisClient"
+            )
         self._features = chosen_features(features, FEATURES)
         self._model_version = checked_pin(model_version)
         self._language = language
         self._timeout = options.timeout(timeout)
-        self._credential = credential
-        self._client = client
+        self._client = None if client is None else held(client, self._timeout)
         self._own = client is None
         self._resource = (
-            find_resource(endpoint, key)
+            find_resource(endpoint, key, credential)
             if client is None
             else Resource(_endpoint_of(client), "", "the client that was given")
         )
@@ -124,11 +134,16 @@ class Azure4Adapter:
         """Look for endpoint and key in the options and the environment."""
         if not self._own:
             return Credentials(found=True, where="the client that was given")
-        if self._credential is not None and self._resource.endpoint:
-            where = self._resource.where.partition(";")[0]
-            return Credentials(found=True, where=f"{where}; the token credential that was given")
         return self._resource.credentials
 
+    def mask(self) -> Mask:
+        """Return what masks the key; a token is masked as the request that an error is about."""
+        config = getattr(self._client, "_config", None)
+        return self._resource.mask.knowing(
+            [getattr(getattr(config, "credential", None), "key", "")]
+        )
+
+    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label one picture; errors as the contract says."""
         [payload] = payloads
@@ -144,6 +159,8 @@ class Azure4Adapter:
     def send(self, *arguments: Any, **keywords: Any) -> Any:
         """Call the client's `analyze` once, and return what it does; raises as `ask` does."""
         client: Any = self._ready()
+        if self._own:
+            self._resource.required()
         timeouts = {"connection_timeout": self._timeout, "read_timeout": self._timeout}
         # For this call, so that a client that was given stays as it is.
         once = {"retry_total": 0, "permit_redirects": False}
@@ -153,7 +170,7 @@ class Azure4Adapter:
             mapped = mapped_error(error, self._resource)
             if mapped is None:
                 raise
-            raise mapped from error
+            raise unsent(mapped, error, "Azure") from error
 
     def close(self) -> None:
         """Close the connections, if the client is this adapter's own."""
@@ -183,7 +200,7 @@ class Azure4Adapter:
     def _ready(self) -> ImageAnalysisClient:
         with self._lock:
             if self._client is None:
-                self._client = connect(self._resource, self._credential, self._timeout)
+                self._client = connect(self._resource, self._timeout)
             return self._client
 
 

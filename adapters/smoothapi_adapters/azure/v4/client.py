@@ -2,44 +2,88 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from smoothapi_adapters._common.twins import twin_of
 
 if TYPE_CHECKING:
     from azure.ai.vision.imageanalysis import ImageAnalysisClient
-    from azure.core.credentials import TokenCredential
 
     from smoothapi_adapters.azure.resource import Resource
+    from smoothapi_adapters.azure.tokens import Tokens
 
 
-def connect(
-    resource: Resource, credential: TokenCredential | None, timeout: float
-) -> ImageAnalysisClient:
+def connect(resource: Resource, timeout: float) -> ImageAnalysisClient:
     """Return a client that sends each request once.
 
     Args:
-        resource: where requests go, and the key that signs them.
-        credential: signs them instead of the key.
+        resource: where requests go, and what signs them.
         timeout: seconds for a request and its answer.
 
     Raises:
-        FatalError: endpoint or key were not found.
+        FatalError: endpoint or key were not found, or signing in failed.
     """
     import requests  # noqa: PLC0415
     from azure.ai.vision.imageanalysis import ImageAnalysisClient  # noqa: PLC0415
     from azure.core.credentials import AzureKeyCredential  # noqa: PLC0415
     from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
 
-    from smoothapi_adapters._common.sessions import BoundedHTTPAdapter  # noqa: PLC0415
+    from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
 
-    if credential is None or not resource.endpoint:
-        resource.required()
+    resource.required()
     session = requests.Session()
-    connections = BoundedHTTPAdapter(timeout)
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, connections)
+    Bounds(timeout).mount(session)
+    more: dict[str, Any] = {}
+    if resource.tokens is not None:
+        more["authentication_policy"] = _signing(resource.tokens)
     return ImageAnalysisClient(
         resource.endpoint,
-        credential or AzureKeyCredential(resource.key),
+        AzureKeyCredential(resource.key or "-"),  # it must be something
         transport=RequestsTransport(session=session),
         retry_total=0,  # retry_policy=None would be the default one
+        **more,
     )
+
+
+def held(client: ImageAnalysisClient, timeout: float) -> ImageAnalysisClient:
+    """Return a client that does as a given one does, each exchange within a time and a size.
+
+    Connections, credentials and policies are shared; `client` itself is not changed. Where it has
+    a transport that is not of requests, or an azure-core that is built otherwise, it is returned
+    as it is: then the time is one for each read.
+    """
+    from azure.core.pipeline.transport import RequestsTransport  # noqa: PLC0415
+
+    from smoothapi_adapters._common.sessions import Bounds  # noqa: PLC0415
+
+    twin: Any = twin_of(client)
+    try:
+        twin._client = twin_of(twin._client)  # noqa: SLF001  there is no public way
+        twin._client._pipeline = pipeline = twin_of(twin._client._pipeline)  # noqa: SLF001
+        transport, policies = pipeline._transport, pipeline._impl_policies  # noqa: SLF001
+        runner = twin_of(policies[-1].next)
+        if not isinstance(transport, RequestsTransport) or runner._sender is not transport:  # noqa: SLF001
+            return client
+    except AttributeError:
+        return client
+    transport.open()  # as the first request would
+    runner._sender = twin_of(transport)  # noqa: SLF001
+    runner._sender.session = Bounds(timeout).held(transport.session)  # noqa: SLF001
+    policies = [twin_of(policy) for policy in policies]
+    for policy, following in pairwise([*policies, runner]):
+        policy.next = following
+    pipeline._transport, pipeline._impl_policies = runner._sender, policies  # noqa: SLF001
+    held: ImageAnalysisClient = twin
+    return held
+
+
+def _signing(tokens: Tokens) -> Any:
+    """Return a policy that signs with a token; the SDK's own would send a refused request again."""
+    from azure.core.pipeline.policies import SansIOHTTPPolicy  # noqa: PLC0415
+
+    class Signing(SansIOHTTPPolicy[Any, Any]):
+        def on_request(self, request: Any) -> None:
+            request.http_request.headers["Authorization"] = f"Bearer {tokens.current()}"
+
+    return Signing()

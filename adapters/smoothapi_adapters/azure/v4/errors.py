@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import FatalError, ProviderError, TransientError
-from smoothapi_adapters._common.errors import of_requests
+from smoothapi_adapters._common.errors import of_bounds, of_requests
 from smoothapi_adapters.azure.errors import OF_PARSING, of_status
 from smoothapi_adapters.azure.resource import ADVICE
 
@@ -18,7 +18,9 @@ def mapped_error(error: Exception, resource: Resource) -> ProviderError | None:
     from azure.core import exceptions as core  # noqa: PLC0415
 
     kind = type(error).__name__
-    mapped: ProviderError | None = None
+    mapped = of_bounds(error, "Azure")
+    if mapped is not None:
+        return mapped
     # An answer cut short has the status that it began with.
     if isinstance(error, core.HttpResponseError) and not isinstance(error, core.DecodeError):
         mapped = _of_answer(error, resource)
@@ -42,7 +44,7 @@ def _of_answer(error: Any, resource: Resource) -> ProviderError:
     if response is None:
         if type(error).__name__ == "ClientAuthenticationError":  # no token to send
             said = resource.clean(error.message)
-            return FatalError(f"Signing in to Azure failed: {said}. {ADVICE}")
+            return FatalError(f"Signing in to Azure failed: {said}. {ADVICE}", sent=False)
         return TransientError(f"The connection to Azure failed ({type(error).__name__}).")
     try:
         body = response.text()

@@ -24,11 +24,6 @@ class ImageAnalysisWrapper:
     operations = frozenset(("analyze", "analyze_from_url"))
 
     def __init__(self, client: Any) -> None:
-        if inspect.iscoroutinefunction(client.analyze):
-            raise UsageError(
-                "This is Azure's asynchronous client. Wrap the one of azure.ai.vision."
-                "imageanalysis, and call it in a thread (asyncio.to_thread)."
-            )
         self._client = client
 
     def read(

@@ -1,0 +1,24 @@
+"""The one way to a person's terminal: nothing unprintable passes, wherever it came from.
+
+Settings, file names, labels and services' words can hold characters that steer a terminal or make
+a line read as another. JSON needs no such care: `json.dumps` escapes them. Tables and progress go
+through `smoothapi.cli.console`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from smoothapi.text import printable, printable_lines
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a text of one or more lines on stdout or stderr."""
+    click.echo(printable_lines(str(text)), err=err)
+
+
+def confirm(question: str, **options: Any) -> bool:
+    """Ask a question on the terminal; `options` are click's."""
+    return click.confirm(printable(question), **options)

@@ -1,0 +1,182 @@
+"""A call that never comes back: the deadline ends it, and a second Ctrl-C, and nothing waits on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from smoothapi import Smoother
+from smoothapi.dispatch import Retry
+from smoothapi.errors import ProviderError
+from smoothapi.store import Budget
+from tests.conftest import ScriptedAdapter, answer
+from tests.unit.dispatch.harness import home_of, labels, run, stored
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+SHORT = Retry(attempts=3, base=0.01, deadline=0.5)
+FOR_EVER = 30.0  # longer than any of these tests waits
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def hang():
+    """Calls wait for it; it ends with the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def spent(store):
+    home = home_of(store)
+    try:
+        return [(a.attempts, a.reserved) for a in home.accounts()]
+    finally:
+        home.close()
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_where_nobody_answers_the_run_ends_at_the_deadline(store, hang, concurrency):
+    adapter = ScriptedAdapter(lambda *_: hang.wait(FOR_EVER) and answer())
+    began = time.monotonic()
+    with pytest.raises(ProviderError, match=r"not answered a request for 0.5 s") as caught:
+        run(
+            adapter, store, retry=SHORT, concurrency=concurrency,
+            budget=Budget(attempts=100, per="day"),
+        )  # fmt: skip
+    assert time.monotonic() - began < FOR_EVER / 2
+    assert caught.value.attempts <= adapter.sent <= concurrency + concurrency // 2
+    assert spent(store) == [(adapter.sent, 0)], "what was left under way counts as spent"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_where_others_are_answered_its_variant_is_a_vote_for_no_answer(store, hang, batch):
+    def script(payload, attempt):
+        if payload == b"4":
+            hang.wait(FOR_EVER)
+        time.sleep(0.05)
+        return answer()
+
+    adapter = ScriptedAdapter(script, batch=batch)
+    began = time.monotonic()
+    delivered, totals = run(
+        adapter, store, count=40, retry=SHORT, concurrency=3,
+        budget=Budget(attempts=100, per="day"), max_failed=0.5,
+    )  # fmt: skip
+    assert time.monotonic() - began < FOR_EVER / 2
+    found = labels(delivered)
+    assert found[4] is None
+    assert "within the deadline of 0.5 s" in delivered[4].error
+    assert found.count(None) <= batch
+    assert totals.attempts == adapter.sent == 40
+    assert spent(store) == [(40, 0)]
+
+
+def test_an_answer_that_comes_too_late_is_kept(store, hang):
+    def script(payload, attempt):
+        if payload == b"2":
+            hang.wait(FOR_EVER)
+        time.sleep(0.03)
+        return answer()
+
+    adapter = ScriptedAdapter(script)
+    delivered, _ = run(adapter, store, retry=SHORT, concurrency=2, max_failed=0.5)
+    assert labels(delivered)[2] is None
+    assert stored(store, 2) is None
+    hang.set()
+    end = time.monotonic() + 20.0
+    while stored(store, 2) is None and time.monotonic() < end:
+        time.sleep(0.02)
+    again, totals = run(adapter, store)
+    assert labels(again) == ["bus"] * 20
+    assert (totals.attempts, totals.cached) == (0, 20)
+
+
+PROGRAM = """
+import sys, threading, time
+from decimal import Decimal
+import numpy as np
+from smoothapi import Answer, Budget, Label, Smoother
+from smoothapi.provider import Limits, Price
+
+class Hangs:
+    name = "hangs"; identity = {"op": "x"}; price = Price(Decimal(1))
+    limits = Limits(batch=1, max_bytes=10**7)
+    sent = 0
+    lock = threading.Lock()
+    def ask(self, payloads):
+        with self.lock:
+            self.sent += 1
+            number = self.sent
+        if number > 6:
+            print("hanging", flush=True)
+            time.sleep(600)
+        return [Answer((Label("bus", 0.9),), "v", "") for _ in payloads]
+    def close(self): pass
+
+adapter = Hangs()
+with Smoother(adapter, denoiser="none", home=sys.argv[1], plain=False, concurrency=3,
+              budget=Budget(attempts=100, per="day")) as smoother:
+    smoother.certify(np.zeros((8, 8, 3), np.uint8), radius=0.1)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_two_ctrl_c_end_a_program_and_say_what_may_be_lost(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        for _ in range(3):
+            assert process.stdout.readline() == "hanging\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert process.poll() is None, "what is under way is paid for, and awaited"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30.0)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGINT, err
+    assert "Waiting for 3 queries under way" in err
+    assert "Ended with 3 queries under way" in err
+    assert "counted as spent" in err
+    from smoothapi.store import Home
+
+    with Home(tmp_path) as home:
+        [account] = home.accounts()
+        assert (account.attempts, account.reserved) == (9, 0)
+        assert len(home.answers) == 6
+
+
+def test_a_time_limit_in_asyncio_comes_back_at_once_and_close_waits(hang):
+    adapter = ScriptedAdapter(lambda *_: hang.wait(FOR_EVER) and answer())
+
+    async def limited():
+        async with Smoother(adapter, denoiser="none", plain=False, concurrency=4) as smoother:
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await smoother.certify_async(PHOTO, 0.1, abandon_on_cancel=True)
+            assert time.monotonic() - began < FOR_EVER / 2
+            sent = adapter.sent
+            assert 0 < sent <= 4
+            asyncio.get_running_loop().call_later(0.3, hang.set)
+            began = time.monotonic()
+        assert time.monotonic() - began > 0.2, "close waits for what is under way"
+        return sent
+
+    sent = asyncio.run(limited())
+    assert adapter.sent == sent, "nothing more is sent"
+    with Smoother(adapter, denoiser="none", plain=False) as smoother:
+        again = smoother.certify(PHOTO, 0.1)
+    assert again.cached == sent, "nothing is lost"
