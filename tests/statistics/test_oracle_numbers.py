@@ -105,8 +105,11 @@ def test_mutant_another_prior_is_noticed(mutant):
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("q", SHARES)
 def test_boundaries_agree_to_the_vote(q, alpha, most):
-    ours = Boundary(q, alpha).upto(most)
-    assert ours.tolist() == oracle.boundary(q, alpha, most).tolist()
+    ours, exact = Boundary(q, alpha), oracle.boundary(q, alpha, most).tolist()
+    assert ours.upto(most).tolist() == exact
+    assert [ours[losses] for losses in range(len(exact))] == exact
+    assert ours[len(exact)] > most
+    assert [ours.most_losses(n) for n in exact] == list(range(len(exact)))
 
 
 @pytest.mark.parametrize("mutant", [(0.0, 2.0), (0.0, 1.05), (1e-3, 1.0), (-1e-3, 1.0)])

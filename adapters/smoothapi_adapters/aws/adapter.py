@@ -281,7 +281,14 @@ class AwsAdapter:
             labels = _labels(rows)
             version = str(response.get(self._how.version) or "") if self._how.version else ""
             return Answer(labels, version or _version_of(self._arn), request_id)
-        except (UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            UsageError,
+            KeyError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+        ) as error:
             raise malformed("a label lacks a name, or a score from 0 to 100", request_id) from error
 
     def close(self) -> None:

@@ -171,7 +171,7 @@ def test_the_exit_codes_tell_apart(photo):
         ("forged.json",): VALID,  # which says what it cannot know
         ("forged.json", "--home", "home"): FORGED,
         ("edited.json",): FORGED,
-        ("huge.json",): FORGED,
+        ("huge.json",): UNREADABLE,
         ("good.json", "--photo", "another.png"): FORGED,
         ("missing.json",): UNREADABLE,
         ("broken.json",): UNREADABLE,

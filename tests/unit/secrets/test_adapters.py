@@ -24,6 +24,11 @@ from smoothapi.provider.mask import MaskedError
 from smoothapi.testing.watch import everything_logged
 from tests.unit.secrets.conftest import ENCODINGS, SECRET, everywhere, tells
 
+# Sessions of clients that were given are their SDKs' own, which leave it to the collector to close.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 PNG = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
 
 

@@ -168,7 +168,8 @@ def test_warnings_as_errors_find_nothing(tmp_path):
         import numpy as np
         from smoothapi import Smoother
         from smoothapi_adapters.mock import MockAdapter
-        with Smoother(MockAdapter(), home={str(tmp_path)!r}, size=8, denoiser="none") as smoother:
+        mock = MockAdapter({{"bus": 0.97, "van": 0.03}})
+        with Smoother(mock, home={str(tmp_path)!r}, size=8, denoiser="none") as smoother:
             smoother.certify(np.zeros((8, 8, 3), np.uint8), radius=0.1)
         del smoother
         gc.collect()
