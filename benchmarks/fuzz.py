@@ -430,11 +430,11 @@ class _AnyMethod:
 
         def answer(_, context):
             reply = self._calls.reply
-            if isinstance(reply, bytes):
-                return reply
-            code, details, trailing = reply
-            context.set_trailing_metadata(trailing)
-            context.abort(code, details)
+            if not isinstance(reply, bytes):
+                code, details, trailing = reply
+                context.set_trailing_metadata(trailing)
+                context.abort(code, details)
+            return reply
 
         return grpc.unary_unary_rpc_method_handler(answer)
 

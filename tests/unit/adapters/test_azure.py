@@ -296,17 +296,13 @@ def test_malformed_is_never_no_label(data):
         parsed(data)
 
 
-@pytest.mark.parametrize("width", ["Infinity", "1e999", "NaN", '"x"', "[]", "{}", "1" + "0" * 400])
+@pytest.mark.parametrize("width", ["Infinity", "1e999", "NaN", '"x"', "[]", "{}"])
 def test_a_number_that_the_sdk_cannot_read_is_malformed(width):
     raw = b'{"tags": [], "requestId": "1", "metadata": {"width": %b}}' % width.encode()
     with responses.RequestsMock() as service:
         service.post(re.compile(".*"), body=raw, content_type="application/json")
-        try:
-            [answer] = AzureAdapter(endpoint=URL, key=KEY).ask([b"x"])
-        except TransientError as error:
-            assert "malformed" in str(error)
-        else:  # a whole number of any length is one
-            assert answer.labels == ()
+        with pytest.raises(TransientError, match="malformed"):
+            AzureAdapter(endpoint=URL, key=KEY).ask([b"x"])
 
 
 def test_no_tags_at_all_are_an_answer():
