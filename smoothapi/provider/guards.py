@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from smoothapi.errors import SmoothAPIError
+from smoothapi.errors import FatalError, SmoothAPIError
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -17,21 +17,27 @@ _ON_THE_WAY = frozenset(
 ).union(("socket", "ssl", "urllib3"))
 
 
-def said_by_guard(error: BaseException) -> str | None:
-    """Return what a network guard of pytest said, if it is what stopped a request.
+def stopped_by_guard(error: BaseException, provider: str) -> FatalError | None:
+    """Return what to raise if a network guard of pytest stopped a request; None if none did.
 
     Guards (pytest-socket, pytest-recording, a fixture) put a function that raises in the place of
     one of the socket module. So it is a guard's error if a plugin of pytest defines or raises it,
     or if code that belongs to no library on the way raised it where a connection was to be made.
 
-    Returns:
-        Its words; None if no guard is in the chain of the error, or no test is running.
+    Args:
+        error: what the request raised, with its traceback.
+        provider: who was to be asked.
     """
     if "pytest" not in sys.modules:
         return None
     for link in _chain(error):
         if not isinstance(link, (SmoothAPIError, OSError)) and _is_of_guard(link):
-            return printable(str(link).replace("\n", " "))[:_MOST_SHOWN]
+            said = printable(str(link).replace("\n", " "))[:_MOST_SHOWN]
+            return FatalError(
+                f"A test's network guard stopped the request to {provider!r}: {said}",
+                sent=False,
+                provider=provider,
+            )
     return None
 
 

@@ -23,6 +23,7 @@ from urllib.request import getproxies
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, ProviderError
+from smoothapi.provider.guards import stopped_by_guard
 from smoothapi.provider.secrets import (
     LOWER,
     forms_of,
@@ -303,10 +304,15 @@ def masked(
         failed: BaseException
         try:
             outcomes = ask(adapter, payloads)
-        except ProviderError as error:
-            failed = adapter.mask().error(error)
-        except Exception as error:  # noqa: BLE001  raised again: a defect of the adapter
-            failed = adapter.mask().scrub(error)
+        except Exception as error:  # noqa: BLE001  raised again
+            # A guard is known by where it was raised, which is not kept.
+            name = str(getattr(adapter, "name", type(adapter).__name__))
+            if stopped := stopped_by_guard(error, name):
+                failed = stopped
+            elif isinstance(error, ProviderError):
+                failed = adapter.mask().error(error)
+            else:  # a defect of the adapter
+                failed = adapter.mask().scrub(error)
         else:
             return adapter.mask().outcomes(outcomes)
         raise failed  # here, where no live error is its context

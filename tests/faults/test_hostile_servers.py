@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import time
 import tracemalloc
@@ -126,11 +127,11 @@ def test_each_adapter_ends_in_time_with_one_error_and_no_secret_in_it(behaviour,
     assert len(posted) <= sum("grpc" not in name for name in adapters), "sent more than once"
 
 
-def all_overdue(found, adapters):
+def all_overdue(found, adapters, said=f"no whole answer in {LIMIT:g} s"):
     assert not set(adapters) - set(found), "still waiting"
     for name, (error, _) in found.items():
         assert type(error) is TransientError, name
-        assert f"no whole answer in {LIMIT:g} s" in str(error), name
+        assert re.search(said, str(error)), name
 
 
 @pytest.mark.timeout(90)
@@ -160,6 +161,8 @@ def test_the_deadline_holds_for_a_proxy_on_the_way(behaviour, adapters_at, monke
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
         adapters = adapters_at("https://service.example")
-        all_overdue(outcomes(adapters), adapters)
+        # Of some SDKs it can be told that nothing was sent yet.
+        said = f"no whole answer in {LIMIT:g} s|no connection came about in time"
+        all_overdue(outcomes(adapters), adapters, said)
         assert all(line.startswith(b"CONNECT ") for line in proxy.requests)
         assert proxy.requests
