@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.smoothapi.certificate+json"
 _LONGEST = 2**16  # bytes of a key's file; real ones have a few hundred
 _SHORT_ID = 16
+_KEY_BYTES = 32
+_MOST_SIGNATURES = 100
 _PUBLIC, _PRIVATE = b"PUBLIC KEY-----", b"PRIVATE KEY-----"
 _MAKE = "`smoothapi key new --signing` makes one."
 
@@ -51,6 +53,10 @@ class PublicKey:
     """
 
     raw: bytes
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.raw, bytes) or len(self.raw) != _KEY_BYTES:
+            raise SigningKeyError(f"A public key of Ed25519 has {_KEY_BYTES} bytes.")
 
     @classmethod
     def read(cls, path: str | Path) -> PublicKey:
@@ -271,8 +277,10 @@ class SignedCertificate:
             )
         try:
             payload, signatures = _decoded(data["payload"], "payload"), data["signatures"]
-            if not isinstance(signatures, list):
-                raise TypeError("its signatures are not a list")  # noqa: TRY301
+            if not isinstance(signatures, list) or len(signatures) > _MOST_SIGNATURES:
+                raise ValueError(  # noqa: TRY301
+                    f"its signatures are not a list of at most {_MOST_SIGNATURES}"
+                )
             return cls(payload, tuple(map(_signature, signatures)))
         except KeyError as error:
             problem = f"it lacks {error}"

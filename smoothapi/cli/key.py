@@ -65,7 +65,7 @@ def new(file: str | None, signing: bool, as_json: bool, home: str | None) -> int
 @_JSON
 @options("home")
 def show(file: str | None, as_json: bool, home: str | None) -> int:
-    """Show the public key, and its id, of the key in FILE (default: the home's), secret or public."""
+    """Show the public key of the secret or public one in FILE (default: the home's), and its id."""
     from smoothapi.signing import public_key  # noqa: PLC0415
 
     path = Path(file) if file is not None else _home_file(home)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ _SEVERITY = (
     UntrustedCertificateError.exit_code,
     CertificateError.exit_code,
 )
+_NEXT = re.compile(r"\S")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -63,8 +66,8 @@ def verify(
     stored, and its photo, which --photo compares. For what is left, trust where the file came from:
     with --key, one of the keys that you trust must have signed it.
 
-    FILE may hold several certificates, signed or not, one a line, as `certify --json` writes them.
-    Each is checked, and the worst decides the exit code; from good to bad: 0 all hold, 5 one cannot
+    FILE may hold several certificates, signed or not, as `certify --json` writes them. Each is
+    checked, and the worst decides the exit code; from good to bad: 0 all hold, 5 one cannot
     be read (or the file, the photo, the home or a key cannot), 7 one is not signed by a key that
     was given, 6 one does not hold or its signature is forged.
     """
@@ -153,7 +156,26 @@ def _texts(file: str) -> list[tuple[str, bytes]]:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > 1 and all(line.lstrip().startswith(b"{") for _, line in lines):
         return [(f"{file!r}, line {number}", line) for number, line in lines]
+    documents = _documents(text)
+    if len(documents) > 1:
+        return [(f"{file!r}, number {number}", one) for number, one in enumerate(documents, 1)]
     return [(repr(file), text)]
+
+
+def _documents(text: bytes) -> list[bytes]:
+    """Return the JSON documents that stand one after the other, as `jq` writes them.
+
+    Empty if that is not all that there is.
+    """
+    documents, decoder, end = [], json.JSONDecoder(), 0
+    try:
+        decoded = text.decode()
+        while start := _NEXT.search(decoded, end):
+            _, end = decoder.raw_decode(decoded, start.start())
+            documents.append(decoded[start.start() : end].encode())
+    except (ValueError, RecursionError):
+        return []
+    return documents
 
 
 def _checked(
