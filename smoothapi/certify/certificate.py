@@ -204,7 +204,7 @@ class Certificate:
 
         In units of the [0, 1] range: 1 / 255 is one step of an 8-bit value, in every channel value.
         """
-        return rms_radius(self.radius_native, self.image)
+        return rms_radius(self.radius_native, self.image.native_size)
 
     def native(self, radius: float) -> float:
         """Return the radius around the photo before the resize, rounded down.

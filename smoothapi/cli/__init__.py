@@ -20,7 +20,7 @@ from smoothapi._version import __version__
 from smoothapi.cli.errors import report, to_json
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
-from smoothapi.cli.signals import Ended, as_ctrl_c
+from smoothapi.cli.signals import EndingSignal, as_ctrl_c
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import SmoothAPIError, UsageError
 from smoothapi.text import printable, printable_lines
@@ -94,7 +94,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _run(  # noqa: PLR0911  one for each way to end
-    arguments: list[str] | None, ended: Ended, *, as_json: bool
+    arguments: list[str] | None, ended: EndingSignal, *, as_json: bool
 ) -> int:
     try:
         code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)

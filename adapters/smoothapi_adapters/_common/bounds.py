@@ -36,6 +36,7 @@ _CLASSES = 64  # few: recording tools make one for each recording
 _PATCHED = RLock()
 """Held while a connection is taken, and while one of vcrpy's is at work: for that time it takes off
 its patches, and a connection that another thread made meanwhile would pass it by."""
+_TICK = 0.01  # seconds; a socket may find that its time is over a little sooner
 _RECORD = 16_384  # bytes: a write over TLS of more is several, each with a time limit of its own
 
 
@@ -96,10 +97,17 @@ class Exchange:
         """
         left = self.left()
         sock.settimeout(left if each is None else min(left, each))
+        with self.named():
+            yield
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Have a time-out of a socket say that it was this exchange's, if it was."""
         try:
             yield
-        except TimeoutError:
-            self.left()  # says whose deadline it was
+        except TimeoutError as error:
+            if self._deadline - time.monotonic() < _TICK:
+                raise OverdueError(self._seconds) from error
             raise
 
     def receive(self, count: int) -> None:
@@ -130,7 +138,7 @@ class Exchange:
         kind: Any = type(pool)
         view: Any = object.__new__(_view_of(kind))
         view.__dict__ = pool.__dict__
-        view.exchange = self
+        view.exchange, view.lender = self, pool  # a pool that is dropped closes its connections
         return view  # type: ignore[no-any-return]
 
 
@@ -165,7 +173,7 @@ class _Held:
     def connect(self) -> None:
         left = self._exchange.left()
         self.timeout = min(self.timeout, left) if isinstance(self.timeout, (int, float)) else left
-        with self._reading():  # a proxy's answer, too
+        with self._exchange.named(), self._reading():  # a proxy's answer, too
             super().connect()  # type: ignore[misc]
         self._exchange.left()
 
@@ -239,7 +247,7 @@ class _Clocked(RawIOBase):
 
 @lru_cache(_CLASSES)
 def _view_of(pool: Any) -> type:
-    return type(pool.__name__, (_View, pool), {"__slots__": ("exchange",)})
+    return type(pool.__name__, (_View, pool), {"__slots__": ("exchange", "lender")})
 
 
 @lru_cache(_CLASSES)

@@ -139,10 +139,6 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 [(key, now, now, diskcache.core.MODE_RAW, text) for key, text in rows],
             )
 
-    def connections(self) -> list[sqlite3.Connection]:
-        """Return those that are open, one a thread."""
-        return list(self._connections.values())
-
     @property
     def _con(self) -> sqlite3.Connection:
         if os.getpid() != self._process:

@@ -140,10 +140,6 @@ class Database:
                 raise StoreError(self._unusable(error)) from error
             raise
 
-    def connections(self) -> tuple[sqlite3.Connection]:
-        """Return the one that is open."""
-        return (self._connection,)
-
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Run a block as one transaction that no other process can come between.

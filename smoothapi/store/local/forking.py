@@ -1,39 +1,33 @@
 """Connections of SQLite through a fork: the child neither uses nor closes its parent's.
 
-Python closes a connection that nobody holds any more. In a child that would wait for ever for a
-lock that another thread held at the fork, or touch the files beneath the parent
-(https://sqlite.org/howtocorrupt.html, 2.6). So a child never lets go of them.
+Python closes a connection, and resets a cursor, that nobody holds any more. In a child that would
+wait for ever for a lock that another thread held at the fork, or touch the files beneath the
+parent (https://sqlite.org/howtocorrupt.html, 2.6). So a child never lets go of them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
-from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable
+_OPEN: WeakSet[object] = WeakSet()
 
 
-class _Holder(Protocol):
-    def connections(self) -> Iterable[sqlite3.Connection]:
-        """Return those that are open."""
-
-
-_HOLDERS: WeakSet[_Holder] = WeakSet()
-
-
-def leave_to_parent(holder: _Holder) -> None:
-    """See to it that children of this process never close what the holder has open then."""
-    _HOLDERS.add(holder)
+def leave_to_parent(holder: object) -> None:
+    """See to it that children of this process never close what `holder` has open then."""
+    _OPEN.add(holder)
 
 
 def _hold_for_ever() -> None:
-    for holder in _HOLDERS:
-        for connection in holder.connections():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    if not len(_OPEN):
+        return
+    things = gc.get_objects()
+    gc.freeze()  # nor collects what the threads left behind that were in the midst of a call
+    for thing in things:
+        if type(thing).__module__ == "sqlite3":
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 if hasattr(os, "register_at_fork"):

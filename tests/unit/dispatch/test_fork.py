@@ -125,12 +125,12 @@ def test_a_child_of_a_run(tmp_path, how):
 BESIDE_A_RUN = (
     HEAD
     + """
-smoother = Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency=8,
+smoother = Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency=8, sigma=0.5,
                     record=home + "/r.jsonl", budget=Budget(attempts=900, per="day"))
 with smoother:
     certificates = []
     thread = threading.Thread(
-        target=lambda: certificates.append(smoother.certify(photo, radius=0.25))
+        target=lambda: certificates.append(smoother.certify(photo, radius=0.4))
     )
     thread.start()
     if how == "pool":
@@ -143,8 +143,8 @@ with smoother:
             child.join(20)
             ends.append(child.exitcode)
     else:
-        while thread.is_alive() and len(children) < 30:
-            time.sleep(0.005)
+        while thread.is_alive() and len(children) < 60:
+            time.sleep(0.002)
             if forked():
                 if how == "close": smoother.close()
                 sys.exit(0)
