@@ -21,7 +21,7 @@ from smoothapi.errors import (
     UntrustedCertificateError,
     UsageError,
 )
-from smoothapi.files import parse_json
+from smoothapi.files import is_file, parse_json
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
 from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.radius import WantedRadius
@@ -284,7 +284,7 @@ def _at_home(certificate: Certificate, folder: Path) -> list[str]:
             f"The certificate was replayed from {certificate.replayed_from!r}: no home bought its "
             "answers, so none can vouch for them. Leave the home out."
         )
-    if not (folder / "noise.key").is_file():
+    if not is_file(folder / "noise.key"):
         raise StoreError(
             f"There is no home in {str(folder)!r}: it has no noise.key. Name the folder that "
             "smoothapi used where the certificate was made (`smoothapi config` shows it)."

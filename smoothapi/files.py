@@ -211,6 +211,11 @@ def canonical_json(data: Any) -> bytes:
     return text.encode("ascii")
 
 
+def is_file(path: str | Path) -> bool:
+    """Say whether there is a file of that name; there is none where no file can have it."""
+    return os.path.isfile(path)  # noqa: PTH113  Path's own raises where a name is too long
+
+
 def check_folder(folder: Path) -> None:
     """Make a folder if it is not there, and try whether files can be made in it; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)

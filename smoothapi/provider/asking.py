@@ -28,7 +28,8 @@ def ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | Provid
     try:
         answers = adapter.ask(payloads)
     except BaseException as error:  # a sender thread gets no Ctrl-C: whatever it is, it raised it
-        if stopped := stopped_by_guard(error, adapter.name):
+        if (stopped := stopped_by_guard(error)) is not None:
+            stopped.provider = adapter.name
             raise stopped from error
         if isinstance(error, ProviderError):
             error.provider = error.provider or adapter.name

@@ -259,7 +259,7 @@ class Mask:
         members = getattr(thing, "__dict__", {})
         for name, member in list(members.items()):
             with suppress(Exception):  # whatever an SDK's objects do not let happen
-                if name == "cookies":
+                if name in ("cookies", "_cookies"):
                     member.clear()
                 members[name] = self._value(member, depth)
                 if name in _ABOUT and depth:
@@ -304,15 +304,16 @@ def masked(
         failed: BaseException
         try:
             outcomes = ask(adapter, payloads)
-        except Exception as error:  # noqa: BLE001  raised again
-            # A guard is known by where it was raised, which is not kept.
-            name = str(getattr(adapter, "name", type(adapter).__name__))
-            if stopped := stopped_by_guard(error, name):
-                failed = stopped
+        except BaseException as error:
+            if (stopped := stopped_by_guard(error)) is not None:  # while it has class and frames
+                stopped.__cause__ = error
+                failed = adapter.mask().error(stopped)
             elif isinstance(error, ProviderError):
                 failed = adapter.mask().error(error)
-            else:  # a defect of the adapter
+            elif isinstance(error, Exception):  # a defect of the adapter
                 failed = adapter.mask().scrub(error)
+            else:
+                raise
         else:
             return adapter.mask().outcomes(outcomes)
         raise failed  # here, where no live error is its context

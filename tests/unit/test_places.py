@@ -1,6 +1,7 @@
 """Places that people really have: names that are no UTF-8, homes that are none, lost metadata."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import platformdirs
 import pytest
 from PIL import Image
 
-from smoothapi import Smoother, config, wrap
+from smoothapi import Budget, Smoother, config, wrap
 from smoothapi.errors import SmoothAPIError, StoreError, UnknownProviderError, UsageError
-from smoothapi.provider import make_adapter, provider_names, registry
-from smoothapi.study import StudyResult
+from smoothapi.provider import Price, make_adapter, provider_names, registry
+from smoothapi.study import Shares, StudyResult
 from tests.conftest import invoke
 
 DONE = (0, 1)  # certified, or not: so few votes may not suffice
@@ -144,6 +145,55 @@ def test_a_home_that_is_none_is_said(name, odd):
     with pytest.raises((StoreError, UsageError)) as caught:
         Smoother("mock", denoiser="none", home=HOMES[name])
     assert "home" in str(caught.value).lower() or "SMOOTHAPI_HOME" in str(caught.value)
+
+
+def test_a_home_that_is_none_is_said_by_verify(odd):
+    found = invoke("--home", "home", "certify", f"{ODD}.png", *FAST, "--json")
+    (odd / "certificate.json").write_text(found.stdout)
+    (odd / "file").touch()
+    for home in HOMES.values():
+        if "\0" in home:  # no argument has one
+            continue
+        assert invoke("verify", "certificate.json", "--home", home).exit_code in (2, 5)
+
+
+def test_files_whose_names_no_file_can_have_are_said(odd, monkeypatch):
+    from smoothapi_adapters.google.client import application_default
+    from smoothapi_adapters.torch import TorchAdapter
+
+    for name in ("x" * 5000, "/".join(["x" * 200] * 30)):
+        for model in ({"model": f"{name}.onnx"}, {"model": "a:b", "weights": name}):
+            with pytest.raises(UsageError, match="no file"):
+                TorchAdapter(**model, labels=["bus"])
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", name)
+        assert not application_default().found
+        monkeypatch.setenv("SMOOTHAPI_CONFIG", f"/{name}")
+        with pytest.raises(UsageError, match="no such file"):
+            config.resolve()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: Budget.parse(str(number)),
+        lambda number: Budget.parse(f"${number}"),
+        lambda number: Budget(attempts=number),
+        lambda number: Budget(dollars=number),
+        lambda number: Price.parse({"per_thousand": number}, "aws"),
+        lambda number: Price.parse({"per_thousand": 1, "free_per_month": number}, "aws"),
+        lambda number: Price.parse({"per_thousand": 1, "steps": [[number, 1]]}, "aws"),
+        lambda number: Shares.from_dict(
+            {"schema": "smoothapi.shares/1", "source": "", "counts": {"0.25": [[number, 10]]}}
+        ),
+        lambda number: make_adapter("mock", labels="bus", limits={"max_bytes": number}),
+        lambda number: make_adapter("mock", labels="bus", model_changes={number: "v2"}),
+    ],
+)
+@pytest.mark.parametrize("number", [math.inf, math.nan, "9" * 5000, "many", "\udcff"])
+def test_numbers_that_are_none_are_refused_in_words(make, number):
+    with pytest.raises(UsageError) as caught:
+        make(number)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
