@@ -1,8 +1,8 @@
 """The `smoothapi` command: arguments in, exit code out.
 
 Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 5 a certificate that
-cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted (143 by SIGTERM, 129 by
-SIGHUP).
+cannot be read, 6 one that does not hold, 7 one that no trusted key has signed, 70 internal error,
+130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _COMMANDS = {
     "plan": ("smoothapi.cli.plan", "plan", "Say what many photos would send and cost."),
     "study": ("smoothapi.cli.study", "study", "Study what a budget buys, over many photos."),
     "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
+    "key": ("smoothapi.cli.key", "key", "Make and show the key that certificates are signed with."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
