@@ -41,9 +41,9 @@ def certify_labels(
     Returns:
         The certificate of `Scores(labels, least, parents=False)`; its claims are of those labels
         that could be certified. All labels share alpha. If `max_votes` is too small to certify
-        all, only the highest-scoring ones are tested. Where the largest radius is asked for, it is that of
-        `Presence(labels, least, wanted="present")`. An answer without labels costs no query: then
-        the certificate has no votes.
+        all, only the highest-scoring ones are tested. Where the largest radius is asked for, it is
+        that of `Presence(labels, least, wanted="present")`. An answer without labels costs no
+        query: then the certificate has no votes.
     """
     names = _asked_about(answer, policy, least)
     start = partial(start_test, session, image, policy.radius)

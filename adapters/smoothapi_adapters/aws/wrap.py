@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,10 @@ def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, A
 
 def _percent(score: float) -> float:
     """Return the service's number that was read as this score: 57.0, and not 56.99999999999999."""
-    return float(100 * Decimal(repr(score)))
+    product = 100 * score
+    numbers = (round(product, digits) for digits in range(17))
+    down = product if product / 100 <= score else math.nextafter(product, 0)
+    return next((number for number in numbers if number / 100 == score), down)
 
 
 def _can_be(confidence: object) -> bool:
