@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from smoothapi.smoother import Plan, Progress, Smoother
     from smoothapi.store import Budget
     from smoothapi.study import Study, StudyResult
-    from smoothapi.wrapping import certificate_of, wrap
+    from smoothapi.wrapping import certificate_of, finding_of, with_options, wrap
 
 _HOMES = {
     "smoothapi.answer": ("Answer", "Label"),
@@ -91,7 +91,7 @@ _HOMES = {
     "smoothapi.study": ("Study", "StudyResult"),
     "smoothapi.signing": ("PublicKey", "SignedCertificate", "SigningKey"),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
-    "smoothapi.wrapping": ("certificate_of", "wrap"),
+    "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
@@ -142,7 +142,9 @@ __all__ = [
     "WorkingImage",
     "__version__",
     "certificate_of",
+    "finding_of",
     "load_image",
     "verify",
+    "with_options",
     "wrap",
 ]

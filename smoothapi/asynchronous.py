@@ -6,6 +6,9 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from smoothapi.dispatch import Totals
+from smoothapi.dispatch.run import STOPPED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,6 +24,7 @@ class Stop:
         self._lock = threading.Lock()
         self._runs: list[Run] = []
         self._stopped = False
+        self._why = STOPPED
 
     def watch(self, run: Run) -> None:
         """Take a run that begins."""
@@ -28,15 +32,22 @@ class Stop:
             self._runs.append(run)
             stopped = self._stopped
         if stopped:
-            run.stop()
+            run.stop(self._why)
 
-    def stop(self) -> None:
-        """Have nothing more sent."""
+    def stop(self, why: str = STOPPED) -> None:
+        """Have nothing more sent; `why` is what the StoppedError of a run will say."""
         with self._lock:
             self._stopped = True
+            self._why = why
             runs = list(self._runs)
         for run in runs:
-            run.stop()
+            run.stop(why)
+
+    @property
+    def totals(self) -> Totals:
+        """What the runs have sent and received so far."""
+        with self._lock:
+            return sum((run.totals for run in self._runs), Totals())
 
 
 async def in_thread(

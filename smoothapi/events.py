@@ -127,3 +127,11 @@ class Ended(Event):
     failed: int
     waited: float
     dollars: float
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertified(Event):
+    """A wrapped client's call was answered without a certificate, since this ended it first."""
+
+    name: ClassVar[str] = "uncertified"
+    ended: str

@@ -15,7 +15,12 @@ MOST_LINES = 50
 # What each must say; the rest of its text may change.
 SAYS = {
     "01": ["monarch: certified at L2 radius 0.25", "same: True"],
-    "02": ["Balloon: 100.0%", "Aircraft: 100.0%", "certified at L2 radius", "requests arrived"],
+    "02": [
+        "Balloon: at least 98.0%, certified",
+        "Aircraft: at least 92.0%",
+        "certified at L2 radius",
+        "requests arrived",
+    ],
     "03": ["school_bus.jpg: 'Weapon' is present", "balloon.jpg: 'Weapon' is absent", "than 0.25"],
     "04": ["names: abstained", "own: bus: certified at L2 radius 0.25"],
     "05": ["At least ", "(0 requests)", "certified at", "second time: 0 queries"],

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+_TargetT = TypeVar("_TargetT", bound=Target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,29 +202,31 @@ def target_queries(
     return None
 
 
-def reachable_presence(
-    labels: Sequence[str], score: float, start: Callable[[Presence], object]
-) -> Presence:
-    """Return the presence of as many labels, from the first on, as the votes allowed can certify.
+def reachable(
+    labels: Sequence[str],
+    make: Callable[[tuple[str, ...]], _TargetT],
+    start: Callable[[_TargetT], object],
+) -> _TargetT:
+    """Return a target of as many labels, from the first on, as the votes allowed can certify.
 
     Args:
         labels: at least one.
-        score: the least score of a label that counts as present.
-        start: raises UnreachableRadiusError for a presence that is out of reach.
+        make: returns the target of some labels, which share alpha.
+        start: raises UnreachableRadiusError for a target that is out of reach.
     """
 
-    def presence(count: int) -> Presence:
-        return Presence(tuple(labels[:count]), score, wanted="present")
+    def target(count: int) -> _TargetT:
+        return make(tuple(labels[:count]))
 
     def too_many(count: int) -> bool:
         try:
-            start(presence(count))
+            start(target(count))
         except UnreachableRadiusError:
             return True
         return False
 
     # More labels need more votes, so the first count that is too many can be bisected for.
-    return presence(1 + bisect_left(range(2, len(labels) + 1), x=True, key=too_many))
+    return target(1 + bisect_left(range(2, len(labels) + 1), x=True, key=too_many))
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,20 +161,29 @@ class Scores:
         labels: one label, or several that share alpha.
         least: the score from which on a label is wanted, in (0, 1]: votes are bought until it is
             certified at this score, or will hardly be; no smaller score is reported.
+        parents: whether a label has the score of one that names it among its parents, too; False
+            for what the provider says of the label itself.
     """
 
     labels: tuple[str, ...]
     least: float = 0.5
+    parents: bool = field(default=True, kw_only=True)
 
-    def __init__(self, labels: str | Sequence[str], least: float = 0.5) -> None:
+    def __init__(
+        self, labels: str | Sequence[str], least: float = 0.5, *, parents: bool = True
+    ) -> None:
         _check_score(least)
+        if not isinstance(parents, bool):
+            raise UsageError(f"parents={parents!r}: True or False.")
         object.__setattr__(self, "labels", _named(labels))
         object.__setattr__(self, "least", float(least))
+        object.__setattr__(self, "parents", parents)
 
     @property
     def description(self) -> dict[str, Any]:
         """A JSON-ready dict that `parse_target` makes the same target of."""
-        return {"target": "scores", "labels": list(self.labels), "least": self.least}
+        described = {"target": "scores", "labels": list(self.labels), "least": self.least}
+        return described if self.parents else {**described, "parents": False}
 
     def vote(self, answer: Answer | None) -> Vote:
         """Return JSON: the labels with their scores, in their order, and the least wanted."""
@@ -197,7 +206,8 @@ class Scores:
     def _scores(self, answer: Answer) -> dict[str, float]:
         best: dict[str, float] = {}
         for label in answer.labels:
-            for key in {label_key(name) for name in (label.name, *label.parents)}:
+            parents = label.parents if self.parents else ()
+            for key in {label_key(name) for name in (label.name, *parents)}:
                 best[key] = max(best.get(key, 0.0), label.score)
         return {name: best.get(label_key(name), 0.0) for name in self.labels}
 

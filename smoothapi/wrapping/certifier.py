@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.certify.arithmetic import ceil_to
+from smoothapi.dispatch import Totals
 from smoothapi.errors import (
+    BudgetExceededError,
     ImageError,
     ModelChangedError,
     ProviderError,
     SmoothAPIError,
+    StoppedError,
+    StoreError,
     UsageError,
 )
-from smoothapi.image import WorkingImage, load_image
+from smoothapi.events import Uncertified
+from smoothapi.image import load_image
+from smoothapi.telemetry import emit
+from smoothapi.wrapping.deadline import Deadline
+from smoothapi.wrapping.finding import Finding
 from smoothapi.wrapping.labels import certify_labels, check_labels
+from smoothapi.wrapping.policy import CallPolicy
 from smoothapi.wrapping.protocol import Item, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from smoothapi.answer import Answer
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.dispatch import Totals
+    from smoothapi.image import WorkingImage
     from smoothapi.provider import Adapter
     from smoothapi.session import Session
-    from smoothapi.wrapping.protocol import Call
+    from smoothapi.wrapping.protocol import Call, OwnCall
 
 _DECIMALS = 6
+_log = logging.getLogger("smoothapi")
 
 
 @dataclass(frozen=True)
 class CertifiedResponse:
-    """A call's response, and what is certified of it.
+    """A call's response, and what was found about it.
 
     Attributes:
         response: with the labels that are left.
-        certificates: one for each item of the call; None where there was nothing to certify, or
-            where the response says that the call failed.
+        findings: one for each item of the call; None where there was nothing to certify, or where
+            the response says that the call failed.
     """
 
     response: Any
-    certificates: tuple[Certificate | None, ...]
+    findings: tuple[Finding | None, ...]
 
 
 class Certifier:
@@ -54,15 +67,14 @@ class Certifier:
 
     Args:
         open_session: opens the session, given the adapter of the first call.
-        mark: whether labels that could not be certified stay in a response, marked.
     """
 
-    def __init__(self, open_session: Callable[[Adapter], Session], *, mark: bool) -> None:
+    def __init__(self, open_session: Callable[[Adapter], Session]) -> None:
         self._open_session = open_session
-        self._mark = mark
         self._locks: dict[int, threading.Lock] = {}
         self._session: Session | None = None
         self._closed = False
+        self._uncertified: Counter[str] = Counter()
 
     @property
     def _lock(self) -> threading.Lock:
@@ -74,23 +86,36 @@ class Certifier:
         """Budgets, store and threads of all calls; None before the first."""
         return self._session
 
-    def certify(self, call: Call) -> CertifiedResponse:
+    @property
+    def uncertified(self) -> Mapping[str, int]:
+        """How many pictures were left uncertified, by what ended it: `Finding.ended`."""
+        with self._lock:
+            return dict(self._uncertified)
+
+    def certify(self, call: Call, policy: CallPolicy | None = None) -> CertifiedResponse:
         """Make a call, and put the labels in its response to the vote.
+
+        Args:
+            call: what is asked.
+            policy: what it is to give. With otherwise="raise", as by default, whatever ends the
+                votes first is raised; else the response is returned all the same.
 
         Raises:
             BudgetExceededError: the budget does not allow the next query.
+            StoppedError: the deadline passed.
             ProviderError: the service failed for the noisy copies.
             UsageError: the certifier is closed.
             ImageError: the service can read the photo and smoothapi cannot.
             Exception: what the SDK raised for the caller's own call.
         """
-        done = [self._done(item) for item in call.items]
-        certificates = tuple(certificate for _, certificate in done)
+        policy = policy or CallPolicy()
+        done = [self._done(item, policy) for item in call.items]
+        findings = tuple(finding for _, finding in done)
         if call.join is None:
             [(response, _)] = done
         else:
             response = call.join([part for part, _ in done])
-        return CertifiedResponse(response, certificates)
+        return CertifiedResponse(response, findings)
 
     def close(self) -> None:
         """Wait for requests under way, and release what the session holds.
@@ -108,46 +133,79 @@ class Certifier:
         if self._closed:
             raise UsageError("This wrapped client is closed. Wrap the client again.")
 
-    def _done(self, item: Item | Callable[[], Any]) -> tuple[Any, Certificate | None]:
+    def _done(
+        self, item: Item | Callable[[], Any], policy: CallPolicy
+    ) -> tuple[Any, Finding | None]:
         if not isinstance(item, Item):
             return item(), None
         try:
-            return self._certify(item)
+            with Deadline(policy.within) as deadline:
+                return self._certify(item, policy, deadline)
         except RuntimeError:
             self.check_open()  # closed by another thread in the middle of it
             raise
         finally:
             item.votes.close()
 
-    def _certify(self, item: Item) -> tuple[Any, Certificate | None]:
-        session = self._opened(item.votes)
-        image: WorkingImage | ImageError
+    def _certify(
+        self, item: Item, policy: CallPolicy, deadline: Deadline
+    ) -> tuple[Any, Finding | None]:
+        opened = self._opened(item.votes)
+        session = replace(policy.applied(opened), on_run=deadline.watch)
+        least = policy.least(item.score)
+        stays_open = policy.otherwise != "raise"
+        image: WorkingImage | SmoothAPIError
         try:
             image = load_image(item.photo, size=session.size)
+            check_labels(session.through(item.votes), image, policy, least=least)
         except ImageError as error:  # the service may say something else about it
             image = error
-        else:
-            check_labels(session.through(item.votes), image, score=item.score)
-        own = _own_answer(session, item)
+        except BudgetExceededError as error:
+            if not stays_open:
+                raise
+            image = error
+        own = _own_answer(session, item, in_any_case=stays_open)
         if own is None:
             return item.own.refusal, None
         answer, spent = own
         try:
-            if isinstance(image, ImageError):
+            if isinstance(image, SmoothAPIError):
                 raise image
-            certificate = _put_to_the_vote(session, item, image, answer)
+            ask = partial(certify_labels, image=image, answer=answer, policy=policy, least=least)
+            certificate = deadline.call(partial(_put_to_the_vote, session, item.votes, answer, ask))
         except SmoothAPIError as error:
-            error.attempts += spent.attempts
-            error.cost += float(spent.dollars)
-            raise
-        certificate = replace(
-            certificate,
-            queries=certificate.queries + spent.queries,
-            attempts=certificate.attempts + spent.attempts,
-            cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
-        )
-        verdict = Verdict(certificate, self._mark)
-        return item.write(item.own.response, verdict), certificate
+            deadline.totals.tell(error)
+            if not stays_open or _is_misuse(error):
+                raise
+            self.check_open()
+            finding = Finding.without(error, answer)
+            self._note(finding, policy, item.votes.name)
+        else:
+            certificate = replace(
+                certificate,
+                queries=certificate.queries + spent.queries,
+                attempts=certificate.attempts + spent.attempts,
+                cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
+            )
+            finding = Finding.of(certificate, answer)
+        verdict = Verdict(finding, policy.uncertified == "mark", policy.otherwise)
+        return item.write(item.own.response, verdict), finding
+
+    def _note(self, finding: Finding, policy: CallPolicy, provider: str) -> None:
+        """Count a picture that was left uncertified; say it of the first for each cause."""
+        emit(Uncertified(provider, finding.ended))
+        with self._lock:
+            self._uncertified[finding.ended] += 1
+            first = self._uncertified[finding.ended] == 1
+        if first:
+            given = "the provider's own answer" if policy.otherwise == "plain" else "no labels"
+            _log.warning(
+                "A call was given %s, uncertified, as otherwise=%r says: %s Each such response "
+                "says so; from now on they are counted, and no longer logged.",
+                given,
+                policy.otherwise,
+                finding.why,
+            )
 
     def _opened(self, adapter: Adapter) -> Session:
         with self._lock:
@@ -157,35 +215,53 @@ class Certifier:
             return self._session
 
 
-def _own_answer(session: Session, item: Item) -> tuple[Answer, Totals] | None:
+def _is_misuse(error: SmoothAPIError) -> bool:
+    """Whether an error says that the options cannot work: that is never answered for."""
+    return isinstance(error, UsageError) and not isinstance(error, ImageError)
+
+
+def _own_answer(session: Session, item: Item, *, in_any_case: bool) -> tuple[Answer, Totals] | None:
     """Make the caller's own call; whatever the SDK raised in the end is raised.
 
     None if the SDK returned its error in a response.
+
+    Args:
+        session: through which it is made, as one more query.
+        item: what is asked.
+        in_any_case: whether it is made, as without smoothapi, also where that is not allowed one.
     """
     own = item.own
     try:
         answer, spent = session.through(own).ask(item.photo)
-    except ProviderError:
-        if own.refusal is not None:
-            return None
-        if own.error is None or isinstance(own.error, ProviderError):
+    except (ProviderError, BudgetExceededError, StoppedError, StoreError) as error:
+        if session.resources.closed:
             raise
-        raise own.error from None
-    if answer is not None:
-        return answer, spent
+        answer, spent = _answer_after(error, own, in_any_case=in_any_case), Totals()
     if own.refusal is not None:
         return None
-    raise own.error or ProviderError("The call failed for good.", provider=own.name)
+    if answer is None:
+        raise own.error or ProviderError("The call failed for good.", provider=own.name)
+    return answer, spent
+
+
+def _answer_after(error: SmoothAPIError, own: OwnCall, *, in_any_case: bool) -> Answer | None:
+    """Return what the caller's own call gives after the query for it met an error."""
+    if own.refusal is not None:
+        return None
+    if own.sdk_error is not None and (in_any_case or isinstance(error, ProviderError)):
+        raise own.sdk_error from None
+    if not in_any_case or own.error is not None:
+        raise error
+    return own.directly()
 
 
 def _put_to_the_vote(
-    session: Session, item: Item, image: WorkingImage, answer: Answer
+    session: Session, votes: Adapter, answer: Answer, ask: Callable[[Session], Certificate]
 ) -> Certificate:
     """Certify the labels of the caller's own answer, by votes of the model that gave it."""
     for refresh in (False, True):
         try:
-            through = session.through(item.votes, refresh=refresh)
-            certificate = certify_labels(through, image, answer, score=item.score)
+            certificate = ask(session.through(votes, refresh=refresh))
         except ModelChangedError:
             if refresh:
                 raise

@@ -9,8 +9,6 @@ is the module of the clients (or a package above it, or module and class)::
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,11 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from smoothapi.answer import Answer
-    from smoothapi.certify.certificate import Certificate
     from smoothapi.provider import Adapter, Limits, Price
-
-ANY_SCORE = 1e-9
-"""As `Item.score`: every label that the service lists counts as present."""
+    from smoothapi.wrapping.finding import Finding
+    from smoothapi.wrapping.policy import Otherwise
 
 _ANY_SIZE = 2**40
 
@@ -75,16 +71,19 @@ class Item:
         photo: the encoded photo.
         own: the caller's own call.
         votes: asks the same operation about noisy copies. Its SDK's retries are off.
-        score: least score of a label that counts as present, in (0, 1].
-        write: (what `own` returned, verdict) -> the response with the labels that are left. May
-            change what it is given.
+        score: least score of a label that the call itself asks for, in (0, 1]; None if it says
+            none.
+        write: (what `own` returned, verdict) -> the response with the labels that are left, and
+            their scores. May change what it is given.
+        also: response -> what is in it that users take for the response, too.
     """
 
     photo: bytes = field(repr=False)
     own: OwnCall
     votes: Adapter
-    score: float
+    score: float | None
     write: Callable[[Any, Verdict], Any]
+    also: Callable[[Any], Sequence[Any]] = lambda _: ()
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,12 @@ class Call:
             makes it.
         join: the items' responses, in order -> the call's response; None if the call has one item
             and its response is the call's.
+        parts: joined response -> the items' parts of it, in order.
     """
 
     items: Sequence[Item | Callable[[], Any]]
     join: Callable[[list[Any]], Any] | None = None
+    parts: Callable[[Any], Sequence[Any]] = lambda _: ()
 
 
 class OwnCall:
@@ -114,8 +115,9 @@ class OwnCall:
     `send` raises smoothapi's ProviderErrors, each from (`__cause__`) the SDK's error.
 
     Attributes:
-        response: what the SDK returned last; None before.
-        error: what the call met last: the SDK's own error if there is one, else smoothapi's.
+        response: what the SDK returned; None before, and where it raised.
+        error: what the call met last: the SDK's own error if there is one, else smoothapi's; None
+            if it was answered.
         refusal: for SDKs that return some errors in a response: that response, which is then
             returned if the call failed for good.
     """
@@ -164,7 +166,7 @@ class OwnCall:
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Make the call."""
         del payloads
-        self.refusal = None
+        self.response = self.error = self.refusal = None
         try:
             self.response = self._send()
         except ProviderError as error:
@@ -182,44 +184,65 @@ class OwnCall:
             self.error = error
             raise
 
+    def directly(self) -> Answer:
+        """Make the call as if smoothapi were not there, unless it was answered already.
+
+        Raises:
+            Exception: what the SDK raised.
+        """
+        if self.response is not None:
+            return self._read(self.response)
+        try:
+            answer = self.ask([b""])[0]
+        except ProviderError as error:
+            raise self.sdk_error or error from None
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    @property
+    def sdk_error(self) -> BaseException | None:
+        """The SDK's own error, if that is what the call met last."""
+        return None if isinstance(self.error, ProviderError) else self.error
+
     def close(self) -> None:
         """Nothing to release."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the votes say about the labels of one response.
+    """Which labels are left in one response, and with which scores.
 
     Attributes:
-        certificate: the certificate.
-        mark: whether labels that could not be certified stay, marked.
+        finding: what the votes came to.
+        mark: whether labels that could not be certified stay, marked, with a score of 0.
+        otherwise: what is left of a response whose votes did not come to an end.
     """
 
-    certificate: Certificate
+    finding: Finding
     mark: bool
+    otherwise: Otherwise
 
     def certified(self, name: str) -> bool:
         """Whether the label of that name is certified."""
-        return label_key(name) in self._certified
+        return label_key(name) in self._scores
 
     def keeps(self, name: str) -> bool:
         """Whether the label stays in the response."""
-        return self.mark or self.certified(name)
+        if self._plain:
+            return True
+        return self.certified(name) or (self.mark and self.finding.certified)
 
-    def share(self, name: str) -> float:
-        """Return the share of the votes in which the label was present, in [0, 1]."""
-        votes = self.certificate.total_votes
-        return self._present[label_key(name)] / votes if votes else 0.0
+    def score(self, name: str) -> float | None:
+        """Return the score to show, in [0, 1]: the certified one; None for the provider's own."""
+        return None if self._plain else self._scores.get(label_key(name), 0.0)
+
+    @property
+    def _plain(self) -> bool:
+        return not self.finding.certified and self.otherwise == "plain"
 
     @cached_property
-    def _certified(self) -> frozenset[str]:
-        return frozenset(label_key(claim.label) for claim in self.certificate.claims)
-
-    @cached_property
-    def _present(self) -> Counter[str]:
-        present: Counter[str] = Counter()
-        for vote, count in self.certificate.tally.items():
-            if vote is not None:
-                names, _, _ = json.loads(vote)  # as `Presence.vote` writes it
-                present.update(dict.fromkeys(map(label_key, names), count))
-        return present
+    def _scores(self) -> dict[str, float]:
+        return {
+            label_key(label.name): label.score for label in self.finding.labels if label.certified
+        }

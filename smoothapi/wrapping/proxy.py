@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import functools
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar, Unpack, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, cast
 
-from smoothapi.certify.certificate import Certificate
 from smoothapi.errors import UsageError
 from smoothapi.options import CertifyOptions, keywords, resolve
 from smoothapi.provider import refuse_async, registered
 from smoothapi.store import Budget
 from smoothapi.wiring import open_session
+from smoothapi.wrapping.attached import attach as attach_to
+from smoothapi.wrapping.attached import note_parts
 from smoothapi.wrapping.certifier import Certifier
-from smoothapi.wrapping.protocol import Remote
+from smoothapi.wrapping.finding import Finding
+from smoothapi.wrapping.policy import CallOptions, CallPolicy
+from smoothapi.wrapping.protocol import Item, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.metadata import EntryPoint
 
+    from smoothapi.certify.targets import Target
+    from smoothapi.options import Classes
+    from smoothapi.wrapping.policy import Otherwise, RemotePictures, Uncertified
     from smoothapi.wrapping.protocol import Wrapper
 
 ClientT = TypeVar("ClientT")
-Uncertified: TypeAlias = Literal["drop", "mark"]
-RemotePictures: TypeAlias = Literal["refuse", "pass"]
-
 GROUP = "smoothapi.wrappers"
-KEY = "Smoothapi"
-ATTRIBUTE = "smoothapi"
 
 
 @keywords(CertifyOptions)
@@ -36,8 +37,14 @@ def wrap(
     client: ClientT,
     *,
     budget: Budget | str | Sequence[Budget],
+    score: float | None = None,
+    target: Target | None = None,
+    classes: Classes | None = None,
+    otherwise: Otherwise = "raise",
+    within: float | None = None,
     uncertified: Uncertified = "drop",
     remote: RemotePictures = "refuse",
+    attach: bool = True,
     **options: Unpack[CertifyOptions],
 ) -> ClientT:
     """Return `client` as one whose labels are certified.
@@ -48,12 +55,15 @@ def wrap(
         response = rekognition.detect_labels(Image={"Bytes": photo}, MinConfidence=80)
         smoothapi.certificate_of(response).radius
 
-    It has the same methods. Those that label pictures return the SDK's own type of response: with
-    the certified labels, the share of votes as their score, and the certificate under
-    `response["Smoothapi"]` (boto3; a dict, ready for JSON) or `response.smoothapi`;
-    `certificate_of` reads either. One call then costs hundreds of queries, which is why `budget`
-    has no default; what each answer means and costs stands at the top of `smoothapi.wrapping`.
-    Everything else goes to `client` untouched.
+    It has the same methods. Those that label pictures return the SDK's own response: boxes,
+    parents, captions and order are the provider's, labels that are not certified are left out, and
+    the score of each is its certified score, in the provider's unit: the largest that it is
+    certified to keep. So whatever threshold the caller compares it with, the decision is certified.
+    `finding_of` reads the provider's own scores, shares of votes and the certificate from under
+    `response["Smoothapi"]` (boto3; JSON) or `response.smoothapi`; `certificate_of` the last alone.
+    One call costs hundreds of queries, which is why `budget` has no default; what each answer
+    means and costs stands at the top of `smoothapi.wrapping`. Everything else goes to `client`
+    untouched.
 
     What can be wrapped, and what is certified:
 
@@ -67,20 +77,36 @@ def wrap(
     - what is registered under the entry-point group `smoothapi.wrappers`.
 
     Arguments of a call are honoured: what it asks for (features, most labels, model version,
-    language) decides its response, its least confidence is what counts as present. The SDK's
-    retries are off for these calls, in favour of `retry`.
+    language) decides its response. The SDK's retries are off for these calls, in favour of
+    `retry`. `with_options` changes the options from `score` to `attach`, `radius` and `max_votes`
+    for single calls.
 
     Args:
         client: the SDK's client. It is not changed, and stays usable by itself.
         budget: hard limit, as for `Smoother`; one per run holds for the life of the wrapped
-            client. The caller's own calls count. `Budget()` has no limit.
-        uncertified: "drop" leaves out labels that cannot be certified; "mark" keeps them, marked:
-            `Certified: False` (boto3), a property named "smoothapi" (Google), an attribute or key
-            "certified" (Azure).
+            client. The caller's own calls count, but with an `otherwise` that stays open they are
+            made also where it is used up. `Budget()` has no limit.
+        score: the least score that is acted on, in (0, 1]. Only labels that have it in the
+            provider's own answer are asked about, and no smaller score is certified: set it to the
+            smallest threshold that matters. By default the call's own least confidence (boto3:
+            MinConfidence above 0, else the service's default for it), else 0.5.
+        target: what is certified, instead of the scores of the answer's labels: `Scores`,
+            `Presence` or `MostSpecific`. It is certified of every picture.
+        classes: as for `Smoother`; labels that belong to none of the classes are not asked about.
+        otherwise: what a call gives where budget, deadline, provider or this machine end it before
+            the votes do: "raise" raises, "plain" gives the provider's own answer, "none" gives it
+            without labels. Such a response says so (`finding_of`), and they are counted.
+        within: seconds for a call. After that nothing more is sent, what is under way is kept, and
+            `otherwise` says what it gives. Only the caller's own call may take longer.
+        uncertified: "drop" leaves out labels that cannot be certified; "mark" keeps them, marked,
+            with a score of 0: `Certified: False` (boto3), a property named "smoothapi" (Google),
+            an attribute or key "certified" (Azure).
         remote: what becomes of calls whose picture is elsewhere (S3, a URL): "refuse" raises,
             "pass" makes them as they are, uncertified.
+        attach: False leaves responses without what smoothapi adds; it is kept beside them, as long
+            as they live, where `finding_of` and `certificate_of` look.
         sigma: noise level, as for `Smoother`, like all that follow.
-        radius: the L2 radius to certify, or "largest".
+        radius: the L2 radius to certify, or "largest": then of the score that decides.
         alpha: chance that any claim of one certificate is wrong.
         max_votes: most votes for one picture.
         size: of the working image.
@@ -99,6 +125,7 @@ def wrap(
     The wrapped methods raise the SDK's errors for the caller's own call, and smoothapi's after it:
 
     - BudgetExceededError: the budget does not allow the next attempt.
+    - StoppedError: the deadline passed.
     - ProviderError: the service failed for the noisy copies.
     - UsageError: the picture is elsewhere, or the client is closed.
     - ImageError: the service can read the picture and smoothapi cannot.
@@ -107,68 +134,63 @@ def wrap(
     a `with` block, or when it is no longer used.
     """
     if type(client) is _Wrapped:
-        raise UsageError("This client is wrapped already.")
+        raise UsageError("This client is wrapped already: `with_options` changes its options.")
     refuse_async(client)
-    if uncertified not in ("drop", "mark"):
-        raise UsageError(f'uncertified={uncertified!r}: choose "drop" or "mark".')
-    if remote not in ("refuse", "pass"):
-        raise UsageError(f'remote={remote!r}: choose "refuse" or "pass".')
     if budget is None:
         raise UsageError(
             "A wrapped call costs hundreds of queries, so a budget must be given, such as "
             'budget="$2" or "$20/day"; Budget() is one without a limit.'
         )
+    policy = CallPolicy().changed(
+        score=score,
+        target=target,
+        classes=classes,
+        otherwise=otherwise,
+        within=within,
+        uncertified=uncertified,
+        remote=remote,
+        attach=attach,
+    )
     wrapper = _wrapper_of(client)
     if isinstance(budget, str):
         budget = Budget.parse(budget)
     resolve(None, options)  # the session is opened at the first call; what cannot work is said now
     opening = functools.partial(open_session, plain=False, budget=budget, **options)
-    certifier = Certifier(opening, mark=uncertified == "mark")
-    return cast("ClientT", _Wrapped(_Behind(client, wrapper, certifier, remote)))
+    return cast("ClientT", _Wrapped(_Behind(client, wrapper, Certifier(opening), policy)))
 
 
-def certificate_of(response: object, picture: int = 0) -> Certificate:
-    """Return the certificate that a wrapped client put into a response.
+@keywords(CallOptions)
+def with_options(client: ClientT, **options: Unpack[CallOptions]) -> ClientT:
+    """Return a wrapped client with other options for what a call gives; all else is shared.
+
+    ::
+
+        smoothapi.with_options(rekognition, score=0.9, within=2.0).detect_labels(...)
+
+    It is made in no time and holds nothing of its own: budget, store and threads are the wrapped
+    client's, and either is closed with the other.
 
     Args:
-        response: what it returned.
-        picture: which, for a response about several pictures.
+        client: what `wrap` returned.
+        score: as for `wrap`, like all that follow; what is left out stays as it is.
+        radius: the L2 radius to certify.
+        max_votes: most votes for one picture.
+        target: what is certified.
+        classes: which labels are asked about.
+        otherwise: what a call gives that ends before its votes do.
+        within: seconds for a call.
+        uncertified: what becomes of labels that cannot be certified.
+        remote: what becomes of calls whose picture is elsewhere.
+        attach: whether the response carries what was found.
 
     Raises:
-        UsageError: the response is not a wrapped client's, or nothing in the call was to be
-            certified.
-        CertificateError: what a dict holds in its place is not a certificate.
+        UsageError: `client` is not wrapped, or an option is out of range.
     """
-    if type(response) is dict:
-        found = response.get(KEY)
-        if isinstance(found, dict):
-            found = Certificate.from_dict(found)
-    else:
-        found = getattr(response, ATTRIBUTE, None)
-    if isinstance(found, tuple) and 0 <= picture < len(found):
-        found = found[picture]
-    elif picture:
-        found = None
-    if not isinstance(found, Certificate):
-        raise UsageError(
-            "This response has no such certificate. Responses of a client from smoothapi.wrap do, "
-            "if the call asked for labels and held the picture."
-        )
-    return found
-
-
-def attach(response: Any, certificates: Certificate | tuple[Certificate | None, ...]) -> None:
-    """Put certificates where `certificate_of` looks: a key of a dict, else an attribute.
-
-    In a dict one certificate is a dict too, so that the response can be written as JSON as before.
-    """
-    if type(response) is dict:
-        response[KEY] = (
-            certificates.to_dict() if isinstance(certificates, Certificate) else certificates
-        )
-    else:
-        # Past the __setattr__ of proto-plus, which takes only fields of the message.
-        object.__setattr__(response, ATTRIBUTE, certificates)
+    if type(client) is not _Wrapped:
+        raise UsageError("This client is not wrapped: make it one by smoothapi.wrap first.")
+    behind = _behind(cast("_Wrapped", client))
+    other = replace(behind, policy=behind.policy.changed(**options))
+    return cast("ClientT", _Wrapped(other, keeps=client))
 
 
 @dataclass(frozen=True)
@@ -179,46 +201,57 @@ class _Behind:
         client: the SDK's client.
         wrapper: reads the calls of its SDK.
         certifier: certifies them.
-        remote: what becomes of calls whose picture is elsewhere.
+        policy: what they are to give.
     """
 
     client: Any
     wrapper: Wrapper
     certifier: Certifier
-    remote: RemotePictures
+    policy: CallPolicy
 
     def call(
         self, operation: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Make one call of a labelling operation."""
         self.certifier.check_open()
+        policy = self.policy
         call = self.wrapper.read(operation, args, kwargs)
         if isinstance(call, Remote):
-            if self.remote == "refuse":
+            if policy.remote == "refuse":
                 raise UsageError(
                     f"{operation} is asked about {call.what}: smoothapi cannot add noise to what "
                     f"is not here. {call.instead}, or wrap the client with remote='pass' to make "
                     "such calls uncertified."
                 )
-            call = None
+            why = f"The picture is {call.what}, where no noise can be added to it."
+            elsewhere = Finding(certified=False, ended="elsewhere", why=why)
+            return attach_to(method(*args, **kwargs), elsewhere, inside=policy.attach)
         if call is None:
             return method(*args, **kwargs)
-        certified = self.certifier.certify(call)
+        certified = self.certifier.certify(call, policy)
+        response, findings = certified.response, certified.findings
         if call.join is not None:
-            attach(certified.response, certified.certificates)
-        elif (certificate := certified.certificates[0]) is not None:
-            attach(certified.response, certificate)
-        return certified.response
+            note_parts(call.parts(response), findings)
+            return attach_to(response, findings, inside=policy.attach)
+        [finding], [item] = findings, call.items
+        if finding is None:
+            return response
+        if isinstance(item, Item):
+            for other in item.also(response):
+                attach_to(other, finding, inside=policy.attach)
+        return attach_to(response, finding, inside=policy.attach)
 
 
 class _Wrapped:
     """A proxy: all of the client's attributes, and its class for `isinstance`."""
 
-    __slots__ = ("__weakref__", "_smoothapi_behind")
+    __slots__ = ("__weakref__", "_smoothapi_behind", "_smoothapi_keeps")
 
-    def __init__(self, behind: _Behind) -> None:
+    def __init__(self, behind: _Behind, keeps: object = None) -> None:
         object.__setattr__(self, "_smoothapi_behind", behind)
-        weakref.finalize(self, behind.certifier.close)
+        object.__setattr__(self, "_smoothapi_keeps", keeps)  # else it would be closed meanwhile
+        if keeps is None:
+            weakref.finalize(self, behind.certifier.close)
 
     @property  # type: ignore[misc]  # as the mocks of unittest do
     def __class__(self) -> Any:

@@ -11,7 +11,16 @@ from azure.ai.vision.imageanalysis.models import ImageAnalysisResult, VisualFeat
 from azure.core.credentials import AzureKeyCredential
 from google.cloud import vision
 
-from smoothapi import Budget, Certificate, Retry, certificate_of, wrap
+from smoothapi import (
+    Budget,
+    Certificate,
+    Retry,
+    Scores,
+    certificate_of,
+    finding_of,
+    with_options,
+    wrap,
+)
 
 
 class Rekognition:
@@ -42,6 +51,10 @@ batch = google.batch_annotate_images(  # pyright: ignore[reportUnknownMemberType
 assert_type(batch, vision.BatchAnnotateImagesResponse)
 assert_type(certificate_of(batch, 1).radius, float)
 
+assert_type(with_options(google, score=0.9, within=2.0), vision.ImageAnnotatorClient)
+assert_type(finding_of(batch).certified, bool)
+wrap(Rekognition(), budget="$2", otherwise="plain", target=Scores("Weapon"), classes={"a": ["b"]})
+
 azure = ImageAnalysisClient("https://example.org", AzureKeyCredential("key"))
 with wrap(azure, budget=[Budget(attempts=9)], sigma=0.25, retry=Retry(attempts=2)) as certified:
     assert_type(certified, ImageAnalysisClient)
@@ -51,3 +64,5 @@ wrap(azure)  # pyright: ignore[reportCallIssue]
 wrap(azure, budget=2)  # pyright: ignore[reportArgumentType]
 wrap(azure, budget="$2", uncertified="hide")  # pyright: ignore[reportArgumentType]
 wrap(azure, budget="$2", provider="aws")  # pyright: ignore[reportCallIssue]
+with_options(azure, otherwise="open")  # pyright: ignore[reportArgumentType]
+with_options(azure, budget="$2")  # pyright: ignore[reportCallIssue]

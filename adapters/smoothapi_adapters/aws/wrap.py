@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import UsageError
 from smoothapi.wrapping import Call, Item, OwnCall, Remote
-from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters.aws.adapter import MODEL_THRESHOLD, AwsAdapter
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class RekognitionWrapper:
             photo=photo,
             own=OwnCall(votes, lambda: votes.send(operation, whole), votes.read),
             votes=votes,
-            score=ANY_SCORE if confidence == MODEL_THRESHOLD else max(confidence / 100, ANY_SCORE),
+            score=None if confidence in (MODEL_THRESHOLD, 0) else confidence / 100,
             write=lambda response, verdict: _write(response, rows, verdict),
         )
         return Call([item])
@@ -87,11 +87,21 @@ class RekognitionWrapper:
 def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, Any]:
     kept = [row for row in response[rows] if verdict.keeps(row["Name"])]
     for row in kept:
-        row["Confidence"] = 100.0 * verdict.share(row["Name"])
+        score = verdict.score(row["Name"])
+        if score is not None:
+            row["Confidence"] = _percent(score)
         if verdict.mark:
             row["Certified"] = verdict.certified(row["Name"])
     response[rows] = kept
     return response
+
+
+def _percent(score: float) -> float:
+    """Return the service's number that was read as this score: 57.0, and not 56.99999999999999."""
+    product = 100 * score
+    numbers = (round(product, digits) for digits in range(17))
+    down = product if product / 100 <= score else math.nextafter(product, 0)
+    return next((number for number in numbers if number / 100 == score), down)
 
 
 def _can_be(confidence: object) -> bool:

@@ -13,7 +13,6 @@ from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
 from smoothapi.wrapping import Call, Item, OwnCall, Remote
-from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.adapter import GoogleAdapter
 from smoothapi_adapters.google.client import held
@@ -69,7 +68,11 @@ class ImageAnnotatorWrapper:
         client = _CallersClient(self._client, whole, bound.arguments)
         parts = [self._part(request, client) for request in requests]
         if operation == "batch_annotate_images":
-            return Call(parts, lambda done: vision.BatchAnnotateImagesResponse(responses=done))
+            return Call(
+                parts,
+                lambda done: vision.BatchAnnotateImagesResponse(responses=done),
+                lambda joined: joined.responses,
+            )
         return Call(parts)
 
     def _part(
@@ -99,9 +102,7 @@ class ImageAnnotatorWrapper:
             return response
 
         own = OwnCall(votes, send, _read, price=_times(votes.price, len(request.features)))
-        return Item(
-            photo=request.image.content, own=own, votes=votes, score=ANY_SCORE, write=_write
-        )
+        return Item(photo=request.image.content, own=own, votes=votes, score=None, write=_write)
 
 
 class _CallersClient:
@@ -218,7 +219,9 @@ def _read(response: Any) -> Answer:
 def _write(response: Any, verdict: Verdict) -> Any:
     kept = [label for label in response.label_annotations if verdict.keeps(label.description)]
     for label in kept:
-        label.score = verdict.share(label.description)
+        score = verdict.score(label.description)
+        if score is not None:
+            label.score = score
         if verdict.mark:
             said = "certified" if verdict.certified(label.description) else "uncertified"
             label.properties.append(vision.Property(name="smoothapi", value=said))

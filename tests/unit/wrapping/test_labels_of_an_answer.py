@@ -9,6 +9,7 @@ from smoothapi import Smoother, verify
 from smoothapi.answer import Answer, Label
 from smoothapi.image import load_image
 from smoothapi.wrapping.labels import certify_labels
+from smoothapi.wrapping.policy import CallPolicy
 from smoothapi_adapters.mock import MockAdapter
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -16,7 +17,7 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
 def certified(smoother, found):
     image = load_image(PHOTO, size=smoother.session.size)
-    return certify_labels(smoother.session, image, found, score=0.5)
+    return certify_labels(smoother.session, image, found, CallPolicy(), least=0.5)
 
 
 @pytest.mark.parametrize("blank", [" ", "\u00a0\t"])

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.answer import Answer
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, Item, OwnCall, Remote
-from smoothapi.wrapping.protocol import ANY_SCORE
-from smoothapi.wrapping.proxy import attach
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v3.adapter import AzureAdapter, labels_of
 
@@ -76,15 +74,15 @@ class ComputerVisionWrapper:
 
         def write(raw: Any, verdict: Verdict) -> Any:
             _write(raw.output, features, verdict)
-            attach(raw.output, verdict.certificate)
             return raw if unwrapped else raw.output
 
         item = Item(
             photo=photo,
             own=OwnCall(votes, send, lambda raw: _read(raw, features), price=price_of(asked)),
             votes=votes,
-            score=ANY_SCORE,
+            score=None,
             write=write,
+            also=lambda response: (response.output,) if unwrapped else (),
         )
         return Call([item])
 
@@ -106,7 +104,9 @@ def _write(result: Any, features: Sequence[str], verdict: Verdict) -> None:
         if feature in features and getattr(result, feature) is not None:
             kept = [label for label in getattr(result, feature) if verdict.keeps(label.name)]
             for label in kept:
-                setattr(label, score, verdict.share(label.name))
+                certified = verdict.score(label.name)
+                if certified is not None:
+                    setattr(label, score, certified)
                 if verdict.mark:
                     label.certified = verdict.certified(label.name)
             setattr(result, feature, kept)

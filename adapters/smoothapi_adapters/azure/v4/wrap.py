@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.wrapping import Call, Item, OwnCall, Remote
-from smoothapi.wrapping.protocol import ANY_SCORE
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v4.adapter import Azure4Adapter, labels_of
 
@@ -71,7 +70,7 @@ class ImageAnalysisWrapper:
                 price=price_of(asked),
             ),
             votes=votes,
-            score=ANY_SCORE,
+            score=None,
             write=_write,
         )
         return Call([item])
@@ -88,7 +87,9 @@ def _read(result: Any) -> Answer:
 def _write(result: Any, verdict: Verdict) -> Any:
     kept = [tag for tag in result["tagsResult"]["values"] if verdict.keeps(tag["name"])]
     for tag in kept:
-        tag["confidence"] = verdict.share(tag["name"])
+        score = verdict.score(tag["name"])
+        if score is not None:
+            tag["confidence"] = score
         if verdict.mark:
             tag["certified"] = verdict.certified(tag["name"])
     result["tagsResult"]["values"] = kept

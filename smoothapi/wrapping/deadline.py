@@ -1,0 +1,82 @@
+"""A call's deadline: after it nothing more is sent, and what is under way is kept."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from smoothapi.asynchronous import Stop
+from smoothapi.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Result = TypeVar("_Result")
+
+
+class Deadline(Stop):
+    """Stops the runs that it is told of when its time has come. Use it in a `with` statement.
+
+    Args:
+        seconds: from now on; None for no deadline.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self._timer: threading.Timer | None = None
+        if seconds is None:
+            return
+        self._ends = time.monotonic() + seconds
+        self._message = (
+            f"The call's deadline of {seconds:g} s passed before its labels were certified. "
+            "Nothing more is sent; what is under way is awaited and its answers are kept: the "
+            "same call continues where this one ended."
+        )
+        self._timer = threading.Timer(seconds, self.stop, [self._message])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def call(self, function: Callable[[], _Result]) -> _Result:
+        """Return what `function` returns, or leave it to a thread when the deadline passes.
+
+        The thread awaits and keeps what is under way.
+
+        Raises:
+            StoppedError: the deadline passed.
+        """
+        if self._timer is None:
+            return function()
+        future: Future[_Result] = Future()
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run, args=(_settle, future, function), name="smoothapi-call"
+        )
+        thread.start()
+        try:
+            return future.result(max(0.0, self._ends - time.monotonic()))
+        except TimeoutError:
+            if future.done():  # its own
+                raise
+            self.stop(self._message)
+            raise StoppedError(self._message) from None
+        except KeyboardInterrupt:
+            self.stop()
+            thread.join()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _settle(future: Future[_Result], function: Callable[[], _Result]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001  raised to whoever still waits for it
+        future.set_exception(error)
