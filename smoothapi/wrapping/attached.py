@@ -43,7 +43,7 @@ def finding_of(response: object, picture: int = 0) -> Finding:
     elif picture:
         found = None
     if isinstance(found, Certificate):  # as in a response that an earlier version wrote
-        found = Finding(certified=True, certificate=found)
+        found = Finding(not found.abstained, certificate=found)
     if not isinstance(found, Finding):
         raise UsageError(
             "This response has no such certificate. Responses of a client from smoothapi.wrap do, "

@@ -138,14 +138,14 @@ class Certifier:
     ) -> tuple[Any, Finding | None]:
         if not isinstance(item, Item):
             return item(), None
-        try:
-            with Deadline(policy.within) as deadline:
+        with Deadline(policy.within) as deadline:
+            try:
                 return self._certify(item, policy, deadline)
-        except RuntimeError:
-            self.check_open()  # closed by another thread in the middle of it
-            raise
-        finally:
-            item.votes.close()
+            except RuntimeError:
+                self.check_open()  # closed by another thread in the middle of it
+                raise
+            finally:
+                deadline.afterwards(item.votes.close)
 
     def _certify(
         self, item: Item, policy: CallPolicy, deadline: Deadline

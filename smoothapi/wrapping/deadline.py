@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Self, TypeVar
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from smoothapi.asynchronous import Stop
 from smoothapi.errors import StoppedError
@@ -27,6 +27,7 @@ class Deadline(Stop):
     def __init__(self, seconds: float | None) -> None:
         super().__init__()
         self._timer: threading.Timer | None = None
+        self._left: Future[Any] | None = None  # to its thread
         if seconds is None:
             return
         self._ends = time.monotonic() + seconds
@@ -56,16 +57,23 @@ class Deadline(Stop):
         )
         thread.start()
         try:
-            return future.result(max(0.0, self._ends - time.monotonic()))
-        except TimeoutError:
-            if future.done():  # its own
-                raise
-            self.stop(self._message)
-            raise StoppedError(self._message) from None
-        except KeyboardInterrupt:
+            wait([future], max(0.0, self._ends - time.monotonic()))
+        except BaseException:  # Ctrl-C, or another signal
             self.stop()
             thread.join()
             raise
+        if future.done():
+            return future.result()
+        self._left = future
+        self.stop(self._message)
+        raise StoppedError(self._message)
+
+    def afterwards(self, step: Callable[[], object]) -> None:
+        """Take a step now, or when the thread that a call was left to has ended."""
+        if self._left is None:
+            step()
+        else:
+            self._left.add_done_callback(lambda _: step())
 
     def __enter__(self) -> Self:
         return self

@@ -52,10 +52,9 @@ class Finding:
     """What smoothapi found about one picture of a response.
 
     Attributes:
-        certified: whether the labels were put to the vote to the end: then those left in the
-            response are certified, or marked. False where something ended it first.
-        ended: what that was.
-        why: the same in words.
+        certified: whether anything is: then labels left in the response are, but for those marked.
+        ended: what ended the call before its votes did; "" where they came to an end.
+        why: why nothing is certified, in words; "" where something is.
         labels: of the provider's own answer, in its order.
         certificate: what the votes came to; None where they did not come to an end.
     """
@@ -80,7 +79,8 @@ class Finding:
             )
             for label in answer.labels
         )
-        return cls(certified=True, labels=labels, certificate=certificate)
+        why = certificate.explanation if certificate.abstained else ""
+        return cls(not certificate.abstained, why=why, labels=labels, certificate=certificate)
 
     @classmethod
     def without(cls, error: SmoothAPIError, answer: Answer) -> Self:

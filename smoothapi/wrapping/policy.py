@@ -99,6 +99,8 @@ class CallPolicy:
     def changed(self, **options: Unpack[CallOptions]) -> Self:
         """Return a policy in which these options hold, where they are not None.
 
+        A target takes the place of score and classes that held before, and the other way round.
+
         Raises:
             UsageError: a value is out of range, or two contradict each other.
         """
@@ -107,6 +109,9 @@ class CallPolicy:
             given["space"] = choose_label_space(given.pop("classes"))
         if "target" in given:
             given["target"] = parse_target(given["target"])
+            given = {"score": None, "space": None, **given}
+        elif given.keys() & {"score", "space"}:
+            given["target"] = None
         if given.keys() & {"radius", "max_votes"}:
             resolve(None, {name: given.get(name) for name in ("radius", "max_votes")})
         return replace(self, **given)

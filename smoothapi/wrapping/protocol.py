@@ -231,7 +231,7 @@ class Verdict:
         """Whether the label stays in the response."""
         if self._plain:
             return True
-        return self.certified(name) or (self.mark and self.finding.certified)
+        return self.certified(name) or (self.mark and not self.finding.ended)
 
     def score(self, name: str) -> float | None:
         """Return the score to show, in [0, 1]: the certified one; None for the provider's own."""
@@ -239,7 +239,7 @@ class Verdict:
 
     @property
     def _plain(self) -> bool:
-        return not self.finding.certified and self.otherwise == "plain"
+        return self.finding.ended != "" and self.otherwise == "plain"
 
     @cached_property
     def _scores(self) -> dict[str, float]:

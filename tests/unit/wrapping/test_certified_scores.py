@@ -25,6 +25,7 @@ from smoothapi import (
     wrap,
 )
 from smoothapi.services import serve
+from smoothapi.wrapping import CallPolicy
 from smoothapi_adapters.aws.wrap import _percent
 from smoothapi_adapters.mock import MockAdapter
 from tests.unit.wrapping.conftest import FAST, KITS, PHOTO, PIXELS, digest, labeller
@@ -174,6 +175,14 @@ def test_bad_options_are_refused_at_once(bad):
     with pytest.raises(UsageError, match="not wrapped"):
         with_options(plain, score=0.5)
     client.close()
+
+
+def test_a_target_takes_the_place_of_score_and_classes_and_the_other_way_round():
+    policy = CallPolicy().changed(score=0.9, classes={"road": ["bus"]})
+    aimed = policy.changed(target=Scores("Bus"))
+    assert (aimed.score, aimed.space, aimed.target) == (None, None, Scores("Bus"))
+    assert aimed.changed(score=0.7).target is None
+    assert aimed.changed(within=3).target == Scores("Bus")
 
 
 # What is asked about

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 
 import pytest
 
 import smoothapi
 from smoothapi import (
+    Answer,
     Budget,
     BudgetExceededError,
     ImageError,
+    Label,
     ProviderError,
+    Retry,
     StoppedError,
     StoreError,
     UnreachableRadiusError,
@@ -23,9 +27,12 @@ from smoothapi import (
     with_options,
 )
 from smoothapi.services import serve
+from smoothapi.wiring import open_session
+from smoothapi.wrapping import Call, CallPolicy, Certifier, Item, OwnCall
 from smoothapi.wrapping import certifier as certifier_module
 from smoothapi.wrapping.proxy import _behind
-from tests.unit.wrapping.conftest import FAST, KITS, MOST, PIXELS, digest, labeller, png
+from smoothapi_adapters.mock import MockAdapter
+from tests.unit.wrapping.conftest import FAST, KITS, MOST, PHOTO, PIXELS, digest, labeller, png
 
 OPEN = ("plain", "none")
 # Few enough that the caller's own call is followed by votes that fail.
@@ -242,6 +249,71 @@ def test_a_client_may_be_closed_at_once_after_a_deadline(kit, wrapped):
         asked = len(service.received)
         time.sleep(0.2)
         assert len(service.received) == asked
+
+
+class Held:
+    """An adapter that answers when it may, and says whether it was closed in the middle of it."""
+
+    def __init__(self, adapter, may):
+        self._adapter, self._may = adapter, may
+        self.busy = 0
+        self.closed_when = []
+
+    def __getattr__(self, name):
+        return getattr(self._adapter, name)
+
+    def ask(self, payloads):
+        self.busy += 1
+        self._may.wait(20)
+        answers = self._adapter.ask(payloads)
+        self.busy -= 1
+        return answers
+
+    def close(self):
+        self.closed_when.append(self.busy)
+
+
+@pytest.mark.timeout(60)
+def test_what_asks_is_not_closed_under_a_request():
+    may = threading.Event()
+    votes = Held(MockAdapter(lambda _: [("Bus", 1.0)], labeller_id="held"), may)
+    own = OwnCall(votes, lambda: "Bus", lambda said: Answer((Label(said, 1.0),), "held"))
+    call = Call([Item(PHOTO, own, votes, None, lambda response, _: response)])
+    options = {**FAST, "concurrency": 1}
+    certifier = Certifier(partial(open_session, plain=False, budget=Budget(), **options))
+    certified = certifier.certify(call, CallPolicy(within=1.0, otherwise="plain"))
+    assert certified.findings[0].ended == "deadline"
+    assert not votes.closed_when
+    may.set()
+    certifier.close()
+    for thread in threading.enumerate():
+        if thread.name == "smoothapi-call":
+            thread.join()
+    assert votes.closed_when
+    assert not any(votes.closed_when)
+
+
+@aws
+@pytest.mark.timeout(60)
+def test_a_provider_that_was_given_up_is_still_asked_by_the_callers_own_call(kit, wrapped):
+    """The circuit breaker keeps votes back, and not what would be sent without smoothapi."""
+    from botocore.exceptions import ClientError
+
+    with serve(kit.service, labeller, faults="@2-30 503") as service:
+        retry = Retry(attempts=2, base=0.001, cap=0.002, deadline=30.0)
+        client = wrapped(kit.client(service), otherwise="plain", retry=retry)
+        assert finding_of(kit.label(client)).ended == "provider"
+        asked = len(service.received)
+        assert asked < 30
+        said = []
+        for _ in range(32 - asked):
+            try:
+                said.append(finding_of(kit.label(client)))
+            except ClientError:  # the SDK's own: the service is still down
+                said.append(None)
+        client.close()
+    assert said[-1] is not None
+    assert said[-1].labels
 
 
 # Elsewhere

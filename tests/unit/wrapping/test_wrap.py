@@ -205,6 +205,9 @@ def test_where_nothing_can_be_certified_the_list_is_empty_and_the_certificate_sa
         certificate = certificate_of(response)
         assert kit.scores(response) == {}
         assert certificate.abstained
+        assert not finding_of(response).certified
+        assert finding_of(response).why == certificate.explanation
+        assert finding_of(response).ended == ""
         assert certificate.reason in ("unlikely", "futile", "no-answer")
         assert verify(certificate)
         client.close()
