@@ -270,8 +270,13 @@ def unchecked(
             f"that its noise had sigma {certificate.sigma:g} and came from its maker's secret key",
             "that the provider gave these votes and the plain label",
         ]
-    elif certificate.plain_asked and not _can_compare_plain(certificate):
-        rests.append("what the provider said plainly")
+    else:
+        if certificate.plain_asked and not _can_compare_plain(certificate):
+            rests.append("what the provider said plainly")
+        if certificate.failed:
+            rests.append(f"that {certificate.failed} of its votes for no answer failed")
+        if certificate.refreshes:
+            rests.append("that its answers were not asked for anew more often than it says")
     if not photo:
         rests.append("which photo it is about")
     return rests
@@ -280,7 +285,7 @@ def unchecked(
 def _at_home(certificate: Certificate, folder: Path) -> list[str]:
     """Compare a certificate with the home that made it; return what was compared."""
     if certificate.replayed_from:
-        raise UsageError(
+        raise StoreError(
             f"The certificate was replayed from {certificate.replayed_from!r}: no home bought its "
             "answers, so none can vouch for them. Leave the home out."
         )
@@ -349,6 +354,9 @@ def _asked(certificate: Certificate) -> Asked:
 def _stored_votes(certificate: Certificate, answers: Answers) -> int:
     """Return how many votes are what the store holds; the rest failed when they were asked for.
 
+    Only a vote for "no answer" can be of a variant that failed, and may have been answered since.
+    It counts against every label; but among the best k it is a rival beside those that are stored.
+
     Raises:
         CertificateError: more are missing than failed, or one is another.
     """
@@ -361,8 +369,14 @@ def _stored_votes(certificate: Certificate, answers: Answers) -> int:
         other_model = answer is not None and answer.model_version != certificate.model_version
         if outcome is not None and not other_model and target.vote(answer) == vote:
             agreeing += 1
-        elif outcome is None or vote is None:  # what failed may have been answered since
+        elif vote is None and (outcome is None or not isinstance(target, TopK)):
             absent += 1
+        elif outcome is None:
+            raise CertificateError(
+                f"The certificate does not hold: its vote {index} is {vote!r}, and the home has no "
+                f"answer about this photo at sigma {certificate.sigma:g} with this denoiser and "
+                "provider. It was edited, or the answers were deleted since."
+            )
         else:
             raise CertificateError(
                 f"The certificate does not hold: its vote {index} is {vote!r}, and the home holds "

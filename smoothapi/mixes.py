@@ -136,7 +136,7 @@ class Mixes:
             raise UsageError(f"The schema is {found!r}; this version reads {SCHEMA!r}")
         try:
             return cls(dict(map(_from_row, data["mixes"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise UsageError(f"The mixes are malformed: {error!r}") from error
 
 

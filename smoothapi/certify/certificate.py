@@ -173,9 +173,17 @@ class Certificate:
     def largest_radius(self) -> float:
         """The L2 radius up to which all that was asked about is certified; 0 where it is not.
 
-        At least `radius`. Where smoothapi abstained it may be above 0: less than was asked for.
+        Where smoothapi abstained it may be above 0: less than was asked for. Of several labels
+        asked for by name it is the least of theirs, 0 if one is not certified at all; of the most
+        specific label that was certified, its own.
         """
-        return max(self.radius, _common_radius(self.largest, self.target))
+        claims = self.largest or self.claims
+        asked = self.target.get("labels")
+        if isinstance(asked, list):
+            reach = {claim.label: claim.radius for claim in claims}
+            return min((reach.get(name, 0.0) for name in asked), default=0.0)
+        named = [claim.radius for claim in claims if claim.label == self.label]
+        return max(named or [claim.radius for claim in claims] or [self.radius])
 
     def certified_at(self, radius: float) -> tuple[Claim, ...]:
         """Return what is certified at a radius that may be chosen now, after the votes.
@@ -412,16 +420,6 @@ def _claim_text(claim: Claim) -> str:
         return name
     score = "" if claim.score is None else f" {claim.score:g}"
     return f"{name} {claim.relation}{score}"
-
-
-def _common_radius(claims: tuple[Claim, ...], target: Mapping[str, Any]) -> float:
-    """Return the radius at which every label that the target asks for by name is certified."""
-    asked = target.get("labels")
-    if target.get("target") == "most-specific" or not isinstance(asked, list):
-        return max((claim.radius for claim in claims), default=0.0)
-    if {claim.label for claim in claims} != set(asked):
-        return 0.0
-    return min(claim.radius for claim in claims)
 
 
 def _plain_text(certificate: Certificate) -> str:

@@ -142,6 +142,7 @@ class SequentialCertify:
         check_alpha(alpha)
         check_max_votes(max_votes)
         check_delta(delta)
+        refuse_or_less(radius, or_less=or_less)
         self._radius = None if radius is None else float(radius)
         self._sigma = sigma
         self._delta = delta
@@ -321,6 +322,15 @@ def smallest_radius(radius: float | None, sigma: float, rules: int = RULES) -> f
     if radius is None:
         return smallest
     return radius if rules == 1 else min(radius, smallest)
+
+
+def refuse_or_less(radius: float | None, *, or_less: bool) -> None:
+    """Raise UsageError if a run for the largest radius is to go on for less than one."""
+    if or_less and radius is None:
+        raise UsageError(
+            "or_less goes on where the radius asked for is given up, and the largest is asked for, "
+            "which is never given up: leave out or_less (--or-less), or name a radius."
+        )
 
 
 def radius_above(p_low: float, delta: float, sigma: float, smallest: float) -> float:

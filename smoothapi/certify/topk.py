@@ -51,6 +51,7 @@ from smoothapi.certify.decision import (
 )
 from smoothapi.certify.evalue import log_evalue_lower
 from smoothapi.certify.reach import check_reachable
+from smoothapi.certify.sequential import refuse_or_less
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class TopKTest:
         check_delta(delta)
         if k < 1:
             raise UsageError(f"k={k}: the best are at least one label.")
+        refuse_or_less(radius, or_less=or_less)
         if radius is not None:
             check_radius(radius)
             radius = float(radius)

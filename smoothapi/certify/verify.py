@@ -59,7 +59,11 @@ def verify_claims(
             test = SequentialPredict(alpha=certificate.alpha, max_votes=certificate.max_votes)
     except (UsageError, OverflowError) as error:
         raise CertificateError(f"The certificate does not add up: {error}") from error
-    if not certify and (certificate.radius_requested is not None or not isinstance(target, Top1)):
+    if not certify and (
+        certificate.radius_requested is not None
+        or certificate.or_less
+        or not isinstance(target, Top1)
+    ):
         raise CertificateError("The certificate does not add up: a prediction has no radius.")
     decision = test.result()
     if certificate.votes:

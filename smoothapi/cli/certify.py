@@ -6,7 +6,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -18,7 +18,8 @@ from smoothapi.errors import SigningKeyError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.certify import Certificate, Target
+    from smoothapi.certify import Certificate
+    from smoothapi.radius import WantedRadius
     from smoothapi.signing import SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
 
@@ -76,23 +77,24 @@ def certify(  # noqa: PLR0917  click passes options by name
     dry_run: bool,
     target: str,
     or_less: bool,
-    accept_radius: float | None,
+    accept_radius: WantedRadius | None,
     **given: Any,
 ) -> int:
     """Certify the label of each PHOTO; - is standard input.
 
     What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
     are certified, 1 if smoothapi abstains on one. Where it abstains, what its votes certify at a
-    smaller radius is shown; --accept-radius says how much of that is enough.
+    smaller radius is shown; --accept-radius says how much is enough, there and elsewhere.
     """
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
     with Smoother(**given) as smoother:
         meant = target_of(target)
-        if dry_run:
-            return _plan_each(photos, as_json, smoother, meant)
-        ask = partial(smoother.certify, target=meant, or_less=or_less)
         key = _signing_key(sign, smoother, as_json=as_json)
+        if dry_run:
+            plan = partial(smoother.plan, target=meant, or_less=or_less)
+            return _plan_each(photos, as_json, smoother, plan)
+        ask = partial(smoother.certify, target=meant, or_less=or_less)
         return _each(photos, as_json, smoother, ask, key=key, accept_radius=accept_radius)
 
 
@@ -138,7 +140,7 @@ def _each(
     ask: Callable[..., Certificate],
     *,
     key: SigningKey | None = None,
-    accept_radius: float | None = None,
+    accept_radius: WantedRadius | None = None,
 ) -> int:
     """Run photo after photo. A bad photo is reported and the rest go on; all else ends it."""
     from smoothapi.cli import output  # noqa: PLC0415
@@ -165,13 +167,26 @@ def _each(
                 echo((certificate if key is None else certificate.sign(key)).to_json())
             else:
                 output.show_certificate(certificate, smoother.session.adapter.price, waited)
-            if accept_radius is None:
-                enough = not certificate.abstained
-            else:
-                enough = certificate.largest_radius >= accept_radius
-            if not enough and code == 0:
+            if not _is_enough(certificate, accept_radius, photo) and code == 0:
                 code = _ABSTAINED
     return code
+
+
+def _is_enough(certificate: Certificate, accepted: WantedRadius | None, photo: str) -> bool:
+    if accepted is None:
+        return not certificate.abstained
+    from smoothapi.certify import working_radius  # noqa: PLC0415  keeps --help light
+
+    image = certificate.image
+    radius = working_radius(accepted, image.native_size, image.gain, certificate.rounding)
+    if certificate.largest_radius >= radius:
+        return True
+    if not certificate.abstained:
+        echo(
+            f"{Path(photo).name}: certified, but not at the {radius:g} of --accept-radius.",
+            err=True,
+        )
+    return False
 
 
 def _check_files(photos: tuple[str, ...], *, as_json: bool) -> int:
@@ -196,7 +211,7 @@ def _source(photo: str) -> str | BinaryIO:
 
 
 def _plan_each(
-    photos: tuple[str, ...], as_json: bool, smoother: Smoother, target: Target | Literal["top1"]
+    photos: tuple[str, ...], as_json: bool, smoother: Smoother, plan: Callable[..., Plan]
 ) -> int:
     from smoothapi.cli import output  # noqa: PLC0415
 
@@ -204,7 +219,7 @@ def _plan_each(
     code = 0
     for photo in photos:
         try:
-            plans.append(smoother.plan(_source(photo), target=target))
+            plans.append(plan(_source(photo)))
         except UsageError as error:
             report(error, as_json=as_json, photo=photo)
             code = error.exit_code

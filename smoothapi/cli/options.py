@@ -61,8 +61,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Where the radius is given up, go on for the largest below it.",
     },
     "accept-radius": {
-        "type": click.FloatRange(min=0.0, min_open=True),
-        "help": "Exit with 0 where at least this radius is certified.",
+        "callback": lambda *given: _accepted(given[2]),
+        "help": "Exit with 0 where at least this radius is certified; in any unit of --radius.",
     },
     "dry-run": {
         "is_flag": True,
@@ -131,6 +131,13 @@ def _home(ctx: click.Context, value: str | None) -> str | None:
         ctx.meta[_HOME] = value  # shared with the contexts of subcommands
     found: str | None = ctx.meta.get(_HOME)
     return found
+
+
+def _accepted(value: str | None) -> WantedRadius | None:
+    radius = _radius(value)
+    if radius == "largest":
+        raise click.BadParameter("name the least radius that is enough, such as 0.1.")
+    return None if radius is None else WantedRadius.parse(radius)
 
 
 def _radius(value: str | None) -> float | str | None:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from smoothapi import Absence, Certificate, Presence, Retry, Smoother, verify
 from smoothapi.certificates import unchecked
-from smoothapi.certify import Top1, native_radius, replay, share_deduction
+from smoothapi.certify import Top1, native_radius, replay, runs_of, share_deduction
+from smoothapi.certify.futility import NEVER
 from smoothapi.errors import CertificateError, ImageError, StoreError, TransientError, UsageError
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer, invoke
@@ -146,7 +147,7 @@ def test_a_folder_that_is_no_home_stays_as_it_is(photo):
 
 def test_a_replay_was_bought_by_no_home(photo):
     certificate = edited(make(photo, radius=0.2), replayed_from="r.jsonl")
-    with pytest.raises(UsageError, match="no home bought"):
+    with pytest.raises(StoreError, match="no home bought"):
         verify(certificate, home="home")
 
 
@@ -227,3 +228,68 @@ def test_it_says_what_it_did_not_check(photo):
 def test_an_unreadable_photo_is_an_image_error(photo):
     with pytest.raises(ImageError):
         verify(make(photo, radius=0.2), "missing.png")
+
+
+def reissued(certificate, votes, target=None, **changes):
+    """The certificate that these votes come to, whoever gave them."""
+    test = (target or Top1()).start(
+        sigma=certificate.sigma,
+        alpha=certificate.alpha,
+        max_votes=changes.get("max_votes", certificate.max_votes),
+        radius=certificate.radius_requested,
+        delta=certificate.delta,
+        futility=NEVER,
+    )
+    decision = replay(test, votes)
+    return replace(
+        certificate,
+        votes=runs_of(votes),
+        label=decision.label,
+        reason=str(decision.reason),
+        radius=decision.radius,
+        radius_native=native_radius(decision.radius, 1.0, certificate.rounding),
+        p_lower=decision.p_lower,
+        claims=decision.claims,
+        largest=decision.largest,
+        plain_agrees=None if decision.label is None else certificate.plain_label == decision.label,
+        **changes,
+    )
+
+
+def test_votes_that_nobody_bought_are_found_at_home(photo):
+    """A vote for a label was answered, so its answer is stored; only "no answer" may have failed."""
+    honest = make(photo, radius=0.06, adapter=ScriptedAdapter(Turns(2, "bus", None)))
+    votes = [*honest.vote_order()]
+    assert honest.label is None
+    more = votes + ["bus"] * 400
+    test = Top1().start(
+        sigma=0.25,
+        alpha=honest.alpha,
+        max_votes=1000,
+        radius=0.06,
+        delta=honest.delta,
+        futility=NEVER,
+    )
+    count = 0
+    while not test.done:
+        test.add(more[count])
+        count += 1
+    bought = votes.count(None)
+    forged = reissued(honest, more[:count], max_votes=1000, failed=bought, queries=count + 1)
+    assert forged.label == "bus"
+    assert verify(forged)
+    with pytest.raises(CertificateError, match="has no answer about this photo"):
+        verify(forged, home="home")
+
+
+class Turns:
+    """Answers by turns: every n-th time another label, or none."""
+
+    def __init__(self, every, label, other):
+        self.every, self.label, self.other = every, label, other
+        self.count = 0
+
+    def __call__(self, payload, attempt):
+        self.count += 1
+        name = self.other if self.count % self.every == 0 else self.label
+        return answer(name) if name else replace(answer("bus"), labels=())

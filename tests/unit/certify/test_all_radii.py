@@ -231,3 +231,9 @@ def test_votes_of_presence_can_be_replayed_under_rules_1():
     decision = replay(test, votes)
     assert decision.label == "cat present"
     assert decision.largest == ()
+
+
+def test_the_largest_radius_is_not_asked_for_or_less():
+    for target in (Top1(), TopK(2), Presence("cat", 0.5)):
+        with pytest.raises(UsageError, match="leave out or_less"):
+            target.start(radius=None, **TERMS, or_less=True)
