@@ -36,6 +36,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -293,6 +294,8 @@ REFUSALS = {
     "google": {"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT", "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}]}},
     "http": {"error": {"message": "no"}},
 }  # fmt: skip
+GRPC = "google over gRPC"
+TEXTS = ("", "no", "\x1b[2J\u202e", "quota exceeded per month", "x" * 5000, "\x00", "99999999999 s")
 STATUSES = (
     200,
     200,
@@ -328,21 +331,26 @@ HEADERS = {
 
 
 def answers(_):
-    server = _serve()
+    server, calls = _serve(), _Calls()
     adapters = {}
     payload = next(photos_of_side(80))
 
     def one(rng):
         change = Mutator(rng)
-        name = rng.choice(sorted(ANSWERS))
+        name = rng.choice((*sorted(ANSWERS), GRPC))
+        if name == GRPC:
+            return ask(name, calls, _call(change))
         seed = ANSWERS[name] if rng.random() < 0.8 else REFUSALS[name]
         status = rng.choice(STATUSES) if seed is ANSWERS[name] else rng.choice(STATUSES[4:])
         headers = {"Content-Type": "application/json"}
         for header in rng.sample(sorted(HEADERS), rng.choice((0, 0, 1, 2))):
             headers[header] = rng.choice(HEADERS[header])
-        server.reply = status, headers, change.text(change.tree(seed))
+        return ask(name, server, (status, headers, change.text(change.tree(seed))))
+
+    def ask(name, asked, reply):
+        asked.reply = reply
         if name not in adapters:
-            adapters[name] = _adapter(name, server.server_port)
+            adapters[name] = _adapter(name, asked.server_port)
         try:
             got = adapters[name].ask([payload])
         except ProviderError as error:
@@ -354,7 +362,14 @@ def answers(_):
             assert all(0.0 <= label.score <= 1.0 for label in answer.labels)
             Answer.from_dict(json.loads(json.dumps(answer.to_dict())))
 
-    one.close = server.shutdown
+    def close():
+        for adapter in adapters.values():
+            getattr(adapter, "close", lambda: None)()
+        server.shutdown()
+        server.server_close()
+        calls.close()
+
+    one.close = close
     return one
 
 
@@ -391,6 +406,71 @@ def _serve():
     return server
 
 
+class _Calls:
+    """A service of gRPC that answers every call with `reply`: bytes, or what ends it."""
+
+    def __init__(self):
+        import grpc
+
+        self.reply = b""
+        self._server = grpc.server(ThreadPoolExecutor(2), handlers=[_AnyMethod(self)])
+        self.server_port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def close(self):
+        self._server.stop(0).wait()
+
+
+class _AnyMethod:
+    def __init__(self, calls):
+        self._calls = calls
+
+    def service(self, _):
+        import grpc
+
+        def answer(_, context):
+            reply = self._calls.reply
+            if not isinstance(reply, bytes):
+                code, details, trailing = reply
+                context.set_trailing_metadata(trailing)
+                context.abort(code, details)
+            return reply
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _call(change):
+    """Return an answer of Google's over gRPC, or a code, a text and metadata in its place."""
+    import grpc
+    from google.protobuf import json_format
+    from google.rpc import error_details_pb2, status_pb2
+
+    rng = change.rng
+    if rng.random() < 0.6:
+        from google.cloud import vision
+
+        kind = vision.BatchAnnotateImagesResponse
+        answered = json_format.ParseDict(ANSWERS["google"], kind.pb(kind()))
+        if rng.random() < 0.3:
+            picture = answered.responses.add()
+            picture.error.code = rng.choice((0, 1, 3, 8, 14, 16, 17, -1, 2**31 - 1))
+            picture.error.message = rng.choice(TEXTS)
+            del answered.responses[0]
+        if rng.random() < 0.3 and answered.responses[0].label_annotations:
+            label = answered.responses[0].label_annotations[0]
+            label.description = rng.choice(TEXTS)
+            label.score = rng.choice((float("nan"), float("inf"), -1.0, 1e38, 1.0))
+        return change.data(answered.SerializeToString())
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.seconds = rng.choice((0, 1, -1, 2**62))
+    info.retry_delay.nanos = rng.choice((0, -1, 2**31 - 1))
+    status = status_pb2.Status(code=rng.choice((0, 3, 8, 14, 99)), message=rng.choice(TEXTS))
+    status.details.add().Pack(info)
+    trailing = [("grpc-status-details-bin", change.data(status.SerializeToString()))]
+    code = rng.choice([code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+    return code, rng.choice(TEXTS), trailing if rng.random() < 0.7 else []
+
+
 def _adapter(name, port):
     from smoothapi.provider import make_adapter
 
@@ -408,6 +488,8 @@ def _adapter(name, port):
         return make_adapter(
             name, transport="rest", endpoint=url, credentials=AnonymousCredentials()
         )
+    if name == GRPC:
+        return make_adapter("google", endpoint=url, api_key="x" * 32)
     if name == "http":
         return make_adapter(name, url=url, labels="labels[].[name, score]", model_version="model")
     if name == "clarifai":

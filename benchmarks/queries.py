@@ -89,7 +89,10 @@ def given_up_by(
     alive[:, 0] = 1.0
     certified, votes, wins = np.zeros(len(p)), np.zeros(len(p)), p[:, None]
     for n in range(1, cap + 1):
-        votes += alive.sum(axis=1)
+        left = alive.sum(axis=1)
+        if left.max() < 1e-12:
+            break
+        votes += left
         lost = alive[:, :-1] * (1.0 - wins)
         alive *= wins
         alive[:, 1:] += lost

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ModelChangedError,
         PermanentError,
         ProviderError,
+        SigningKeyError,
         SmoothAPIError,
         StoppedError,
         StoreError,
@@ -43,10 +44,12 @@ if TYPE_CHECKING:
         UnknownProviderError,
         UnreachableRadiusError,
         UnreadableCertificateError,
+        UntrustedCertificateError,
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
     from smoothapi.provider import Adapter, Limits, Price
+    from smoothapi.signing import PublicKey, SignedCertificate, SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
     from smoothapi.store import Budget
     from smoothapi.study import Study, StudyResult
@@ -71,6 +74,7 @@ _HOMES = {
         "ModelChangedError",
         "PermanentError",
         "ProviderError",
+        "SigningKeyError",
         "SmoothAPIError",
         "StoppedError",
         "StoreError",
@@ -80,10 +84,12 @@ _HOMES = {
         "UnknownProviderError",
         "UnreachableRadiusError",
         "UnreadableCertificateError",
+        "UntrustedCertificateError",
         "UsageError",
     ),
     "smoothapi.image": ("WorkingImage", "load_image"),
     "smoothapi.study": ("Study", "StudyResult"),
+    "smoothapi.signing": ("PublicKey", "SignedCertificate", "SigningKey"),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
 }
@@ -112,8 +118,12 @@ __all__ = [
     "Price",
     "Progress",
     "ProviderError",
+    "PublicKey",
     "Retry",
     "Scores",
+    "SignedCertificate",
+    "SigningKey",
+    "SigningKeyError",
     "SmoothAPIError",
     "Smoother",
     "StoppedError",
@@ -127,6 +137,7 @@ __all__ = [
     "UnknownProviderError",
     "UnreachableRadiusError",
     "UnreadableCertificateError",
+    "UntrustedCertificateError",
     "UsageError",
     "WorkingImage",
     "__version__",

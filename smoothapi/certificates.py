@@ -12,21 +12,32 @@ from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, 
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
 from smoothapi.certify.labels import top1
 from smoothapi.certify.radii import native_radius, working_radius
-from smoothapi.certify.targets import Top1, parse_target
+from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.certify.verify import verify_claims
-from smoothapi.errors import CertificateError, StoreError, UsageError
+from smoothapi.errors import (
+    CertificateError,
+    StoreError,
+    UnreadableCertificateError,
+    UntrustedCertificateError,
+    UsageError,
+)
+from smoothapi.files import is_file, parse_json
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
 from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.radius import WantedRadius
+from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
 from smoothapi.store import Home, answer_key
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from smoothapi.certify.decision import Decision
     from smoothapi.certify.targets import Target
     from smoothapi.image import WorkingImage
     from smoothapi.session import Collection, Session
     from smoothapi.store import Answers
+    from smoothapi.variants import Asked
 
 _DECIMALS = 6
 _LONGEST_NATIVE = 10**6
@@ -115,11 +126,26 @@ def _mix_digest(session: Session) -> str:
     return "" if mix is None else mix.digest
 
 
+def read(text: str | bytes) -> Certificate | SignedCertificate:
+    """Read a certificate, signed or not, from JSON text.
+
+    Raises:
+        UnreadableCertificateError: it is neither.
+        CertificateError: it is a certificate that is malformed or contradicts itself.
+    """
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        raise UnreadableCertificateError(f"The certificate cannot be read: {error}.") from error
+    return (SignedCertificate if is_envelope(data) else Certificate).from_dict(data)
+
+
 def verify(
-    certificate: Certificate,
+    certificate: Certificate | SignedCertificate,
     photo: PhotoSource | None = None,
     *,
     home: str | Path | None = None,
+    keys: Iterable[PublicKey] | None = None,
 ) -> list[str]:
     """Recompute all of a certificate that can be recomputed; return what was checked, in words.
 
@@ -135,14 +161,45 @@ def verify(
         certificate: what to check.
         photo: the photo that it should be about: its size and digest are compared.
         home: folder of the installation that made it: the noise key is compared, and each vote
-            with the answer that is stored for this sigma, key, denoiser, photo and model.
+            with the answer that is stored for this sigma, key, denoiser, photo and model; for the
+            targets top1 and top-k the plain label, too.
+        keys: whom to trust: one of them must have signed it. By default signatures are not
+            checked.
 
     Raises:
-        CertificateError: something does not follow; says what.
+        CertificateError: something does not follow, or a signature is forged; says what.
+        UntrustedCertificateError: all follows, but none of `keys` has signed it.
         ImageError: the photo cannot be read.
         StoreError: there is no home in the folder, or it cannot be read.
         UsageError: its answers are a recording's, which no home has bought.
     """
+    trusted = None if keys is None else _public_keys(keys)
+    signer, signed = None, isinstance(certificate, SignedCertificate)
+    if isinstance(certificate, SignedCertificate):
+        signer = certificate.signer(trusted or ())  # before anything in it is looked at
+        certificate = Certificate.from_json(certificate.payload)
+    checks = _verify_contents(certificate, photo, home)
+    if signer is not None:
+        checks.append(f"the signature, by the key {short_id(signer)}")
+    elif trusted is not None:
+        raise UntrustedCertificateError(
+            "The certificate adds up, but nobody vouches for it: "
+            + ("another key than those given has signed it" if signed else "it is not signed")
+            + ". Ask its maker for a signed one, or, if you trust its maker's key, give that too."
+        )
+    return checks
+
+
+def _public_keys(keys: Iterable[PublicKey]) -> tuple[PublicKey, ...]:
+    trusted = () if isinstance(keys, (str, PublicKey)) else tuple(keys)
+    if not trusted or not all(isinstance(key, PublicKey) for key in trusted):
+        raise UsageError("keys are those to trust: a list of at least one PublicKey, or None.")
+    return trusted
+
+
+def _verify_contents(
+    certificate: Certificate, photo: PhotoSource | None, home: str | Path | None
+) -> list[str]:
     width, height = certificate.image.size
     native_width, native_height = certificate.image.native_size
     sides = (width, height, native_width, native_height)
@@ -188,20 +245,33 @@ def radius_around(image: WorkingImage, wanted: WantedRadius) -> float:
     return working_radius(wanted, image.native_size, image.gain, rounding)
 
 
-def unchecked(certificate: Certificate, *, photo: bool, home: bool) -> list[str]:
+def unchecked(
+    certificate: Certificate | SignedCertificate,
+    *,
+    photo: bool,
+    home: bool,
+    keys: bool = False,
+) -> list[str]:
     """Return what a certificate that was verified still rests on, in words.
 
     Args:
         certificate: what was verified.
         photo: whether it was compared with a photo.
         home: whether it was compared with the home that made it.
+        keys: whether its signature was checked.
     """
     rests: list[str] = []
+    if isinstance(certificate, SignedCertificate):
+        if not keys:
+            rests.append("who signed it")
+        certificate = Certificate.from_json(certificate.payload)
     if not home:
-        rests = [
+        rests += [
             f"that its noise had sigma {certificate.sigma:g} and came from its maker's secret key",
             "that the provider gave these votes and the plain label",
         ]
+    elif certificate.plain_asked and not _can_compare_plain(certificate):
+        rests.append("what the provider said plainly")
     if not photo:
         rests.append("which photo it is about")
     return rests
@@ -214,7 +284,7 @@ def _at_home(certificate: Certificate, folder: Path) -> list[str]:
             f"The certificate was replayed from {certificate.replayed_from!r}: no home bought its "
             "answers, so none can vouch for them. Leave the home out."
         )
-    if not (folder / "noise.key").is_file():
+    if not is_file(folder / "noise.key"):
         raise StoreError(
             f"There is no home in {str(folder)!r}: it has no noise.key. Name the folder that "
             "smoothapi used where the certificate was made (`smoothapi config` shows it)."
@@ -227,17 +297,44 @@ def _at_home(certificate: Certificate, folder: Path) -> list[str]:
                 f"home's is {key!r}. Another installation made it, or it was edited."
             )
         agreeing = _stored_votes(certificate, home.answers)
+        compared = []
+        if _can_compare_plain(certificate):
+            _check_stored_plain(certificate, home.answers)
+            compared = ["the plain label against the answer stored for it"]
     votes = f"{agreeing} of {certificate.total_votes} votes"
-    return ["the home's noise key", f"sigma, and {votes} against the answers stored for it"]
+    return [
+        *compared,
+        "the home's noise key",
+        f"sigma, and {votes} against the answers stored for it",
+    ]
 
 
-def _stored_votes(certificate: Certificate, answers: Answers) -> int:
-    """Return how many votes are what the store holds; the rest failed when they were asked for.
+def _can_compare_plain(certificate: Certificate) -> bool:
+    """Whether a stored answer can tell if the plain label is right.
 
-    Raises:
-        CertificateError: more are missing than failed, or one is another.
+    Other targets than these do not say into which classes labels were mapped for it; and where
+    there is none, the query may have failed then, and have been answered since.
     """
-    asked = asked_of(
+    target = parse_target(certificate.target)
+    return certificate.plain_label is not None and isinstance(target, (Top1, TopK))
+
+
+def _check_stored_plain(certificate: Certificate, answers: Answers) -> None:
+    """Raise CertificateError if the home holds no plain answer of this label."""
+    outcome = answers.get(answer_key(_asked(certificate)(None)))
+    space = getattr(parse_target(certificate.target), "space", None)
+    found = top1(outcome, space) if isinstance(outcome, Answer) else None
+    if found != certificate.plain_label:
+        raise CertificateError(
+            f"The certificate does not hold: its plain label is {certificate.plain_label!r}, and "
+            f"the home holds {found!r}. It was edited, or the answer was deleted or asked for anew "
+            "since."
+        )
+
+
+def _asked(certificate: Certificate) -> Asked:
+    """Return index -> all that decided the answer; None stands for the plain query."""
+    return asked_of(
         provider=certificate.provider,
         identity=certificate.identity,
         image=certificate.image.digest,
@@ -247,6 +344,15 @@ def _stored_votes(certificate: Certificate, answers: Answers) -> int:
         noise=certificate.noise_key,
         denoiser=certificate.denoiser_fingerprint,
     )
+
+
+def _stored_votes(certificate: Certificate, answers: Answers) -> int:
+    """Return how many votes are what the store holds; the rest failed when they were asked for.
+
+    Raises:
+        CertificateError: more are missing than failed, or one is another.
+    """
+    asked = _asked(certificate)
     target = parse_target(certificate.target)
     agreeing = absent = 0
     for index, vote in enumerate(certificate.vote_order()):

@@ -27,7 +27,7 @@ from pydantic_settings import (
 )
 
 from smoothapi.errors import UsageError
-from smoothapi.files import expanded, parse_toml, shown_name, text_of
+from smoothapi.files import expanded, is_file, parse_toml, shown_name, text_of
 from smoothapi.radius import WantedRadius
 from smoothapi.text import printable, shortened
 from smoothapi.trust import SettingsFile, examined
@@ -317,7 +317,7 @@ def _file_sources() -> list[_Sourced]:
             f"{FILE_VARIABLE}={named!r}: give an absolute path, so that it is the same file in "
             "whatever folder you are."
         )
-    if not Path(named).is_file():
+    if not is_file(named):
         raise UsageError(f"{FILE_VARIABLE} names {named!r}, and there is no such file.")
     return [(named, *_table(named, named=True))]
 

@@ -8,8 +8,10 @@
     │   ├── UnreachableRadiusError no run of votes within the cap reaches the radius
     │   ├── UnknownProviderError   no adapter of that name
     │   ├── MissingExtraError      the adapter's or labeller's packages are not installed
+    │   ├── SigningKeyError        a key of signatures cannot be read, made or used
     │   └── CertificateError       a certificate does not hold                          (exit 6)
-    │       └── UnreadableCertificateError   there is none, or it cannot be read        (exit 5)
+    │       ├── UnreadableCertificateError   there is none, or it cannot be read        (exit 5)
+    │       └── UntrustedCertificateError    no trusted key has signed it               (exit 7)
     ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
     ├── StoreError                 answers cannot be kept                               (exit 2)
     ├── BudgetExceededError        the next attempt would pass the budget               (exit 3)
@@ -74,6 +76,10 @@ class MissingExtraError(UsageError, ImportError):
     """A package that is an optional extra is needed and not installed."""
 
 
+class SigningKeyError(UsageError):
+    """A key that signs certificates, or verifies them, cannot be read, made or used."""
+
+
 class CertificateError(UsageError):
     """A certificate does not hold: it is malformed, or its claims do not follow from its votes."""
 
@@ -84,6 +90,12 @@ class UnreadableCertificateError(CertificateError):
     """There is no certificate to check: no such file, or nothing in it that is one."""
 
     exit_code = 5
+
+
+class UntrustedCertificateError(CertificateError):
+    """A certificate holds, but none of the keys that were given has signed it."""
+
+    exit_code = 7
 
 
 class DenoiserError(SmoothAPIError):

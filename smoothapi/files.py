@@ -174,6 +174,48 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         draft.unlink(missing_ok=True)
 
 
+def create(path: Path, content: bytes, *, mode: int) -> None:
+    """Make a file in one step: it is whole from the first moment, and replaces no other.
+
+    Args:
+        path: the file.
+        content: all of it.
+        mode: who may read and write it, less what the umask takes.
+
+    Raises:
+        FileExistsError: there is one already.
+        OSError: it cannot be made.
+    """
+    draft = path.with_name(f".{secrets.token_hex(6)}.partial")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def canonical_json(data: Any) -> bytes:
+    """Return data as JSON in one way only: names sorted, no space, ASCII, the shortest floats.
+
+    A float is written with the fewest digits that give it back ("0.25", "1e-07"), and differs from
+    a whole number ("1.0", "1").
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+    """
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def is_file(path: str | Path) -> bool:
+    """Say whether there is a file of that name; there is none where no file can have it."""
+    return os.path.isfile(path)  # noqa: PTH113  Path's own raises where a name is too long
+
+
 def check_folder(folder: Path) -> None:
     """Make a folder if it is not there, and try whether files can be made in it; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)

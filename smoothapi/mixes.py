@@ -83,13 +83,21 @@ class Mixes:
         """
         try:
             return cls.from_dict(json.loads(file.read_bytes()))
-        except FileNotFoundError:
-            return cls({})
-        except (OSError, ValueError, RecursionError, UsageError) as error:
-            raise StoreError(
-                f"The mixes of shares in {str(file)!r} cannot be read: {error}. Learn them anew "
-                "with `smoothapi plan --learn`, or delete the file: certificates do not rest on it."
-            ) from error
+        except OSError as error:
+            if not os.path.isdir(file.parent):  # noqa: PTH112  a name too long is no folder
+                return cls({})  # what is wrong with the home is for the store to say
+            if isinstance(error, FileNotFoundError):
+                return cls({})
+            raise StoreError(cls._unreadable(file, error)) from error
+        except (ValueError, RecursionError, UsageError) as error:
+            raise StoreError(cls._unreadable(file, error)) from error
+
+    @staticmethod
+    def _unreadable(file: Path, error: Exception) -> str:
+        return (
+            f"The mixes of shares in {str(file)!r} cannot be read: {error}. Learn them anew "
+            "with `smoothapi plan --learn`, or delete the file: certificates do not rest on it."
+        )
 
     def save(self, file: Path) -> None:
         """Write a file, at once or not at all; raises StoreError."""

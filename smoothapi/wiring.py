@@ -64,8 +64,8 @@ def _open(
         variants: Variants = recorded(replay, settings, refresh=bool(refresh))
         mixes = None if replay.mixes is None else Mixes.from_dict(replay.mixes)
     else:
-        mixes = Mixes.load(home.mixes_file)
         variants = made_here(provider, options.get("denoiser"), resolved, home)
+        mixes = Mixes.load(home.mixes_file)
     adapter = resources.enter_context(closing(variants.adapter))
     answers: Answers = home.answers if replay is None else replay
     kept_in: Answers = answers

@@ -15,11 +15,14 @@ from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
 from smoothapi.certify.radii import native_radius, rms_radius
 from smoothapi.errors import CertificateError, UnreadableCertificateError
-from smoothapi.files import parse_json, to_json
+from smoothapi.files import canonical_json, parse_json, to_json
+from smoothapi.signing import SignedCertificate
 from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from smoothapi.signing import SigningKey
 
 SCHEMA = "smoothapi.certificate/2"
 _SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
@@ -201,7 +204,7 @@ class Certificate:
 
         In units of the [0, 1] range: 1 / 255 is one step of an 8-bit value, in every channel value.
         """
-        return rms_radius(self.radius_native, self.image)
+        return rms_radius(self.radius_native, self.image.native_size)
 
     def native(self, radius: float) -> float:
         """Return the radius around the photo before the resize, rounded down.
@@ -276,6 +279,13 @@ class Certificate:
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the certificate as JSON text."""
         return to_json(self.to_dict(), indent=indent)
+
+    def sign(self, key: SigningKey) -> SignedCertificate:
+        """Return the certificate signed: whoever trusts the key can tell that it is its holder's.
+
+        The same certificate and key give the same bytes.
+        """
+        return SignedCertificate.make(canonical_json(self.to_dict()), key)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Certificate:

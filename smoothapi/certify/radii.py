@@ -15,7 +15,6 @@ from smoothapi.certify.arithmetic import ceil_to, floor_to
 from smoothapi.certify.decision import RADIUS_DECIMALS
 
 if TYPE_CHECKING:
-    from smoothapi.certify.certificate import ImageFacts
     from smoothapi.radius import WantedRadius
 
 _RMS_DECIMALS = 9
@@ -48,14 +47,14 @@ def native_radius(radius: float, gain: float, rounding: float) -> float:
     return floor_to(max(0.0, radius - rounding) / gain, RADIUS_DECIMALS)
 
 
-def rms_radius(native: float, image: ImageFacts) -> float:
+def rms_radius(native: float, native_size: tuple[int, int]) -> float:
     """Return a native radius as a root mean square over the photo's channel values, rounded down.
 
     Args:
         native: L2 radius around the photo before the resize.
-        image: the photo.
+        native_size: (width, height) of it.
     """
-    return floor_to(native / math.sqrt(_values(image.native_size)), _RMS_DECIMALS)
+    return floor_to(native / math.sqrt(_values(native_size)), _RMS_DECIMALS)
 
 
 def _values(size: tuple[int, int]) -> int:

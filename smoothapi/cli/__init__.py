@@ -1,8 +1,8 @@
 """The `smoothapi` command: arguments in, exit code out.
 
 Exit codes: 0 certified (or done), 1 abstained, 2 usage, 3 budget, 4 provider, 5 a certificate that
-cannot be read, 6 one that does not hold, 70 internal error, 130 interrupted (143 by SIGTERM, 129 by
-SIGHUP).
+cannot be read, 6 one that does not hold, 7 one that no trusted key has signed, 70 internal error,
+130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from smoothapi._version import __version__
 from smoothapi.cli.errors import report, to_json
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options
-from smoothapi.cli.signals import Ended, as_ctrl_c
+from smoothapi.cli.signals import EndingSignal, as_ctrl_c
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import SmoothAPIError, UsageError
 from smoothapi.text import printable, printable_lines
@@ -35,6 +35,7 @@ _COMMANDS = {
     "plan": ("smoothapi.cli.plan", "plan", "Say what many photos would send and cost."),
     "study": ("smoothapi.cli.study", "study", "Study what a budget buys, over many photos."),
     "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
+    "key": ("smoothapi.cli.key", "key", "Make and show the key that certificates are signed with."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
@@ -93,7 +94,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _run(  # noqa: PLR0911  one for each way to end
-    arguments: list[str] | None, ended: Ended, *, as_json: bool
+    arguments: list[str] | None, ended: EndingSignal, *, as_json: bool
 ) -> int:
     try:
         code: Any = app.main(args=arguments, prog_name="smoothapi", standalone_mode=False)

@@ -13,12 +13,13 @@ import click
 from smoothapi.cli.errors import report
 from smoothapi.cli.options import options, target_of
 from smoothapi.cli.terminal import echo
-from smoothapi.errors import UsageError
+from smoothapi.errors import SigningKeyError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from smoothapi.certify import Certificate, Target
+    from smoothapi.signing import SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
 
 _ABSTAINED = 1
@@ -30,12 +31,40 @@ _SHARED = (
 )  # fmt: skip
 _PHOTOS = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per photo.")
+_OF_THE_HOME = "\0"  # no file has such a name
+
+
+def _given_key(ctx: click.Context, _: click.Parameter, file: str | None) -> SigningKey | str | None:
+    """Read the key at once: a photo that was taken for one is found before anything is missed."""
+    if file in (None, _OF_THE_HOME) or ctx.resilient_parsing:
+        return file
+    from smoothapi.signing import SigningKey  # noqa: PLC0415  keeps --help light
+
+    try:
+        return SigningKey.read(str(file))
+    except SigningKeyError as error:
+        raise SigningKeyError(
+            f"{error} --sign takes the word after it for its KEY: for the home's own key, write it "
+            "behind the photos."
+        ) from None
+
+
+_SIGN = click.option(
+    "--sign",
+    is_flag=False,
+    flag_value=_OF_THE_HOME,
+    default=None,
+    metavar="[KEY]",
+    callback=_given_key,
+    help="With --json: sign each certificate, with the key in this file or else the home's own.",
+)
 
 
 @click.command()
 @_PHOTOS
 @options(*_SHARED)
 @_JSON
+@_SIGN
 @options(
     "radius", "target", "or-less", "accept-radius", "dry-run",
     radius="L2 radius to certify: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
@@ -43,6 +72,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object pe
 def certify(  # noqa: PLR0917  click passes options by name
     photos: tuple[str, ...],
     as_json: bool,
+    sign: SigningKey | str | None,
     dry_run: bool,
     target: str,
     or_less: bool,
@@ -62,14 +92,18 @@ def certify(  # noqa: PLR0917  click passes options by name
         if dry_run:
             return _plan_each(photos, as_json, smoother, meant)
         ask = partial(smoother.certify, target=meant, or_less=or_less)
-        return _each(photos, as_json, smoother, ask, accept_radius)
+        key = _signing_key(sign, smoother, as_json=as_json)
+        return _each(photos, as_json, smoother, ask, key=key, accept_radius=accept_radius)
 
 
 @click.command()
 @_PHOTOS
 @options(*_SHARED)
 @_JSON
-def predict(photos: tuple[str, ...], as_json: bool, **given: Any) -> int:
+@_SIGN
+def predict(
+    photos: tuple[str, ...], as_json: bool, sign: SigningKey | str | None, **given: Any
+) -> int:
     """Give the label that most noisy copies of each PHOTO get, with no radius.
 
     What is not given is taken from the settings; `smoothapi config` shows them.
@@ -77,7 +111,24 @@ def predict(photos: tuple[str, ...], as_json: bool, **given: Any) -> int:
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
     with Smoother(**given) as smoother:
-        return _each(photos, as_json, smoother, smoother.predict)
+        key = _signing_key(sign, smoother, as_json=as_json)
+        return _each(photos, as_json, smoother, smoother.predict, key=key)
+
+
+def _signing_key(
+    given: SigningKey | str | None, smoother: Smoother, *, as_json: bool
+) -> SigningKey | None:
+    """Return the key to sign with; None where nothing is to be signed."""
+    if given is None:
+        return None
+    if not as_json:
+        raise UsageError("--sign signs the JSON of a certificate, not a table: add --json.")
+    if not isinstance(given, str):
+        return given
+    from smoothapi.signing import SigningKey  # noqa: PLC0415
+    from smoothapi.store import Home  # noqa: PLC0415
+
+    return SigningKey.read(Home(smoother.session.settings.home).signing_key_file)
 
 
 def _each(
@@ -85,6 +136,8 @@ def _each(
     as_json: bool,
     smoother: Smoother,
     ask: Callable[..., Certificate],
+    *,
+    key: SigningKey | None = None,
     accept_radius: float | None = None,
 ) -> int:
     """Run photo after photo. A bad photo is reported and the rest go on; all else ends it."""
@@ -109,7 +162,7 @@ def _each(
             code = error.exit_code
         else:
             if as_json:
-                echo(certificate.to_json())
+                echo((certificate if key is None else certificate.sign(key)).to_json())
             else:
                 output.show_certificate(certificate, smoother.session.adapter.price, waited)
             if accept_radius is None:

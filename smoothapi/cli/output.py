@@ -124,7 +124,7 @@ def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
     yield "  radius", f"{rounded_down(radius)} around the working image (L2, of [0, 1])"
     native = certificate.native(radius)
     yield "", f"{rounded_down(native)} around the photo before the resize"
-    mean = 255.0 * rms_radius(native, certificate.image)
+    mean = 255.0 * rms_radius(native, certificate.image.native_size)
     yield "", f"{mean:.2g}/255 of it as root mean square over the photo's channel values"
 
 

@@ -20,7 +20,7 @@ _ENDING = ("SIGTERM", "SIGHUP")
 
 
 @dataclass
-class Ended:
+class EndingSignal:
     """Which signal ended the command, if one did."""
 
     by: int = signal.SIGINT
@@ -32,12 +32,12 @@ class Ended:
 
 
 @contextmanager
-def as_ctrl_c() -> Iterator[Ended]:
+def as_ctrl_c() -> Iterator[EndingSignal]:
     """Raise a KeyboardInterrupt where a signal asks the process to end, and say which one it was.
 
     A signal that is ignored, as by `nohup`, stays so. Children of a fork end at once.
     """
-    ended, process = Ended(), os.getpid()
+    ended, process = EndingSignal(), os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
         if os.getpid() != process:

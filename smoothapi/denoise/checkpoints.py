@@ -222,11 +222,21 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Path) ->
     Raises:
         DenoiserError: they do not fit; says in which names.
     """
-    own = network.state_dict()
+    network.load_state_dict(fitting(network.state_dict(), state, source))
+
+
+def fitting(own: Mapping[str, Any], state: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Return a state under a network's own names; raises DenoiserError where it does not fit.
+
+    Args:
+        own: of the network, in names and shapes; its tensors may be without content.
+        state: as for `load_state`.
+        source: for errors.
+    """
     fitted = _named_as(own, state, source)
     if problem := _misfit(own, fitted):
         raise DenoiserError(f"The tensors in {source} do not fit the network: {problem}.")
-    network.load_state_dict(fitted)
+    return fitted
 
 
 def _named_as(

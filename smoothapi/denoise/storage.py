@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = "smoothapi-denoiser-1"
 _LARGEST_HEADER = 4 << 20
+_SMALL = 1024  # of a number in a header: no network of so many parts takes long to lay out
 _PICKLES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".pickle"})
 
 
@@ -154,7 +155,7 @@ def load_network(header: Header) -> nn.Module:
     """
     import torch  # noqa: PLC0415 - only when a network is really needed
 
-    from smoothapi.denoise.checkpoints import load_state  # noqa: PLC0415
+    from smoothapi.denoise.checkpoints import fitting  # noqa: PLC0415
     from smoothapi.denoise.networks import build  # noqa: PLC0415
 
     content = header.path.read_bytes()
@@ -167,20 +168,19 @@ def load_network(header: Header) -> nn.Module:
         k: v.float() if v.is_floating_point() else v for k, v in _loaded(header.path, content)
     }
     most = max([len(tensors), *(side for value in tensors.values() for side in value.shape)])
-    if max(_whole_numbers(header.config), default=0) > most:
+    if max(_whole_numbers(header.config), default=0) > max(most, _SMALL):
         raise _too_large(header)
     try:
         with torch.device("meta"):  # without memory: the header may ask for more than there is
             asked = build(header.architecture, header.config).state_dict()
-        if sum(v.numel() for v in asked.values()) > sum(v.numel() for v in tensors.values()):
-            raise _too_large(header)
+        state = fitting(asked, tensors, header.path)
         network = build(header.architecture, header.config)
+        network.load_state_dict(state)
     except (RuntimeError, TypeError, ValueError) as error:
         raise DenoiserError(
             f"The tensors in {header.path} do not fit a {header.architecture} of its own header: "
             f"{error}"
         ) from error
-    load_state(network, tensors, header.path)
     return network.eval()
 
 

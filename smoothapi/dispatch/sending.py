@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.answer import Answer
 from smoothapi.dispatch.breaker import Caller
-from smoothapi.dispatch.under_way import Call, Calls
+from smoothapi.dispatch.under_way import CallsUnderWay, CallUnderWay
 from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
@@ -124,7 +124,7 @@ class Sender:
         self._meter = meter
         self._ends = ends
         self._known_to_fail = known_to_fail
-        self.calls = Calls()
+        self.calls = CallsUnderWay()
         self.batch = self._adapter.limits.batch
         """Pictures for one request; fewer than the limit once so many proved too large."""
 
@@ -371,7 +371,7 @@ class Sender:
             written.result()  # its place among the requests is another's meanwhile
         return answers
 
-    def _begin(self, request: _Request, rows: list[int], *, probing: bool) -> Call:
+    def _begin(self, request: _Request, rows: list[int], *, probing: bool) -> CallUnderWay:
         """Wait for a place among the requests in flight, and reserve what the call will count."""
         route = self._route
         self._in_flight.acquire()
@@ -383,7 +383,7 @@ class Sender:
             self._in_flight.release()
             raise
         request.attempts += 1
-        call = Call(
+        call = CallUnderWay(
             indices=[request.indices[row] for row in rows],
             block=block,
             until=time.monotonic() + (route.retry.deadline or math.inf),
@@ -420,7 +420,7 @@ class Sender:
         self._stop.set()  # at once: no thread may start another attempt
         return "fatal" if error.sent else "unsent"
 
-    def _count(self, call: Call, outcome: Outcome) -> None:
+    def _count(self, call: CallUnderWay, outcome: Outcome) -> None:
         """Settle a call with the ledger, unless it never left this machine."""
         ledger, pictures, dollars = self._route.ledger, len(call.indices), Decimal(0)
         if outcome == "unsent":
@@ -452,7 +452,7 @@ class Sender:
 
     # What does not come back
 
-    def leave(self, calls: Iterable[Call]) -> int:
+    def leave(self, calls: Iterable[CallUnderWay]) -> int:
         """Go on without calls that are under way; return how many pictures were in them.
 
         They count as sent, and others get their places. Should one be answered yet, that is kept.

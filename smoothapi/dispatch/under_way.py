@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class CallUnderWay:
     """One call of the adapter.
 
     Attributes:
@@ -41,19 +41,19 @@ class Call:
     thread: threading.Thread = field(default_factory=threading.current_thread)
 
 
-class Calls:
+class CallsUnderWay:
     """All calls of one run that are under way. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: set[Call] = set()
+        self._calls: set[CallUnderWay] = set()
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: CallUnderWay) -> None:
         """Take a call that begins."""
         with self._lock:
             self._calls.add(call)
 
-    def end(self, call: Call) -> bool:
+    def end(self, call: CallUnderWay) -> bool:
         """End a call; False if it has been ended before, by its thread or by who left it."""
         with self._lock:
             if call not in self._calls:
@@ -61,12 +61,12 @@ class Calls:
             self._calls.remove(call)
             return True
 
-    def all(self) -> list[Call]:
+    def all(self) -> list[CallUnderWay]:
         """Return those that are under way."""
         with self._lock:
             return list(self._calls)
 
-    def overdue(self) -> list[Call]:
+    def overdue(self) -> list[CallUnderWay]:
         """Return those that have lasted too long."""
         now = time.monotonic()
         return [call for call in self.all() if call.until <= now]

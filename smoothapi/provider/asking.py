@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.answer import Answer
 from smoothapi.errors import FatalError, ProviderError
-from smoothapi.provider.guards import said_by_guard
+from smoothapi.provider.guards import stopped_by_guard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +28,9 @@ def ask(adapter: Adapter, payloads: Sequence[bytes]) -> Sequence[Answer | Provid
     try:
         answers = adapter.ask(payloads)
     except BaseException as error:  # a sender thread gets no Ctrl-C: whatever it is, it raised it
-        if said := said_by_guard(error):
-            raise FatalError(
-                f"A test's network guard stopped the request to {adapter.name!r}: {said}",
-                sent=False,
-                provider=adapter.name,
-            ) from error
+        if (stopped := stopped_by_guard(error)) is not None:
+            stopped.provider = adapter.name
+            raise stopped from error
         if isinstance(error, ProviderError):
             error.provider = error.provider or adapter.name
             raise

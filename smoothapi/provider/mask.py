@@ -23,6 +23,7 @@ from urllib.request import getproxies
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, ProviderError
+from smoothapi.provider.guards import stopped_by_guard
 from smoothapi.provider.secrets import (
     LOWER,
     forms_of,
@@ -258,7 +259,7 @@ class Mask:
         members = getattr(thing, "__dict__", {})
         for name, member in list(members.items()):
             with suppress(Exception):  # whatever an SDK's objects do not let happen
-                if name == "cookies":
+                if name in ("cookies", "_cookies"):
                     member.clear()
                 members[name] = self._value(member, depth)
                 if name in _ABOUT and depth:
@@ -303,10 +304,16 @@ def masked(
         failed: BaseException
         try:
             outcomes = ask(adapter, payloads)
-        except ProviderError as error:
-            failed = adapter.mask().error(error)
-        except Exception as error:  # noqa: BLE001  raised again: a defect of the adapter
-            failed = adapter.mask().scrub(error)
+        except BaseException as error:
+            if (stopped := stopped_by_guard(error)) is not None:  # while it has class and frames
+                stopped.__cause__ = error
+                failed = adapter.mask().error(stopped)
+            elif isinstance(error, ProviderError):
+                failed = adapter.mask().error(error)
+            elif isinstance(error, Exception):  # a defect of the adapter
+                failed = adapter.mask().scrub(error)
+            else:
+                raise
         else:
             return adapter.mask().outcomes(outcomes)
         raise failed  # here, where no live error is its context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+MOST = 10**9
+"""More dollars for 1,000 pictures than anyone takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Price:
     def __post_init__(self) -> None:
         prices = [self.per_thousand, *(price for _, price in self.steps)]
         starts = [self.free_per_month, *(start for start, _ in self.steps)]
-        if not all(isinstance(p, Decimal) and p.is_finite() and p >= 0 for p in prices):
-            raise UsageError("A price is a finite Decimal from 0 up, in dollars per 1,000.")
+        if not all(isinstance(p, Decimal) and p.is_finite() and 0 <= p <= MOST for p in prices):
+            raise UsageError(f"A price is a Decimal from 0 to {MOST:,}, in dollars per 1,000.")
         if starts[0] < 0 or any(one >= other for one, other in pairwise(starts)):
             raise UsageError(
                 f"The steps of a price list ascend, above the free pictures; these are {starts}."
@@ -53,7 +56,7 @@ class Price:
                 free_per_month=int(given.get("free_per_month", 0)),
                 steps=tuple((int(n), Decimal(str(p))) for n, p in given.get("steps", ())),
             )
-        except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise UsageError(
                 f"The price of {name} in the settings cannot be read ({error!r}). Write "
                 f"[prices.{name}] per_thousand = 1.0, and if need be as_of, free_per_month and "

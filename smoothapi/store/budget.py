@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal, TypeAlias
 
 from smoothapi.errors import UsageError
+from smoothapi.text import shortened
 
 Period: TypeAlias = Literal["run", "day", "month"]
 
@@ -44,7 +45,7 @@ class Budget:
             or not 0 <= self.attempts <= MOST
         ):
             raise UsageError(
-                f"A budget of {self.attempts!r} attempts makes no sense: give an int "
+                f"A budget of {shortened(self.attempts)} attempts makes no sense: give an int "
                 f"up to {MOST:,}."
             )
         if self.per not in ("run", "day", "month"):
@@ -74,7 +75,7 @@ class Budget:
             if (given := _DOLLARS.fullmatch(part)) and dollars is None:
                 dollars = _dollars(given["before"] or given["behind"])
             elif re.fullmatch(r"[0-9]+(_[0-9]+)*", part) and attempts is None:
-                attempts = int(part)
+                attempts = int(Decimal(part))  # int() itself refuses thousands of digits
             else:
                 raise UsageError(
                     f"Cannot read the budget {text!r}. Write attempts (500), dollars ($2.50 or "
@@ -93,12 +94,13 @@ class Budget:
 def _dollars(value: Decimal | float | str) -> Decimal:
     try:
         amount = Decimal(str(value))
-    except InvalidOperation as error:
+    except (InvalidOperation, ValueError) as error:
         raise UsageError(
-            f"{value!r} is not an amount of dollars; write for example 2 or 0.50."
+            f"{shortened(value)} is not an amount of dollars; write for example 2 or 0.50."
         ) from error
     if not amount.is_finite() or not 0 <= amount <= MOST:
         raise UsageError(
-            f"A budget of {value!r} dollars makes no sense: give 0 or more, up to {MOST:,}."
+            f"A budget of {shortened(value)} dollars makes no sense: give 0 or more, up to "
+            f"{MOST:,}."
         )
     return amount

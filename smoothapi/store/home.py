@@ -62,6 +62,11 @@ class Home:
         return read_secret(self.folder / "noise.key")
 
     @property
+    def signing_key_file(self) -> Path:
+        """The file of the key that certificates are signed with (`smoothapi.signing`)."""
+        return self.folder / "signing.key"
+
+    @property
     def mixes_file(self) -> Path:
         """The file of the mixes of shares that were learnt (`smoothapi.mixes`)."""
         return self.folder / "mixes.json"

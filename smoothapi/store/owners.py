@@ -11,8 +11,8 @@ from smoothapi.errors import UsageError
 
 FORKED = (
     "This Smoother was made before the process was forked: its threads and its connections stayed "
-    "behind. Make one in each process (they share answers, pace and named budgets by the home), "
-    "or start processes by spawn."
+    "behind. Close it before the fork, and make one in each process (they share answers, pace and "
+    "named budgets by the home), or start processes by spawn."
 )
 
 

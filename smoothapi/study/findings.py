@@ -467,6 +467,10 @@ def _check_values(result: Findings) -> None:
             raise ValueError(f"a cell is about {cell.photo!r} of {cell.provider!r}")
         if cell.denoiser not in denoisers or cell.sigma not in result.sigmas:
             raise ValueError(f"a cell has denoiser {cell.denoiser!r} at sigma {cell.sigma}")
+    cells = {(cell.photo, cell.provider, cell.denoiser, cell.sigma) for cell in result.cells}
+    for shown in result.pictures:
+        if (shown.photo, shown.provider, shown.denoiser, shown.sigma) not in cells:
+            raise ValueError(f"a picture of {shown.photo!r} belongs to no cell")
 
 
 def _price(data: Mapping[str, Any]) -> Price:

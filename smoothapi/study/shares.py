@@ -147,7 +147,7 @@ class Shares:
                 for sigma, rows in data["counts"].items()
             }
             return cls(str(data["source"]), counts)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"The distribution is malformed: {error!r}.") from error

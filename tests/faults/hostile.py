@@ -260,8 +260,8 @@ class Hostile:
                 sock, _ = self._listener.accept()
                 sock.settimeout(20)
                 thread = threading.Thread(target=self._serve, args=(sock, self._leaving))
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
 
     def _serve(self, sock: socket.socket, leaving: threading.Event) -> None:
         with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from smoothapi.certify import Reason, SequentialCertify, SequentialPredict, fixed_certify
+from smoothapi.certify.futility import NEVER
 from smoothapi.certify.presence import MostSpecificTest, PresenceTest
 from smoothapi.certify.scores import ScoresTest
 from smoothapi.certify.topk import TopKTest
@@ -83,7 +84,7 @@ def test_certify_decides_as_the_oracle(radius, delta):
     reasons = set()
     for votes in streams(25, 91):
         test = SequentialCertify(
-            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, unlikely=0.0
+            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, futility=NEVER
         )
         decision, used = feed(test, votes)
         label, n = first_to_pass(votes, share(radius, delta), level)
@@ -171,7 +172,7 @@ def test_mutants_of_the_rule_decide_otherwise(mutant):
     differ = 0
     for votes in streams(25, 91):
         test = SequentialCertify(
-            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, unlikely=0.0
+            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, futility=NEVER
         )
         decision, used = feed(test, votes)
         label, n = first_to_pass(votes, q, level)
@@ -266,7 +267,7 @@ def yes_no(runs, labels, seed):
 def test_presence_decides_as_the_oracle(wanted):
     names, radius = ("a", "b"), 0.1
     level = oracle.label_level(share(LEAST), ALPHA / 2)
-    outcomes = set()
+    outcomes, lost = set(), 0
     for answers in yes_no(15, 2, 96):
         test = PresenceTest(
             names, wanted, 0.5, sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius
@@ -284,9 +285,11 @@ def test_presence_decides_as_the_oracle(wanted):
                 n = when_passed(hits, share(radius), level)
                 if wanted in ("either", outcome) and n:
                     expected.add((name, outcome, (sum(hits[:n]), n)))
-        assert claims == expected
+        assert claims <= expected
+        lost += len(expected - claims)
         outcomes |= {claim[:2] for claim in claims}
     assert len(outcomes) >= 2
+    assert lost <= 2  # to giving up, which claims nothing
 
 
 def presence_vote(names, answer):

@@ -19,6 +19,7 @@ from smoothapi.certify import (
     p_lower,
     queries_needed,
 )
+from smoothapi.certify.futility import NEVER
 from smoothapi.certify.presence import PresenceTest
 from smoothapi.certify.sequential import needed_share
 from smoothapi.certify.topk import share_lower, share_upper
@@ -162,7 +163,12 @@ TWO = ("cat", "dog")
 def claims_of(votes, radius, alpha, *, or_less):
     """Return what the class claims after any of the votes: label and radius, each once."""
     test = SequentialCertify(
-        sigma=SIGMA, alpha=alpha, max_votes=len(votes), radius=radius, or_less=or_less, unlikely=0.0
+        sigma=SIGMA,
+        alpha=alpha,
+        max_votes=len(votes),
+        radius=radius,
+        or_less=or_less,
+        futility=NEVER,
     )
     found = set()
     for vote in votes:
@@ -247,7 +253,7 @@ def test_a_plan_is_the_walk(p):
     most, ratio = 500, 0.5
     q = needed_share(ratio * SIGMA, SIGMA, 0.0)
     wall = oracle.boundary(q, level_used(ratio), most)
-    plan = queries_needed(ratio * SIGMA, SIGMA, ALPHA, p, max_votes=most, unlikely=0.0)
+    plan = queries_needed(ratio * SIGMA, SIGMA, ALPHA, p, max_votes=most, futility=NEVER)
     certified = oracle.chance_of_two(
         p, oracle.first_wall([wall], most), oracle.first_wall([], most), most
     )

@@ -100,10 +100,12 @@ NO_JSON = ("reset of a budget", "cache verify", "cache import", "cache export", 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_prints_it(name, as_json, photo):
+def test_no_command_prints_it(name, as_json, photo, monkeypatch):
     if as_json and name in NO_JSON:
         pytest.skip("has no --json")
     Path("smoothapi.toml").write_text(_toml(name))
+    if name != "config":  # which shows what is not trusted, too
+        monkeypatch.setenv("SMOOTHAPI_CONFIG", str(Path("smoothapi.toml").absolute()))
     arguments = [photo if part == "PHOTO" else part for part in COMMANDS[name]]
     if name == "verify":
         with Smoother("mock", denoiser="none") as smoother:

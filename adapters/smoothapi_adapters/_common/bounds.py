@@ -147,6 +147,11 @@ class _View:
 
     exchange: Exchange
 
+    def urlopen(self, *arguments: Any, **options: Any) -> Any:
+        # Not followed by a caller's other settings either, but those are looked at too late: a
+        # redirect to what is no URL would raise before that, and leave the answer open.
+        return super().urlopen(*arguments, **{**options, "redirect": False})  # type: ignore[misc]
+
     def _get_conn(self, *arguments: Any, **options: Any) -> Any:
         with _PATCHED:
             connection = super()._get_conn(*arguments, **options)  # type: ignore[misc]

@@ -176,7 +176,7 @@ class HttpClient:
             with session.send(request, timeout=timeout, **options) as response:
                 return HttpResponse(response.status_code, response.headers, response.content)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            raise (of_bounds(e, self._who) or unsent(self._meant_by(e), e, self._who)) from e
+            raise unsent(of_bounds(e, self._who) or self._meant_by(e), e, self._who) from e
 
     def close(self) -> None:
         """Close the connections; a caller's own session is left alone."""

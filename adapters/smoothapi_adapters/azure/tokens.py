@@ -100,7 +100,8 @@ class Tokens:
             said = said[:_LONGEST]
             if isinstance(error, AzureError) and not isinstance(error, ClientAuthenticationError):
                 raise TransientError(
-                    f"Who issues tokens for Azure gave none ({type(error).__name__}): {said}"
+                    f"Who issues tokens for Azure gave none ({type(error).__name__}): {said}",
+                    sent=False,
                 ) from error
             raise FatalError(
                 f"Signing in to Azure without a key failed ({type(error).__name__}): {said} Sign "

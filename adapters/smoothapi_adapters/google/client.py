@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.errors import FatalError
+from smoothapi.files import is_file
 from smoothapi.provider import Credentials
 from smoothapi_adapters._common.bounds import MOST_BYTES
 from smoothapi_adapters._common.twins import twin_of
@@ -153,7 +154,7 @@ def application_default() -> Credentials:
     looked: list[str] = []
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     if named:
-        if Path(named).is_file():
+        if is_file(named):
             where = "the file that GOOGLE_APPLICATION_CREDENTIALS names"
             return Credentials(found=True, where=where)
         looked.append("GOOGLE_APPLICATION_CREDENTIALS names a file that is not there")
@@ -161,7 +162,7 @@ def application_default() -> Credentials:
         looked.append("GOOGLE_APPLICATION_CREDENTIALS is not set")
     folder = os.environ.get("CLOUDSDK_CONFIG")
     login = Path(folder) if folder else Path.home() / ".config" / "gcloud"
-    if not named and (login / "application_default_credentials.json").is_file():
+    if not named and is_file(login / "application_default_credentials.json"):
         return Credentials(found=True, where="the login of gcloud (application-default)")
     looked.append("gcloud has no application-default login here")
     if not named and _on_google():

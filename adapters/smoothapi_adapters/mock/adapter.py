@@ -42,6 +42,7 @@ from smoothapi.services.labellers import (
     to_answer,
 )
 from smoothapi.services.latency import Latency
+from smoothapi.text import shortened
 from smoothapi_adapters._common import options
 from smoothapi_adapters.mock.errors import error_of_fault
 
@@ -315,7 +316,13 @@ def _model_changes(given: Mapping[int, str] | str | None) -> list[tuple[int, str
                 )
             changes[int(match[2])] = match[1]
         given = changes
-    return sorted((int(number), str(version)) for number, version in (given or {}).items())
+    try:
+        return sorted((int(number), str(version)) for number, version in (given or {}).items())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise UsageError(
+            f"model_changes={shortened(given)}: give {{300: 'v2'}}, the number of a request and "
+            "the version that answers carry from it on."
+        ) from None
 
 
 def _limits(given: Limits | Mapping[str, Any] | None) -> Limits:
@@ -330,7 +337,7 @@ def _limits(given: Limits | Mapping[str, Any] | None) -> Limits:
             for name, value in fields.items()
         }
         limits = Limits(formats=tuple(names), **numbers)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"limits cannot be read: {error}.") from error
     if limits.batch < 1 or not set(limits.formats) <= set(_FORMATS) or not limits.formats:
         raise UsageError("limits: give a batch from 1, and formats among png and jpeg.")

@@ -25,6 +25,7 @@ from smoothapi.errors import (
     ProviderError,
     UsageError,
 )
+from smoothapi.files import is_file
 from smoothapi.provider import Limits, SafeOptions
 from smoothapi.text import printable
 from smoothapi_adapters._common import options
@@ -209,7 +210,7 @@ class TorchAdapter:
         if isinstance(given, (str, Path)):
             suffix = Path(given).suffix.lower()
             if suffix in SCRIPTS or suffix == ".onnx":
-                if not Path(given).is_file():
+                if not is_file(given):
                     raise UsageError(f"There is no file {given}.")
             elif not re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", str(given)):
                 raise UsageError(
@@ -219,7 +220,7 @@ class TorchAdapter:
                 )
         elif not callable(given):
             raise UsageError(f"model is a torch module, not {type(given).__name__}.")
-        if self._weights is not None and not self._weights.is_file():
+        if self._weights is not None and not is_file(self._weights):
             raise UsageError(f"There is no file of weights {self._weights}.")
 
     def _model(self) -> TorchModel:

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smoothapi.errors import SmoothAPIError, StoreError, UsageError
@@ -25,6 +25,7 @@ from smoothapi.store.local.damage import (
     is_undecodable,
 )
 from smoothapi.store.local.rebuild import rebuild
+from smoothapi.store.owners import refuse_fork
 from smoothapi.store.rows import (
     StoredAnswer,
     UnreadableRowError,
@@ -60,7 +61,10 @@ class AnswerStore:
             StoreError: the folder cannot be used.
         """
         self.directory = directory
+        self._process = os.getpid()
         self._writing = threading.RLock()
+        self._quiet = threading.Condition()  # when nobody reads
+        self._readers = 0
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if os.name == "posix":
@@ -104,17 +108,34 @@ class AnswerStore:
     def _read(self, read: Callable[[AnswerCache], _Read]) -> _Read:
         """Read from the database; set it aside and read from a new one if it proves damaged."""
         for _ in range(2):
-            cache = self._in_use()
-            try:
-                return read(cache)
-            except (SmoothAPIError, UnreadableRowError):
-                raise
-            except Exception as error:  # noqa: BLE001  whatever diskcache makes of it
-                failed = first_of(error)
+            with self._read_from() as cache:
+                try:
+                    return read(cache)
+                except (SmoothAPIError, UnreadableRowError):
+                    raise
+                except Exception as error:  # noqa: BLE001  whatever diskcache makes of it
+                    failed = first_of(error)
             if not is_damage(failed):
                 break
             self._replace(cache)
         raise StoreError(f"The answer store cannot be read: {failed!r}.") from failed
+
+    @contextmanager
+    def _read_from(self) -> Iterator[AnswerCache]:
+        """Have the database stay open for a block.
+
+        A connection that another thread closes in the middle of a statement ends the process.
+        """
+        refuse_fork(self._process)
+        with self._quiet:
+            cache = self._in_use()
+            self._readers += 1
+        try:
+            yield cache
+        finally:
+            with self._quiet:
+                self._readers -= 1
+                self._quiet.notify_all()
 
     def _in_use(self) -> AnswerCache:
         if self._closed:
@@ -287,9 +308,16 @@ class AnswerStore:
         return count
 
     def close(self) -> None:
-        """Close the database, for all threads."""
-        with self._writing:
+        """Close the database, for all threads, once nobody reads or writes.
+
+        In a child of the process that opened it, leave it alone: it is the parent's.
+        """
+        if os.getpid() != self._process:
+            return
+        with self._quiet:
             self._closed = True
+            self._quiet.wait_for(lambda: not self._readers)
+        with self._writing:
             for cache in (*self._retired, self._cache):
                 cache.close()
 

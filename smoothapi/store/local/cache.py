@@ -13,7 +13,7 @@ import diskcache
 
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.store.local.damage import DamagedError, is_read_only
-from smoothapi.store.local.forking import leave_to_parent
+from smoothapi.store.local.forking import about_to_open, closed
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
@@ -84,7 +84,6 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
         self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         self._connecting = threading.Lock()
         self._process = os.getpid()
-        leave_to_parent(self)
         self._directory, self._timeout = str(directory), 60
         self.file = directory / FILE
         log = log_of(self.file)
@@ -149,6 +148,7 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
         with self._connecting:
             for thread in [each for each in self._connections if not each.is_alive()]:
                 self._connections.pop(thread).close()
+            about_to_open(self, self.file)
             connection = self._connections[threading.current_thread()] = sqlite3.connect(
                 self.file, timeout=self._timeout, isolation_level=None, check_same_thread=False
             )
@@ -203,6 +203,7 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
         with self._connecting:
             while self._connections:
                 self._connections.popitem()[1].close()
+            closed(self)
 
 
 def _size(path: Path) -> int:

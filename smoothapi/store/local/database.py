@@ -23,7 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from smoothapi.errors import SmoothAPIError, StoreError, UsageError
-from smoothapi.store.local.forking import leave_to_parent
+from smoothapi.store.local.forking import about_to_open, closed
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
 
@@ -118,6 +118,7 @@ class Database:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._durable = False
+        about_to_open(self, path)
         try:
             _make(path)
             _refuse_what_would_be_forgotten(path)
@@ -126,7 +127,6 @@ class Database:
             )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(self._unusable(error)) from error
-        leave_to_parent(self)
         try:
             _patiently(lambda: self._connection.execute("PRAGMA journal_mode = WAL"))
             self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -182,6 +182,7 @@ class Database:
             return
         with self._lock:
             self._connection.close()
+            closed(self)
 
     def _migrate(self) -> None:
         """Bring the database to the schema of this version."""

@@ -1,8 +1,13 @@
-"""Connections of SQLite through a fork: the child neither uses nor closes its parent's.
+"""Databases of SQLite through a fork: the child leaves those alone that its parent has open.
 
-Python closes a connection, and resets a cursor, that nobody holds any more. In a child that would
-wait for ever for a lock that another thread held at the fork, or touch the files beneath the
-parent (https://sqlite.org/howtocorrupt.html, 2.6). So a child never lets go of them.
+It neither uses nor closes its parent's connections: Python closes a connection, and resets a
+cursor, that nobody holds any more, and children that did so at their exit were seen to wait for
+ever; which lock they waited for was not established. So a child never lets go of them.
+
+Nor does it open such a file anew. SQLite keeps a process's locks of a file in the memory that a
+fork copies, so the child's connection counts on locks that its parent alone has. The parent, when
+it closes, then takes the log away beneath the child, and all that the child writes is lost
+(https://sqlite.org/howtocorrupt.html, 2.6; tests/unit/store/test_fork.py shows it).
 """
 
 from __future__ import annotations
@@ -10,19 +15,50 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from weakref import WeakSet
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-_OPEN: WeakSet[object] = WeakSet()
+from smoothapi.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_open: WeakKeyDictionary[object, Path] = WeakKeyDictionary()
+_of_parents: set[tuple[int, int]] = set()  # device and inode
 
 
-def leave_to_parent(holder: object) -> None:
-    """See to it that children of this process never close what `holder` has open then."""
-    _OPEN.add(holder)
+def about_to_open(holder: object, file: Path) -> None:
+    """See to it that children of this process leave `file` alone while `holder` has it open.
+
+    Raises:
+        UsageError: a process that this one was forked from had it open then.
+    """
+    if _of_parents:
+        with suppress(OSError):
+            found = file.stat()
+            if (found.st_dev, found.st_ino) in _of_parents:
+                raise UsageError(
+                    f"The process that this one was forked from had the store {str(file.parent)!r} "
+                    "open: written from here, answers and what they cost would be lost. Close the "
+                    "Smoother before the fork and make one in each process, or start processes by "
+                    "spawn."
+                )
+    _open[holder] = file
 
 
-def _hold_for_ever() -> None:
-    if not len(_OPEN):
+def closed(holder: object) -> None:
+    """Take note that `holder` has nothing open any more."""
+    _open.pop(holder, None)
+
+
+def _leave_to_parent() -> None:
+    if not len(_open):
         return
+    for file in _open.values():
+        with suppress(OSError):
+            found = file.stat()
+            _of_parents.add((found.st_dev, found.st_ino))
     things = gc.get_objects()
     gc.freeze()  # nor collects what the threads left behind that were in the midst of a call
     for thing in things:
@@ -31,4 +67,4 @@ def _hold_for_ever() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_hold_for_ever)
+    os.register_at_fork(after_in_child=_leave_to_parent)

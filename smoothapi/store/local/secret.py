@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import StoreError
+from smoothapi.files import create
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,16 +48,5 @@ def read_secret(path: Path) -> bytes:
 def _create(path: Path) -> None:
     """Make the key file in one step, so that two first runs at once agree on one key."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return
-    finally:
-        draft.unlink()
+    with suppress(FileExistsError):
+        create(path, secrets.token_bytes(_BYTES), mode=0o600)

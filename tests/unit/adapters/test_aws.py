@@ -493,7 +493,7 @@ def test_errors_come_through_the_client(code):
         with pytest.raises(ProviderError) as caught:
             adapter.ask([PICTURE])
     assert type(caught.value) is type(meaning(refusal(code)))
-    assert "botocore.exceptions.ClientError" in str(caught.value.__cause__)
+    assert f"An error occurred ({code})" in str(caught.value.__cause__)
 
 
 def test_a_botocore_built_otherwise_is_refused():

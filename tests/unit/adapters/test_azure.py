@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import responses
 from azure.ai.vision.imageanalysis.models import ImageAnalysisResult
 from azure.cognitiveservices.vision.computervision import ComputerVisionClient
 from azure.cognitiveservices.vision.computervision.models import (
@@ -292,6 +294,15 @@ def parsed(data, *features):
 def test_malformed_is_never_no_label(data):
     with pytest.raises(TransientError, match="malformed"):
         parsed(data)
+
+
+@pytest.mark.parametrize("width", ["Infinity", "1e999", "NaN", '"x"', "[]", "{}"])
+def test_a_number_that_the_sdk_cannot_read_is_malformed(width):
+    raw = b'{"tags": [], "requestId": "1", "metadata": {"width": %b}}' % width.encode()
+    with responses.RequestsMock() as service:
+        service.post(re.compile(".*"), body=raw, content_type="application/json")
+        with pytest.raises(TransientError, match="malformed"):
+            AzureAdapter(endpoint=URL, key=KEY).ask([b"x"])
 
 
 def test_no_tags_at_all_are_an_answer():

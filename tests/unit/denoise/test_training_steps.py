@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -307,11 +308,15 @@ def test_checkpoints_written_aside_are_those_of_their_moment(
     assert early.read_bytes() == late.read_bytes()
 
 
-def test_a_checkpoint_that_cannot_be_written_stops_the_run(photos: Photos, tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_stops_the_run(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     run = Trainer(UNet(TINY), photos, Recipe(steps=3, crops=CROPS), out=tmp_path / "r")
-    (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "checkpoint.safetensors.partial").mkdir()
-    with pytest.raises(OSError, match="partial"):
+    monkeypatch.setattr("smoothapi.denoise.storage.replacing", full)
+    with pytest.raises(OSError, match="No space left"):
         run.run(save_every=0.0)
 
 

@@ -29,6 +29,7 @@ class Job:
     asked: Callable[[int], Any] = asked
     batch: int = 8
     refresh: bool = False
+    refreshes: int = 0
 
 
 def stored(store, index):

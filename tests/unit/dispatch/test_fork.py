@@ -130,7 +130,7 @@ smoother = Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency
 with smoother:
     certificates = []
     thread = threading.Thread(
-        target=lambda: certificates.append(smoother.certify(photo, radius=0.4))
+        target=lambda: certificates.append(smoother.certify(photo, radius=0.3))
     )
     thread.start()
     if how == "pool":
@@ -143,7 +143,7 @@ with smoother:
             child.join(20)
             ends.append(child.exitcode)
     else:
-        while thread.is_alive() and len(children) < 60:
+        while thread.is_alive() and len(children) < 20:
             time.sleep(0.002)
             if forked():
                 if how == "close": smoother.close()
@@ -173,7 +173,7 @@ with Smoother(adapter, home=home, denoiser="none", plain=False, record=home + "/
     if forked():
         sys.exit(0)
     wait()
-    certificate = smoother.certify(photo, radius=0.25)
+    certificate = smoother.certify(photo, radius=0.15)
 print(json.dumps({"ends": ends, "votes": certificate.total_votes}))
 """
 )

@@ -34,6 +34,17 @@ def stored(home):
         store.close()
 
 
+def photo_in(file, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file)
+
+
+def wait_for_answers(home, process):
+    end = time.monotonic() + 60.0
+    while stored(home) < 5 and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(
     ("number", "presses"),
@@ -43,9 +54,7 @@ def test_what_ends_a_command_keeps_what_came_and_the_same_command_goes_on(
     tmp_path, number, presses
 ):
     home = tmp_path / "home"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(
-        tmp_path / "photo.png"
-    )
+    photo_in(tmp_path / "photo.png")
     main = "from smoothapi.cli import main; main()"
     command = [sys.executable, "-c", main, "certify", "photo.png", "--home", str(home)]
     command += ["--budget", "900/day", "--record", "answers.jsonl"]
@@ -60,9 +69,7 @@ def test_what_ends_a_command_keeps_what_came_and_the_same_command_goes_on(
         )  # fmt: skip
 
     process = start(0.3 * presses)
-    end = time.monotonic() + 60.0
-    while stored(home) < 5 and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.05)
+    wait_for_answers(home, process)
     for _ in range(presses):
         process.send_signal(number)
         time.sleep(0.05)
@@ -84,3 +91,49 @@ def test_what_ends_a_command_keeps_what_came_and_the_same_command_goes_on(
     out, err = process.communicate(timeout=60.0)
     assert process.returncode == 0, err
     assert f"{sent} answered from the store" in out
+
+
+STUDY = ["study", "photos", "--out", "out", "--sigma", "0.25", "--max-votes", "400"]
+ADAPT = ["denoiser", "adapt", "mock", "--photos", "photos", "--out", "out.json", "--size", "32",
+         "--denoiser", "small", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    ("command", "numbers"),
+    [
+        (STUDY, [signal.SIGTERM]),
+        (STUDY, [signal.SIGINT, signal.SIGINT]),
+        (ADAPT, [signal.SIGHUP]),
+    ],
+)
+def test_what_asks_about_many_photos_ends_likewise(tmp_path, command, numbers):
+    home = tmp_path / "home"
+    (tmp_path / "photos").mkdir()
+    for number in range(30 if command is ADAPT else 3):
+        photo_in(tmp_path / "photos" / f"{number}.png", number)
+    # Two of Ctrl-C leave behind what does not answer.
+    latency = 0.3 if len(numbers) == 1 else 1.0
+    (tmp_path / "smoothapi.toml").write_text(SETTINGS.replace("LATENCY", str(latency)))
+    environment = {name: value for name, value in os.environ.items() if name != "SMOOTHAPI_HOME"}
+    main = "from smoothapi.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", main, *command, "--home", str(home), "--budget", "900/day"],
+        cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        wait_for_answers(home, process)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.1)
+        out, err = process.communicate(timeout=60.0)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + numbers[0], err
+    assert "Traceback" not in err + out
+    assert "continues where this one ended" in err
+    with Home(home) as opened:
+        for account in opened.accounts():
+            assert account.reserved == 0
+            assert account.attempts >= stored(home) >= 5

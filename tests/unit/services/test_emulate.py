@@ -126,7 +126,7 @@ def start(*arguments):
     )
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_and_a_supervisor_end_it_cleanly_even_while_callers_hang(sign):
     import socket
 

@@ -202,6 +202,9 @@ def test_results_go_to_json_and_to_pandas(make, pictures):
         result.to_json().replace('"max_votes": [', '"caps": [').replace('"max_votes":', '"cap":')
     )
     assert StudyResult.from_dict(first | {"schema": "smoothapi.study/1"}) == result
+    lost = broken["pictures"][0] | {"photo": next(iter(pictures)), "sigma": 7.0}
+    with pytest.raises(UsageError, match="belongs to no cell"):
+        StudyResult.from_dict(broken | {"pictures": [lost]})
     broken["pictures"][0]["noisy"] = '"><script>'
     with pytest.raises(UsageError, match="base64"):
         StudyResult.from_dict(broken)
