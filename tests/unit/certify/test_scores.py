@@ -105,6 +105,17 @@ def test_its_description_makes_the_same_target():
     assert json.loads(json.dumps(target.description)) == target.description
 
 
+def test_without_parents_a_label_has_what_the_provider_says_of_it_itself():
+    said = Answer((Label("Bus", 0.97, ("Vehicle",)), Label("Vehicle", 0.6)))
+    alone = Scores("Vehicle", parents=False)
+    assert json.loads(alone.vote(said)) == [{"Vehicle": 0.6}, 0.5]
+    assert json.loads(Scores("Vehicle").vote(said)) == [{"Vehicle": 0.97}, 0.5]
+    assert parse_target(json.loads(json.dumps(alone.description))) == alone
+    assert "parents" not in Scores("Vehicle").description
+    with pytest.raises(UsageError, match="parents"):
+        Scores("Vehicle", parents=1)
+
+
 @pytest.mark.parametrize(
     ("labels", "least"),
     [((), 0.5), (("a", "A"), 0.5), (("a",), 0.0), (("a",), 1.5), (("a",), float("nan")), (("a",), None),

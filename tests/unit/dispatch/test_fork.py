@@ -195,7 +195,7 @@ class Kept:
     def __init__(self): self.pid = os.getpid(); opened.append(self)
     def close(self): print("closed by", "parent" if os.getpid() == parent else "child")
 
-certifier = Certifier(lambda adapter: Kept(), mark=False)
+certifier = Certifier(lambda adapter: Kept())
 certifier._lock.acquire()  # as a thread of the parent may hold it at the fork
 if forked():
     assert certifier._opened(None).pid == os.getpid()
