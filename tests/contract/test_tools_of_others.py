@@ -240,7 +240,7 @@ class TestDoublesOfBotocore:
             assert bus(before.ask([PHOTO]))
             assert bus(AwsAdapter(client=client).ask([PHOTO]))
             stubber.assert_no_pending_responses()
-            with pytest.raises(ProviderError, match=r"Stub"):
+            with pytest.raises(ProviderError, match=r"response stub"):
                 before.ask([PHOTO])
         client.close()
 

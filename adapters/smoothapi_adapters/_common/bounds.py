@@ -147,6 +147,13 @@ class _View:
 
     exchange: Exchange
 
+    # Views of one pool are one pool to who counts its connections, as vcrpy does.
+    def __eq__(self, other: object) -> bool:
+        return getattr(other, "__dict__", None) is self.__dict__
+
+    def __hash__(self) -> int:
+        return id(self.__dict__)
+
     def urlopen(self, *arguments: Any, **options: Any) -> Any:
         # Not followed by a caller's other settings either, but those are looked at too late: a
         # redirect to what is no URL would raise before that, and leave the answer open.

@@ -14,7 +14,7 @@ from smoothapi import Absence, Certificate, Presence, Retry, Smoother, verify
 from smoothapi.certificates import unchecked
 from smoothapi.certify import Top1, native_radius, replay, runs_of, share_deduction
 from smoothapi.certify.futility import NEVER
-from smoothapi.errors import CertificateError, ImageError, StoreError, TransientError, UsageError
+from smoothapi.errors import CertificateError, ImageError, StoreError, TransientError
 from smoothapi_adapters.mock import MockAdapter
 from tests.conftest import ScriptedAdapter, answer, invoke
 
@@ -258,7 +258,7 @@ def reissued(certificate, votes, target=None, **changes):
 
 def test_votes_that_nobody_bought_are_found_at_home(photo):
     """A vote for a label was answered, so its answer is stored; only "no answer" may have failed."""
-    honest = make(photo, radius=0.06, adapter=ScriptedAdapter(Turns(2, "bus", None)))
+    honest = make(photo, radius=0.06, adapter=ScriptedAdapter(Turns(2, "bus", None)), **ONE_BY_ONE)
     votes = [*honest.vote_order()]
     assert honest.label is None
     more = votes + ["bus"] * 400
