@@ -5,6 +5,7 @@ What a tool takes the place of is never passed by: a test must not reach a servi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import socket
@@ -22,7 +23,7 @@ from botocore.stub import ANY, Stubber
 from smoothapi import wrap
 from smoothapi.answer import Answer
 from smoothapi.encode import Codec
-from smoothapi.errors import ProviderError
+from smoothapi.errors import ProviderError, TransientError
 from smoothapi.services import serve
 from smoothapi.testing.contract import unused_port
 from smoothapi_adapters.aws import AwsAdapter
@@ -189,14 +190,22 @@ def cassette(folder, record_mode):
     )
 
 
+def patiently(adapter):
+    """Ask again where a kept connection proves to be closed, as the dispatcher does."""
+    for _ in range(3):
+        with contextlib.suppress(TransientError):
+            return adapter.ask([PHOTO])
+    return adapter.ask([PHOTO])
+
+
 @pytest.mark.parametrize("name", OVER_HTTP)
 def test_vcrpy_records_and_replays_an_adapter(name, tmp_path, adapter_of):
     with Hostile(score(b"0.97")) as server:
         before = adapter_of(name, server.url)
         with cassette(tmp_path, "once"):
-            assert bus(before.ask([PHOTO]))
+            assert bus(patiently(before))
         assert len(server.requests) == 1
-        assert bus(before.ask([PHOTO]))  # no trace of the tool is left
+        assert bus(patiently(before))  # no trace of the tool is left
         assert len(server.requests) == 2
         for replayed in (adapter_of(name, server.url), before):
             with cassette(tmp_path, "none") as tape:
