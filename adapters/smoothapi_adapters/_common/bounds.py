@@ -68,6 +68,7 @@ class Exchange:
     Attributes:
         headers: added to the request as it is written: no log and no error above knows them.
         query: names and values, added to its URL likewise.
+        answer: urllib3's response, once its headers are here.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -76,6 +77,12 @@ class Exchange:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._received = 0
+        self.answer: Any = None
+
+    def leave(self) -> None:
+        """Close an answer that could not be read to its end, and its connection."""
+        if self.answer is not None:
+            self.answer.close()
 
     def left(self) -> float:
         """Return the seconds that are left, above 0.
@@ -157,7 +164,9 @@ class _View:
     def urlopen(self, *arguments: Any, **options: Any) -> Any:
         # Not followed by a caller's other settings either, but those are looked at too late: a
         # redirect to what is no URL would raise before that, and leave the answer open.
-        return super().urlopen(*arguments, **{**options, "redirect": False})  # type: ignore[misc]
+        answer = super().urlopen(*arguments, **{**options, "redirect": False})  # type: ignore[misc]
+        self.exchange.answer = answer
+        return answer
 
     def _get_conn(self, *arguments: Any, **options: Any) -> Any:
         with _PATCHED:

@@ -85,7 +85,11 @@ class _BoundedSession:
         once._get_connection_manager = lambda *place: _Manager(  # noqa: SLF001
             self._manager_for(*place), exchange
         )
-        answer: AWSResponse = once.send(request)
+        try:
+            answer: AWSResponse = once.send(request)
+        except BaseException:
+            exchange.leave()  # botocore leaves what it cannot unpack open
+            raise
         return answer
 
     def close(self) -> None:
