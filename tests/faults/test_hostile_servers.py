@@ -169,6 +169,10 @@ def test_what_is_refused_is_not_sent_again_with_another_token(hostile, adapters_
     assert len(posted(hostile)) == len(adapters)
 
 
+# On a busy machine a handshake alone takes so long; then nothing was sent yet.
+IN_TIME = f"no whole answer in {LIMIT:g} s|no connection came about in time|ReadTimeout"
+
+
 def all_overdue(found, adapters, said=f"no whole answer in {LIMIT:g} s"):
     assert not set(adapters) - set(found), "still waiting"
     for name, (error, _) in found.items():
@@ -183,7 +187,7 @@ def all_overdue(found, adapters, said=f"no whole answer in {LIMIT:g} s"):
 def test_the_deadline_holds_under_tls(behaviour, over_tls, adapters_at):
     with Hostile(BEHAVIOURS[behaviour], tls=over_tls) as server:
         adapters = adapters_at(server.url)
-        all_overdue(outcomes(adapters), adapters)
+        all_overdue(outcomes(adapters), adapters, IN_TIME)
 
 
 @pytest.mark.timeout(90)
@@ -191,7 +195,7 @@ def test_the_deadline_holds_under_tls(behaviour, over_tls, adapters_at):
 def test_the_deadline_holds_while_a_request_is_sent(tls, over_tls, adapters_at):
     with Hostile(tls=over_tls if tls else None, reads=False) as server:
         adapters = adapters_at(server.url)
-        all_overdue(outcomes(adapters, PICTURE + bytes(8 * 2**20)), adapters)
+        all_overdue(outcomes(adapters, PICTURE + bytes(8 * 2**20)), adapters, IN_TIME)
 
 
 @pytest.mark.timeout(90)
