@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.cli.terminal import echo
-from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.errors import StoreError, UnreachableRadiusError, UsageError
+from smoothapi.files import parse_json
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def _answers(
     from smoothapi.store.rows import outcome_of  # noqa: PLC0415
 
     for key in home.answers.all_keys():
-        row = home.answers.row(key)
+        try:
+            row = home.answers.row(key)
+        except StoreError:  # what cannot be read any more counts as never asked
+            continue
         yield row["asked"], outcome_of(row)
     for file in recordings:
         for row, outcome in read_recording(file):
@@ -85,7 +89,7 @@ def _of_study(file: Path) -> list[PastPhoto] | None:
     from smoothapi.study.findings import Findings  # noqa: PLC0415
 
     try:
-        data = json.loads(file.read_bytes())
+        data = parse_json(file.read_bytes())
     except ValueError:
         return None
     except OSError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from itertools import chain, repeat
 
 import numpy as np
@@ -282,6 +284,18 @@ def test_plan_learns_from_what_is_stored(photos, tmp_path, capsys):
     assert Mixes.from_dict(Replay(export).mixes) == kept
 
 
+def test_a_damaged_answer_is_one_that_was_never_given(photos, tmp_path, capsys):
+    home = ("--home", str(tmp_path / "home"))
+    assert run(["certify", *photos, *CERTIFY, *home, "--radius", "0.1"]) in (0, 1)
+    (file,) = (tmp_path / "home").rglob("cache.db")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE Cache SET value = '{' WHERE rowid = 5")
+    capsys.readouterr()
+    assert run(["plan", "--learn", "--json", *home, "--radius", "0.1", "--size", "24"]) == 0
+    (mix,) = json.loads(capsys.readouterr().out)["mixes"]
+    assert mix["photos"] == 3
+
+
 def test_plan_learns_from_a_study(photos, tmp_path, capsys):
     study = (*CERTIFY, "--sigma", "0.25", "--radius", "0.1")
     home, out = ("--home", str(tmp_path / "one")), tmp_path / "study"
@@ -302,11 +316,13 @@ def test_plan_learns_from_a_study(photos, tmp_path, capsys):
         (["--learn", "--p", "0.9"], "--p"),
         (["--from", "x.jsonl"], "--learn"),
         (["--learn", "--from", "x.jsonl"], "x.jsonl"),
+        (["--learn", "--from", "deep.json"], "deep.json"),
     ],
 )
 def test_what_cannot_be_learnt(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.jsonl").write_text("nonsense\n")
+    (tmp_path / "deep.json").write_text("[" * 200_000)
     assert run(["plan", *arguments, "--home", str(tmp_path / "home")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "home" / "mixes.json").exists()
