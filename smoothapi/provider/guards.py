@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import FatalError, SmoothAPIError
+from smoothapi.provider.chain import chain
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def stopped_by_guard(error: BaseException) -> FatalError | None:
     Args:
         error: as an SDK raised it: an error that is masked has no class and no frames any more.
     """
-    for link in _chain(error):
+    for link in chain(error):
         if not isinstance(link, SmoothAPIError) and (_is_unexpected(link) or _is_of_guard(link)):
             said = printable(" ".join(str(link).split()))[:_MOST_SHOWN]
             return FatalError(f"A test's network guard stopped the request: {said}", sent=False)
@@ -69,15 +70,3 @@ def _modules(error: BaseException) -> Iterator[str]:
     while step is not None:
         yield str(step.tb_frame.f_globals.get("__name__", ""))
         step = step.tb_next
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    ahead: list[object] = [error]
-    while ahead:
-        link = ahead.pop()
-        if isinstance(link, BaseException) and link not in found:
-            found.append(link)
-            ahead += [link.__cause__, link.__context__, *link.args]
-            ahead.append(getattr(link, "inner_exception", None))  # of azure-core and msrest
-    return found

@@ -23,6 +23,7 @@ from urllib.request import getproxies
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, ProviderError
+from smoothapi.provider.chain import chain
 from smoothapi.provider.guards import stopped_by_guard
 from smoothapi.provider.secrets import (
     LOWER,
@@ -177,7 +178,7 @@ class Mask:
         An error whose text cannot be changed is returned, and chained, as a `MaskedError`.
         """
         mask = self.knowing_those_of(error)
-        links = _chain(error)
+        links = chain(error)
         for link in links:
             where = _where(link)
             notes = [mask.quoted(note) for note in _notes(link)]
@@ -342,23 +343,9 @@ def _label_texts(answer: Answer) -> Iterator[str]:
         yield from (label.name, *label.parents, *label.categories)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and all that it came of or holds in its arguments, or in a group."""
-    found: list[BaseException] = []
-    ahead: list[object] = [error]
-    while ahead and len(found) < 100:
-        link = ahead.pop()
-        if isinstance(link, BaseException) and not any(link is known for known in found):
-            found.append(link)
-            ahead += [link.__cause__, link.__context__, *link.args]
-            ahead += getattr(link, "exceptions", ())
-            ahead += [getattr(link, name, None) for name in ("reason", "inner_exception")]
-    return found
-
-
 def _sent_with(error: BaseException) -> Iterator[str]:
     """Yield the secrets in the requests that an error, and those that it came of, are about."""
-    for link in _chain(error):
+    for link in chain(error):
         response = getattr(link, "response", None)
         for thing in (link, response):
             request = getattr(thing, "request", None)

@@ -27,9 +27,10 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.provider import Mask, check_client
+from smoothapi.provider.chain import chain
 from smoothapi.provider.secrets import is_secret_name
 from smoothapi_adapters._common.bounds import CONNECT
-from smoothapi_adapters._common.errors import chain, of_bounds
+from smoothapi_adapters._common.errors import of_bounds
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters._common.sessions import Bounds
 

@@ -13,6 +13,7 @@ from smoothapi.errors import (
     TransientError,
 )
 from smoothapi.provider import retry_after_seconds
+from smoothapi.provider.chain import chain
 from smoothapi.text import printable
 from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError, OverdueError
 
@@ -85,19 +86,6 @@ def _host_of(url: str) -> str:
         return printable(urlsplit(url).hostname or "")[:100]
     except ValueError:
         return ""
-
-
-def chain(error: BaseException) -> list[BaseException]:
-    """Return an error and all that it wraps, which the libraries keep in places of their own."""
-    found: list[BaseException] = []
-    ahead: list[Any] = [error]
-    while ahead:
-        link = ahead.pop()
-        if isinstance(link, BaseException) and link not in found:
-            found.append(link)
-            ahead += [link.__cause__, link.__context__, *link.args]
-            ahead += [getattr(link, name, None) for name in ("reason", "inner_exception")]
-    return found
 
 
 def of_bounds(error: BaseException, who: str) -> ProviderError | None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from smoothapi.errors import FatalError, ProviderError, TransientError
+from smoothapi.provider.chain import chain
 from smoothapi.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Words of gRPC for a call that got no connection; it has no class or code for them.
 _GRPC = re.compile(
@@ -30,7 +28,8 @@ def unsent(mapped: ProviderError, error: BaseException, who: str) -> ProviderErr
         error: of requests, urllib3, botocore, azure-core or gRPC.
         who: the service in words.
     """
-    links = list(_links(error))
+    # Not those of an earlier attempt, in whose handling this one was made.
+    links = chain(error, short_of=(ProviderError,))
     connection = next((found for link in links if (found := _connecting(link))), None)
     if connection is not None:
         place, why = _place(connection), _why(links)
@@ -42,21 +41,6 @@ def unsent(mapped: ProviderError, error: BaseException, who: str) -> ProviderErr
         mapped.sent = False
         return mapped
     return TransientError(f"{who} could not be reached{place}: {why}.", sent=False)
-
-
-def _links(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it wraps, which the libraries keep in places of their own."""
-    ahead: list[Any] = [error]
-    seen: set[int] = set()
-    while ahead:
-        link = ahead.pop()
-        if isinstance(link, ProviderError):
-            continue  # of an earlier attempt, in whose handling this one was made
-        if isinstance(link, BaseException) and id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            ahead += [link.__cause__, link.__context__, *link.args]
-            ahead += [getattr(link, name, None) for name in ("reason", "inner_exception")]
 
 
 def _broken_handshake(links: list[BaseException]) -> bool:
