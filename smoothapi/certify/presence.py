@@ -325,16 +325,14 @@ class MostSpecificTest:
             return ()
         n = self._total(chain)
         claims = []
-        for label, k in zip(chain.labels, chain.present, strict=True):
-            bound = p_lower(k, n, chain.level) if n else 0.0
-            if self._passed(chain, k, self._share):
-                bound = max(bound, self._share)
+        for place, k in enumerate(chain.present):
+            certified = self._missing(chain, place) <= 0
+            bound = max(p_lower(k, n, chain.level) if n else 0.0, self._share if certified else 0.0)
             if bound >= self._least_share:
                 p_low = floor_to(bound, SHARE_DECIMALS)
                 radius = radius_above(p_low, self._delta, self._sigma, self._smallest)
-                if self._passed(chain, k, self._share):
-                    radius = max(radius, self._radius)
-                claims.append(Claim(label, "present", radius, p_low, (k, n)))
+                radius = max(radius, self._radius if certified else 0.0)
+                claims.append(Claim(chain.labels[place], "present", radius, p_low, (k, n)))
         return tuple(claims)
 
     def _leading(self) -> _Chain | None:
@@ -384,10 +382,6 @@ class MostSpecificTest:
                     (k, n),
                 )
         return None
-
-    def _passed(self, chain: _Chain, k: int, share: float) -> bool:
-        n = self._total(chain)
-        return boundary(share, chain.level)[n - k] <= n
 
     def _missing(self, chain: _Chain, place: int) -> int:
         n = self._total(chain)
