@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from smoothapi.answer import Answer
 from smoothapi.certify.futility import ChanceRule, Futility, Mix, PriceRule
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.files import parse_json, replacing
 from smoothapi.store.rows import answer_key
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ class Mixes:
             StoreError: it cannot be read.
         """
         try:
-            return cls.from_dict(json.loads(file.read_bytes()))
+            return cls.from_dict(parse_json(file.read_bytes()))
         except OSError as error:
             if not os.path.isdir(file.parent):  # noqa: PTH112  a name too long is no folder
                 return cls({})  # what is wrong with the home is for the store to say
             if isinstance(error, FileNotFoundError):
                 return cls({})
             raise StoreError(cls._unreadable(file, error)) from error
-        except (ValueError, RecursionError, UsageError) as error:
+        except (ValueError, UsageError) as error:
             raise StoreError(cls._unreadable(file, error)) from error
 
     @staticmethod
@@ -101,14 +101,11 @@ class Mixes:
 
     def save(self, file: Path) -> None:
         """Write a file, at once or not at all; raises StoreError."""
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
-            part.replace(file)
+            with replacing(file) as stream:
+                stream.write(json.dumps(self.to_dict()) + "\n")
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise StoreError(
                 f"The mixes of shares cannot be written to {str(file)!r}: {error.strerror}."
             ) from error

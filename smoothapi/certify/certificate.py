@@ -384,7 +384,7 @@ class Certificate:
 def less_text(certificate: Certificate) -> str:
     """Return what is certified at less than the radius asked for, in words."""
     words = [
-        f"{_claim_text(claim)} certified at {rounded_down(claim.radius)}"
+        f"{claim_text(claim)} certified at {rounded_down(claim.radius)}"
         for claim in certificate.lesser
     ]
     return f"{', '.join(words)} ({asked_text(certificate)} was asked for)"
@@ -414,7 +414,8 @@ def runs_of(votes: Iterable[str | None]) -> tuple[tuple[str | None, int], ...]:
     return tuple((label, sum(1 for _ in group)) for label, group in groupby(votes))
 
 
-def _claim_text(claim: Claim) -> str:
+def claim_text(claim: Claim) -> str:
+    """Return what is certified of a label, in words and fit to be shown."""
     name = printable(claim.label)
     if claim.relation == "top":
         return name

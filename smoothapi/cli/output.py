@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from smoothapi.certify.certificate import confidence, less_text, rounded_down
+from smoothapi.certify.certificate import claim_text, confidence, less_text, rounded_down
 from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.text import printable
@@ -92,8 +92,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
     for claim in certificate.claims:
         k, n = claim.votes
-        kept = "" if claim.score is None else f" {claim.score:g}"
-        yield "  claim", f"{printable(claim.label)} {claim.relation}{kept}, in {k} of {n} answers"
+        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:

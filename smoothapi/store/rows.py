@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, StoreError
+from smoothapi.files import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,8 +113,7 @@ def from_text(text: str | bytes) -> tuple[str, dict[str, Any], Answer | Permanen
 
 def checksum(row: Mapping[str, Any]) -> str:
     """Return what a row's text is checked by: against accidents, not against forgers."""
-    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(row)).hexdigest()[:16]
 
 
 def up_to_date(row: Any) -> dict[str, Any]:
@@ -142,5 +142,4 @@ def _schema() -> int:
 
 def answer_key(parts: Mapping[str, object]) -> str:
     """Return the cache key of what decided an answer: SHA-256 of its canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(parts)).hexdigest()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.errors import FatalError, MissingExtraError, TransientError, UsageError
+from smoothapi.provider import Mask
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
@@ -94,10 +95,7 @@ class Tokens:
             token = self._credential.get_token(self._scope)
             _ = (token.token + "", token.expires_on + 0)  # before it is believed to be one
         except Exception as error:
-            said = " ".join(str(error).split())
-            for secret in self.secrets:
-                said = said.replace(secret, "********")
-            said = said[:_LONGEST]
+            said = Mask(self.secrets).quoted(str(error), _LONGEST)
             if isinstance(error, AzureError) and not isinstance(error, ClientAuthenticationError):
                 raise TransientError(
                     f"Who issues tokens for Azure gave none ({type(error).__name__}): {said}",
