@@ -152,6 +152,11 @@ def p_lower(k: int, n: int, alpha: float) -> float:
     """
     check_counts(k, n)
     check_alpha(alpha)
+    return _p_lower(int(k), int(n), float(alpha))
+
+
+@lru_cache(maxsize=10_000)  # photos of a study meet the same counts again and again
+def _p_lower(k: int, n: int, alpha: float) -> float:
     threshold = -math.log(alpha)
     low, high = 0.5, min(k / n, math.nextafter(1.0, 0.0))
     if high <= low or not _reaches(k, n, low, threshold):
