@@ -199,6 +199,7 @@ class Boundary:
         self.alpha = alpha
         self._threshold = -math.log(alpha)
         self._fewest: list[int] = []
+        self._most: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, losses: int) -> int:
@@ -210,14 +211,16 @@ class Boundary:
 
     def most_losses(self, votes: int) -> int:
         """Return how many of `votes` votes may be losses; -1 if even without losses they fail."""
-        low, high = -1, votes
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._enough(middle, votes):
-                low = middle
-            else:
-                high = middle
-        return low
+        if votes not in self._most:
+            low, high = -1, votes
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._enough(middle, votes):
+                    low = middle
+                else:
+                    high = middle
+            self._most[votes] = low
+        return self._most[votes]
 
     def upto(self, votes: int) -> NDArray[np.int64]:
         """Return boundary[0], boundary[1], ... as long as they are at most `votes`."""
