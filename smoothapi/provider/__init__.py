@@ -2,7 +2,13 @@
 
 from smoothapi.provider.clients import check_client, refuse_async
 from smoothapi.provider.consent import SafeOptions
-from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
+from smoothapi.provider.contract import (
+    Adapter,
+    Credentials,
+    HasEndpoint,
+    Limits,
+    NeedsCredentials,
+)
 from smoothapi.provider.mask import KeepsSecrets, Mask, masked
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
@@ -12,6 +18,7 @@ from smoothapi.provider.registry import (
     make_adapter,
     provider_names,
     providers,
+    refused_settings,
     registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
@@ -19,6 +26,7 @@ from smoothapi.provider.retry_after import retry_after_seconds
 __all__ = [
     "Adapter",
     "Credentials",
+    "HasEndpoint",
     "KeepsSecrets",
     "Limits",
     "Mask",
@@ -34,6 +42,7 @@ __all__ = [
     "provider_names",
     "providers",
     "refuse_async",
+    "refused_settings",
     "registered",
     "retry_after_seconds",
 ]
