@@ -148,7 +148,7 @@ def asked(service):
 class Gate:
     """A labeller that holds up what is asked about noisy copies, until it is opened."""
 
-    def __init__(self, begun=1):
+    def __init__(self):
         self.begun, self.open = threading.Semaphore(0), threading.Event()
 
     def __call__(self, pixels):
@@ -158,8 +158,17 @@ class Gate:
         return labeller(pixels)
 
     async def reached(self):
-        while not self.begun.acquire(blocking=False):
-            await asyncio.sleep(0.005)
+        await until(lambda: self.begun.acquire(blocking=False))
+
+
+async def until(condition):
+    """Let the loop go on until something is so in a thread."""
+    while not condition():  # noqa: ASYNC110  threads set no events of asyncio
+        await asyncio.sleep(0.005)
+
+
+def alive(name):
+    return [thread for thread in threading.enumerate() if thread.name == name]
 
 
 # The same as for the synchronous client
@@ -313,8 +322,7 @@ def test_after_the_deadline_what_is_under_way_is_kept(kit):
             late = await kit.label(with_options(wrapped, within=1.0))
             asked_then = asked(service)
             gate.open.set()
-            while any(t.name == "smoothapi-call" for t in threading.enumerate()):
-                await asyncio.sleep(0.01)
+            await until(lambda: not alive("smoothapi-call"))
             return finding_of(late), asked_then, certificate_of(await kit.label(wrapped))
 
     gate = Gate()
@@ -467,8 +475,7 @@ def test_an_abandoned_call_ends_at_once_and_its_answers_are_kept(kit):
             assert not gate.open.is_set()
             sent = asked(service)
             gate.open.set()
-            while any(t.name == "smoothapi-async-call" for t in threading.enumerate()):
-                await asyncio.sleep(0.01)
+            await until(lambda: not alive("smoothapi-async-call"))
             return sent, certificate_of(await kit.label(wrapped))
 
     gate = Gate()
@@ -493,10 +500,9 @@ def test_a_loop_that_ends_in_the_middle_ends_its_calls(kit):
         wrapped = asyncio.run(main())
         sent = asked(service)
         gate.open.set()
-        for thread in threading.enumerate():
-            if thread.name == "smoothapi-async-call":
-                thread.join(20)
-                assert not thread.is_alive()
+        for thread in alive("smoothapi-async-call"):
+            thread.join(20)
+            assert not thread.is_alive()
         assert asked(service) == sent
         _behind(wrapped).certifier.close()
 
@@ -535,8 +541,7 @@ def test_a_client_that_is_dropped_with_requests_under_way_does_not_block_the_loo
             del wrapped
             gc.collect()
             gate.open.set()  # the loop has got here
-            while not session.resources.closed:
-                await asyncio.sleep(0.01)
+            await until(lambda: session.resources.closed)
 
     gate = Gate()
     with serve(kit.service, gate) as service:
