@@ -75,7 +75,7 @@ async def awaited() -> None:
     async with wrap(aio, budget="$2", abandon_on_cancel=True) as certified:
         assert_type(certified, AioImageAnalysisClient)
         assert_type(await certified.analyze(b"", [VisualFeatures.TAGS]), ImageAnalysisResult)
-        certified.analyze(b"", []).captions  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        assert certified.analyze(b"", []).captions  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     asynchronous = wrap(vision.ImageAnnotatorAsyncClient(), budget="$2")
     assert_type(asynchronous, vision.ImageAnnotatorAsyncClient)
     answer = await with_options(asynchronous, within=2.0).batch_annotate_images(  # pyright: ignore[reportUnknownMemberType]
