@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Future
 
+    from smoothapi.asynchronous import Stop
+
 _Result = TypeVar("_Result")
 
 _TICK = 0.5  # seconds after which a thread looks whether the loop is still there
@@ -26,11 +28,16 @@ class Portal:
     The calls have the context (contextvars) of the task that made the portal, and what the thread
     has set besides, such as the span of an attempt.
 
+    Args:
+        cancel: once it is stopped, calls without a time limit are cancelled; all others, which are
+            paid for, are awaited.
+
     Raises:
         UsageError: no event loop of asyncio runs here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cancel: Stop | None = None) -> None:
+        self._cancel = cancel
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -45,7 +52,7 @@ class Portal:
 
         Args:
             begin: called on the loop.
-            seconds: the longest that it may take, after which it is cancelled; None for no end.
+            seconds: the longest that it may take, after which it is cancelled; None for no limit.
 
         Raises:
             TimeoutError: it took longer.
@@ -74,6 +81,8 @@ class Portal:
             if ends is not None and time.monotonic() > ends:
                 future.cancel()
                 raise TimeoutError
+            if ends is None and self._cancel is not None and self._cancel.stopped:
+                future.cancel()
         try:
             return future.result()
         except CancelledError:

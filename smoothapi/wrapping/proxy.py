@@ -244,7 +244,7 @@ class _Behind:
         """Make one call of a labelling operation, in a thread but for its requests."""
         self.certifier.check_open()
         cancel = Stop()
-        wrapper = cast("AsyncWrapper", self.wrapper).through(Portal())
+        wrapper = cast("AsyncWrapper", self.wrapper).through(Portal(cancel))
         read = functools.partial(wrapper.read, operation, args, kwargs)
         call = self._taken(operation, await in_thread(read, cancel, executor=_THREADS))
         if isinstance(call, Call):
@@ -390,10 +390,13 @@ class _AsyncWrapped(_Proxy):
 
     async def __aexit__(self, *error: object) -> Any:
         behind = _behind(self)
-        await behind.close_async()
-        if not object.__getattribute__(self, "_smoothapi_entered"):
-            return None
-        return await behind.client.__aexit__(*error)
+        try:
+            await behind.close_async()
+        finally:
+            left = None
+            if object.__getattribute__(self, "_smoothapi_entered"):
+                left = await behind.client.__aexit__(*error)
+        return left
 
 
 def _behind(wrapped: _Proxy) -> _Behind:
@@ -412,10 +415,12 @@ def _close(wrapped: _Wrapped) -> None:
 
 async def _close_async(wrapped: _AsyncWrapped) -> None:
     behind = _behind(wrapped)
-    await behind.close_async()
-    close = getattr(behind.client, "close", None)
-    if close is not None:
-        await close()
+    try:
+        await behind.close_async()
+    finally:
+        close = getattr(behind.client, "close", None)
+        if close is not None:
+            await close()
 
 
 def _close_dropped(certifier: Certifier) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError, OverdueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from smoothapi.wrapping import Portal
+
+_PIECE = 65_536
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": -zlib.MAX_WBITS}
+"""How azure-core unpacks each content encoding that it knows."""
 
 
 class SeenFromThread:
@@ -55,7 +61,9 @@ class SeenFromThread:
             try:
                 return self._portal.call(functools.partial(method, *args, **kwargs), self.seconds)
             except TimeoutError:
-                late = OverdueError(self.seconds or 0.0)
+                if self.seconds is None:
+                    raise
+                late = OverdueError(self.seconds)
                 raise self._overdue(str(late)) from late
 
         return blocking
@@ -74,7 +82,7 @@ class BoundedSession:
         """Send as the session does."""
         kwargs["allow_redirects"] = False
         response = await self._session.request(*args, **kwargs)
-        response.content = _BoundedBody(response.content)
+        response.content = _BoundedBody(response.content, response.headers)
         return response
 
     def __getattr__(self, name: str) -> Any:
@@ -82,10 +90,11 @@ class BoundedSession:
 
 
 class _BoundedBody:
-    """The body of an answer, read whole up to a size."""
+    """The body of an answer, read whole up to a size, packed as well as unpacked."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, headers: Mapping[str, str]) -> None:
         self._body = body
+        self._packing = headers.get("Content-Encoding", "").lower()
 
     async def read(self, most: int = -1) -> bytes:
         from aiohttp import ClientPayloadError  # noqa: PLC0415
@@ -93,12 +102,31 @@ class _BoundedBody:
         if most >= 0:
             return bytes(await self._body.read(most))
         read = bytearray()
-        while part := await self._body.readany():
-            read += part
-            if len(read) > MOST_BYTES:
-                long = BodyTooLongError()
-                raise ClientPayloadError(str(long)) from long
+        try:
+            while part := await self._body.readany():
+                read += part
+                _check_length(len(read))
+            self._check_unpacked(read)
+        except BodyTooLongError as error:
+            raise ClientPayloadError(str(error)) from error
         return bytes(read)
+
+    def _check_unpacked(self, packed: bytes | bytearray) -> None:
+        """Refuse what would be too long unpacked: azure-core unpacks in one go."""
+        if self._packing not in _WINDOWS:
+            return
+        unpacker = zlib.decompressobj(_WINDOWS[self._packing])
+        length = 0
+        with suppress(zlib.error):  # which the SDK will meet, too
+            while packed:
+                length += len(unpacker.decompress(packed, _PIECE))
+                _check_length(length)
+                packed = unpacker.unconsumed_tail
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
+
+
+def _check_length(length: int) -> None:
+    if length > MOST_BYTES:
+        raise BodyTooLongError
