@@ -1,6 +1,6 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
-from smoothapi.provider.clients import check_client, refuse_async
+from smoothapi.provider.clients import check_client, refuse_async, refuse_unmade
 from smoothapi.provider.consent import SafeOptions
 from smoothapi.provider.contract import (
     Adapter,
@@ -42,6 +42,7 @@ __all__ = [
     "provider_names",
     "providers",
     "refuse_async",
+    "refuse_unmade",
     "refused_settings",
     "registered",
     "retry_after_seconds",

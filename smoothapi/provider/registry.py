@@ -34,12 +34,19 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "torch": "smoothapi_adapters.torch:TorchAdapter",
     },
     "smoothapi.wrappers": {
+        "aiobotocore.client": "smoothapi_adapters.aws.aio:AioRekognitionWrapper",
         "azure.ai.vision.imageanalysis": "smoothapi_adapters.azure.v4.wrap:ImageAnalysisWrapper",
+        "azure.ai.vision.imageanalysis.aio": (
+            "smoothapi_adapters.azure.v4.aio:AioImageAnalysisWrapper"
+        ),
         "azure.cognitiveservices.vision.computervision": (
             "smoothapi_adapters.azure.v3.wrap:ComputerVisionWrapper"
         ),
         "botocore.client": "smoothapi_adapters.aws.wrap:RekognitionWrapper",
         "google.cloud.vision_v1": "smoothapi_adapters.google.wrap:ImageAnnotatorWrapper",
+        "google.cloud.vision_v1.services.image_annotator.async_client": (
+            "smoothapi_adapters.google.aio:ImageAnnotatorAsyncWrapper"
+        ),
     },
 }
 

@@ -88,6 +88,12 @@ class Finding:
         labels = tuple(FoundLabel(label.name, own=label.score) for label in answer.labels)
         return cls(certified=False, ended=what_ended(error), why=str(error), labels=labels)
 
+    @classmethod
+    def elsewhere(cls, what: str) -> Self:
+        """Return that the picture is not here; `what` says where it is."""
+        why = f"The picture is {what}, where no noise can be added to it."
+        return cls(certified=False, ended="elsewhere", why=why)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""
         return {
