@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import (
     CertificateError,
+    SmoothAPIError,
     StoreError,
     UnreadableCertificateError,
     UntrustedCertificateError,
@@ -27,6 +29,7 @@ from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.radius import WantedRadius
 from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
 from smoothapi.store import Home, answer_key
+from smoothapi.text import printable
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
@@ -40,7 +43,9 @@ if TYPE_CHECKING:
     from smoothapi.variants import Asked
 
 _DECIMALS = 6
+_log = logging.getLogger("smoothapi")
 _LONGEST_NATIVE = 10**6
+_MOST_NAMED = 8
 
 
 def issue(
@@ -109,6 +114,7 @@ def issue(
         noise_key=variants.noise_key,
         version=__version__,
         mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
+        never_seen=_never_seen(session, target),
         replayed_from=variants.replayed_from,
         refreshes=collection.refreshes,
         replaced=replaced,
@@ -124,6 +130,18 @@ def issue(
 def _mix_digest(session: Session) -> str:
     mix = session.learnt_mix
     return "" if mix is None else mix.digest
+
+
+def _never_seen(session: Session, target: Target) -> tuple[str, ...]:
+    """Return what a target names and the provider is not known to say; () if that cannot be read.
+
+    The votes are paid for: what is for information alone must not lose their certificate.
+    """
+    try:
+        return session.known_labels.never_seen(target)
+    except SmoothAPIError as error:
+        _log.warning("Whether the labels asked for were ever seen cannot be told: %s", error)
+        return ()
 
 
 def read(text: str | bytes) -> Certificate | SignedCertificate:
@@ -277,6 +295,13 @@ def unchecked(
             rests.append(f"that {certificate.failed} of its votes for no answer failed")
         if certificate.refreshes:
             rests.append("that its answers were not asked for anew more often than it says")
+    if certificate.never_seen:
+        named = ", ".join(repr(printable(name)) for name in certificate.never_seen[:_MOST_NAMED])
+        more = len(certificate.never_seen) - _MOST_NAMED
+        rests.append(
+            f"that the provider can say {named}{f' and {more} more' if more > 0 else ''} at all: "
+            "it was never seen in any answer of it"
+        )
     if not photo:
         rests.append("which photo it is about")
     return rests

@@ -15,10 +15,12 @@ from smoothapi.provider.registry import (
     registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
+from smoothapi.provider.vocabulary import HasVocabulary, Vocabulary, vocabulary_of
 
 __all__ = [
     "Adapter",
     "Credentials",
+    "HasVocabulary",
     "KeepsSecrets",
     "Limits",
     "Mask",
@@ -26,6 +28,7 @@ __all__ = [
     "Price",
     "ProviderInfo",
     "SafeOptions",
+    "Vocabulary",
     "adapter_options",
     "check_client",
     "doubtful_options",
@@ -36,4 +39,5 @@ __all__ = [
     "refuse_async",
     "registered",
     "retry_after_seconds",
+    "vocabulary_of",
 ]
