@@ -135,6 +135,27 @@ class KnownLabels:
             unknown += [name for names in self._out_of_reach(space).values() for name in names]
         return tuple(dict.fromkeys(unknown))
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all labels that are known, in the order in which they are stated, ready for JSON.
+
+        Those that were only seen come after, by name; then those that are retired.
+        """
+        stated = self.vocabulary
+        listed = _by_key(stated.all_names)
+        more = [
+            n for n in sorted(self.seen.labels) if label_key(n) not in listed.keys() | self._retired
+        ]
+        return [
+            {
+                "name": name,
+                "parents": list(stated.parents.get(name, ())),
+                "stated": label_key(name) in listed,
+                "seen": label_key(name) in self._seen_keys,
+                "retired": self._retired.get(label_key(name)),
+            }
+            for name in (*stated.all_names, *more, *stated.retired)
+        ]
+
     def meant(self, name: str) -> tuple[str, ...]:
         """Return the known labels that may be meant by one that is not known, likeliest first."""
         names = dict.fromkeys((*self.vocabulary.all_names, *sorted(self.seen.labels)))
@@ -168,7 +189,7 @@ class KnownLabels:
         stated = self.vocabulary
         source = ", ".join(filter(None, (printable(stated.source), stated.as_of)))
         count = f"It has {len(stated.all_names):,} labels{f' ({source})' if source else ''}."
-        return f"{self._who} has no label {'; '.join(texts)}{more}{_stop(texts)} {count}"
+        return f"{self.who} has no label {'; '.join(texts)}{more}{_stop(texts)} {count}"
 
     def _with_hint(self, name: str) -> str:
         shown = repr(printable(name))
@@ -178,7 +199,8 @@ class KnownLabels:
         return f"{shown}: did you mean {' or '.join(meant)}?" if meant else shown
 
     @property
-    def _who(self) -> str:
+    def who(self) -> str:
+        """The provider and its operation, as they are shown."""
         plain = self.operation in ("", "label")
         return self.provider if plain else f"{self.provider} ({printable(self.operation)})"
 

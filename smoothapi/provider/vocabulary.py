@@ -43,8 +43,8 @@ class Vocabulary:
     as_of: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.names, str):
-            raise UsageError(f"names={self.names!r}: a vocabulary is a list of labels.")
+        if isinstance(names := self.names, str):  # type: ignore[unreachable]
+            raise UsageError(f"names={names!r}: a vocabulary is a list of labels.")
         object.__setattr__(self, "names", tuple(self.names))
         above = [name for names in self.parents.values() for name in names]
         for name in (*self.names, *self.parents, *above, *self.retired):

@@ -173,7 +173,8 @@ def _is_unicode(text: str) -> bool:
 
 def seen_among(names: Iterable[SeenName], provider: str, operation: str) -> Seen:
     """Return those of one provider and operation."""
-    labels, categories = set(), set()
+    labels: set[str] = set()
+    categories: set[str] = set()
     for *source, kind, name in names:
         if source == [provider, operation]:
             (labels if kind == "label" else categories).add(name)

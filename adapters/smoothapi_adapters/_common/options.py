@@ -146,8 +146,10 @@ def names(option: str, value: Sequence[str] | str | Path) -> list[str]:
     Raises:
         UsageError: the file cannot be read, there is no name, or one is no text or empty.
     """
-    found: Any = list(value) if not isinstance(value, (str, Path)) else None
-    if found is None:
+    found: Any
+    if not isinstance(value, (str, Path)):
+        found = list(value)
+    else:
         path = expanded(value)
         try:
             found = _names_in(path.suffix.lower(), path.read_text(encoding="utf-8-sig"))
