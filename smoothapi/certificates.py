@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +16,6 @@ from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.errors import (
     CertificateError,
-    SmoothAPIError,
     StoreError,
     UnreadableCertificateError,
     UntrustedCertificateError,
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from smoothapi.variants import Asked
 
 _DECIMALS = 6
-_log = logging.getLogger("smoothapi")
 _LONGEST_NATIVE = 10**6
 _MOST_NAMED = 8
 
@@ -58,6 +55,7 @@ def issue(
     session: Session,
     asked: WantedRadius | None = None,
     replaced: str = "",
+    by_name: bool = True,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -70,6 +68,7 @@ def issue(
         session: who was asked, and with which settings.
         asked: the radius in the unit that it was asked for in.
         replaced: what the answers came to that were asked for anew, "" if none were.
+        by_name: whether the labels that the target names are the caller's words.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
@@ -114,7 +113,7 @@ def issue(
         noise_key=variants.noise_key,
         version=__version__,
         mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
-        never_seen=_never_seen(session, target),
+        never_seen=session.never_seen(target) if by_name else (),
         replayed_from=variants.replayed_from,
         refreshes=collection.refreshes,
         replaced=replaced,
@@ -130,18 +129,6 @@ def issue(
 def _mix_digest(session: Session) -> str:
     mix = session.learnt_mix
     return "" if mix is None else mix.digest
-
-
-def _never_seen(session: Session, target: Target) -> tuple[str, ...]:
-    """Return what a target names and the provider is not known to say; () if that cannot be read.
-
-    The votes are paid for: what is for information alone must not lose their certificate.
-    """
-    try:
-        return session.known_labels.never_seen(target)
-    except SmoothAPIError as error:
-        _log.warning("Whether the labels asked for were ever seen cannot be told: %s", error)
-        return ()
 
 
 def read(text: str | bytes) -> Certificate | SignedCertificate:

@@ -171,15 +171,12 @@ class KnownLabels:
 
     def _out_of_reach(self, space: LabelSpace) -> dict[str, tuple[str, ...]]:
         """Return the classes that no known label belongs to, each with its labels."""
-        missing = dict.fromkeys(space.classes)
-        known: Iterable[str]
-        for known in (self.vocabulary.all_names, self.seen.labels):
-            for name in known:
-                missing.pop(space.class_of(name) or "", None)
-        if space.categories:
-            for name in self.seen.categories:
-                missing.pop(space.class_of(name) or "", None)
-        return {name: tuple(space.classes[name]) for name in missing}
+        missing = set(space.classes) - {space.class_of(n) for n in self.vocabulary.all_names}
+        if missing:  # only then is the store asked
+            missing -= {space.class_of(name) for name in self.seen.labels}
+        if missing and space.categories:
+            missing -= {space.class_of(name) for name in self.seen.categories}
+        return {name: tuple(space.classes[name]) for name in space.classes if name in missing}
 
     def _cannot_say(self, names: Iterable[str]) -> str:
         """Return that names are no labels of the provider's, and what may be meant by each."""

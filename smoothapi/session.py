@@ -283,6 +283,17 @@ class Session:
         self.known_labels.check(meant)
         return meant
 
+    def never_seen(self, target: Target) -> tuple[str, ...]:
+        """Return what a target names and the provider is not known to say; see `Certificate`.
+
+        Votes are paid for: where the store cannot tell, that is logged, and nothing is returned.
+        """
+        try:
+            return self.known_labels.never_seen(target)
+        except SmoothAPIError as error:
+            _log.warning("Whether the labels asked for were ever seen cannot be told: %s", error)
+            return ()
+
     @property
     def known_labels(self) -> KnownLabels:
         """The labels that are known of the provider now: stated, or seen in stored answers."""

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.store.protocols import Answers, Seen
-    from smoothapi.store.rows import StoredAnswer
+    from smoothapi.store.rows import SeenName, StoredAnswer
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"
@@ -418,8 +418,12 @@ class Replay:
 
     def seen(self, provider: str, operation: str) -> Seen:
         """Return what recorded answers hold."""
-        names = (names_in(row["asked"], outcome_of(row)) for row in self._rows.values())
-        return seen_among(chain.from_iterable(names), provider, operation)
+        return seen_among(self._names, provider, operation)
+
+    @cached_property
+    def _names(self) -> set[SeenName]:
+        rows = self._rows.values()
+        return set().union(*(names_in(row["asked"], outcome_of(row)) for row in rows))
 
     def put(self, *answers: StoredAnswer) -> None:
         """Refuse: nothing is asked, so nothing is answered."""

@@ -54,10 +54,9 @@ def certify_labels(
     elif names:
         target = reachable(names, partial(_of_answer, session, policy, least=least), start)
     if target is not None:
-        certificate = certify(session, image, target, partial(start, target), asked=asked)
-        if policy.target is None:  # the answer has them, whatever is stored
-            certificate = replace(certificate, never_seen=())
-        return certificate
+        by_name = policy.target is not None
+        run = partial(start, target)
+        return certify(session, image, target, run, asked=asked, by_name=by_name)
     nobody = start(Top1()).result()
     nothing = Collection((), None, answer.model_version, Totals(), 0.0)
     return issue(

@@ -229,6 +229,22 @@ def test_a_study_refuses_it_for_each_of_its_providers():
     assert not any(adapter.sent for adapter in adapters.values())
 
 
+def test_a_study_says_what_it_never_saw(caplog):
+    adapter = ScriptedAdapter(lambda *_: RIFLE)
+    Study(
+        {"a": PHOTO},
+        provider=adapter,
+        denoisers="none",
+        target=Absence("Weapn", 0.8),
+        radii=0.05,
+        max_votes=50,
+        alpha=0.05,
+        gallery=0,
+        size=24,
+    ).run()
+    assert "'Weapn': never seen in any answer of scripted" in caplog.text
+
+
 # What was never seen.
 
 
