@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 import uuid
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.encode import CODECS
 from smoothapi.errors import UsageError
-from smoothapi.files import expanded, shown_name
+from smoothapi.files import expanded, is_file, parse_json, read_text, shown_name
 from smoothapi.provider import Price, Vocabulary
 
 if TYPE_CHECKING:
@@ -152,9 +151,9 @@ def names(option: str, value: Sequence[str] | str | Path) -> list[str]:
     else:
         path = expanded(value)
         try:
-            found = _names_in(path.suffix.lower(), path.read_text(encoding="utf-8-sig"))
+            found = _names_in(path)
         except (OSError, ValueError, LookupError, csv.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else repr(error)
+            reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(
                 f"{option}: the names in {shown_name(str(path))} cannot be read ({reason}). Give a "
                 '.txt with one in a line, a .json with a list, or a .csv with a column "name".'
@@ -175,15 +174,20 @@ def vocabulary(value: Sequence[str] | str | Path | None) -> Vocabulary | None:
     return Vocabulary(tuple(listed), closed=True, source=source)
 
 
-def _names_in(suffix: str, text: str) -> Any:
-    """Return the names in the text of a file; raises ValueError, LookupError or csv.Error."""
+def _names_in(path: Path) -> Any:
+    """Return the names in a file; raises OSError, ValueError, LookupError or csv.Error."""
+    if not is_file(path):
+        raise ValueError("there is no such file")
+    suffix, text = path.suffix.lower(), read_text(path)
     if suffix == ".json":
-        return json.loads(text)
+        return parse_json(text)
     if suffix != ".csv":
         return text.splitlines()
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
     header = [name.strip().lower() for name in rows[0]]
     columns = [header.index(name) for name in ("name", "label", "labels") if name in header]
+    if not columns:
+        raise ValueError("no column has such a name")
     return [row[columns[0]] for row in rows[1:]]
 
 

@@ -145,8 +145,9 @@ def test_the_labels_of_an_open_service_can_be_given(name, options, file, text):
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ("gone.csv", "gone.csv cannot be read"),
-        ("wrong.csv", 'a .csv with a column "name"'),
+        ("gone.csv", "gone.csv cannot be read .there is no such file"),
+        ("/dev/zero", "there is no such file"),
+        ("wrong.csv", "no column has such a name"),
         ("empty.txt", "at least one name"),
         (["Bus", ""], "not empty"),
         ([], "at least one name"),
