@@ -224,10 +224,12 @@ def _meant(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
     key = label_key(name)
     bare = _bare(key)
     same = [each for each in known if _bare(each) == bare] if bare else []
+    if same:
+        return tuple(known[each] for each in same)[:_MOST_MEANT]
     near = get_close_matches(key, known, n=_MOST_MEANT, cutoff=_NEAR)
     words = f" {_spaced(key)} "
     within = [each for each in known if words.strip() and words in f" {_spaced(each)} "]
-    found = dict.fromkeys((*same, *near, *sorted(within, key=len)))
+    found = dict.fromkeys((*near, *sorted(within, key=len)))
     return tuple(known[each] for each in found)[:_MOST_MEANT]
 
 

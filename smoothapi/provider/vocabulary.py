@@ -101,7 +101,8 @@ def vocabulary_of(adapter: Adapter) -> Vocabulary:
     Raises:
         UsageError: the adapter returns something else, which is a defect of it.
     """
-    if not isinstance(adapter, HasVocabulary):
+    # A stranger's adapter of before may have an attribute of that name for something else.
+    if not isinstance(adapter, HasVocabulary) or not callable(adapter.vocabulary):
         return Vocabulary()
     found = adapter.vocabulary()
     if not isinstance(found, Vocabulary):

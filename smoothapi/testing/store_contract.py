@@ -169,9 +169,9 @@ class StoreContract:
         other = store.answers.seen("p", "moderation")
         never = store.answers.seen("r", "labels"), store.answers.seen("p", "")
         store.close()
-        named = {"School Bus", "Bus", "Vehicle", "Weißkopf \N{EAGLE}", "Van"}
-        assert (seen.labels, seen.categories) == (named, {"Transport"})
-        assert (other.labels, other.categories) == ({"Weapons"}, set())
+        named = frozenset({"School Bus", "Bus", "Vehicle", "Weißkopf \N{EAGLE}", "Van"})
+        assert seen == Seen(named, frozenset({"Transport"}))
+        assert other == Seen(frozenset({"Weapons"}))
         assert never == (Seen(), Seen())
 
     # Budgets

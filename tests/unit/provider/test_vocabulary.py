@@ -49,7 +49,10 @@ def test_what_one_retired_and_another_has_is_not_retired():
 
 
 def test_an_adapter_without_one_is_open():
-    assert vocabulary_of(ScriptedAdapter()) == Vocabulary()
+    adapter = ScriptedAdapter()
+    assert vocabulary_of(adapter) == Vocabulary()
+    adapter.vocabulary = ["something", "else"]
+    assert vocabulary_of(adapter) == Vocabulary()
 
 
 def test_an_adapter_that_returns_something_else_is_told_so():
