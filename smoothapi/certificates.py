@@ -27,6 +27,7 @@ from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.radius import WantedRadius
 from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
 from smoothapi.store import Home, answer_key
+from smoothapi.text import printable
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _DECIMALS = 6
 _LONGEST_NATIVE = 10**6
+_MOST_NAMED = 8
 
 
 def issue(
@@ -53,6 +55,7 @@ def issue(
     session: Session,
     asked: WantedRadius | None = None,
     replaced: str = "",
+    by_name: bool = True,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -65,6 +68,7 @@ def issue(
         session: who was asked, and with which settings.
         asked: the radius in the unit that it was asked for in.
         replaced: what the answers came to that were asked for anew, "" if none were.
+        by_name: whether the labels that the target names are the caller's words.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
@@ -109,6 +113,7 @@ def issue(
         noise_key=variants.noise_key,
         version=__version__,
         mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
+        never_seen=session.never_seen(target) if by_name else (),
         replayed_from=variants.replayed_from,
         refreshes=collection.refreshes,
         replaced=replaced,
@@ -277,6 +282,13 @@ def unchecked(
             rests.append(f"that {certificate.failed} of its votes for no answer failed")
         if certificate.refreshes:
             rests.append("that its answers were not asked for anew more often than it says")
+    if certificate.never_seen:
+        named = ", ".join(repr(printable(name)) for name in certificate.never_seen[:_MOST_NAMED])
+        more = len(certificate.never_seen) - _MOST_NAMED
+        rests.append(
+            f"that the provider can say {named}{f' and {more} more' if more > 0 else ''} at all: "
+            "it was never seen in any answer of it"
+        )
     if not photo:
         rests.append("which photo it is about")
     return rests

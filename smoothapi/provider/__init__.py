@@ -22,11 +22,13 @@ from smoothapi.provider.registry import (
     registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
+from smoothapi.provider.vocabulary import HasVocabulary, Vocabulary, vocabulary_of
 
 __all__ = [
     "Adapter",
     "Credentials",
     "HasEndpoint",
+    "HasVocabulary",
     "KeepsSecrets",
     "Limits",
     "Mask",
@@ -34,6 +36,7 @@ __all__ = [
     "Price",
     "ProviderInfo",
     "SafeOptions",
+    "Vocabulary",
     "adapter_options",
     "check_client",
     "doubtful_options",
@@ -46,4 +49,5 @@ __all__ = [
     "refused_settings",
     "registered",
     "retry_after_seconds",
+    "vocabulary_of",
 ]

@@ -70,6 +70,19 @@ class Account:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What stored answers hold, as they spell it.
+
+    Attributes:
+        labels: names of labels, and of the parents that they came with.
+        categories: names of the categories that they were filed under.
+    """
+
+    labels: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+
+
 class Answers(Protocol):
     """Where answers come from and go to: the store, a recorder before it, or a replay."""
 
@@ -84,6 +97,14 @@ class Answers(Protocol):
 
     def row(self, key: str) -> dict[str, Any]:
         """Return an answer with what was asked, as JSON-ready values."""
+
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return what the answers hold that a provider gave for an operation of its identity.
+
+        Args:
+            provider: the adapter's name.
+            operation: of its identity; "" where that states none.
+        """
 
     def close(self) -> None:
         """Release files and connections."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, StoreError
 from smoothapi.files import canonical_json
+from smoothapi.store.protocols import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
 _STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
 """Step n leads a row from schema n + 1 to n + 2. Rows are brought up to date when they are read, so
@@ -138,6 +140,45 @@ def up_to_date(row: Any) -> dict[str, Any]:
 
 def _schema() -> int:
     return 1 + len(_STEPS)
+
+
+SeenName: TypeAlias = "tuple[str, str, str, str]"
+"""Provider, operation, "label" or "category", and a name that an answer holds."""
+
+
+def names_in(asked: Any, outcome: Answer | PermanentError) -> set[SeenName]:
+    """Return the names that an answer holds; none where it does not say of which provider."""
+    if not isinstance(outcome, Answer) or not isinstance(asked, Mapping):
+        return set()
+    provider, identity = asked.get("provider"), asked.get("identity")
+    operation = identity.get("operation") if isinstance(identity, Mapping) else None
+    operation = operation if isinstance(operation, str) else ""
+    if not isinstance(provider, str):
+        return set()
+    found: set[SeenName] = set()
+    for label in outcome.labels:
+        found.update((provider, operation, "label", name) for name in (label.name, *label.parents))
+        found.update((provider, operation, "category", name) for name in label.categories)
+    return {each for each in found if all(map(_is_unicode, each))}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a database can keep a text: one with a lone surrogate is no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def seen_among(names: Iterable[SeenName], provider: str, operation: str) -> Seen:
+    """Return those of one provider and operation."""
+    labels: set[str] = set()
+    categories: set[str] = set()
+    for *source, kind, name in names:
+        if source == [provider, operation]:
+            (labels if kind == "label" else categories).add(name)
+    return Seen(frozenset(labels), frozenset(categories))
 
 
 def answer_key(parts: Mapping[str, object]) -> str:

@@ -238,6 +238,7 @@ class Study:
             crew = Crew(self._setup, open_, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
+            open_.warn_of_never_seen()
             if crew.error is not None and not crew.cells:
                 raise crew.error
             done = {cell.photo for cell in crew.cells}

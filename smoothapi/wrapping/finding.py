@@ -65,6 +65,11 @@ class Finding:
     labels: tuple[FoundLabel, ...] = ()
     certificate: Certificate | None = None
 
+    @property
+    def never_seen(self) -> tuple[str, ...]:
+        """Labels asked for by name that the provider is not known to have: see `Certificate`."""
+        return () if self.certificate is None else self.certificate.never_seen
+
     @classmethod
     def of(cls, certificate: Certificate, answer: Answer) -> Self:
         """Return what a certificate says about an answer's labels."""

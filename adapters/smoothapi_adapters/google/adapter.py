@@ -24,6 +24,7 @@ from smoothapi.provider import (
     Mask,
     Price,
     SafeOptions,
+    Vocabulary,
     check_client,
     masked,
 )
@@ -35,6 +36,7 @@ from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from google.cloud import vision
 
@@ -83,6 +85,8 @@ class GoogleAdapter:
         timeout: seconds for a request and its answer.
         free_tier: count on the 1,000 pictures a month that are free. Off, since whatever else uses
             the account may have had them, and a budget in dollars would then allow too much.
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         client: a ready `ImageAnnotatorClient`, which is not closed here; `transport`, `endpoint`
             and credentials are then its own.
 
@@ -95,6 +99,7 @@ class GoogleAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
+            | {"vocabulary"}
         ),
         endpoint="endpoint",
         hosts=(
@@ -120,6 +125,7 @@ class GoogleAdapter:
         endpoint: str | None = None,
         timeout: float | str = 30.0,
         free_tier: bool | str = False,
+        vocabulary: Sequence[str] | str | Path | None = None,
         client: vision.ImageAnnotatorClient | None = None,
     ) -> None:
         if client is None and not _installed():
@@ -144,6 +150,7 @@ class GoogleAdapter:
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
+        self._vocabulary = options.vocabulary(vocabulary)
         self._mask = Mask([self._connection.api_key])
         self._client: vision.ImageAnnotatorClient | None = None
         self._bounds: Bounds | None = None
@@ -184,6 +191,14 @@ class GoogleAdapter:
     def __repr__(self) -> str:
         transport = self._connection.transport
         return f"GoogleAdapter(operation={self._operation!r}, transport={transport!r})"
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the five labels of a safe search; Google publishes no list of its others."""
+        if self._vocabulary is not None:
+            return self._vocabulary
+        if self._operation != "safe_search":
+            return Vocabulary()
+        return Vocabulary(CATEGORIES, closed=True, source="SafeSearchAnnotation")
 
     def credentials(self) -> Credentials:
         """Look for an API key, then where Application Default Credentials are kept."""
