@@ -108,7 +108,7 @@ class Certifier:
             ImageError: the service can read the photo and smoothapi cannot.
             Exception: what the SDK raised for the caller's own call.
         """
-        policy = policy or CallPolicy()
+        policy = (policy or CallPolicy()).of_one_call()
         done = [self._done(item, policy) for item in call.items]
         findings = tuple(finding for _, finding in done)
         if call.join is None:
