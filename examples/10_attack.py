@@ -2,8 +2,8 @@
 
 The decision is that of any caller: is "monarch" there with a score of at least 0.5? The Square
 attack (Andriushchenko et al., ECCV 2020), as the Adversarial Robustness Toolbox has it, sees
-nothing but the scores that anyone gets; its change stays within the certified radius. The photo was made
-grainy, so that the service is right, but hardly: an easy target. Takes a minute or two. Writes
+nothing but the scores that anyone gets; its change stays within the certified radius. The photo was
+made grainy, so that the service is right, but hardly: an easy target. Takes a minute or two. Writes
 attack.png, or the file given. Needs the extras "demo" and "attack".
 """
 

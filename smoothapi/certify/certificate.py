@@ -517,16 +517,20 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         values["refreshes"] = _count(data["refreshes"], "refreshes")
         values["replaced"] = _string(data["replaced"], "replaced")
         values["mix"] = _string(data["mix"], "mix")
-    names = data.get("never_seen", [])
-    if not isinstance(names, list):
-        raise TypeError("never_seen is not a list")
-    values["never_seen"] = tuple(_string(name, "never_seen") for name in names)
+    values["never_seen"] = _never_seen(data)
     order = data["votes"]["order"]
     if values["rules"] >= _VOTES_AS_JSON:
         order = [(text_of(vote), length) for vote, length in order]
     values["votes"] = _votes(order)
     values["image"] = _image(data["image"])
     return values
+
+
+def _never_seen(data: Mapping[str, Any]) -> tuple[str, ...]:
+    names = data.get("never_seen", [])
+    if not isinstance(names, list):
+        raise TypeError("never_seen is not a list")
+    return tuple(_string(name, "never_seen") for name in names)
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

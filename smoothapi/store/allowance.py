@@ -64,11 +64,9 @@ class Allowance:
         with self._lock:
             spent = self._attempts + attempts, self._dollars + dollars
             for budget in self._budgets:
-                limits = budget.attempts, budget.dollars
-                if any(
-                    limit is not None and used > Decimal(limit)
-                    for used, limit in zip(spent, limits, strict=True)
-                ):
+                too_many = budget.attempts is not None and spent[0] > budget.attempts
+                too_dear = budget.dollars is not None and spent[1] > Decimal(budget.dollars)
+                if too_many or too_dear:
                     raise BudgetExceededError(
                         f"The budget of this call ({str(budget).removesuffix(' a run')}) does not "
                         f"allow another attempt: {self._attempts:,} made or reserved, "
