@@ -180,6 +180,15 @@ def test_targets_of_ones_own_need_no_labels():
     assert known().never_seen(Own()) == ()
 
 
+def test_a_store_that_cannot_tell_what_it_saw_claims_nothing():
+    class Before:
+        """A stranger's store, written before it was asked."""
+
+    assert KnownLabels(ScriptedAdapter(), Before()).never_seen(Absence("Weapn", 0.8)) == ()
+    with pytest.raises(UnknownLabelError, match="did you mean 'Weapons'"):
+        KnownLabels(closed(), Before()).check(Absence("Weapn", 0.8))
+
+
 # Before anything is paid for.
 
 
