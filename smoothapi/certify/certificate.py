@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "smoothapi.certificate/2"
 _SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
-_MOST_NEVER_SEEN = 8
 _SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
 
 
@@ -404,6 +403,9 @@ def less_text(certificate: Certificate) -> str:
     return f"{', '.join(words)} ({asked_text(certificate)} was asked for)"
 
 
+_MOST_NEVER_SEEN = 8
+
+
 def never_seen_text(certificate: Certificate) -> str:
     """Return which labels that were asked for the provider is not known to have, in words."""
     names = [repr(printable(name)) for name in certificate.never_seen]
@@ -491,6 +493,10 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(data[name], dict):
             raise TypeError(f"{name} is not an object")
         values[name] = dict(data[name])
+    names = data.get("never_seen", [])
+    if not isinstance(names, list):
+        raise TypeError("never_seen is not a list")
+    values["never_seen"] = tuple(_string(name, "never_seen") for name in names)
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["rules"] = _SCHEMAS[data["schema"]]
     if values["rules"] > 1:
@@ -502,10 +508,6 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         values["refreshes"] = _count(data["refreshes"], "refreshes")
         values["replaced"] = _string(data["replaced"], "replaced")
         values["mix"] = _string(data["mix"], "mix")
-    names = data.get("never_seen", [])
-    if not isinstance(names, list):
-        raise TypeError("never_seen is not a list")
-    values["never_seen"] = tuple(_string(name, "never_seen") for name in names)
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])
     return values
