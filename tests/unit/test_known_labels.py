@@ -251,7 +251,7 @@ def test_a_study_says_what_it_never_saw(caplog):
         gallery=0,
         size=24,
     ).run()
-    assert "'Weapn': never seen in any answer of scripted" in caplog.text
+    assert "'Weapn' was never seen in any answer of scripted" in caplog.text
 
 
 # What was never seen.
