@@ -54,9 +54,9 @@ def issue(
     collection: Collection,
     *,
     session: Session,
+    by_name: bool = True,
     asked: WantedRadius | None = None,
     replaced: str = "",
-    by_name: bool = True,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -67,9 +67,9 @@ def issue(
         decision: what the votes say.
         collection: the votes.
         session: who was asked, and with which settings.
+        by_name: whether the labels that the target names are the caller's words.
         asked: the radius in the unit that it was asked for in.
         replaced: what the answers came to that were asked for anew, "" if none were.
-        by_name: whether the labels that the target names are the caller's words.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
@@ -107,6 +107,7 @@ def issue(
         denoiser_fingerprint=variants.denoiser.fingerprint,
         codec=variants.codec_version(image),
         target=target.description,
+        never_seen=session.never_seen(target) if by_name else (),
         claims=decision.claims,
         largest=decision.largest,
         or_less=decision.or_less,
@@ -114,7 +115,6 @@ def issue(
         noise_key=variants.noise_key,
         version=__version__,
         mix=_mix_digest(session) if certify and isinstance(target, Top1) else "",
-        never_seen=session.never_seen(target) if by_name else (),
         replayed_from=variants.replayed_from,
         refreshes=collection.refreshes,
         replaced=replaced,

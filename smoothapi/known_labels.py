@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import UnknownLabelError
 from smoothapi.provider import vocabulary_of
+from smoothapi.store import Seen
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.certify.targets import Target
     from smoothapi.provider import Adapter
-    from smoothapi.store import Answers, Seen
+    from smoothapi.store import Answers
 
 _MOST_MEANT = 3
 _NEAR = 0.75  # of difflib's ratio, which is 0.83 for "Weapn" and "Weapons"
@@ -62,7 +63,12 @@ class KnownLabels:
     @cached_property
     def seen(self) -> Seen:
         """What stored answers of this provider and operation hold; raises StoreError."""
-        return self._answers.seen(self.provider, self.operation)
+        return self._answers.seen(self.provider, self.operation) if self._remembers else Seen()
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether the store can tell: a stranger's may be of before it was asked to."""
+        return hasattr(self._answers, "seen")
 
     def is_listed(self, name: str) -> bool:
         """Whether the provider states that its answers can have a label."""
@@ -129,6 +135,8 @@ class KnownLabels:
 
         Of a label space: the labels of classes none of whose labels is known. Raises StoreError.
         """
+        if not self._remembers:
+            return ()
         unknown = [name for name in _named(target) if not self.is_known(name)]
         space: LabelSpace | None = getattr(target, "space", None)
         if space is not None:

@@ -21,7 +21,7 @@ SAYS = {
         "certified at L2 radius",
         "requests arrived",
     ],
-    "03": ["school_bus.jpg: 'Weapons' is present", "balloon.jpg: 'Weapons' is absent", "than 0.25"],
+    "03": ["school_bus.jpg: 'Weapon' is present", "balloon.jpg: 'Weapon' is absent", "than 0.25"],
     "04": ["names: abstained", "own: bus: certified at L2 radius 0.25"],
     "05": ["At least ", "(0 requests)", "certified at", "second time: 0 queries"],
     "06": ["Killed after 15 votes.", "monarch: certified", "answers were there"],

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SCHEMA = "smoothapi.certificate/3"
 _SCHEMAS = {"smoothapi.certificate/1": 1, "smoothapi.certificate/2": 2, SCHEMA: RULES}
 _VOTES_AS_JSON = 3  # rules, that is schema, from which on they stand so
-_MOST_NEVER_SEEN = 8
 _SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
 
 
@@ -419,6 +418,9 @@ def less_text(certificate: Certificate) -> str:
     return f"{', '.join(words)} ({asked_text(certificate)} was asked for)"
 
 
+_MOST_NEVER_SEEN = 8
+
+
 def never_seen_text(certificate: Certificate) -> str:
     """Return which labels that were asked for the provider is not known to have, in words."""
     names = [repr(printable(name)) for name in certificate.never_seen]
@@ -506,6 +508,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(data[name], dict):
             raise TypeError(f"{name} is not an object")
         values[name] = dict(data[name])
+    values["never_seen"] = _never_seen(data)
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["rules"] = _SCHEMAS[data["schema"]]
     if values["rules"] > 1:
@@ -517,7 +520,6 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         values["refreshes"] = _count(data["refreshes"], "refreshes")
         values["replaced"] = _string(data["replaced"], "replaced")
         values["mix"] = _string(data["mix"], "mix")
-    values["never_seen"] = _never_seen(data)
     order = data["votes"]["order"]
     if values["rules"] >= _VOTES_AS_JSON:
         order = [(text_of(vote), length) for vote, length in order]

@@ -5,9 +5,9 @@
 
 from smoothapi.store.budget import Budget
 from smoothapi.store.home import Home
-from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Seen, Spent, Store
+from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Spent, Store
 from smoothapi.store.recording import Recorder, Replay, read_recording
-from smoothapi.store.rows import StoredAnswer, answer_key, refreshes_of
+from smoothapi.store.rows import Seen, StoredAnswer, answer_key, refreshes_of
 
 __all__ = [
     "Account",

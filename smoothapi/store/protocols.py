@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smoothapi.provider.price import Price
     from smoothapi.store.blocks import Block
     from smoothapi.store.budget import Budget
-    from smoothapi.store.rows import StoredAnswer
+    from smoothapi.store.rows import Seen, StoredAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,6 @@ class Account:
         return (
             None if self.dollar_limit is None else max(Decimal(0), self.dollar_limit - self.dollars)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What stored answers hold, as they spell it.
-
-    Attributes:
-        labels: names of labels, and of the parents that they came with.
-        categories: names of the categories that they were filed under.
-    """
-
-    labels: frozenset[str] = frozenset()
-    categories: frozenset[str] = frozenset()
 
 
 class Answers(Protocol):

@@ -31,7 +31,7 @@ from smoothapi.store.rows import (
     answer_key,
     answer_row,
     checksum,
-    names_in,
+    names_in_row,
     outcome_of,
     seen_among,
     to_text,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from smoothapi.answer import Answer
-    from smoothapi.store.protocols import Answers, Seen
-    from smoothapi.store.rows import SeenName, StoredAnswer
+    from smoothapi.store.protocols import Answers
+    from smoothapi.store.rows import Seen, SeenName, StoredAnswer
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"
@@ -422,8 +422,7 @@ class Replay:
 
     @cached_property
     def _names(self) -> set[SeenName]:
-        rows = self._rows.values()
-        return set().union(*(names_in(row["asked"], outcome_of(row)) for row in rows))
+        return set().union(*map(names_in_row, self._rows.values()))
 
     def put(self, *answers: StoredAnswer) -> None:
         """Refuse: nothing is asked, so nothing is answered."""

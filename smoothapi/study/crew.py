@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import threading
 import time
@@ -36,7 +35,6 @@ from smoothapi.study.collect import (
     Rules,
 )
 from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, ProviderFacts
-from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,8 +47,6 @@ if TYPE_CHECKING:
 
 _LOOK = 0.2  # seconds between reports of progress
 _FEWEST_FAILED = 3
-_MOST_NAMED = 8
-_log = logging.getLogger("smoothapi")
 _MOST_FAILED = 0.2  # share of the cells; then the service, not a photo, is at fault
 
 
@@ -166,17 +162,6 @@ class Opened:
             raise
         self.providers = tuple(facts)
         self.codec = first.settings.codec
-
-    def warn_of_never_seen(self) -> None:
-        """Warn of what the target names and a provider, which answered, is not known to say."""
-        for name, session in {key[0]: session for key, session in self.sessions.items()}.items():
-            names = session.never_seen(self._setup.target)
-            if names:
-                _log.warning(
-                    "%s: never seen in any answer of %s. That it is absent says little.",
-                    ", ".join(repr(printable(each)) for each in names[:_MOST_NAMED]),
-                    printable(name),
-                )
 
     def _budgets(self, reads: list[Read]) -> Sequence[Budget] | None:
         """Return the budgets; one of a run is the study's, through kills and restarts."""

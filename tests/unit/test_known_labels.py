@@ -180,6 +180,15 @@ def test_targets_of_ones_own_need_no_labels():
     assert known().never_seen(Own()) == ()
 
 
+def test_a_store_that_cannot_tell_what_it_saw_claims_nothing():
+    class Before:
+        """A stranger's store, written before it was asked."""
+
+    assert KnownLabels(ScriptedAdapter(), Before()).never_seen(Absence("Weapn", 0.8)) == ()
+    with pytest.raises(UnknownLabelError, match="did you mean 'Weapons'"):
+        KnownLabels(closed(), Before()).check(Absence("Weapn", 0.8))
+
+
 # Before anything is paid for.
 
 
@@ -242,7 +251,7 @@ def test_a_study_says_what_it_never_saw(caplog):
         gallery=0,
         size=24,
     ).run()
-    assert "'Weapn': never seen in any answer of scripted" in caplog.text
+    assert "'Weapn' was never seen in any answer of scripted" in caplog.text
 
 
 # What was never seen.

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.errors import PermanentError
-    from smoothapi.store.protocols import Seen
-    from smoothapi.store.rows import SeenName
+    from smoothapi.store.rows import Seen, SeenName
 
 _Read = TypeVar("_Read")
 

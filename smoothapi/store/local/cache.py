@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -17,14 +18,13 @@ from smoothapi.store.local.damage import DamagedError, first_of, is_damage, is_r
 from smoothapi.store.local.forking import about_to_open, closed
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
-from smoothapi.store.rows import UnreadableRowError, from_text, names_in, seen_among
+from smoothapi.store.rows import names_in_row, seen_among
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from smoothapi.store.protocols import Seen
-    from smoothapi.store.rows import SeenName
+    from smoothapi.store.rows import Seen, SeenName
 
 FILE = diskcache.core.DBNAME
 
@@ -87,7 +87,7 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
     diskcache closes the calling thread's alone; the others stay open until their threads are gone.
     """
 
-    _sees = False  # has a table of the names in its rows
+    _has_table = False  # of the names in its rows, as far as it is known
 
     def __init__(self, directory: Path) -> None:
         """Open or make the database in a folder.
@@ -123,7 +123,8 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 timeout=60,
             )
             self._mark_schema()
-            self._begin_to_see()
+            if not self._sql("SELECT 1 FROM Cache LIMIT 1").fetchone():
+                self._begin_to_see()
         except BaseException as error:
             self.close()
             if is_read_only(error) and os.access(self.file, os.W_OK):
@@ -157,12 +158,18 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 "mode = excluded.mode, filename = NULL, value = excluded.value",
                 [(key, now, now, diskcache.core.MODE_RAW, text) for key, text in rows],
             )
-            if self._sees:
+            if self._sees():
                 self._con.executemany(_SEE, names)
 
     def seen(self, provider: str, operation: str) -> Seen:
-        """Return the names that were in what was kept of a provider's operation."""
-        if not self._sees:
+        """Return the names that were in what was kept of a provider's operation.
+
+        A store of before has no table of them: it is made when it is first asked for. Where it
+        cannot be made (a full disk, a folder to read only), all rows are looked through.
+        """
+        if not self._sees():
+            self._begin_to_see()
+        if not self._sees():
             return seen_among(self._names(), provider, operation)
         select = "SELECT * FROM Seen WHERE provider = ? AND operation = ?"
         return seen_among(self._sql(select, (provider, operation)), provider, operation)
@@ -170,37 +177,38 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
     def clear(self, retry: bool = False) -> int:  # noqa: FBT001, FBT002  diskcache's signature
         """Remove all, and forget what was in it; return how many rows there were."""
         count: int = super().clear(retry)
-        if self._sees:
+        if self._sees():
             self._sql("DELETE FROM Seen")
         return count
 
+    def _sees(self) -> bool:
+        """Whether there is a table of the names in all that is kept; it is never removed."""
+        if not self._has_table:
+            found = self._sql("SELECT 1 FROM sqlite_master WHERE name = 'Seen'").fetchone()
+            self._has_table = found is not None
+        return self._has_table
+
     def _begin_to_see(self) -> None:
-        """Have a table of the names in all that is kept; a store of before has none yet.
+        """Make the table of names, if that is possible."""
+        try:
+            with self.transact():
+                if self._sql("SELECT 1 FROM sqlite_master WHERE name = 'Seen'").fetchone():
+                    return  # another process was here first
+                self._sql(_SEEN)
+                self._con.executemany(_SEE, self._names())
+                # In the same transaction: a schema with another mark counts as damaged.
+                self._sql(f"PRAGMA application_id = {self._fingerprint()}")
+        except (sqlite3.OperationalError, diskcache.Timeout) as error:
+            if is_damage(first_of(error)):
+                raise
 
-        Where it cannot be made (a full disk, a folder to read only), names are looked for among the
-        rows, whenever they are asked for.
-        """
-        exists = "SELECT 1 FROM sqlite_master WHERE name = 'Seen'"
-        if not self._sql(exists).fetchone():
-            try:
-                with self.transact():
-                    if not self._sql(exists).fetchone():  # else another process was here first
-                        self._sql(_SEEN)
-                        self._con.executemany(_SEE, self._names())
-                        # In the same transaction: a schema with another mark counts as damaged.
-                        self._sql(f"PRAGMA application_id = {self._fingerprint()}")
-            except (sqlite3.OperationalError, diskcache.Timeout) as error:
-                if is_damage(first_of(error)):
-                    raise
-                return
-        self._sees = True
-
-    def _names(self) -> Iterator[SeenName]:
-        """Yield the names in all rows that can be read."""
+    def _names(self) -> set[SeenName]:
+        """Return the names in all rows that can be read; what they say is not checked."""
+        found: set[SeenName] = set()
         for (text,) in self._sql("SELECT CAST(value AS BLOB) FROM Cache"):
-            with suppress(UnreadableRowError, StoreError, TypeError):
-                _, row, outcome = from_text(text)
-                yield from names_in(row["asked"], outcome)
+            with suppress(ValueError, LookupError, TypeError, AttributeError, StoreError):
+                found |= names_in_row(json.loads(text))
+        return found
 
     @property
     def _con(self) -> sqlite3.Connection:

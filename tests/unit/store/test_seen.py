@@ -88,13 +88,18 @@ def test_a_store_of_before_learns_what_it_holds(store, reopened, tmp_path, monke
         )
         assert seen(old) == {"Bus"}  # looked for among the rows
         old.close()
-    now = AnswerStore(tmp_path / "old")
+    now, other = AnswerStore(tmp_path / "old"), AnswerStore(tmp_path / "old")
     now.put(of(3, "Van"))
-    assert seen(now) == {"Bus", "Van"}
+    assert not now._cache._sees()  # a large store is looked through when it is asked, not opened
+    assert seen(other) == {"Bus", "Van"}
+    now.put(of(4, "Tram"))
+    assert seen(other) == {"Bus", "Van", "Tram"}
+    other.close()
+    assert seen(now) == {"Bus", "Van", "Tram"}
     assert seen(now, "moderation") == {"Kite"}
     now.close()
     again = AnswerStore(tmp_path / "old")
-    assert len(again) == 4
+    assert len(again) == 5
     assert not list((tmp_path / "old").glob("damaged*"))
     again.close()
 
