@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.errors import TransientError
 from smoothapi_adapters._common.twins import twin_of
 
 if TYPE_CHECKING:
@@ -70,12 +72,31 @@ def held(client: ImageAnalysisClient, timeout: float) -> ImageAnalysisClient:
     transport.open()  # as the first request would
     runner._sender = twin_of(transport)  # noqa: SLF001
     runner._sender.session = Bounds(timeout).held(transport.session)  # noqa: SLF001
-    policies = [twin_of(policy) for policy in policies]
+    policies = [_sending_once(twin_of(policy)) for policy in policies]
     for policy, following in pairwise([*policies, runner]):
         policy.next = following
     pipeline._transport, pipeline._impl_policies = runner._sender, policies  # noqa: SLF001
     held: ImageAnalysisClient = twin
     return held
+
+
+def _sending_once(policy: Any) -> Any:
+    """Return a policy that, where it would send a refused request again, leaves that to us.
+
+    A bearer policy that is told to sign in otherwise sends at once what it sent before, and nobody
+    counts it. The token that it got stays with it.
+    """
+    answer = getattr(policy, "on_challenge", None)
+    if answer is None or iscoroutinefunction(answer):
+        return policy
+
+    def on_challenge(request: Any, response: Any) -> bool:
+        if answer(request, response):
+            raise TransientError("Azure asked to sign in again before it answers.")
+        return False
+
+    policy.on_challenge = on_challenge
+    return policy
 
 
 def _signing(tokens: Tokens) -> Any:
