@@ -2,9 +2,9 @@
 
 The decision is that of any caller: is "monarch" there with a score of at least 0.5? The Square
 attack (Andriushchenko et al., ECCV 2020), as the Adversarial Robustness Toolbox has it, sees
-nothing but the scores that anyone gets; its change stays within the certified radius. The photo was
-made grainy, so that the service is right, but hardly: an easy target. Takes a minute or two. Writes
-attack.png, or the file given. Needs the extras "demo" and "attack".
+nothing but the scores that anyone gets; its change stays within the certified radius. The photo
+was made grainy, so that the service is right, but hardly: an easy target. Takes a minute or two.
+Writes attack.png, or the file given. Needs the extras "demo" and "attack".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from smoothapi_adapters.mock import EfficientNetLite0
 PHOTO = Path(__file__).parent / "photos" / "monarch.jpg"
 PICTURE = Path(sys.argv[1] if len(sys.argv) > 1 else "attack.png")
 RADIUS, GRAIN, MOST = 0.25, 0.15, 400
-LABEL, THRESHOLD, GOAL = "monarch", 0.5, 0.49  # where the attack is content
+LABEL, THRESHOLD, GOAL = "monarch", 0.5, 0.497  # where the attack is content
 
 
 def eight_bit(picture: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def ask(client: Any, picture: np.ndarray) -> tuple[float, dict]:
 
 
 def said(score: float) -> str:
-    return f"{score:.2f}, {'kept' if score >= THRESHOLD else 'REFUSED'}"
+    return f"{score:.3f}, {'kept' if score >= THRESHOLD else 'REFUSED'}"
 
 
 random.seed(0)

@@ -21,7 +21,12 @@ SAYS = {
         "certified at L2 radius",
         "requests arrived",
     ],
-    "03": ["school_bus.jpg: 'Weapon' is present", "balloon.jpg: 'Weapon' is absent", "than 0.25"],
+    "03": [
+        "school_bus.jpg, plain: blocked (requests: 1, $0.001)",
+        "balloon.jpg, plain: let through (requests: 1, $0.001)",
+        "school_bus.jpg, certified: blocked (",
+        "balloon.jpg, certified: let through (",
+    ],
     "04": ["names: abstained", "own: bus: certified at L2 radius 0.25"],
     "05": ["At least ", "(0 requests)", "certified at", "second time: 0 queries"],
     "06": ["Killed after 15 votes.", "monarch: certified", "answers were there"],
@@ -29,7 +34,7 @@ SAYS = {
     "08": ["certified at L2 radius"],
     "09": ["monarch: certified at L2 radius 0.05", "Cleaned by blur-1"],
     "10": [
-        "Before\nplain: 0.51, kept",
+        "Before\nplain: 0.505, kept",
         "< 0.25",
         "decision flips; the certified decision holds",
     ],
