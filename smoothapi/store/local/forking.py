@@ -1,6 +1,6 @@
 """Databases of SQLite through a fork: the child leaves those alone that its parent has open.
 
-It neither uses nor closes its parent's connections. Python closes a connection, and resets a cursor,
+It neither uses nor closes its parent's connections. Python closes connections and resets cursors
 that nobody holds any more, and SQLite then takes locks of its own: that of the connection, and one
 of all its memory (SQLITE_MUTEX_STATIC_MEM, in sqlite3_malloc and sqlite3_free). A thread of the
 parent that was within SQLite at the fork holds them in the child too, where it does not exist; who
