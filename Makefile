@@ -13,8 +13,9 @@ demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
 
 # The programs that tests start are not to compile the package each time: bytecode is written.
+# Files run in their order, not those of most tests first: the last are short pages, not long files.
 test: $(VENV)/.ready-dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
