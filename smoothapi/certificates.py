@@ -14,6 +14,7 @@ from smoothapi.certify.labels import top1
 from smoothapi.certify.radii import native_radius, working_radius
 from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.certify.verify import verify_claims
+from smoothapi.certify.votes import same_vote
 from smoothapi.errors import (
     CertificateError,
     StoreError,
@@ -379,7 +380,7 @@ def _stored_votes(certificate: Certificate, answers: Answers) -> int:
         outcome = answers.get(answer_key(asked(index)))
         answer = outcome if isinstance(outcome, Answer) else None
         other_model = answer is not None and answer.model_version != certificate.model_version
-        if outcome is not None and not other_model and target.vote(answer) == vote:
+        if outcome is not None and not other_model and same_vote(target.vote(answer), vote):
             agreeing += 1
         elif vote is None and (outcome is None or not isinstance(target, TopK)):
             absent += 1

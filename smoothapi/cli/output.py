@@ -162,8 +162,6 @@ def _plain(certificate: Certificate) -> str:
 
 
 def _votes(certificate: Certificate) -> str:
-    if certificate.target["target"] in ("presence", "most-specific", "scores"):
-        return f"{certificate.total_votes}"  # such votes are lists
     tally = list(certificate.tally.items())
     parts = [
         f"{count} {printable(label) if label is not None else 'no answer'}"

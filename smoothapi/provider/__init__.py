@@ -1,8 +1,14 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
-from smoothapi.provider.clients import check_client, refuse_async
+from smoothapi.provider.clients import check_client, refuse_async, refuse_unmade
 from smoothapi.provider.consent import SafeOptions
-from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
+from smoothapi.provider.contract import (
+    Adapter,
+    Credentials,
+    HasEndpoint,
+    Limits,
+    NeedsCredentials,
+)
 from smoothapi.provider.mask import KeepsSecrets, Mask, masked
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
@@ -12,6 +18,7 @@ from smoothapi.provider.registry import (
     make_adapter,
     provider_names,
     providers,
+    refused_settings,
     registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
@@ -20,6 +27,7 @@ from smoothapi.provider.vocabulary import HasVocabulary, Vocabulary, vocabulary_
 __all__ = [
     "Adapter",
     "Credentials",
+    "HasEndpoint",
     "HasVocabulary",
     "KeepsSecrets",
     "Limits",
@@ -37,6 +45,8 @@ __all__ = [
     "provider_names",
     "providers",
     "refuse_async",
+    "refuse_unmade",
+    "refused_settings",
     "registered",
     "retry_after_seconds",
     "vocabulary_of",

@@ -28,7 +28,7 @@ from smoothapi.provider import (
 )
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
-from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters._common.endpoints import origin, read_endpoint
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.aws.client import find_credentials, secrets_of, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
@@ -253,6 +253,10 @@ class AwsAdapter:
         if self._given is not None:
             return Credentials(found=True, where="the client given")
         return find_credentials(self._profile)
+
+    def endpoint(self) -> str:
+        """Return where requests go, as boto3 finds it; "" without a region."""
+        return origin(self._place[1]) if self._place[1] else ""
 
     def mask(self) -> Mask:
         """Return what masks the keys and the session token, as far as they were looked up."""

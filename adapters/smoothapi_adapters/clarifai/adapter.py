@@ -162,6 +162,10 @@ class ClarifaiAdapter:
             return Credentials(False, f"not in {' or '.join(VARIABLES)}, pat= or api_key=")
         return Credentials(True, found[0])
 
+    def endpoint(self) -> str:
+        """Return where requests go."""
+        return origin(self._endpoint)
+
     def mask(self) -> Mask:
         """Return what masks the token, and what a session that was given signs with."""
         return Mask([]) if self._connection is None else self._connection.mask

@@ -29,7 +29,7 @@ from smoothapi.provider import (
     masked,
 )
 from smoothapi_adapters._common import options
-from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters._common.endpoints import origin, read_endpoint
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.client import Connection, application_default, held, secrets_of
 from smoothapi_adapters.google.errors import mapped_error, of_picture
@@ -61,6 +61,7 @@ _BATCH = 16
 _LONGEST = 900  # characters of an error
 _REQUEST_BYTES = 10_000_000  # of a whole request; around the pictures there is little else
 _FRAME_BYTES = 50_000
+_HOST = "vision.googleapis.com"
 _PIXELS_SIDE = 8_660  # 75 million pixels, as a square
 
 
@@ -209,6 +210,10 @@ class GoogleAdapter:
             return Credentials(found=True, where="the option api_key")
         return application_default()
 
+    def endpoint(self) -> str:
+        """Return where requests go."""
+        return origin(self._connection.endpoint or f"https://{_HOST}")
+
     def mask(self) -> Mask:
         """Return what masks the API key, and the token that is sent."""
         self._mask = self._mask.knowing(secrets_of(self._client))
@@ -291,7 +296,7 @@ class GoogleAdapter:
         mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error
-        place = urlsplit(self._connection.endpoint).netloc or "vision.googleapis.com"
+        place = urlsplit(self._connection.endpoint).netloc or _HOST
         mapped = unsent(mapped, error, f"Google ({place})")
         mapped.args = (self._clean(str(mapped)),)
         raise mapped from error

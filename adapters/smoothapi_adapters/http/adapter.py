@@ -252,6 +252,10 @@ class HttpAdapter:
             return Credentials(False, f"not in the environment: {', '.join(missing)}")
         return Credentials(True, f"the environment: {', '.join(names)}")
 
+    def endpoint(self) -> str:
+        """Return where requests go."""
+        return origin(self._url)
+
     def mask(self) -> Mask:
         """Return what masks the secrets, and what a session that was given signs with."""
         return Mask([]) if self._connection is None else self._connection.mask

@@ -18,6 +18,7 @@ from smoothapi.errors import (
 from smoothapi.provider import Credentials, Limits, Mask, Vocabulary, check_client, masked
 from smoothapi.provider.consent import is_own_host
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.endpoints import origin
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.options import (
     RETIRES,
@@ -153,6 +154,10 @@ class AzureAdapter:
         if self._given is not None:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
+
+    def endpoint(self) -> str:
+        """Return where requests go; "" if no resource is named."""
+        return origin(self._resource.endpoint) if self._resource.endpoint else ""
 
     def mask(self) -> Mask:
         """Return what masks the key, or what a client that was given signs with."""

@@ -16,6 +16,7 @@ from smoothapi.errors import (
 )
 from smoothapi.provider import Credentials, Limits, Mask, Vocabulary, check_client, masked
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.endpoints import origin
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.errors import OF_PARSING
 from smoothapi_adapters.azure.options import (
@@ -144,6 +145,10 @@ class Azure4Adapter:
         if not self._own:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
+
+    def endpoint(self) -> str:
+        """Return where requests go; "" if no resource is named."""
+        return origin(self._resource.endpoint) if self._resource.endpoint else ""
 
     def mask(self) -> Mask:
         """Return what masks the key; a token is masked as the request that an error is about."""
