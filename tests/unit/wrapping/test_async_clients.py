@@ -366,7 +366,7 @@ class Ticking:
 def test_the_event_loop_goes_on_in_every_stage_of_a_call(kit, monkeypatch):
     ticking = Ticking()
 
-    def denoise(pictures):
+    def denoise(pictures, sigma):
         ticking.while_in("denoiser")
         return pictures
 
