@@ -135,6 +135,14 @@ def doubtful_options(name: str, resolved: Resolved) -> list[str]:
     return getattr(factory, "safe_options", SafeOptions()).doubtful(options)
 
 
+def refused_settings(resolved: Resolved) -> list[str]:
+    """Return what is refused for want of consent, by its name in the settings."""
+    found = resolved.doubtful()
+    for name in resolved.settings.providers:
+        found += [f"providers.{name}.{option}" for option in doubtful_options(name, resolved)]
+    return found
+
+
 def providers(resolved: Resolved | None = None) -> list[ProviderInfo]:
     """Return every registered provider with what can be known of it here.
 

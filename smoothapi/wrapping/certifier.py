@@ -113,7 +113,7 @@ class Certifier:
             ImageError: the service can read the photo and smoothapi cannot.
             Exception: what the SDK raised for the caller's own call.
         """
-        policy = policy or CallPolicy()
+        policy = (policy or CallPolicy()).of_one_call()
         done: dict[int, tuple[Any, Finding | None]] = {}
         # What is not to be certified comes first: if it fails, no votes were bought in vain.
         order = sorted(range(len(call.items)), key=lambda n: isinstance(call.items[n], Item))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, get_args
 
@@ -64,6 +62,11 @@ class Finding:
     why: str = ""
     labels: tuple[FoundLabel, ...] = ()
     certificate: Certificate | None = None
+
+    @property
+    def never_seen(self) -> tuple[str, ...]:
+        """Labels asked for by name that the provider is not known to have: see `Certificate`."""
+        return () if self.certificate is None else self.certificate.never_seen
 
     @classmethod
     def of(cls, certificate: Certificate, answer: Answer) -> Self:
@@ -158,14 +161,9 @@ def _scores(certificate: Certificate) -> dict[str, float]:
 
 def _shares(certificate: Certificate) -> dict[str, float]:
     """Return label key -> the share of the votes in which the label had the score that decides."""
-    had: Counter[str] = Counter()
-    for vote, count in certificate.tally.items():
-        if vote is None:
-            continue
-        first, *_, least = json.loads(vote)  # as the vote of the target writes it
-        names = first
-        if isinstance(first, dict):
-            names = [name for name, score in first.items() if score >= least]
-        had.update(dict.fromkeys(map(label_key, names), count))
     votes = certificate.total_votes
-    return {key: count / votes for key, count in had.items()}
+    return {
+        label_key(label): count / votes
+        for label, count in certificate.tally.items()
+        if label is not None
+    }

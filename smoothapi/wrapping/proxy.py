@@ -93,7 +93,7 @@ def wrap(
     Arguments of a call are honoured: what it asks for (features, most labels, model version,
     language) decides its response. The SDK's retries are off for these calls, in favour of
     `retry`. `with_options` changes the options from `score` to `attach`, `radius` and `max_votes`
-    for single calls.
+    for single calls, and gives each a `budget` of its own.
 
     Args:
         client: the SDK's client. It is not changed, and stays usable by itself.
@@ -194,6 +194,9 @@ def with_options(client: ClientT, **options: Unpack[CallOptions]) -> ClientT:
         max_votes: most votes for one picture.
         target: what is certified.
         classes: which labels are asked about.
+        budget: what each single call may spend at most, all its pictures and the call itself
+            included: so many attempts or dollars ("300", "$0.10"). The wrapped client's own
+            budgets hold besides.
         otherwise: what a call gives that ends before its votes do.
         within: seconds for a call.
         uncertified: what becomes of labels that cannot be certified.

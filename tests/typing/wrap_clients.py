@@ -53,6 +53,7 @@ assert_type(batch, vision.BatchAnnotateImagesResponse)
 assert_type(certificate_of(batch, 1).radius, float)
 
 assert_type(with_options(google, score=0.9, within=2.0), vision.ImageAnnotatorClient)
+assert_type(with_options(google, budget="$0.10"), vision.ImageAnnotatorClient)
 assert_type(finding_of(batch).certified, bool)
 wrap(Rekognition(), budget="$2", otherwise="plain", target=Scores("Weapon"), classes={"a": ["b"]})
 
@@ -66,7 +67,7 @@ wrap(azure, budget=2)  # pyright: ignore[reportArgumentType]
 wrap(azure, budget="$2", uncertified="hide")  # pyright: ignore[reportArgumentType]
 wrap(azure, budget="$2", provider="aws")  # pyright: ignore[reportCallIssue]
 with_options(azure, otherwise="open")  # pyright: ignore[reportArgumentType]
-with_options(azure, budget="$2")  # pyright: ignore[reportCallIssue]
+with_options(azure, budget=2)  # pyright: ignore[reportArgumentType]
 
 
 async def awaited() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import iscoroutinefunction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.errors import TransientError
 from smoothapi_adapters._common.aio import BoundedSession, SeenFromThread
 from smoothapi_adapters._common.twins import twin_of
 
@@ -87,7 +89,7 @@ def _twin_through(client: Any, bounded: Callable[[Any], Any]) -> Any:
     if sender is None:
         return client
     runner._sender = sender  # noqa: SLF001
-    policies = [twin_of(policy) for policy in policies]
+    policies = [_sending_once(twin_of(policy)) for policy in policies]
     for policy, following in pairwise([*policies, runner]):
         policy.next = following
     pipeline._transport, pipeline._impl_policies = sender, policies  # noqa: SLF001
@@ -128,6 +130,31 @@ class _AsyncBounded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+def _sending_once(policy: Any) -> Any:
+    """Return a policy that, where it would send a refused request again, leaves that to us.
+
+    A bearer policy that is told to sign in otherwise sends at once what it sent before, and nobody
+    counts it. The token that it got stays with it.
+    """
+    answer = getattr(policy, "on_challenge", None)
+    if answer is None:
+        return policy
+
+    def once(again: bool) -> bool:  # noqa: FBT001
+        if again:
+            raise TransientError("Azure asked to sign in again before it answers.")
+        return False
+
+    def on_challenge(request: Any, response: Any) -> bool:
+        return once(answer(request, response))
+
+    async def on_challenge_awaited(request: Any, response: Any) -> bool:
+        return once(await answer(request, response))
+
+    policy.on_challenge = on_challenge_awaited if iscoroutinefunction(answer) else on_challenge
+    return policy
 
 
 def _signing(tokens: Tokens) -> Any:
