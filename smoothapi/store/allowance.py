@@ -64,11 +64,7 @@ class Allowance:
         with self._lock:
             spent = self._attempts + attempts, self._dollars + dollars
             for budget in self._budgets:
-                limits = budget.attempts, budget.dollars
-                if any(
-                    limit is not None and used > Decimal(limit)
-                    for used, limit in zip(spent, limits, strict=True)
-                ):
+                if not _fits(budget, *spent):
                     raise BudgetExceededError(
                         f"The budget of this call ({str(budget).removesuffix(' a run')}) does not "
                         f"allow another attempt: {self._attempts:,} made or reserved, "
@@ -140,6 +136,12 @@ class AllowanceLedger:
         """Return the most that one attempt of a block can cost."""
         fewest, most = block.before
         return self._price.dearest(1, fewest, most + block.size)
+
+
+def _fits(budget: Budget, attempts: int, dollars: Decimal) -> bool:
+    if budget.attempts is not None and attempts > budget.attempts:
+        return False
+    return not isinstance(budget.dollars, Decimal) or dollars <= budget.dollars
 
 
 def _cheapest(price: Price) -> Decimal:
