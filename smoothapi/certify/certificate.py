@@ -111,6 +111,10 @@ class Certificate:
             (refreshes + 1) * alpha.
         replaced: what the answers came to that this run asked for anew: "certified", "abstained" or
             "undecided"; "" where it replaced none.
+        never_seen: of the labels asked for by name, those that the provider is not known to have:
+            neither does it state them, nor were they in any answer of it that was stored when this
+            was issued. That such a label is absent is certified, and says little. For information:
+            no claim rests on it.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
         queries: variants sent in this run, each counted once, the plain query included.
@@ -159,6 +163,7 @@ class Certificate:
     mix: str = field(default="", compare=False)
     refreshes: int = field(default=0, compare=False)
     replaced: str = field(default="", compare=False)
+    never_seen: tuple[str, ...] = field(default=(), compare=False)
     replayed_from: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
@@ -262,6 +267,9 @@ class Certificate:
             data[item.name] = getattr(self, item.name)
         del data["rules"]
         data["abstained"] = self.abstained
+        data["never_seen"] = list(self.never_seen)
+        if not self.never_seen:  # as in certificates of before there was such a field
+            del data["never_seen"]
         data["identity"] = dict(self.identity)
         data["target"] = dict(self.target)
         data["claims"] = [_claim_dict(claim) for claim in self.claims]
@@ -349,6 +357,10 @@ class Certificate:
         return cls.from_dict(data)
 
     def __str__(self) -> str:
+        unknown = f"; {never_seen_text(self)}" if self.never_seen else ""
+        return f"{self._sentence()}{unknown}"
+
+    def _sentence(self) -> str:
         spent = f"{self.total_votes} votes, {self.queries} queries sent"
         if self.replayed_from:
             spent = f"{self.total_votes} votes replayed from {printable(self.replayed_from)}"
@@ -377,6 +389,7 @@ class Certificate:
         rows = [
             ("Label", self.label if self.label is not None else f"abstained: {self.explanation}"),
             *([("Certified at less", less_text(self))] if self.lesser else []),
+            *([("Never seen", never_seen_text(self))] if self.never_seen else []),
             ("Plain label", _plain_text(self)),
             ("L2 radius", f"{rounded_down(self.radius)} around the working image"),
             ("Native radius", f"{rounded_down(self.radius_native)} before the resize"),
@@ -403,6 +416,18 @@ def less_text(certificate: Certificate) -> str:
         for claim in certificate.lesser
     ]
     return f"{', '.join(words)} ({asked_text(certificate)} was asked for)"
+
+
+_MOST_NEVER_SEEN = 8
+
+
+def never_seen_text(certificate: Certificate) -> str:
+    """Return which labels that were asked for the provider is not known to have, in words."""
+    names = [repr(printable(name)) for name in certificate.never_seen]
+    shown = ", ".join(names[:_MOST_NEVER_SEEN])
+    if len(names) > _MOST_NEVER_SEEN:
+        shown += f" and {len(names) - _MOST_NEVER_SEEN} more"
+    return f"{shown} never seen in any answer of {printable(certificate.provider)}"
 
 
 def asked_text(certificate: Certificate) -> str:
@@ -483,6 +508,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(data[name], dict):
             raise TypeError(f"{name} is not an object")
         values[name] = dict(data[name])
+    values["never_seen"] = _never_seen(data)
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["rules"] = _SCHEMAS[data["schema"]]
     if values["rules"] > 1:
@@ -500,6 +526,13 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values["votes"] = _votes(order)
     values["image"] = _image(data["image"])
     return values
+
+
+def _never_seen(data: Mapping[str, Any]) -> tuple[str, ...]:
+    names = data.get("never_seen", [])
+    if not isinstance(names, list):
+        raise TypeError("never_seen is not a list")
+    return tuple(_string(name, "never_seen") for name in names)
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

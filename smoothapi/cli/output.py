@@ -10,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from smoothapi.certify.certificate import claim_text, confidence, less_text, rounded_down
+from smoothapi.certify.certificate import (
+    claim_text,
+    confidence,
+    less_text,
+    never_seen_text,
+    rounded_down,
+)
 from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.text import printable
@@ -90,9 +96,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     if certificate.kind == "certify":
         yield from _radii(certificate)
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
-    for claim in certificate.claims:
-        k, n = claim.votes
-        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    yield from _claims(certificate)
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
@@ -113,6 +117,14 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
         + ")",
     )
     yield "  time", f"{certificate.seconds:.1f} s"
+
+
+def _claims(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    for claim in certificate.claims:
+        k, n = claim.votes
+        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    if certificate.never_seen:
+        yield "  note", f"{never_seen_text(certificate)}: that it is absent says little"
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:

@@ -64,7 +64,9 @@ class Allowance:
         with self._lock:
             spent = self._attempts + attempts, self._dollars + dollars
             for budget in self._budgets:
-                if not _fits(budget, *spent):
+                too_many = budget.attempts is not None and spent[0] > budget.attempts
+                too_dear = budget.dollars is not None and spent[1] > Decimal(budget.dollars)
+                if too_many or too_dear:
                     raise BudgetExceededError(
                         f"The budget of this call ({str(budget).removesuffix(' a run')}) does not "
                         f"allow another attempt: {self._attempts:,} made or reserved, "
@@ -136,12 +138,6 @@ class AllowanceLedger:
         """Return the most that one attempt of a block can cost."""
         fewest, most = block.before
         return self._price.dearest(1, fewest, most + block.size)
-
-
-def _fits(budget: Budget, attempts: int, dollars: Decimal) -> bool:
-    if budget.attempts is not None and attempts > budget.attempts:
-        return False
-    return not isinstance(budget.dollars, Decimal) or dollars <= budget.dollars
 
 
 def _cheapest(price: Price) -> Decimal:

@@ -63,6 +63,11 @@ class Finding:
     labels: tuple[FoundLabel, ...] = ()
     certificate: Certificate | None = None
 
+    @property
+    def never_seen(self) -> tuple[str, ...]:
+        """Labels asked for by name that the provider is not known to have: see `Certificate`."""
+        return () if self.certificate is None else self.certificate.never_seen
+
     @classmethod
     def of(cls, certificate: Certificate, answer: Answer) -> Self:
         """Return what a certificate says about an answer's labels."""
@@ -85,6 +90,12 @@ class Finding:
         """Return that an error ended the votes on an answer."""
         labels = tuple(FoundLabel(label.name, own=label.score) for label in answer.labels)
         return cls(certified=False, ended=what_ended(error), why=str(error), labels=labels)
+
+    @classmethod
+    def elsewhere(cls, what: str) -> Self:
+        """Return that the picture is not here; `what` says where it is."""
+        why = f"The picture is {what}, where no noise can be added to it."
+        return cls(certified=False, ended="elsewhere", why=why)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""

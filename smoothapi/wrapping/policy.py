@@ -42,6 +42,7 @@ class CallOptions(TypedDict, total=False):
     uncertified: Uncertified | None
     remote: RemotePictures | None
     attach: bool | None
+    abandon_on_cancel: bool | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class CallPolicy:
         uncertified: what becomes of labels that cannot be certified.
         remote: what becomes of calls whose picture is elsewhere.
         attach: whether a response carries what was found, or it is kept beside.
+        abandon_on_cancel: whether a cancelled call leaves what is under way to a thread.
         allowance: what is left of `budget` for the call under way; see `of_one_call`.
     """
 
@@ -74,6 +76,7 @@ class CallPolicy:
     uncertified: Uncertified = "drop"
     remote: RemotePictures = "refuse"
     attach: bool = True
+    abandon_on_cancel: bool = False
     allowance: Allowance | None = None
 
     def __post_init__(self) -> None:
@@ -89,8 +92,9 @@ class CallPolicy:
             _is_number(self.within) and 0.0 < self.within < float("inf")
         ):
             raise UsageError(f"within={self.within!r}: a call's deadline is in seconds, above 0.")
-        if not isinstance(self.attach, bool):
-            raise UsageError(f"attach={self.attach!r}: True or False.")
+        for name in ("attach", "abandon_on_cancel"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise UsageError(f"{name}={value!r}: True or False.")
         Allowance(self.budget)  # refuses what is not one call's
         if self.target is None:
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from azure.ai.vision.imageanalysis import ImageAnalysisClient
+from azure.ai.vision.imageanalysis.aio import ImageAnalysisClient as AioImageAnalysisClient
 from azure.ai.vision.imageanalysis.models import ImageAnalysisResult, VisualFeatures
 from azure.core.credentials import AzureKeyCredential
 from google.cloud import vision
@@ -67,3 +68,19 @@ wrap(azure, budget="$2", uncertified="hide")  # pyright: ignore[reportArgumentTy
 wrap(azure, budget="$2", provider="aws")  # pyright: ignore[reportCallIssue]
 with_options(azure, otherwise="open")  # pyright: ignore[reportArgumentType]
 with_options(azure, budget=2)  # pyright: ignore[reportArgumentType]
+
+
+async def awaited() -> None:
+    """Of asynchronous clients, too, and what is awaited."""
+    aio = AioImageAnalysisClient("https://example.org", AzureKeyCredential("key"))
+    async with wrap(aio, budget="$2", abandon_on_cancel=True) as certified:
+        assert_type(certified, AioImageAnalysisClient)
+        assert_type(await certified.analyze(b"", [VisualFeatures.TAGS]), ImageAnalysisResult)
+        assert certified.analyze(b"", []).captions  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    asynchronous = wrap(vision.ImageAnnotatorAsyncClient(), budget="$2")
+    assert_type(asynchronous, vision.ImageAnnotatorAsyncClient)
+    answer = await with_options(asynchronous, within=2.0).batch_annotate_images(  # pyright: ignore[reportUnknownMemberType]
+        requests=[vision.AnnotateImageRequest()]
+    )
+    assert_type(answer, vision.BatchAnnotateImagesResponse)
+    with_options(asynchronous, abandon_on_cancel=1.5)  # pyright: ignore[reportArgumentType]
