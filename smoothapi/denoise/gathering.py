@@ -109,6 +109,11 @@ class Gathering:
                 one.ended = True
 
 
+def gathered(runtime: DenoiserRuntime) -> DenoiserRuntime:
+    """Return a denoiser for several photos at once: few large batches where it takes turns."""
+    return Gathering(runtime) if runtime.takes_turns else runtime
+
+
 class _Lot:
     """Variants of one photo that wait for the denoiser."""
 

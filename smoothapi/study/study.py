@@ -23,7 +23,7 @@ from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser, choose_label_space
 from smoothapi.study.collect import Rules
-from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
+from smoothapi.study.crew import CellCrew, Opened, Read, Setup, StudyProgress
 from smoothapi.study.findings import Photo, Problem
 from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
@@ -235,7 +235,7 @@ class Study:
             )
         studied = reads[:pilot]
         with Opened(self._setup, reads) as open_:
-            crew = Crew(self._setup, open_, began, len(problems))
+            crew = CellCrew(self._setup, open_, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
             if crew.error is not None and not crew.cells:
