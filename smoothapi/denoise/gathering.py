@@ -72,6 +72,11 @@ class Gathering:
         """Whether the network is in memory."""
         return self._inner.loaded
 
+    @property
+    def loading(self) -> bool:
+        """Whether the network is being read now."""
+        return bool(getattr(self._inner, "loading", False))
+
     def variants_of(
         self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
     ) -> NDArray[np.uint8]:

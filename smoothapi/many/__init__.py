@@ -1,7 +1,7 @@
 """Many photos: several under way at once, each a result of its own."""
 
 from smoothapi.many.certifying import Ask, ManyProgress, certify_photos
-from smoothapi.many.crew import Crew, Spending
+from smoothapi.many.crew import OF_ONE_PHOTO, Crew, Failures, Spending, Spent
 from smoothapi.many.results import COLUMNS, PhotoResult
 
 __all__ = [

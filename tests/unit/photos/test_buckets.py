@@ -105,7 +105,7 @@ def test_the_schemes_of_google_and_azure_lead_to_their_stores():
 def test_a_store_of_google_or_azure_is_made_without_asking_anybody(scheme, monkeypatch, tmp_path):
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     fetcher = BucketFetcher(FetchLimits())

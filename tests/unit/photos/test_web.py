@@ -193,7 +193,7 @@ def test_a_body_that_is_cut_off_is_no_photo(web, monkeypatch):
         handler.close_connection = True
 
     web.pages["/cut"] = cut
-    with pytest.raises(ImageError, match="no answer came|ended before"):
+    with pytest.raises(ImageError, match=r"no answer came|ended before"):
         FETCH.fetch(f"{web.url}/cut")
 
 
