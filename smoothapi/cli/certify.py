@@ -221,7 +221,7 @@ def _run(
             from smoothapi.many.files import ResultFile  # noqa: PLC0415
 
             digest = settings_digest(smoother.session, **asked)
-            file = stack.enter_context(ResultFile(many.out, digest))
+            file = stack.enter_context(ResultFile(many.out, digest, smoother.session.price))
         return run(
             partial(
                 several,

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from smoothapi.advice import advise
 from smoothapi.certify.certificate import claim_text, confidence, less_text, rounded_down
 from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
@@ -186,7 +187,7 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
 def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tuple[str, str]]:
     image = certificate.image
     if certificate.abstained:
-        yield "  why", certificate.explanation
+        yield from _abstention(certificate, price)
     yield "  photo", _photo(certificate)
     for note in image.notes:
         yield "", note
@@ -217,6 +218,13 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
         + ")",
     )
     yield "  time", f"{certificate.seconds:.1f} s"
+
+
+def _abstention(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
+    yield "  why", certificate.explanation
+    advice = advise(certificate, price)
+    for number, line in enumerate(advice.lines() if advice is not None else ()):
+        yield "" if number else "  what now", line
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:

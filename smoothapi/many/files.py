@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from smoothapi.advice import advise
 from smoothapi.errors import MissingExtraError, StoreError, UsageError
 from smoothapi.files import parse_json, shown_name, to_json
 from smoothapi.many.results import COLUMNS, PhotoResult, Value
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from smoothapi.photos import FoundPhoto
+    from smoothapi.provider import Price
 
 SCHEMA = "smoothapi.result/1"
 
@@ -43,6 +45,7 @@ class ResultFile:
     Args:
         path: its name; .jsonl (with the certificates), .csv or .parquet.
         settings: what tells these results from those of other settings.
+        price: of the provider, for what advice would cost.
 
     Attributes:
         kept: how many of each outcome it held already and keeps.
@@ -53,7 +56,7 @@ class ResultFile:
         StoreError: it cannot be read or written.
     """
 
-    def __init__(self, path: str | Path, settings: str) -> None:
+    def __init__(self, path: str | Path, settings: str, price: Price | None = None) -> None:
         self.path = Path(os.path.realpath(path))
         self._settings = settings
         self._known = array("Q")
@@ -70,6 +73,8 @@ class ResultFile:
             try:
                 if self.path.exists():
                     self._keep(kind)
+                if isinstance(self._format, _Lines):
+                    self._format.price = price
                 if kind is not _Parquet:  # whose file can be read only once it is ended
                     self._place(draft)
             except BaseException:
@@ -155,7 +160,9 @@ class _Format(Protocol):
 
 
 class _Lines:
-    """JSON lines: a row each, and in it the whole certificate."""
+    """JSON lines: a row each, and in it the whole certificate, or what an abstention advises."""
+
+    price: Price | None = None
 
     def __init__(self, path: Path) -> None:
         self._stream: IO[str] = path.open("x", encoding="utf-8", newline="\n")
@@ -164,7 +171,13 @@ class _Lines:
         if result is not None:
             certificate = result.certificate
             told = None if certificate is None else certificate.to_dict()
-            row = {"schema": SCHEMA, **row, "certificate": told}
+            advice = None if certificate is None else advise(certificate, self.price)
+            row = {
+                "schema": SCHEMA,
+                **row,
+                "advice": None if advice is None else advice.to_dict(),
+                "certificate": told,
+            }
         self._stream.write(to_json(row) + "\n")
         self._stream.flush()
 
