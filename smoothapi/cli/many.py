@@ -151,7 +151,8 @@ def run(
                 enough = result.certificate is None or is_enough(result.certificate, result.photo)
                 outcomes.take(result, enough=enough)
     finally:
-        output.show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
+        if spent is not None or outcomes.kept:
+            output.show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
     return outcomes.code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -106,7 +107,14 @@ def progress_of_many(
 
 def _bar(*columns: ProgressColumn) -> Progress:
     console = PrintableConsole(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # What is printed meanwhile would go to stderr, also where stdout is a file or a pipe.
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from smoothapi.photos.fetching import (
     shown_location,
 )
 from smoothapi.photos.finding import SUFFIXES, FoundPhoto, below, find
+from smoothapi.photos.naming import RemoteFile
 from smoothapi.photos.web import WebFetcher, is_public
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Fetcher",
     "FoundPhoto",
     "PhotoFetcher",
+    "RemoteFile",
     "WebFetcher",
     "below",
     "find",

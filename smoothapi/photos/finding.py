@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +46,8 @@ class FoundPhoto:
 
 
 def find(
-    given: Iterable[PhotoSource | FoundPhoto] | PhotoSource, fetcher: Fetcher
+    given: Iterable[PhotoSource | FoundPhoto] | Mapping[str, PhotoSource] | PhotoSource,
+    fetcher: Fetcher,
 ) -> Iterator[FoundPhoto]:
     """Yield the photos that are meant, each thing given in its turn.
 
@@ -56,12 +57,14 @@ def find(
 
     Args:
         given: one of these, or several; other photos (bytes, arrays, images) are taken as they are,
-            and so are those that were found before.
+            and so are those that were found before, and {name: photo}.
         fetcher: for what is elsewhere.
 
     Raises:
         ImageError: a folder, a pattern or a prefix has no photo.
     """
+    if isinstance(given, Mapping):
+        given = (FoundPhoto(shown_name(str(name)), photo) for name, photo in given.items())
     if isinstance(given, (str, Path)) or not isinstance(given, Iterable) or _is_one(given):
         given = [given]
     for number, item in enumerate(given, 1):
