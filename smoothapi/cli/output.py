@@ -81,7 +81,7 @@ def progress_of_many(
     """
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=10),
         TextColumn("{task.fields[said]}"),
         TimeRemainingColumn(compact=True),
     )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from smoothapi import Smoother
 from tests.conftest import ScriptedAdapter
+from tests.unit.photos.conftest import WebServer
 
 OPTIONS = {"denoiser": "none", "sigma": 0.25, "radius": 0.1, "plain": False}
 
@@ -47,3 +48,10 @@ def smoother(tmp_path):
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def web():
+    server = WebServer()
+    yield server
+    server.close()
