@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 import re
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smoothapi.errors import ImageError, MissingExtraError
 from smoothapi.photos.naming import RemoteFile, shown_location
+from smoothapi.provider.registry import registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from smoothapi.photos.limits import FetchLimits
+
+GROUP = "smoothapi.buckets"
+"""Entry points by scheme: functions that return options of a store, by which its SDK signs in."""
 
 BUCKETS = ("s3", "gs", "az")
 """Schemes: Amazon S3, Google Cloud Storage, Azure Blob Storage."""
@@ -31,8 +34,6 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}[a-z0-9]")
 _MAGIC = re.compile(r"[*?[]")
 _CONNECT = timedelta(seconds=10)
 _PAGE = 1000  # files of a listing that are looked at together
-_FRESH = timedelta(minutes=4)  # what is left of a token when another is asked for
-_READ_ONLY = "https://www.googleapis.com/auth/devstorage.read_only"
 
 
 class BucketFetcher:
@@ -138,60 +139,20 @@ class BucketFetcher:
             "retry_config": {"max_retries": 3, "retry_timeout": seconds},
         }
         try:
-            if scheme == "s3":
-                return stores.S3Store(bucket, **options, **_of_aws())
-            if scheme == "gs":
-                return stores.GCSStore(bucket, **options, **_of_google())
-            return stores.AzureStore(bucket, **options, **_of_azure())
+            kind = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
+            return kind(bucket, **options, **_signed_in(scheme))
         except Exception as error:  # noqa: BLE001  see above
             raise _refused(f"{scheme}://{bucket}", _why(error)) from None
 
 
-def _of_aws() -> dict[str, Any]:
-    if find_spec("boto3") is None:
-        return {}
-    import boto3  # noqa: PLC0415  only where a bucket of AWS is read
-    from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
-
-    session = boto3.Session()
-    region = {"region": session.region_name} if session.region_name else {}
-    if session.get_credentials() is None:
-        return {"skip_signature": True, **region}
-    return {"credential_provider": Boto3CredentialProvider(session), **region}
-
-
-def _of_google() -> dict[str, Any]:
-    if find_spec("google") is None or find_spec("google.auth") is None:
-        return {}
-    import google.auth  # noqa: PLC0415
-    from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415
-    from google.auth.transport.requests import Request  # noqa: PLC0415
-
+def _signed_in(scheme: str) -> dict[str, Any]:
+    """Return the options of a store by which the provider's SDK would sign in; none without it."""
+    point = registered(GROUP).get(scheme)
     try:
-        credentials, _ = google.auth.default(scopes=[_READ_ONLY])
-    except DefaultCredentialsError:
-        return {"skip_signature": True}
-
-    def token() -> dict[str, Any]:
-        credentials.refresh(Request())
-        expiry = credentials.expiry
-        ends = expiry.replace(tzinfo=UTC) if expiry else datetime.now(UTC) + 2 * _FRESH
-        return {"token": credentials.token, "expires_at": ends - _FRESH}
-
-    return {"credential_provider": token}
-
-
-def _of_azure() -> dict[str, Any]:
-    named = any(name.startswith("AZURE_STORAGE_") and name != "AZURE_STORAGE_ACCOUNT_NAME"
-                for name in os.environ)  # fmt: skip
-    if named or find_spec("azure") is None or find_spec("azure.identity") is None:
+        sign_in = None if point is None else point.load()
+    except ImportError:  # the SDK is an extra
         return {}
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415
-    from obstore.auth.azure import AzureCredentialProvider  # noqa: PLC0415
-
-    # Whoever is at the keyboard is not asked from within a run of many photos.
-    credential = DefaultAzureCredential(exclude_interactive_browser_credential=True)
-    return {"credential_provider": AzureCredentialProvider(credential)}
+    return {} if sign_in is None else dict(sign_in())
 
 
 def _parsed(location: str) -> tuple[str, str, str]:

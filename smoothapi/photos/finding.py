@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import ImageError
 from smoothapi.files import shown_name
@@ -63,11 +63,14 @@ def find(
     Raises:
         ImageError: a folder, a pattern or a prefix has no photo.
     """
+    several: Iterable[Any]
     if isinstance(given, Mapping):
-        given = (FoundPhoto(shown_name(str(name)), photo) for name, photo in given.items())
-    if isinstance(given, (str, Path)) or not isinstance(given, Iterable) or _is_one(given):
-        given = [given]
-    for number, item in enumerate(given, 1):
+        several = (FoundPhoto(shown_name(str(name)), photo) for name, photo in given.items())
+    elif isinstance(given, Iterable) and not _is_one(given):
+        several = given
+    else:
+        several = [given]
+    for number, item in enumerate(several, 1):
         if isinstance(item, FoundPhoto):
             yield item
         elif not isinstance(item, (str, Path)):
@@ -103,9 +106,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _is_one(given: object) -> bool:
     """Whether something that can be iterated over is one photo."""
-    return isinstance(given, (bytes, bytearray, memoryview)) or hasattr(given, "read") or (
-        hasattr(given, "shape")
-    )  # fmt: skip
+    kinds = (str, Path, bytes, bytearray, memoryview)
+    return isinstance(given, kinds) or hasattr(given, "read") or hasattr(given, "shape")
 
 
 def _here(path: str) -> Iterator[FoundPhoto]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from smoothapi._version import __version__
 from smoothapi.errors import ImageError
@@ -306,7 +306,7 @@ class _Proxy:
 def _proxy_for(host: str, port: int) -> _Proxy | None:
     """Return the proxy that the environment names for https."""
     given = getproxies_environment().get("https")
-    if not given or proxy_bypass_environment(f"{host}:{port}"):
+    if not given or proxy_bypass(f"{host}:{port}"):
         return None
     parts = urlsplit(given if "://" in given else f"http://{given}")
     headers: tuple[tuple[str, str], ...] = ()
