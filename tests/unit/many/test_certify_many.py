@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,10 @@ from smoothapi.errors import (
     BudgetExceededError,
     FatalError,
     ImageError,
-    TransientError,
+    TooManyFailuresError,
     UsageError,
 )
-from smoothapi.many import COLUMNS
+from smoothapi.many import COLUMNS, Failures
 from tests.conftest import answer
 from tests.unit.many.conftest import save
 
@@ -183,20 +184,37 @@ def test_progress_counts_what_has_ended_and_what_was_spent(folder, smoother):
     assert last.votes == sum(r.certificate.total_votes for r in results if r.certificate)
 
 
-def test_the_denoiser_gets_batches_filled_from_several_photos(smoother):
-    """A denoiser that takes turns is called for all photos that wait."""
-    gate, sizes = threading.Event(), []
+class Turns:
+    """A denoiser that takes turns, and does nothing; numpy alone."""
 
-    def identity(noisy, sigma):
-        sizes.append(len(noisy))
-        gate.wait(0.2)
-        return noisy
+    name = fingerprint = "turns"
+    device, precision = "cpu", "fp32"
+    adaptation = None
+    draws_noise = False
+    takes_turns = loaded = True
 
-    one = smoother(denoiser=identity)
+    def __init__(self):
+        self.sizes = []
+
+    def variants(self, noisy, sigma):
+        self.sizes.append(len(noisy))
+        time.sleep(0.02)  # meanwhile others wait
+        return np.rint(np.clip(noisy, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+    def variants_of(self, pixels, sigma, seeds):
+        raise AssertionError
+
+
+def test_the_denoisers_batches_are_filled_from_several_photos(smoother):
+    turns = Turns()
+    one = smoother(denoiser=turns)
     assert isinstance(one.session.for_many().variants.denoiser, Gathering)
+    alone = one.certify(next(arrays(1)))
+    largest = max(turns.sizes)
     results = list(one.certify_many(arrays(6), photos_at_once=6))
     assert outcomes(results) == ["certified"] * 6
-    assert max(sizes) > 8  # no photo has more than 8 variants prepared together here
+    assert results[0].certificate == alone
+    assert max(turns.sizes) > largest
 
 
 def test_predict_many(smoother):
@@ -240,16 +258,13 @@ def test_a_cancelled_task_ends_also_where_it_waits_for_photos(smoother):
     asyncio.run(main())
 
 
-def test_a_service_that_fails_on_one_photo_in_five_is_down(smoother):
-    def down(payload, _):
-        raise TransientError("down")
-
-    from smoothapi import Retry
-    from smoothapi.errors import ProviderError
-
-    one = smoother(down, retry=Retry(attempts=1))
-    with pytest.raises(ProviderError):
-        list(one.certify_many(arrays(40), photos_at_once=1))
+def test_a_service_that_fails_on_one_photo_in_five_is_at_fault():
+    failures = Failures()
+    assert [failures.concern_all(TooManyFailuresError("x"), ended) for ended in (8, 9, 10)] == [
+        False, False, True,
+    ]  # fmt: skip
+    assert not Failures().concern_all(ImageError("x"), 1)
+    assert Failures().concern_all(BudgetExceededError("x"), 1)
 
 
 @pytest.mark.parametrize("options", [{"photos_at_once": 0}])
