@@ -116,8 +116,10 @@ class WebFetcher:
             try:
                 return self._ask(url, shown, clock)
             except _PassingError as error:
+                if clock.is_over:
+                    raise self._too_slow(shown) from error.__cause__
                 wait = _WAIT * 2**attempt
-                if attempt + 1 == _ATTEMPTS or clock.left() <= wait:
+                if attempt + 1 == _ATTEMPTS or clock.remaining <= wait:
                     raise _refused(shown, str(error)) from error.__cause__
                 time.sleep(wait)
         raise AssertionError
@@ -139,12 +141,15 @@ class WebFetcher:
             ) from error
         except (OSError, http.client.HTTPException) as error:
             if clock.is_over:
-                raise _refused(shown, f"it took longer than {self._limits.seconds:g} s") from error
+                raise self._too_slow(shown) from error
             raise _PassingError(f"no answer came ({_reason(error)})") from error
         finally:
             if connection is not None:
                 connection.close()
             clock.unwatch()
+
+    def _too_slow(self, shown: str) -> ImageError:
+        return _refused(shown, f"it took longer than {self._limits.seconds:g} s")
 
     def _addresses(self, host: str, port: int, shown: str) -> list[str]:
         """Return the addresses of a host that may be connected to."""
@@ -189,6 +194,7 @@ class WebFetcher:
             if len(data) > most:
                 raise _refused(shown, f"it has more than the {most:,} bytes that are allowed")
             clock.left()
+        clock.left()  # what a socket that was shut down in time gives looks like the end
         if response.length:  # what was announced and did not come
             raise _PassingError("the connection ended before the file did")
         return bytes(data)
@@ -262,13 +268,18 @@ class _Clock:
         self._watched: socket.socket | None = None
 
     @property
+    def remaining(self) -> float:
+        """The seconds that are left; none, or less, when the time is over."""
+        return self._deadline - time.monotonic()
+
+    @property
     def is_over(self) -> bool:
         """Whether the time is over."""
-        return time.monotonic() >= self._deadline
+        return self.remaining <= 0.0
 
     def left(self) -> float:
         """Return the seconds that are left; raises TimeoutError if none are."""
-        left = self._deadline - time.monotonic()
+        left = self.remaining
         if left <= 0.0:
             raise TimeoutError
         return left

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothapi import advise
-from smoothapi.advice import Advice
-from smoothapi.certify import queries_needed
+from smoothapi.certify import queries_needed, runs_of
 from smoothapi.cli.output import show_certificate
 from smoothapi.smoother import Smoother
 from tests.conftest import ScriptedAdapter, answer
 
-PHOTO = __import__("numpy").zeros((8, 8, 3), "uint8")
+PHOTO = np.zeros((8, 8, 3), np.uint8)
 
 
-def certificate(share, radius=0.25, home=None, **options):
-    """Certify with a provider of which `share` in 100 answers, evenly spread, say "bus"."""
+def certificate(share, radius=0.25, turns=10**6, **options):
+    """Certify with a provider of which `share` in 100 answers, evenly spread, say "bus".
+
+    From the answer `turns` on none does.
+    """
     asked = iter(range(10**6))
 
     def script(payload, attempt):
         index = next(asked)
+        if index >= turns:
+            return answer("van")
         return answer("bus" if index * share // 100 != (index + 1) * share // 100 else "van")
 
     adapter = ScriptedAdapter(script)
@@ -56,7 +62,7 @@ def test_an_abstention_says_the_share_and_what_is_certified_all_the_same(capsys)
 
 
 def test_a_lower_radius_from_the_same_votes_is_named_and_costs_nothing():
-    given, price = certificate(95, radius=0.4, max_votes=150)
+    given, price = certificate(100, radius=0.4, turns=60)  # and then none is for it
     assert given.abstained
     [(label, radius)] = advise(given, price).certified
     assert label == "bus"
@@ -94,13 +100,23 @@ def test_nothing_is_advised_where_no_label_leads():
     assert advice.limit == 0.0
 
 
-@settings(max_examples=25, deadline=None)
-@given(share=st.integers(0, 100), radius=st.sampled_from([0.05, 0.25, 0.5]))
-def test_advice_is_there_for_every_abstention_and_promises_no_more_than_the_votes(share, radius):
-    given, price = certificate(share, radius=radius, max_votes=150)
-    advice = advise(given, price)
-    assert (advice is None) == (not given.abstained)
-    if isinstance(advice, Advice):
-        assert all(radius <= given.largest_radius for _, radius in advice.certified)
-        assert all(trial.certified >= 0.5 for trial in advice.trials)
-        assert str(advice).isprintable() or "\n" in str(advice)
+@pytest.fixture(scope="module")
+def abstention(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMOOTHAPI_HOME", str(tmp_path_factory.mktemp("home")))
+        return certificate(80)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    runs=st.lists(st.tuples(st.sampled_from(["bus", "van", None]), st.integers(1, 40)), max_size=4),
+    radius=st.sampled_from([None, 0.05, 0.25, 0.4]),
+)
+def test_advice_is_there_for_whatever_votes(abstention, runs, radius):
+    given, price = abstention
+    votes = runs_of(label for label, length in runs for _ in range(length))
+    advice = advise(replace(given, votes=votes, radius_requested=radius, largest=()), price)
+    assert advice.certified == ()
+    assert 0.0 <= advice.share <= 1.0
+    assert all(trial.certified >= 0.5 and trial.dollars >= 0.0 for trial in advice.trials)
+    assert all(line.isprintable() for line in advice.lines())

@@ -83,9 +83,10 @@ def test_fail_fast_ends_at_the_first_photo_that_fails(folder, provider):
 
 
 def test_the_budgets_end_exits_with_3_and_what_was_done_is_shown(folder, provider):
-    provider()
-    photos = (folder / "a.png", folder / "b.png")
-    done = invoke("certify", *photos, "--budget", 40, "--photos-at-once", 1)
+    adapter = provider()
+    invoke("certify", folder / "deep" / "c.png")
+    photos, budget = (folder / "a.png", folder / "b.png"), adapter.sent + 1
+    done = invoke("certify", *photos, "--budget", budget, "--photos-at-once", 1)
     assert done.exit_code == 3
     assert "1 certified" in done.stdout
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from email.utils import formatdate
 from xml.sax.saxutils import escape
 
+import google.auth
 import pytest
+from google.auth.exceptions import DefaultCredentialsError
 
 from smoothapi.errors import ImageError
 from smoothapi.photos import BucketFetcher, FetchLimits, PhotoFetcher, find
+from smoothapi_adapters.google import bucket
 from tests.unit.photos.conftest import body
 
 OBJECTS = {"in/a.jpg": b"aa", "in/b.png": b"b", "in/deep/c.jpg": b"ccc", "in/notes.txt": b"n"}
@@ -102,11 +105,32 @@ def test_the_schemes_of_google_and_azure_lead_to_their_stores():
 
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])
-def test_a_store_of_google_or_azure_is_made_without_asking_anybody(scheme, monkeypatch, tmp_path):
+def test_a_store_of_google_or_azure_is_made_without_asking_anybody(scheme, monkeypatch):
+    def none(**_):
+        raise DefaultCredentialsError
+
+    monkeypatch.setattr(google.auth, "default", none)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
     fetcher = BucketFetcher(FetchLimits())
     assert type(fetcher._store(scheme, "bucket")).__name__ in {"GCSStore", "AzureStore"}
+
+
+def test_googles_credentials_are_asked_for_a_token_that_reads_only(monkeypatch):
+    class Credentials:
+        token, expiry = "token of google", None
+
+        def refresh(self, request):
+            pass
+
+    asked = {}
+
+    def default(**options):
+        asked.update(options)
+        return Credentials(), "project"
+
+    monkeypatch.setattr(google.auth, "default", default)
+    options = bucket.sign_in()
+    assert options["credential_provider"]()["token"] == "token of google"
+    assert asked["scopes"][0].endswith("devstorage.read_only")

@@ -106,7 +106,8 @@ def test_a_redirect_is_checked_as_the_first_address_was(web, monkeypatch):
     web.pages["/out.jpg"] = redirect("http://inside.example/latest/meta-data/")
     port = int(web.url.rpartition(":")[2])
     real = socket.create_connection
-    resolving(monkeypatch, lambda host: OUTSIDE[0] if host == "out.example" else "169.254.169.254")
+    known = {"out.example": OUTSIDE[0], "127.0.0.1": "127.0.0.1"}
+    resolving(monkeypatch, lambda host: known.get(host, "169.254.169.254"))
     monkeypatch.setattr(
         socket, "create_connection", lambda to, *more: real(("127.0.0.1", port), *more)
     )
