@@ -136,7 +136,8 @@ def advise(certificate: Certificate, price: Price | None = None) -> Advice | Non
         return Advice(None, 0.0, votes, None, certified, 0.0, ())
     share, wanted = count / votes, certificate.radius_requested
     limit = _limit(share - certificate.delta, certificate.sigma)
-    needed, trials = None, ()
+    needed: float | None = None
+    trials: tuple[Trial, ...] = ()
     if wanted is not None:
         needed = needed_share(wanted, certificate.sigma, certificate.delta)
         trials = tuple(sorted(_trials(certificate, share, wanted, price), key=lambda t: t.dollars))

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from smoothapi.dispatch import Totals
 from smoothapi.dispatch.run import STOPPED
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from smoothapi.dispatch import Run
 
 _Result = TypeVar("_Result")
-_Given = TypeVar("_Given")
 
 _LOOK = 0.1  # seconds between looks whether it is stopped
 
@@ -108,7 +107,7 @@ async def taken_in_threads(
         await in_thread(results.close, Stop())
 
 
-def as_iterable(given: AsyncIterable[_Result] | _Given, stop: Stop) -> Iterator[_Result] | _Given:
+def as_iterable(given: Any, stop: Stop) -> Any:
     """Return what is asynchronous as an iterator for other threads than the loop's.
 
     Args:

@@ -110,11 +110,10 @@ def certify(  # noqa: PLR0917  click passes options by name
         if dry_run:
             plan = partial(smoother.plan, target=meant, or_less=or_less)
             return _plan_each(photos, as_json, smoother, many.fetcher, plan)
-        wanted = {"target": meant, "or_less": or_less}
         said = smoother.session.target(meant).description
         return _run(
-            photos, smoother, how, many, one=partial(smoother.certify, **wanted),
-            several=partial(smoother.certify_many, **wanted),
+            photos, smoother, how, many, one=partial(smoother.certify, target=meant, or_less=or_less),
+            several=partial(smoother.certify_many, target=meant, or_less=or_less),
             asked={"kind": "certify", "target": said, "or_less": or_less},
         )  # fmt: skip
 
