@@ -112,10 +112,14 @@ def certify(  # noqa: PLR0917  click passes options by name
             return _plan_each(photos, as_json, smoother, many.fetcher, plan)
         said = smoother.session.target(meant).description
         return _run(
-            photos, smoother, how, many, one=partial(smoother.certify, target=meant, or_less=or_less),
+            photos,
+            smoother,
+            how,
+            many,
+            one=partial(smoother.certify, target=meant, or_less=or_less),
             several=partial(smoother.certify_many, target=meant, or_less=or_less),
             asked={"kind": "certify", "target": said, "or_less": or_less},
-        )  # fmt: skip
+        )
 
 
 @click.command()
@@ -144,9 +148,14 @@ def predict(  # noqa: PLR0917  click passes options by name
         how = _How(as_json, _signing_key(sign, smoother, as_json=as_json))
         many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private))
         return _run(
-            photos, smoother, how, many, one=smoother.predict, several=smoother.predict_many,
+            photos,
+            smoother,
+            how,
+            many,
+            one=smoother.predict,
+            several=smoother.predict_many,
             asked={"kind": "predict"},
-        )  # fmt: skip
+        )
 
 
 def _signing_key(
