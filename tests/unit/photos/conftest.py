@@ -23,7 +23,7 @@ class WebServer:
                 outer.asked.append((self.path, dict(self.headers)))
                 outer.pages.get(self.path.partition("?")[0], missing)(self)
 
-            do_HEAD = do_GET  # noqa: N815
+            do_HEAD = do_CONNECT = do_GET  # noqa: N815
 
             def log_message(self, *_):
                 pass

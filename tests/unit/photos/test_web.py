@@ -116,6 +116,20 @@ def test_a_redirect_is_checked_as_the_first_address_was(web, monkeypatch):
     assert len(web.asked) == 1
 
 
+def test_a_proxy_is_asked_for_the_address_that_was_looked_at(web, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    known = {"127.0.0.1": "127.0.0.1"}
+    resolving(monkeypatch, lambda host: known.get(host, OUTSIDE[0]))
+    monkeypatch.setenv("https_proxy", web.url.replace("://", "://user:pa%20ss@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(ImageError, match="no answer came") as caught:
+        PhotoFetcher().fetch("https://photos.example/a.jpg")
+    assert {path for path, _ in web.asked} == {f"{OUTSIDE[0]}:443"}
+    assert "Basic dXNlcjpwYSBzcw==" in str(web.asked)
+    assert "pa ss" not in str(caught.value)
+
+
 def test_redirects_are_followed_so_far_and_never_to_another_protocol(web):
     web.pages["/a"] = redirect("/b?x=1")
     web.pages["/b"] = body(b"here")
