@@ -172,6 +172,8 @@ class WebFetcher:
     ) -> http.client.HTTPConnection:
         context = self._context if scheme == "https" else None
         proxy = None if context is None else _proxy_for(host, port)
+        if proxy is not None:  # http.client of Python 3.11 names no address of IPv6 rightly
+            addresses = sorted(addresses, key=lambda address: ":" in address)
         return _Checked(host, port, addresses, clock, context=context, proxy=proxy)
 
     def _read(
