@@ -102,7 +102,7 @@ class Advice:
         for trial in self.trials:
             cost = (
                 f"{trial.votes:,.0f} votes (${trial.dollars:.2f}), a chance of "
-                f"{trial.certified:.0%} if its share is as seen"
+                f"{floor_to(_PERCENT * trial.certified, 0):.0f}% if its share is as seen"
             )
             if trial.change == "max_votes":
                 yield f"try --max-votes {trial.value:.0f}: about {cost}"

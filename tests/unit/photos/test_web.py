@@ -116,6 +116,7 @@ def test_a_redirect_is_checked_as_the_first_address_was(web, monkeypatch):
     assert len(web.asked) == 1
 
 
+@pytest.mark.smoothapi_network  # the guard takes a proxy for the way to elsewhere
 def test_a_proxy_is_asked_for_the_address_that_was_looked_at(web, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
     known = {"127.0.0.1": "127.0.0.1"}
