@@ -21,7 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from smoothapi.advice import advise
-from smoothapi.certify.certificate import claim_text, confidence, less_text, rounded_down
+from smoothapi.certify.certificate import (
+    claim_text,
+    confidence,
+    less_text,
+    never_seen_text,
+    rounded_down,
+)
 from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.cli.terminal import echo
@@ -203,9 +209,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     if certificate.kind == "certify":
         yield from _radii(certificate)
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
-    for claim in certificate.claims:
-        k, n = claim.votes
-        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    yield from _claims(certificate)
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
@@ -233,6 +237,14 @@ def _abstention(certificate: Certificate, price: Price) -> Iterator[tuple[str, s
     advice = advise(certificate, price)
     for number, line in enumerate(advice.lines() if advice is not None else ()):
         yield "" if number else "  what now", line
+
+
+def _claims(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    for claim in certificate.claims:
+        k, n = claim.votes
+        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    if certificate.never_seen:
+        yield "  note", f"{never_seen_text(certificate)}: that it is absent says little"
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
@@ -270,8 +282,6 @@ def _plain(certificate: Certificate) -> str:
 
 
 def _votes(certificate: Certificate) -> str:
-    if certificate.target["target"] in ("presence", "most-specific", "scores"):
-        return f"{certificate.total_votes}"  # such votes are lists
     tally = list(certificate.tally.items())
     parts = [
         f"{count} {printable(label) if label is not None else 'no answer'}"
