@@ -51,8 +51,8 @@ def adapters_at(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     made = {}
 
-    def make(url):
-        made.update({n: make(url, LIMIT) for n, make in EVERY.items() if "grpc" not in n})
+    def make(url, limit=LIMIT):
+        made.update({n: make(url, limit) for n, make in EVERY.items() if "grpc" not in n})
         return made
 
     yield make
@@ -148,7 +148,7 @@ def test_no_redirect_is_followed_and_none_leaves_a_connection(status, target, ho
     }[target]
     head = b"HTTP/1.1 %d Found\r\nLocation: %s\r\nConnection: close\r\n" % (status, to.encode())
     hostile.become(lambda line: line.whole(b"{}", head))
-    adapters = adapters_at(hostile.url)
+    adapters = adapters_at(hostile.url, PATIENCE)
     gc.collect()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always", ResourceWarning)
@@ -163,7 +163,7 @@ def test_no_redirect_is_followed_and_none_leaves_a_connection(status, target, ho
 @pytest.mark.timeout(90)
 def test_what_is_refused_is_not_sent_again_with_another_token(hostile, adapters_at):
     hostile.become(lambda line: line.whole(b"{}", b"HTTP/1.1 401 No\r\n"))
-    adapters = adapters_at(hostile.url)
+    adapters = adapters_at(hostile.url, PATIENCE)
     found = outcomes(adapters)
     assert {
         name for name, (error, _) in found.items() if not isinstance(error, FatalError)
@@ -193,6 +193,7 @@ def test_the_deadline_holds_under_tls(behaviour, over_tls, adapters_at):
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # so aiohttp advises
 @pytest.mark.parametrize("tls", [False, True])
 def test_the_deadline_holds_while_a_request_is_sent(tls, over_tls, adapters_at):
     with Hostile(tls=over_tls if tls else None, reads=False) as server:
