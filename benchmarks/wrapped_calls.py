@@ -6,7 +6,7 @@ about the same noisy copies. Printed are the queries of both; at the end their m
 the plain query, and how many decisions "score >= threshold" differ between the wrapped response and
 the certificate of Scores, for every label of the plain answer. Bars: the median of a wrapped call
 within 1.2 times that of a top-1 certificate, and no differing decision. Ends with 1 if one is
-missed.
+missed. Ctrl-C ends it with what it has.
 
     python benchmarks/wrapped_calls.py [--photos FOLDER] [--most 20] [--size 96]
 
@@ -20,6 +20,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +68,32 @@ def main() -> None:
         plain = rekognition(service.url)
         client = wrap(plain, budget=Budget(), home=home, **common)
         smoother = Smoother(MockAdapter(labeller), home=home, **common)
-        for name in sorted(held_out(paths, options.most)):
-            photo = {"Bytes": paths[name].read_bytes()}
-            before = scores(plain.detect_labels(Image=photo, MinConfidence=0))
-            response = client.detect_labels(Image=photo, MinConfidence=0)
-            wrapped, top1 = certificate_of(response), smoother.certify(paths[name])
-            wrapped_queries.append(wrapped.queries)
-            top1_queries.append(top1.queries)
-            shown, claims = scores(response), {}
-            if asked := wrapped.target.get("labels"):
-                same = smoother.certify(paths[name], target=Scores(asked, 0.5, parents=False))
-                claims = {claim.label: claim.score for claim in same.claims}
-            for threshold, (labels, from_plain, certified, differ) in decided.items():
-                says = {label: shown.get(label, 0.0) >= threshold for label in before}
-                should = {label: claims.get(label, 0.0) >= threshold for label in before}
-                decided[threshold] = (
-                    labels + len(before),
-                    from_plain + sum(score >= threshold for score in before.values()),
-                    certified + sum(says.values()),
-                    differ + sum(says[label] != should[label] for label in before),
+        with suppress(KeyboardInterrupt):
+            for name in sorted(held_out(paths, options.most)):
+                photo = {"Bytes": paths[name].read_bytes()}
+                before = scores(plain.detect_labels(Image=photo, MinConfidence=0))
+                response = client.detect_labels(Image=photo, MinConfidence=0)
+                wrapped, top1 = certificate_of(response), smoother.certify(paths[name])
+                wrapped_queries.append(wrapped.queries)
+                top1_queries.append(top1.queries)
+                shown, claims = scores(response), {}
+                if asked := wrapped.target.get("labels"):
+                    same = smoother.certify(paths[name], target=Scores(asked, 0.5, parents=False))
+                    claims = {claim.label: claim.score for claim in same.claims}
+                for threshold, (labels, from_plain, certified, differ) in decided.items():
+                    says = {label: shown.get(label, 0.0) >= threshold for label in before}
+                    should = {label: claims.get(label, 0.0) >= threshold for label in before}
+                    decided[threshold] = (
+                        labels + len(before),
+                        from_plain + sum(score >= threshold for score in before.values()),
+                        certified + sum(says.values()),
+                        differ + sum(says[label] != should[label] for label in before),
+                    )
+                print(
+                    f"{name}: queries wrapped {wrapped.queries}, top-1 {top1.queries}; certified "
+                    f"{ {label: round(score, 3) for label, score in shown.items()} }",
+                    flush=True,
                 )
-            print(
-                f"{name}: queries wrapped {wrapped.queries}, top-1 {top1.queries}; certified "
-                f"{ {label: round(score, 3) for label, score in shown.items()} }",
-                flush=True,
-            )
         smoother.close()
         client.close()
     median, top1_median = map(statistics.median, (wrapped_queries, top1_queries))
