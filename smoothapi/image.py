@@ -255,7 +255,7 @@ def _cannot_read(path: Path, error: OSError | ValueError) -> ImageError:
         except OSError:
             hint = " The working folder is there no more: change into another."
     elif isinstance(error, IsADirectoryError):
-        hint = " Name the photos in it, or study them all: `smoothapi study`."
+        hint = " Name the photos in it, or take all: `smoothapi certify FOLDER`, `certify_many`."
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return ImageError(f"Cannot read the photo {shown_name(str(path))!r}: {reason}.{hint}")
 

@@ -213,11 +213,11 @@ def _run(
     asked: dict[str, object],
 ) -> int:
     """Run all photos: a single file with its votes in the bar, others several at once."""
-    from smoothapi.cli.many import Photos, run, settings_digest  # noqa: PLC0415
+    from smoothapi.cli.many import NamedPhotos, run, settings_digest  # noqa: PLC0415
 
     if photos.count(_STDIN) > 1:
         raise UsageError("Standard input (-) has one photo: name it once.")
-    named = Photos(photos, many.fetcher)
+    named = NamedPhotos(photos, many.fetcher)
     code = named.check(as_json=how.as_json)
     if code:
         return code  # before the first is paid for: a name is easily mistyped
@@ -299,12 +299,12 @@ def _plan_each(
     plan: Callable[..., Plan],
 ) -> int:
     from smoothapi.cli import output  # noqa: PLC0415
-    from smoothapi.cli.many import Photos  # noqa: PLC0415
+    from smoothapi.cli.many import NamedPhotos  # noqa: PLC0415
     from smoothapi.photos import opened  # noqa: PLC0415
 
     plans: list[Plan] = []
     code = 0
-    for photo in Photos(photos, fetcher):
+    for photo in NamedPhotos(photos, fetcher):
         try:
             plans.append(plan(opened(photo.source, fetcher)))
         except UsageError as error:

@@ -31,7 +31,7 @@ _MOST_COUNTED = 100_000  # photos; to count more would take longer than the numb
 _MOST_SHOWN = 20  # tables of single photos
 
 
-class Photos:
+class NamedPhotos:
     """The photos that a command names.
 
     Args:
@@ -109,7 +109,7 @@ class Outcomes:
 
 def run(
     certify_many: Callable[..., Iterator[PhotoResult]],
-    photos: Photos,
+    photos: NamedPhotos,
     *,
     session: Session,
     as_json: bool,

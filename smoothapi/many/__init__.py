@@ -1,7 +1,7 @@
 """Many photos: several under way at once, each a result of its own."""
 
 from smoothapi.many.certifying import Ask, ManyProgress, certify_photos
-from smoothapi.many.crew import OF_ONE_PHOTO, Crew, Failures, Spending, Spent
+from smoothapi.many.crew import OF_ONE_PHOTO, Crew, Failures, Outlay, Spending
 from smoothapi.many.results import COLUMNS, PhotoResult
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "Crew",
     "Failures",
     "ManyProgress",
+    "Outlay",
     "PhotoResult",
     "Spending",
-    "Spent",
     "certify_photos",
 ]

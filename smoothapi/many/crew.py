@@ -136,7 +136,7 @@ def _ready(taken: deque[tuple[Future[_R], _T]], *, in_order: bool) -> Iterator[t
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Outlay:
     """What many tasks have come to so far.
 
     Attributes:
@@ -151,8 +151,8 @@ class Spent:
     cached: int = 0
     cost: float = 0.0
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
+    def __add__(self, other: Outlay) -> Outlay:
+        return Outlay(
             self.votes + other.votes,
             self.queries + other.queries,
             self.cached + other.cached,
@@ -165,25 +165,25 @@ class Spending(Generic[_T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: dict[_T, Spent] = {}
-        self._ended = Spent()
+        self._under_way: dict[_T, Outlay] = {}
+        self._ended = Outlay()
 
     def note(self, task: _T, progress: Progress) -> None:
         """Take how far a task is."""
-        spent = Spent(progress.votes, progress.queries, progress.cached, progress.cost)
+        spent = Outlay(progress.votes, progress.queries, progress.cached, progress.cost)
         with self._lock:
             self._under_way[task] = spent
 
-    def end(self, task: _T, spent: Spent | None = None) -> Spent:
+    def end(self, task: _T, spent: Outlay | None = None) -> Outlay:
         """Take what a task came to, by default what was noted last, and return it."""
         with self._lock:
-            noted = self._under_way.pop(task, Spent())
+            noted = self._under_way.pop(task, Outlay())
             spent = spent or noted
             self._ended += spent
         return spent
 
     @property
-    def so_far(self) -> Spent:
+    def so_far(self) -> Outlay:
         """What all tasks have come to."""
         with self._lock:
             return sum(self._under_way.values(), self._ended)

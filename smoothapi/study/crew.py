@@ -20,7 +20,7 @@ from smoothapi.errors import (
     TooManyFailuresError,
 )
 from smoothapi.image import WorkingImage, load_image
-from smoothapi.many import OF_ONE_PHOTO, Crew, Failures, Spending, Spent
+from smoothapi.many import OF_ONE_PHOTO, Crew, Failures, Outlay, Spending
 from smoothapi.parts import choose_budgets
 from smoothapi.smoother import collect_votes
 from smoothapi.study.collect import (
@@ -262,7 +262,7 @@ class CellCrew:
             raise
         totals = collected.totals
         votes = len(collected.votes)
-        spent = Spent(votes, totals.queries, totals.cached, float(totals.dollars))
+        spent = Outlay(votes, totals.queries, totals.cached, float(totals.dollars))
         self._spending.end(task, spent)
         with self._lock:
             self._ended += 1
@@ -313,7 +313,7 @@ class CellCrew:
         session: Session,
         collector: Collector | None,
         error: SmoothAPIError,
-        spent: Spent,
+        spent: Outlay,
     ) -> Cell | None:
         """Return the cell with the votes so far; None before the first.
 

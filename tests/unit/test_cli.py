@@ -247,12 +247,12 @@ def test_unknown_provider(photo, capsys):
 @pytest.mark.parametrize("command", ["certify", "predict"])
 def test_all_files_are_looked_for_before_the_first_is_paid_for(provider, photo, capsys, command):
     adapter = provider()
-    Path("folder").mkdir()
-    assert run([command, photo, "missing.jpg", "folder", "--json"]) == 2
+    Path("file").touch()
+    assert run([command, photo, "missing.jpg", "file/photo.jpg", "--json"]) == 2
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["photo"] for one in told] == ["missing.jpg", "folder"]
+    assert [one["photo"] for one in told] == ["missing.jpg", "file/photo.jpg"]
     assert "No such file" in told[0]["message"]
-    assert "Is a directory" in told[1]["message"]
+    assert "Not a directory" in told[1]["message"]
     assert adapter.sent == 0
 
 
