@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from smoothapi.store.limits import NANO
 from smoothapi.store.owners import owner_is_dead
 from smoothapi.store.protocols import Account
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from smoothapi.store.local.database import Database
-
-NANO = 10**9
-"""Dollars are kept in billionths, as integers."""
 
 _OWN = re.compile(r"run [0-9a-f]{32}(?: (.*))?")  # accounts of budgets that have no name
 
@@ -107,11 +105,6 @@ def reduce_reservation(sql: Connection, number: int, attempts: int, nano: int) -
     sql.execute(
         "UPDATE reservations SET queries = ?, nano = ? WHERE id = ?", (attempts, nano, number)
     )
-
-
-def in_nano(dollars: Decimal) -> int:
-    """Return billionths of a dollar, rounded up."""
-    return int((dollars * NANO).to_integral_value(ROUND_CEILING))
 
 
 def month_of(now: float) -> str:
