@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 NANO = 10**9
 """Dollars are kept in billionths, as integers."""
+
+
+OWN_ACCOUNT = re.compile(r"run [0-9a-f]{32}(?: (.*))?")
+"""Names of the accounts of budgets that have none: each of one ledger, and of its owner."""
 
 
 @dataclass(frozen=True, slots=True)
