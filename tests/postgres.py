@@ -50,6 +50,7 @@ class Postgres:
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         self._process = None
         self._databases = 0
+        self._shared = None
         self._run(
             "initdb", "-D", self.folder / "data", "-U", "tester", "-A", "trust", "-E", "UTF8",
             "--no-locale", "--no-sync",
@@ -97,6 +98,32 @@ class Postgres:
         with psycopg.connect(url or self.url(), autocommit=True) as connection:
             done = connection.execute(statement)
             return done.fetchall() if done.description else []
+
+    def empty(self):
+        """Return the address of a database that smoothapi has made, and that holds nothing."""
+        from smoothapi.address import DatabaseAddress
+        from smoothapi.store.postgres import PostgresHome
+
+        if self._shared is None:
+            self._shared = self.new_database()
+            PostgresHome(DatabaseAddress(self._shared)).close()
+            rows = self.sql(
+                "SELECT string_agg('smoothapi.' || tablename, ', ') FROM pg_tables "
+                "WHERE schemaname = 'smoothapi' AND tablename <> 'about'",
+                self._shared,
+            )
+            self._tables = rows[0][0]
+        self.sql(f"TRUNCATE {self._tables}", self._shared)
+        self.set_clock(self._shared, 0.0)
+        return self._shared
+
+    def set_clock(self, url, seconds):
+        """Set the server's clock, as smoothapi sees it, forward."""
+        self.sql(
+            "CREATE OR REPLACE FUNCTION smoothapi.moment() RETURNS timestamptz LANGUAGE sql "
+            f"VOLATILE AS $$ SELECT clock_timestamp() + {seconds} * interval '1 second' $$",
+            url,
+        )
 
     @property
     def socket(self):

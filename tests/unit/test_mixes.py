@@ -115,7 +115,7 @@ def test_a_damaged_file_says_what_to_do(tmp_path, text):
     file = tmp_path / "mixes.json"
     file.write_text(text)
     with pytest.raises(StoreError, match=r"plan --learn"):
-        Mixes.load(home)
+        Mixes.load(Home(tmp_path))
     with pytest.raises(StoreError, match=r"mixes\.json"):
         Smoother(ScriptedAdapter(), denoiser="none", home=tmp_path)
 

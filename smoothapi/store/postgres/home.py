@@ -136,8 +136,8 @@ class PostgresHome:
                 f"The noise key of this machine is {keys.id}, and {self._server.where!r} holds "
                 f"answers of {', '.join(known)}: with two keys every photo would be paid for "
                 "twice. Give this machine the deployment's file (SMOOTHAPI_NOISE_KEY_FILE; "
-                "`smoothapi key show-id` says whose it is). A key that is to replace another is made by "
-                "`smoothapi key rotate`, and then known. If the other is lost for good: "
+                "`smoothapi key show-id` says whose it is). A key that is to replace another is "
+                "made by `smoothapi key rotate`, and then known. If the other is lost for good: "
                 f"`smoothapi key admit {keys.id}`. Nothing was sent."
             )
         if known[0] != keys.id:

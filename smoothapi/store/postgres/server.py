@@ -28,6 +28,7 @@ PATIENCE = 60.0
 
 _MOST_CONNECTIONS = 4  # a process; a statement takes well under a millisecond
 _OLDEST = 140_000  # of PostgreSQL
+_WAIT = 10.0  # seconds for a connection, before it is said that there is none
 _PAUSE = 0.1  # seconds, and up to ten times that, between two tries
 
 # A connection whose other end is gone is given up within half a minute. The address may say else.
@@ -69,7 +70,6 @@ class Server:
             min_size=1,
             max_size=_MOST_CONNECTIONS,
             open=True,
-            timeout=10.0,
             reconnect_timeout=self._patience,
             name="smoothapi",
         )
@@ -88,7 +88,7 @@ class Server:
         pause = _PAUSE
         while True:
             try:
-                with self._pool.connection() as connection:
+                with self._pool.connection(timeout=_WAIT) as connection:
                     return connection.execute(statement, values or None).fetchall()  # type: ignore[call-overload,no-any-return]
             except psycopg.Error as error:
                 if not _may_be_repeated(error) or time.monotonic() > end:

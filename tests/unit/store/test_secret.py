@@ -8,9 +8,8 @@ import threading
 import pytest
 
 from smoothapi.errors import StoreError
-from smoothapi.noise import NoiseKey
 from smoothapi.keyring import KeyRing, own_keys
-
+from smoothapi.noise import NoiseKey
 
 KEY = b"ab" * 32 + b"\n"
 
@@ -56,7 +55,7 @@ def test_a_damaged_key_is_refused(tmp_path):
     for content in (b"short", b"0" * 63, b"\xff" * 64, b"", b"0" * 64 + b"\nno key", KEY * 2):
         path.write_bytes(content)
         path.chmod(0o600)
-        with pytest.raises(StoreError, match="damaged|twice") as caught:
+        with pytest.raises(StoreError, match=r"damaged|twice") as caught:
             own_keys(path)
         assert KEY.decode().strip() not in str(caught.value)
 
