@@ -66,7 +66,13 @@ class Server:
         self._migrate(options)
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
             "",
-            kwargs={**options, "autocommit": True, "row_factory": tuple_row},
+            # Nothing is prepared: a pooler gives each statement to another connection.
+            kwargs={
+                **options,
+                "autocommit": True,
+                "prepare_threshold": None,
+                "row_factory": tuple_row,
+            },
             min_size=1,
             max_size=_MOST_CONNECTIONS,
             open=True,
