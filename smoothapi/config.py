@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, PlainValidator, ValidationError, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -85,7 +85,12 @@ def _path(value: Any) -> Path:
 
 _Text = Annotated[str, PlainValidator(_text)]
 _File = Annotated[Path, PlainValidator(_path)]
-_Home = Annotated[HomeAddress, PlainValidator(_home)]
+_Home = Annotated[
+    HomeAddress,
+    PlainValidator(_home),
+    # Else pydantic would write an address out, password and all.
+    PlainSerializer(lambda home: home if isinstance(home, Path) else str(home)),
+]
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -262,7 +267,11 @@ def resolve(**arguments: Any) -> Resolved:
     try:
         settings = Settings(**merged)
     except ValidationError as error:
-        raise UsageError(_explain(error, origins)) from None
+        wrong = _explain(error, origins)
+    else:
+        wrong = ""
+    if wrong:  # said here: pydantic's own error, which holds each value, is not chained
+        raise UsageError(wrong)
     return Resolved(
         settings, {name: origins.get(name, "default") for name in Settings.model_fields}, files
     )
