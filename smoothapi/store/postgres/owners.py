@@ -70,7 +70,9 @@ class Owner:
         while not self._closed.wait(_RENEW):
             try:
                 sent = self.clock.tick()
-                [(now,)] = self._server.run("SELECT smoothapi.live(%s, %s)", self.name, TERM)
+                [(now,)] = self._server.run(
+                    "SELECT smoothapi.live(%s, %s)", self.name, TERM, patience=0.0
+                )
             except SmoothAPIError:
                 continue  # the next statement of somebody who needs it will say why
             self.clock.heard(now, sent)

@@ -80,17 +80,24 @@ class Server:
             name="smoothapi",
         )
 
-    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    def run(
+        self, statement: str, *values: Any, patience: float | None = None
+    ) -> list[tuple[Any, ...]]:
         """Make one statement, which is one transaction; return its rows.
 
         Where the connection is lost before the outcome is known it is made again, until patience
         ends: so it must be one that may be made twice with the effect of one.
 
+        Args:
+            statement: in SQL, with %s for each value; it returns rows.
+            values: what to put there.
+            patience: in place of the server's.
+
         Raises:
             StoreError: it cannot be made. Whether it was is then not known.
         """
         refuse_fork(self._process)
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + (self._patience if patience is None else patience)
         pause = _PAUSE
         while True:
             try:
