@@ -41,7 +41,7 @@ class DatabaseAddress:
         login, _, hosts = login_and_hosts.rpartition("@")
         if (
             "@" in login
-            or "@" in rest
+            or "@" in rest + options
             or _UNPRINTABLE.search(self.url)
             or not all(map(_HOST.fullmatch, hosts.split(",")))
             or (options and not all("=" in pair for pair in options.split("&")))

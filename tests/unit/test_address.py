@@ -49,7 +49,7 @@ def test_all_else_is_a_folder(given):
         "postgresql:/db/x", "postgres:db", "mysql://db/x", "redis://db", "https://db/x",
         "postgresql://u:a@b@db/x", "postgresql://u:a/b@db/x", "postgresql://u:1?b@db/x",
         "postgresql://u:a b@db/x", "postgresql://db:port/x", "postgresql://u@db/x?ssl",
-        "postgresql://u@db/x\n",
+        "postgresql://u@db/x\n", "postgresql://u:1?b=2@db/x",
     ],
 )  # fmt: skip
 def test_what_cannot_be_an_address_is_refused_without_repeating_it(given, monkeypatch):

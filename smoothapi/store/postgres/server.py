@@ -169,7 +169,8 @@ class Server:
         return None
 
     def _failed(self, error: psycopg.Error) -> StoreError:
-        said = self._mask.text(" ".join((error.diag.message_primary or str(error)).split()))
+        lines = (error.diag.message_primary or str(error)).splitlines()
+        said = self._mask.text(lines[0].strip() if lines else type(error).__name__)
         if isinstance(error, PoolTimeout):
             said = "the server cannot be reached"
         return StoreError(
