@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import conninfo
 from psycopg.rows import tuple_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from smoothapi.errors import StoreError
+from smoothapi.errors import StoreError, UsageError
 from smoothapi.provider.mask import Mask
 from smoothapi.store.owners import refuse_fork
 from smoothapi.store.postgres.schema import LATEST, LOCK, step
@@ -95,6 +95,7 @@ class Server:
 
         Raises:
             StoreError: it cannot be made. Whether it was is then not known.
+            UsageError: the store is closed, or the process was forked off the one that opened it.
         """
         refuse_fork(self._process)
         end = time.monotonic() + (self._patience if patience is None else patience)
@@ -103,6 +104,8 @@ class Server:
             try:
                 with self._pool.connection(timeout=_WAIT) as connection:
                     return connection.execute(statement, values or None).fetchall()  # type: ignore[call-overload,no-any-return]
+            except PoolClosed:
+                raise UsageError("The store is closed. Open another.") from None
             except psycopg.Error as error:
                 if not _may_be_repeated(error) or time.monotonic() > end:
                     failed = self._failed(error)

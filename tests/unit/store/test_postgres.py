@@ -512,6 +512,23 @@ def test_after_kill_9_of_a_worker_no_more_is_lost_than_was_under_way(
     assert found.cached >= kept - 1  # all but the plain label are votes
 
 
+def test_what_comes_late_takes_nothing_back(store):
+    """A statement may be long on its way, and come after a later one about the same block."""
+    ledger = store.ledger([Budget(attempts=1000, name="b")], "p", DOLLAR)
+    block = ledger.reserve(10)
+    for used in (3, 7, 3):
+        store._server.run("SELECT smoothapi.reduce(%s, %s, %s)::text", block.number, used, used)
+        [account] = store.accounts()
+        assert account.attempts == account.reserved == 3
+
+
+def test_a_closed_store_says_so(open_here):
+    store = open_here()
+    store.close()
+    with pytest.raises(UsageError, match="closed"):
+        store.answers.get("0" * 64)
+
+
 # Forks
 
 

@@ -93,6 +93,9 @@ BEGIN
     IF NOT FOUND THEN  -- somebody released it as abandoned
         RETURN;
     END IF;
+    -- Never more again: a statement that was long on its way may come after a later one.
+    sent := least(sent, held.attempts);
+    price := least(price, held.nano);
     UPDATE smoothapi.accounts a
         SET attempts = a.attempts - (held.attempts - sent), nano = a.nano - (held.nano - price)
         FROM unnest(held.names, held.periods) AS its(name, period)
