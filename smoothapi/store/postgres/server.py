@@ -103,7 +103,7 @@ class Server:
         while True:
             try:
                 with self._pool.connection(timeout=_WAIT) as connection:
-                    return connection.execute(statement, values or None).fetchall()  # type: ignore[call-overload,no-any-return]
+                    return connection.execute(statement, values or None).fetchall()
             except PoolClosed:
                 raise UsageError("The store is closed. Open another.") from None
             except psycopg.Error as error:
@@ -158,7 +158,7 @@ class Server:
             if version == 0:
                 _make_schema(connection)
             for number in range(version + 1, LATEST + 1):
-                connection.execute(step(number))  # type: ignore[call-overload]
+                connection.execute(step(number))
             # Another may have led it beyond, who knows more.
             connection.execute(
                 "UPDATE smoothapi.about SET version = %s WHERE version < %s", (LATEST, LATEST)

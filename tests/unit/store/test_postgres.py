@@ -145,7 +145,7 @@ def test_what_may_have_been_reserved_counts_as_spent(open_here, monkeypatch):
     st.sampled_from([DOLLAR, Price(Decimal(3), free_per_month=50, steps=((90, Decimal(1)),))]),
 )
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -424,14 +424,14 @@ def test_two_machines_with_one_photo_pay_once(database, noise_key_file):
 
 
 def test_a_run_goes_on_through_a_crash_of_the_server(noise_key_file, calm):
-    """It has a server of its own, which ends at once and is started again, three times."""
+    """It has a server of its own, which ends at once and is started again, twice."""
     server = Postgres()
     try:
         url = server.new_database()
         crashes = []
 
         def script(payload, attempt):
-            if len(adapter.attempts) in (5, 20, 40) and len(adapter.attempts) not in crashes:
+            if len(adapter.attempts) in (5, 30) and len(adapter.attempts) not in crashes:
                 crashes.append(len(adapter.attempts))
                 server.stop(signal.SIGQUIT)
                 server.start()
@@ -441,7 +441,7 @@ def test_a_run_goes_on_through_a_crash_of_the_server(noise_key_file, calm):
         with smoother(url, noise_key_file, adapter, radius=0.3, concurrency=2) as s:
             found = s.certify(PHOTO)
         assert found == calm
-        assert len(crashes) == 3
+        assert len(crashes) == 2
         assert set(adapter.attempts.values()) == {1}
         kept = PostgresHome(DatabaseAddress(url))
         with closing(kept):
