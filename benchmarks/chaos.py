@@ -311,7 +311,7 @@ def bare(adapter, concurrency, count, make):
 class _Same:
     """Work that sends one payload again and again."""
 
-    batch, refresh = 16, False
+    batch, refresh, refreshes = 16, False, 0
 
     def __init__(self, count):
         self.left = count
