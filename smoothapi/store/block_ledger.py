@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from smoothapi.errors import BudgetExceededError
 from smoothapi.events import Reserved, Settled
 from smoothapi.store.blocks import Block, Blocks, is_large, size_for
-from smoothapi.store.limits import Limit, Standing, refusal, room_of
+from smoothapi.store.limits import BudgetStanding, Limit, refusal, room_of
 from smoothapi.store.owners import owner, refuse_fork
 from smoothapi.store.protocols import Spent
 from smoothapi.telemetry import emit
@@ -61,7 +61,7 @@ class BlockLedger(ABC):
         """Return the day it is by the store's clock, in days since the epoch (UTC)."""
 
     @abstractmethod
-    def _write_down(self, retired: Sequence[Retired]) -> Standing:
+    def _write_down(self, retired: Sequence[Retired]) -> BudgetStanding:
         """Give back what retired blocks did not use; say how the budgets stand after that.
 
         If it is not known whether that was written, it is done again: what is given back is the
@@ -71,7 +71,7 @@ class BlockLedger(ABC):
     @abstractmethod
     def _set_aside(
         self, retired: Sequence[Retired], size_of: Callable[[int | None], int]
-    ) -> Block | Standing:
+    ) -> Block | BudgetStanding:
         """Do as `_write_down`, and reserve a block, durably, in the same transaction.
 
         Args:
@@ -162,7 +162,7 @@ class BlockLedger(ABC):
 
         self._blocks.retire_all()
         block = self._begin(size_of)
-        if isinstance(block, Standing):
+        if isinstance(block, BudgetStanding):
             raise BudgetExceededError(refusal(self._limits, block, self._price, attempts))
 
     def _renew_ahead(self) -> None:
@@ -174,7 +174,7 @@ class BlockLedger(ABC):
 
         self._begin(size_of)
 
-    def _begin(self, size_of: Callable[[int | None], int]) -> Block | Standing:
+    def _begin(self, size_of: Callable[[int | None], int]) -> Block | BudgetStanding:
         retired = self._blocks.retired()
         block = self._set_aside(retired, size_of)
         self._strike_off(retired)

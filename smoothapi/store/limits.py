@@ -56,7 +56,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BudgetStanding:
     """How the accounts of some limits stand.
 
     Attributes:
@@ -69,7 +69,7 @@ class Standing:
     spent: tuple[Spent, ...]
 
 
-def room_of(limits: Sequence[Limit], standing: Standing, price: Price) -> int | None:
+def room_of(limits: Sequence[Limit], standing: BudgetStanding, price: Price) -> int | None:
     """Return how many more attempts fit into all limits, None if there is no limit."""
     rooms = [
         _room(limit, spent, standing, price)
@@ -79,7 +79,7 @@ def room_of(limits: Sequence[Limit], standing: Standing, price: Price) -> int | 
     return min(limited) if limited else None
 
 
-def refusal(limits: Sequence[Limit], standing: Standing, price: Price, attempts: int) -> str:
+def refusal(limits: Sequence[Limit], standing: BudgetStanding, price: Price, attempts: int) -> str:
     """Return what to say where so many attempts do not fit."""
     for limit, spent in zip(limits, standing.spent, strict=True):
         room = _room(limit, spent, standing, price)
@@ -92,7 +92,7 @@ def refusal(limits: Sequence[Limit], standing: Standing, price: Price, attempts:
     )
 
 
-def _room(limit: Limit, spent: Spent, standing: Standing, price: Price) -> int | None:
+def _room(limit: Limit, spent: Spent, standing: BudgetStanding, price: Price) -> int | None:
     rooms: list[int] = []
     if limit.budget.attempts is not None:
         rooms.append(max(0, limit.budget.attempts - spent.attempts))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.store.blocks import Block
-from smoothapi.store.limits import NANO, Limit, Standing, in_nano, room_of
+from smoothapi.store.limits import NANO, BudgetStanding, Limit, in_nano, room_of
 from smoothapi.store.local.accounts import month_of, reduce_reservation
 from smoothapi.store.owners import owner
 from smoothapi.store.protocols import Spent
@@ -53,14 +53,14 @@ class LocalLedger(BlockLedger):
     def _day(self) -> int:
         return _day(self._database.now())
 
-    def _write_down(self, retired: Sequence[Retired]) -> Standing:
+    def _write_down(self, retired: Sequence[Retired]) -> BudgetStanding:
         with self._database.transaction() as sql:
             self._give_back(sql, retired)
             return self._standing(sql, self._database.now())
 
     def _set_aside(
         self, retired: Sequence[Retired], size_of: Callable[[int | None], int]
-    ) -> Block | Standing:
+    ) -> Block | BudgetStanding:
         with self._database.transaction(durable=True) as sql:
             now = self._database.now()  # one for all: it may have waited past midnight to be here
             self._give_back(sql, retired)
@@ -113,9 +113,9 @@ class LocalLedger(BlockLedger):
             if one.settled:
                 sql.execute("DELETE FROM reservations WHERE id = ?", (block.number,))
 
-    def _standing(self, sql: Connection, now: float) -> Standing:
+    def _standing(self, sql: Connection, now: float) -> BudgetStanding:
         spent = tuple(self._spent_of(sql, limit, now) for limit in self._limits)
-        return Standing(self._before(sql, now), spent)
+        return BudgetStanding(self._before(sql, now), spent)
 
     def _before(self, sql: Connection, now: float) -> tuple[int, int]:
         """Return the fewest and the most attempts that this month has had of the provider."""

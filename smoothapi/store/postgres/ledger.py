@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.store.blocks import SHARE, Block
-from smoothapi.store.limits import NANO, Standing, in_nano, room_of
+from smoothapi.store.limits import NANO, BudgetStanding, in_nano, room_of
 from smoothapi.store.postgres.owners import TERM
 from smoothapi.store.protocols import Spent
 
@@ -58,7 +58,7 @@ class PostgresLedger(BlockLedger):
         self._server = server
         self._clock = owner.clock
         self._owner = owner
-        self._stood: Standing | None = None
+        self._stood: BudgetStanding | None = None
         self._accounts = json.dumps(
             [
                 {
@@ -92,12 +92,12 @@ class PostgresLedger(BlockLedger):
             return None
         return super()._take(attempts)
 
-    def _write_down(self, retired: Sequence[Retired]) -> Standing:
+    def _write_down(self, retired: Sequence[Retired]) -> BudgetStanding:
         return self._book(retired)[0]
 
     def _set_aside(
         self, retired: Sequence[Retired], size_of: Callable[[int | None], int]
-    ) -> Block | Standing:
+    ) -> Block | BudgetStanding:
         standing, current = self._stood, False
         while True:
             size = 0
@@ -118,7 +118,7 @@ class PostgresLedger(BlockLedger):
     def _forget_own(self) -> None:
         self._server.run("DELETE FROM smoothapi.accounts WHERE name = %s RETURNING 1", self._own)
 
-    def _wanted(self, size: int, room: int, standing: Standing) -> dict[str, Any]:
+    def _wanted(self, size: int, room: int, standing: BudgetStanding) -> dict[str, Any]:
         fewest, most = standing.before
         price = in_nano(self._price.dearest(size, fewest, most))
         for wider in _WIDER:
@@ -138,7 +138,7 @@ class PostgresLedger(BlockLedger):
 
     def _book(
         self, retired: Sequence[Retired], wanted: dict[str, Any] | None = None
-    ) -> tuple[Standing, Block | None]:
+    ) -> tuple[BudgetStanding, Block | None]:
         done = [
             {
                 "id": one.block.number,
@@ -157,7 +157,7 @@ class PostgresLedger(BlockLedger):
             None if wanted is None else json.dumps(wanted),
         )
         self._clock.heard(told["now"], sent)
-        standing = Standing(
+        standing = BudgetStanding(
             (told["fewest"], told["most"]),
             tuple(Spent(attempts, Decimal(nano) / NANO) for attempts, nano in told["spent"]),
         )
@@ -167,7 +167,7 @@ class PostgresLedger(BlockLedger):
             return standing, None
         self._owner.lives(told["now"])
         # What the next one is worked out from is what is left behind this one.
-        self._stood = Standing(
+        self._stood = BudgetStanding(
             (standing.before[0], standing.before[1] + wanted["size"]),
             tuple(
                 Spent(
