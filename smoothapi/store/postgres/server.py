@@ -45,6 +45,21 @@ _AGAIN = ("08", "40001", "40P01", "53300", "57P01", "57P02", "57P03", "57P05", "
 """SQLSTATEs after which the same statement may be made again: nothing of it was kept, or it may be
 made twice. 25006 is a standby that is being promoted."""
 
+_NOT_THERE = (
+    "refused",
+    "No such file",
+    "translate host name",
+    "unreachable",
+    "authentication failed",
+    "no password",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "invalid",
+    "certificate",
+    "SSL",
+)
+"""Words of libpq and of servers, which have no code before there is a connection."""
+
 
 class Server:
     """A database. Safe for threads; a process that was forked off is refused.
@@ -132,12 +147,25 @@ class Server:
         raise failed
 
     def _migrate(self, options: Mapping[str, Any]) -> None:
-        """Bring the database to the schema of this version, once for all who begin at once."""
-        try:
-            with psycopg.connect(**options, row_factory=tuple_row) as connection:
-                failed = self._too_old(connection) or self._step(connection)
-        except psycopg.Error as error:
-            failed = self._failed(error)
+        """Bring the database to the schema of this version, once for all who begin at once.
+
+        A server that is just being started is waited for; one that is not there is not.
+        """
+        end = time.monotonic() + min(self._patience, _WAIT)
+        while True:
+            try:
+                with psycopg.connect(**options, row_factory=tuple_row) as connection:
+                    failed = self._too_old(connection) or self._step(connection)
+                    break
+            except psycopg.Error as error:
+                failed = self._failed(error)
+                if (
+                    not _may_be_repeated(error)
+                    or any(said in str(error) for said in _NOT_THERE)
+                    or time.monotonic() > end
+                ):
+                    break
+            time.sleep(2.0 * _PAUSE)
         if failed is not None:
             raise failed
 

@@ -706,6 +706,16 @@ def test_a_role_without_rights_is_told_which(postgres):
         assert store.accounts() == []
 
 
+def test_a_server_that_is_being_started_is_waited_for(postgres, database):
+    """What stands before it closes connections meanwhile."""
+    proxy = Proxy(postgres.socket)
+    proxy.refusing = True
+    threading.Timer(0.3, lambda: setattr(proxy, "refusing", False)).start()
+    with closing(open_home(DatabaseAddress(through(proxy, database)))) as store:
+        assert store.accounts() == []
+    proxy.close()
+
+
 def test_a_later_schema_is_left_alone(postgres):
     url = postgres.new_database()
     open_home(DatabaseAddress(url)).close()
