@@ -111,16 +111,18 @@ def import_(home: str | None, file: str) -> int:
         for number, line in enumerate(stream, start=1):
             try:
                 row = parse_line(line)
-                if row is None or is_header(row) or (answer := stored_answer(row)) is None:
+                if row is None or is_header(row) or "gave_up" in row:
                     continue
                 check_row(row)
+                answer = stored_answer(row)
             except StoreError as error:
                 adding.finish()
                 raise UsageError(
                     f"Line {number:,} of {file!r} is not a stored answer ({error}). The "
                     f"{adding.added:,} before it were imported."
                 ) from error
-            adding.add(answer)
+            if answer is not None:
+                adding.add(answer)
         adding.finish()
     echo(f"Imported {adding.added:,} answers; {adding.kept:,} were here already.")
     return 0
