@@ -18,7 +18,7 @@ from smoothapi.store.protocols import (
     Store,
 )
 from smoothapi.store.recording import Recorder, Replay, read_recording
-from smoothapi.store.rows import StoredAnswer, answer_key, refreshes_of
+from smoothapi.store.rows import Seen, StoredAnswer, answer_key, refreshes_of
 
 __all__ = [
     "Account",
@@ -31,6 +31,7 @@ __all__ = [
     "Pace",
     "Recorder",
     "Replay",
+    "Seen",
     "Spent",
     "Store",
     "StoredAnswer",

@@ -72,6 +72,9 @@ class _Memory:
     def row(self, key):
         return self._kept[key].row()
 
+    def seen(self, provider, operation):
+        return self._answers.seen(provider, operation)
+
     def give_up(self, asked, why):
         pass
 
@@ -96,6 +99,17 @@ class Remembering(Home):
             answers.put(StoredAnswer(asked, PermanentError(why)))
 
         answers.give_up = give_up
+        return answers
+
+
+class Blind(Home):
+    """Sees what a provider said of anything, whatever it was asked for."""
+
+    @property
+    def answers(self):
+        answers = super().answers
+        seen = type(answers).seen
+        answers.seen = lambda provider, operation: seen(answers, provider, "labels")
         return answers
 
 
@@ -259,7 +273,9 @@ CAUGHT_BY = {
         "test_answers_survive_and_are_told_apart",
         "test_answers_survive_kill_9",
         "test_answers_can_be_looked_through",
+        "test_what_answers_held_is_seen",
     },
+    Blind: {"test_what_answers_held_is_seen"},
     Overwriting: {"test_answers_can_be_looked_through"},
     OfOneMind: {"test_notes_are_kept"},
     Remembering: {"test_what_is_given_up_is_asked_again"},

@@ -16,7 +16,9 @@ from smoothapi.store.rows import (
     UnreadableRowError,
     answer_key,
     answer_to,
+    names_in,
     noise_key_of,
+    seen_among,
     to_text,
 )
 
@@ -26,10 +28,16 @@ if TYPE_CHECKING:
     from smoothapi.answer import Answer
     from smoothapi.errors import PermanentError
     from smoothapi.store.postgres.server import Server
+    from smoothapi.store.rows import Seen, SeenName
 
 _GET = "SELECT key, line FROM smoothapi.answers WHERE key = ANY (%s::bytea[])"
 # In the order of keys, so that no two that write the same ones wait for each other.
 _NEW = """
+WITH named AS (
+    INSERT INTO smoothapi.seen SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])
+        AS its(provider, operation, kind, name) ORDER BY provider, operation, kind, name
+    ON CONFLICT DO NOTHING
+)
 INSERT INTO smoothapi.answers AS a (key, noise_key, stored, line)
     SELECT key, noise_key, smoothapi.moment(), line
     FROM unnest(%s::bytea[], %s::text[], %s::text[]) AS new(key, noise_key, line)
@@ -56,6 +64,7 @@ class PostgresAnswers:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._named: set[SeenName] = set()  # what the database has of names, as far as is known
 
     @property
     def where(self) -> str:
@@ -91,7 +100,7 @@ class PostgresAnswers:
         if not answers:
             return
         try:
-            self._server.run(_PUT, *_columns(answers))
+            self._write(_PUT, answers)
         except StoreError as error:
             raise StoreError(f"{error} {_rescued(answers)}") from error
 
@@ -99,15 +108,39 @@ class PostgresAnswers:
         """Keep those that are not here yet, in one transaction; return how many these were."""
         if not answers:
             return 0
-        keys, noise_keys, lines = _columns(answers)
-        added = self._server.run(_ADD, keys, noise_keys, lines)
-        by_key = dict(zip(keys, answers, strict=False))
-        kept = set(by_key) - {key for (key,) in added}
-        damaged = kept - {bytes.fromhex(key) for key in self.get_all([k.hex() for k in kept])}
-        if damaged:
-            rows = [row for row in zip(keys, noise_keys, lines, strict=True) if row[0] in damaged]
-            self._server.run(_PUT, *map(list, zip(*rows, strict=True)))
-        return len(added) + len(damaged)
+        added = {key.hex() for (key,) in self._write(_ADD, answers)}
+        here = {answer.key or answer_key(answer.asked): answer for answer in answers}
+        for key in (*added, *self.get_all(list(here.keys() - added))):
+            del here[key]
+        self.put(*here.values())  # in the place of what is damaged
+        return len(added) + len(here)
+
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return what the answers hold that a provider gave for an operation."""
+        rows = self._server.run(
+            "SELECT provider, operation, kind, name FROM smoothapi.seen "
+            "WHERE provider = %s AND operation = %s",
+            provider,
+            operation,
+        )
+        return seen_among(rows, provider, operation)
+
+    def _write(self, statement: str, answers: Sequence[StoredAnswer]) -> list[tuple[Any, ...]]:
+        """Write answers, of those to one question the last, and the names in them."""
+        found = {answer.key or answer_key(answer.asked): answer for answer in answers}
+        names: set[SeenName] = set().union(
+            *(names_in(one.asked, one.outcome) for one in found.values())
+        )
+        new = [each for each in names - self._named if "\0" not in "".join(each)]
+        rows = self._server.run(
+            statement,
+            *([each[column] for each in new] for column in range(4)),
+            [bytes.fromhex(key) for key in found],
+            [noise_key_of(answer.asked) for answer in found.values()],
+            [to_text(answer.row()) for answer in found.values()],
+        )
+        self._named.update(new)
+        return rows
 
     def give_up(self, asked: Mapping[str, object], why: str) -> None:
         """Do nothing: a variant that was given up after its retries is asked again next time."""
@@ -150,7 +183,13 @@ class PostgresAnswers:
 
     def clear(self) -> int:
         """Delete all answers; return how many there were."""
-        return len(self._server.run("DELETE FROM smoothapi.answers RETURNING 1"))
+        self._named.clear()
+        return len(
+            self._server.run(
+                "WITH names AS (DELETE FROM smoothapi.seen) "
+                "DELETE FROM smoothapi.answers RETURNING 1"
+            )
+        )
 
     def close(self) -> None:
         """Nothing to release: the connections are the store's."""
@@ -158,18 +197,6 @@ class PostgresAnswers:
     def __len__(self) -> int:
         [(count,)] = self._server.run("SELECT count(*) FROM smoothapi.answers")
         return int(count)
-
-
-def _columns(
-    answers: Sequence[StoredAnswer],
-) -> tuple[list[bytes], list[str | None], list[str]]:
-    """Return keys, ids of noise keys and lines; of answers to one question the last."""
-    found = {answer.key or answer_key(answer.asked): answer for answer in answers}
-    return (
-        [bytes.fromhex(key) for key in found],
-        [noise_key_of(answer.asked) for answer in found.values()],
-        [to_text(answer.row()) for answer in found.values()],
-    )
 
 
 def _rescued(answers: Sequence[StoredAnswer]) -> str:

@@ -6,6 +6,10 @@
 CREATE TABLE smoothapi.answers (
     key bytea PRIMARY KEY, noise_key text, stored timestamptz NOT NULL, line text NOT NULL
 );
+CREATE TABLE smoothapi.seen (
+    provider text, operation text, kind text, name text,
+    PRIMARY KEY (provider, operation, kind, name)
+);
 CREATE TABLE smoothapi.noise_keys (id text PRIMARY KEY, since timestamptz NOT NULL);
 CREATE TABLE smoothapi.notes (name text PRIMARY KEY, content text NOT NULL);
 CREATE TABLE smoothapi.accounts (
