@@ -33,6 +33,8 @@ def open_home(where: HomeAddress, noise_key_file: Path | None = None) -> Store:
     try:
         from smoothapi.store.postgres import PostgresHome  # noqa: PLC0415  an extra
     except ImportError as error:
+        if error.name and not error.name.startswith("psycopg"):
+            raise
         raise MissingExtraError(
             "A home on PostgreSQL needs psycopg. Install it: "
             f"pip install 'smoothapi-vision[postgres]' ({error})."
