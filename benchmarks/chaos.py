@@ -10,7 +10,9 @@ A local HTTP service labels pictures and counts what it is sent. Four parts, eac
               loop (same threads, adapter and service, no smoothapi), measured in turn; our CPU per
               query beyond the bare loop's. The dispatcher alone, then the whole of `certify`
 
-    python benchmarks/chaos.py [kill|faults|budget|overhead ...] [--kills 200] [--batch 1 16 128] [--rounds 50]
+    postgres  several machines on one PostgreSQL (chaos_postgres.py); only where it is asked for
+
+    python benchmarks/chaos.py [kill|faults|budget|overhead|postgres ...] [--kills 200] [--batch 1 16 128] [--rounds 50]
 
 Faults: 429 with and without Retry-After, 500, 503, connection reset, timeout before and after the
 server answered, half a body, wrong JSON, 200 with an error inside, slow drip.
@@ -309,7 +311,7 @@ def bare(adapter, concurrency, count, make):
 class _Same:
     """Work that sends one payload again and again."""
 
-    batch, refresh = 16, False
+    batch, refresh, refreshes = 16, False, 0
 
     def __init__(self, count):
         self.left = count
@@ -528,6 +530,12 @@ def overhead():
     )
 
 
+def postgres(options):
+    import chaos_postgres  # needs the extra and a server
+
+    chaos_postgres.main(options.rounds, options.kills, options.crashes)
+
+
 class FastHandler(asyncio.Protocol):
     """As little HTTP as the adapter needs: the server must not be what is measured."""
 
@@ -561,6 +569,7 @@ def main():
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--crashes", type=int, default=20)
     options = parser.parse_args()
     for part in options.parts:
         {
@@ -568,6 +577,7 @@ def main():
             "faults": faults,
             "budget": lambda: budget(options.rounds),
             "overhead": overhead,
+            "postgres": lambda: postgres(options),
         }[part]()
 
 

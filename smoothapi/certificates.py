@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from smoothapi._version import __version__
+from smoothapi.address import parse_home
 from smoothapi.answer import Answer
 from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, share_deduction
 from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
@@ -22,18 +22,20 @@ from smoothapi.errors import (
     UntrustedCertificateError,
     UsageError,
 )
-from smoothapi.files import is_file, parse_json
+from smoothapi.files import parse_json
 from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
-from smoothapi.noise import MAX_SIGMA, NoiseKey
+from smoothapi.noise import MAX_SIGMA
 from smoothapi.radius import WantedRadius
 from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
-from smoothapi.store import Home, answer_key
+from smoothapi.store import answer_key, open_home
 from smoothapi.text import printable
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
+    from smoothapi.address import HomeAddress
     from smoothapi.certify.decision import Decision
     from smoothapi.certify.targets import Target
     from smoothapi.image import WorkingImage
@@ -166,9 +168,9 @@ def verify(
     Args:
         certificate: what to check.
         photo: the photo that it should be about: its size and digest are compared.
-        home: folder of the installation that made it: the noise key is compared, and each vote
-            with the answer that is stored for this sigma, key, denoiser, photo and model; for the
-            targets top1 and top-k the plain label, too.
+        home: folder, or database, of the installation that made it: the noise key is compared,
+            and each vote with the answer that is stored for this sigma, key, denoiser, photo and
+            model; for the targets top1 and top-k the plain label, too.
         keys: whom to trust: one of them must have signed it. By default signatures are not
             checked.
 
@@ -241,7 +243,7 @@ def _verify_contents(
             )
         checks.append("the photo's size and digest")
     if home is not None:
-        checks += _at_home(certificate, Path(home))
+        checks += _at_home(certificate, parse_home(home))
     return checks
 
 
@@ -295,24 +297,25 @@ def unchecked(
     return rests
 
 
-def _at_home(certificate: Certificate, folder: Path) -> list[str]:
+def _at_home(certificate: Certificate, where: HomeAddress) -> list[str]:
     """Compare a certificate with the home that made it; return what was compared."""
     if certificate.replayed_from:
         raise StoreError(
             f"The certificate was replayed from {certificate.replayed_from!r}: no home bought its "
             "answers, so none can vouch for them. Leave the home out."
         )
-    if not is_file(folder / "noise.key"):
-        raise StoreError(
-            f"There is no home in {str(folder)!r}: it has no noise.key. Name the folder that "
-            "smoothapi used where the certificate was made (`smoothapi config` shows it)."
-        )
-    with closing(Home(folder)) as home:
-        key = NoiseKey(home.secret()).id
-        if key != certificate.noise_key:
+    with closing(open_home(where)) as home:
+        keys = home.known_keys()
+        if not keys:
+            raise StoreError(
+                f"There is no home in {str(where)!r}: it has no noise key. Name the folder or "
+                "database that smoothapi used where the certificate was made (`smoothapi config` "
+                "shows it)."
+            )
+        if certificate.noise_key not in keys:
             raise CertificateError(
                 f"The certificate does not hold: its noise key is {certificate.noise_key!r}, this "
-                f"home's is {key!r}. Another installation made it, or it was edited."
+                f"home's is {keys[0]!r}. Another installation made it, or it was edited."
             )
         agreeing = _stored_votes(certificate, home.answers)
         compared = []
@@ -376,8 +379,11 @@ def _stored_votes(certificate: Certificate, answers: Answers) -> int:
     asked = _asked(certificate)
     target = parse_target(certificate.target)
     agreeing = absent = 0
-    for index, vote in enumerate(certificate.vote_order()):
-        outcome = answers.get(answer_key(asked(index)))
+    votes = list(certificate.vote_order())
+    keys = [answer_key(asked(index)) for index in range(len(votes))]
+    stored = answers.get_all(keys)
+    for index, vote in enumerate(votes):
+        outcome = stored.get(keys[index])
         answer = outcome if isinstance(outcome, Answer) else None
         other_model = answer is not None and answer.model_version != certificate.model_version
         if outcome is not None and not other_model and same_vote(target.vote(answer), vote):

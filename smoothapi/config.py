@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, PlainValidator, ValidationError, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from smoothapi.address import DatabaseAddress, HomeAddress, parse_home
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, is_file, parse_toml, shown_name, text_of
 from smoothapi.radius import WantedRadius
@@ -52,6 +53,7 @@ _HARMLESS = {
     "model_version",
 }
 _MAY_BE_SECRET = ("providers", "prices")
+_MAY_HOLD_SECRET = (*_MAY_BE_SECRET, "home")
 _NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
 
@@ -69,6 +71,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _home(value: Any) -> HomeAddress:
+    if isinstance(value, DatabaseAddress):
+        return value
+    return parse_home(_path(value) if isinstance(value, Path) else _text(value))
+
+
 def _path(value: Any) -> Path:
     if not isinstance(value, (str, Path)):
         raise PydanticCustomError("path_type", "Input is not a valid path")
@@ -77,6 +85,12 @@ def _path(value: Any) -> Path:
 
 _Text = Annotated[str, PlainValidator(_text)]
 _File = Annotated[Path, PlainValidator(_path)]
+_Home = Annotated[
+    HomeAddress,
+    PlainValidator(_home),
+    # Else pydantic would write an address out, password and all.
+    PlainSerializer(lambda home: home if isinstance(home, Path) else str(home)),
+]
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -124,9 +138,12 @@ class Settings(BaseSettings):
     max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
     partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
     record: _File | None = Field(None, description="file that answers are also written to")
-    home: _File = Field(
+    home: _Home = Field(
         default_factory=_default_home,
-        description="folder of the noise key and the answers",
+        description="folder of the noise key and the answers, or postgresql://...",
+    )
+    noise_key_file: _File | None = Field(
+        None, description="file of a deployment's noise key; by default the home's own"
     )
     prices: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="price lists that replace the adapters' own, by name"
@@ -191,6 +208,7 @@ class Resolved:
             "denoiser": settings.denoiser not in _NETWORKS_BY_NAME,
             "record": settings.record is not None,  # a file that is written to
             "home": True,  # the noise key, the answers and the ledger of budgets
+            "noise_key_file": settings.noise_key_file is not None,  # noise that others know
             "prices": bool(settings.prices),
         }
         return [name for name, is_grave in grave.items() if is_grave and self.unvouched(name)]
@@ -249,7 +267,11 @@ def resolve(**arguments: Any) -> Resolved:
     try:
         settings = Settings(**merged)
     except ValidationError as error:
-        raise UsageError(_explain(error, origins)) from None
+        wrong = _explain(error, origins)
+    else:
+        wrong = ""
+    if wrong:  # said here: pydantic's own error, which holds each value, is not chained
+        raise UsageError(wrong)
     return Resolved(
         settings, {name: origins.get(name, "default") for name in Settings.model_fields}, files
     )
@@ -358,7 +380,7 @@ def _explain(error: ValidationError, origins: dict[str, str]) -> str:
             value = item["input"]
             # Options of providers may be secrets.
             shown = f" = {shortened(value)}" if isinstance(value, (bool, int, float, str)) else ""
-            said = f"{name}{'' if name in _MAY_BE_SECRET else shown} (from {where})"
+            said = f"{name}{'' if name in _MAY_HOLD_SECRET else shown} (from {where})"
             why = item["msg"].replace("Input should be", "it should be", 1)
             why = why.removeprefix("Value error, ").removesuffix(".")
         problems.setdefault(said, []).append(why)

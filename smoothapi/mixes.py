@@ -7,7 +7,6 @@ for each `Deployment`. They are kept in one file of the home, and in the header 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,17 @@ from smoothapi.answer import Answer
 from smoothapi.certify.futility import ChanceRule, Futility, Mix, PriceRule
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.files import parse_json, replacing
+from smoothapi.files import parse_json
 from smoothapi.store.rows import answer_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from smoothapi.errors import PermanentError
+    from smoothapi.store import Store
 
 SCHEMA = "smoothapi.mixes/1"
+_NOTE = "mixes"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,40 +75,26 @@ class Mixes:
         return cls({deployment: Mix.learnt(counts[deployment]) for deployment in sorted(counts)})
 
     @classmethod
-    def load(cls, file: Path) -> Mixes:
-        """Read a file that `save` wrote; without one, nothing was learnt.
+    def load(cls, store: Store) -> Mixes:
+        """Read what `save` kept in a store; without it, nothing was learnt.
 
         Raises:
             StoreError: it cannot be read.
         """
+        text = store.note(_NOTE)
+        if text is None:
+            return cls({})
         try:
-            return cls.from_dict(parse_json(file.read_bytes()))
-        except OSError as error:
-            if not os.path.isdir(file.parent):  # noqa: PTH112  a name too long is no folder
-                return cls({})  # what is wrong with the home is for the store to say
-            if isinstance(error, FileNotFoundError):
-                return cls({})
-            raise StoreError(cls._unreadable(file, error)) from error
+            return cls.from_dict(parse_json(text))
         except (ValueError, UsageError) as error:
-            raise StoreError(cls._unreadable(file, error)) from error
-
-    @staticmethod
-    def _unreadable(file: Path, error: Exception) -> str:
-        return (
-            f"The mixes of shares in {str(file)!r} cannot be read: {error}. Learn them anew "
-            "with `smoothapi plan --learn`, or delete the file: certificates do not rest on it."
-        )
-
-    def save(self, file: Path) -> None:
-        """Write a file, at once or not at all; raises StoreError."""
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with replacing(file) as stream:
-                stream.write(json.dumps(self.to_dict()) + "\n")
-        except OSError as error:
             raise StoreError(
-                f"The mixes of shares cannot be written to {str(file)!r}: {error.strerror}."
+                f"The mixes of shares ({_NOTE}.json of the home) cannot be read: {error}. Learn "
+                "them anew with `smoothapi plan --learn`: certificates do not rest on them."
             ) from error
+
+    def save(self, store: Store) -> None:
+        """Keep the mixes in a store, in place of earlier ones; raises StoreError."""
+        store.keep_note(_NOTE, json.dumps(self.to_dict()) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from smoothapi._special import special
 from smoothapi.errors import UsageError
+from smoothapi.keyring import BYTES, key_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,6 @@ MAX_SIGMA = 1.5
 """|Phi^-1(u)| < 8.3, so that values stay below 16, where float32 holds the grid exactly."""
 
 _GRID = 2.0**20
-_KEY_BYTES = 32
 _FITS_THE_CACHE = 2**17  # numbers that are drawn together
 
 
@@ -50,27 +50,25 @@ class NoiseKey:
     secret: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.secret) != _KEY_BYTES:
-            raise UsageError(f"A noise key has {_KEY_BYTES} bytes; this has {len(self.secret)}.")
+        if len(self.secret) != BYTES:
+            raise UsageError(f"A noise key has {BYTES} bytes; this has {len(self.secret)}.")
 
     @property
     def id(self) -> str:
         """A public name of the key that tells nothing about it (16 hex digits)."""
-        return hashlib.blake2b(
-            b"key id", key=self.secret, digest_size=8, person=b"smoothapi"
-        ).hexdigest()
+        return key_id(self.secret)
 
     def stream(self, name: str) -> NoiseKey:
         """Return the key of a stream of its own, of which this one's noise tells nothing."""
         secret = hashlib.blake2b(
-            name.encode(), key=self.secret, digest_size=_KEY_BYTES, person=b"smoothapi stream"
+            name.encode(), key=self.secret, digest_size=BYTES, person=b"smoothapi stream"
         )
         return NoiseKey(secret.digest())
 
     @classmethod
     def generate(cls) -> NoiseKey:
         """Draw a fresh key from the operating system's generator."""
-        return cls(secrets.token_bytes(_KEY_BYTES))
+        return cls(secrets.token_bytes(BYTES))
 
 
 def noisy_variants(

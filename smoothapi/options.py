@@ -43,6 +43,7 @@ class AskOptions(TypedDict, total=False):
     concurrency: int | None
     retry: Retry | None
     home: str | Path | None
+    noise_key_file: str | Path | None
 
 
 class SharedOptions(AskOptions, total=False):

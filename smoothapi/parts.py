@@ -97,7 +97,7 @@ def made_here(
         denoiser=choose_denoiser(
             settings.denoiser if denoiser is None else denoiser, settings.device
         ),
-        key=NoiseKey(store.secret()),
+        key=NoiseKey(store.keys().current),
     )
     warn_unsuited(variants)
     return variants

@@ -48,11 +48,12 @@ if TYPE_CHECKING:
     from smoothapi.image import WorkingImage
     from smoothapi.options import DenoiserSpec
     from smoothapi.provider import Adapter, Price
-    from smoothapi.variants import Variants
+    from smoothapi.variants import Asked, Variants
 
 # Variants prepared together: as many as a request takes, or two lots for all requests in flight.
 _SMALLEST_LOT, _LARGEST_LOT = 8, 32
 _MOST_NAMED = 8
+_LOOK_AHEAD = 64  # variants that are looked up in the store together
 _log = logging.getLogger("smoothapi")
 
 
@@ -238,8 +239,7 @@ class Session:
     def kept(self, image: WorkingImage) -> Callable[[int | None], Answer | PermanentError | None]:
         """Return index -> the kept answer, used or not; None stands for the image itself."""
         refuse_fork(self.resources.process)
-        asked = self.variants.asked(image)
-        return lambda index: self.answers.get(answer_key(asked(index)))
+        return _Kept(self.answers, self.variants.asked(image))
 
     def _refreshes(self, image: WorkingImage) -> int:
         """Return how often the answers about an image will have been asked for anew, by choice."""
@@ -388,6 +388,28 @@ class Session:
             self.variants.adapter.name,
             names,
         )
+
+
+class _Kept:
+    """Index of a variant -> the answer that is kept about it, None if none is.
+
+    Variants are looked up many at once: where the store is elsewhere, each look is a way there and
+    back.
+    """
+
+    def __init__(self, answers: Answers, asked: Asked) -> None:
+        self._answers = answers
+        self._asked = asked
+        self._found: dict[int, Answer | PermanentError | None] = {}
+
+    def __call__(self, index: int | None) -> Answer | PermanentError | None:
+        if index is None:
+            return self._answers.get(answer_key(self._asked(None)))
+        if index not in self._found:
+            keys = {n: answer_key(self._asked(n)) for n in range(index, index + _LOOK_AHEAD)}
+            found = self._answers.get_all(list(keys.values()))
+            self._found.update((n, found.get(key)) for n, key in keys.items())
+        return self._found[index]
 
 
 class _VariantsOf:

@@ -81,7 +81,8 @@ class Smoother:
         partial: buy what the budget allows although it cannot pay for the whole run; what was
             bought is kept, and the same call continues when the budget allows.
         record: file to which each answer that is used is also written, for a replay.
-        home: folder of the noise key and of the answers.
+        home: folder of the noise key and of the answers, or "postgresql://user@host/database".
+        noise_key_file: file of a deployment's noise key; a home in a database has no other.
 
     Raises:
         UsageError: a value is out of range, the provider unknown, its package missing.

@@ -19,6 +19,7 @@ from typing import Any
 
 import platformdirs
 
+from smoothapi.address import is_database
 from smoothapi.errors import UsageError
 
 SCHEMA = "smoothapi.trust/1"
@@ -78,6 +79,8 @@ def _place() -> Path | None:
     would be in the very folder that is in question.
     """
     named = os.environ.get("SMOOTHAPI_HOME")
+    if named and is_database(named):
+        named = None
     for folder in (named, platformdirs.user_data_dir("smoothapi")):
         if folder and (place := Path(folder).expanduser()).is_absolute():
             return place / _LIST

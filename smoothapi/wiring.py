@@ -16,7 +16,7 @@ from smoothapi.parts import (
     recorded,
 )
 from smoothapi.session import Resources, Session
-from smoothapi.store import Answers, Home, Recorder, Replay
+from smoothapi.store import Answers, Recorder, Replay, open_home
 
 if TYPE_CHECKING:
     from smoothapi.config import Resolved
@@ -55,7 +55,7 @@ def _open(
     settings = resolved.settings
     budget, size, refresh = options.get("budget"), options.get("size"), options.get("refresh")
     space = choose_label_space(options.get("classes"), settings.classes)
-    home = resources.enter_context(closing(Home(settings.home)))
+    home = resources.enter_context(closing(open_home(settings.home, settings.noise_key_file)))
     replay = None
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)
@@ -65,7 +65,7 @@ def _open(
         mixes = None if replay.mixes is None else Mixes.from_dict(replay.mixes)
     else:
         variants = made_here(provider, options.get("denoiser"), resolved, home)
-        mixes = Mixes.load(home.mixes_file)
+        mixes = Mixes.load(home)
     adapter = resources.enter_context(closing(variants.adapter))
     answers: Answers = home.answers if replay is None else replay
     kept_in: Answers = answers

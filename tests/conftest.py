@@ -36,6 +36,16 @@ class Clock:
         return self.now
 
 
+class Ticks:
+    """Seconds that only count on, and some more that a test lets pass."""
+
+    def __init__(self):
+        self.passed = 0.0
+
+    def __call__(self):
+        return time.monotonic() + self.passed
+
+
 class ScriptedAdapter:
     """Answers as `script(payload, attempt)` says; raises what it returns if that is an error."""
 
@@ -136,3 +146,31 @@ def _own_home(tmp_path_factory, monkeypatch):
     key.chmod(0o600)
     monkeypatch.setenv("SMOOTHAPI_HOME", str(home / "smoothapi"))
     monkeypatch.chdir(home)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of this session's own; what needs one is skipped where none is installed."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (extra postgres)")
+    from tests.postgres import Postgres, binaries
+
+    if binaries() is None:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database(postgres):
+    """The address of a database with nothing in it."""
+    return postgres.empty()
+
+
+@pytest.fixture
+def noise_key_file(tmp_path):
+    """The file of a deployment's noise key: the same noise as in a home of the tests."""
+    file = tmp_path / "deployed.key"
+    file.write_text(bytes(range(32)).hex())
+    file.chmod(0o600)
+    return file

@@ -83,7 +83,8 @@ class KnobTuning:
         codec: "png" or "jpeg".
         concurrency: most requests in flight.
         retry: when a variant is tried again.
-        home: folder of the noise key and of the answers.
+        home: folder of the noise key and of the answers, or "postgresql://user@host/database".
+        noise_key_file: file of a deployment's noise key; a home in a database has no other.
 
     Raises:
         UsageError: a value cannot work, a folder has no photos, a label file cannot be read.

@@ -37,7 +37,7 @@ _COMMANDS = {
     "plan": ("smoothapi.cli.plan", "plan", "Say what many photos would send and cost."),
     "study": ("smoothapi.cli.study", "study", "Study what a budget buys, over many photos."),
     "verify": ("smoothapi.cli.verify", "verify", "Check a certificate again."),
-    "key": ("smoothapi.cli.key", "key", "Make and show the key that certificates are signed with."),
+    "key": ("smoothapi.cli.key", "key", "Make and show the keys of signatures and of the noise."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
@@ -70,7 +70,10 @@ class _Commands(Group):
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="smoothapi")
-@options("home", home="Folder of key, answers and ledger; may also stand after the command.")
+@options(
+    "home",
+    home="Folder of key, answers, ledger, or postgresql://...; may stand after the command, too.",
+)
 def app(home: str | None) -> None:
     r"""Certified labels from the vision API calls you already make.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smoothapi.cli.group import Group
+from smoothapi.cli.home import opened_home
 from smoothapi.cli.options import options
 from smoothapi.cli.terminal import echo
 from smoothapi.text import printable
@@ -15,7 +16,7 @@ from smoothapi.text import printable
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from smoothapi.store import Account, Home
+    from smoothapi.store import Account
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -28,7 +29,7 @@ def budget(ctx: click.Context, home: str | None, as_json: bool) -> int:
     A budget is made by using it: --budget '$20/month', or Budget(..., name="study").
     """
     if ctx.invoked_subcommand is None:
-        with _home(home) as opened:
+        with opened_home(home) as opened:
             _show(opened.accounts(), as_json)
     return 0
 
@@ -45,7 +46,7 @@ def release(home: str | None, *, everywhere: bool) -> int:
 
     Such attempts may have been made and billed: do this when you know that they were not.
     """
-    with _home(home) as opened:
+    with opened_home(home) as opened:
         count = opened.release_abandoned(everywhere=everywhere)
     echo(f"Released {count:,} attempts of processes that are gone.")
     return 0
@@ -56,19 +57,10 @@ def release(home: str | None, *, everywhere: bool) -> int:
 @options("home")
 def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
-    with _home(home) as opened:
+    with opened_home(home) as opened:
         count = opened.reset(name)
     echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
     return 0
-
-
-def _home(folder: str | None) -> Home:
-    from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.store import Home  # noqa: PLC0415
-
-    resolved = resolve(home=folder)
-    resolved.require_trust(("home",))
-    return Home(resolved.settings.home)
 
 
 def _show(found: list[Account], as_json: bool) -> None:

@@ -168,10 +168,10 @@ def _signing_key(
         raise UsageError("--sign signs the JSON of a certificate, not a table: add --json.")
     if not isinstance(given, str):
         return given
+    from smoothapi.cli.key import signing_key_file  # noqa: PLC0415
     from smoothapi.signing import SigningKey  # noqa: PLC0415
-    from smoothapi.store import Home  # noqa: PLC0415
 
-    return SigningKey.read(Home(smoother.session.settings.home).signing_key_file)
+    return SigningKey.read(signing_key_file(smoother.session.settings.home))
 
 
 @dataclass(frozen=True, slots=True)

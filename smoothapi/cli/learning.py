@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.cli.terminal import echo
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from smoothapi.config import Settings
     from smoothapi.errors import PermanentError
     from smoothapi.mixes import Deployment, PastPhoto
-    from smoothapi.store import Home
+    from smoothapi.store import Store
 
 
 def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
     """Learn the mixes of the home's past photos and of files, keep them, and say what they are."""
     from smoothapi.mixes import Mixes, past_photos  # noqa: PLC0415
     from smoothapi.parts import choose_label_space  # noqa: PLC0415
-    from smoothapi.store import Home  # noqa: PLC0415
+    from smoothapi.store import open_home  # noqa: PLC0415
 
     space = choose_label_space(None, settings.classes)
     studied: list[PastPhoto] = []
@@ -37,7 +38,7 @@ def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
             recordings.append(file)
         else:
             studied += found
-    with Home(settings.home) as home:
+    with closing(open_home(settings.home, settings.noise_key_file)) as home:
         photos = past_photos(_answers(home, recordings), space) + studied
         if not photos:
             raise UsageError(
@@ -45,8 +46,8 @@ def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
                 "given with --from: certify some photos first."
             )
         mixes = Mixes.learnt(photos)
-        mixes.save(home.mixes_file)
-        kept = str(home.mixes_file)
+        mixes.save(home)
+        kept = str(settings.home)
     rows = [_row(each, mix, settings) for each, mix in mixes.by_deployment.items()]
     if as_json:
         echo(json.dumps({"schema": "smoothapi.learnt/1", "file": kept, "mixes": rows}))
@@ -67,17 +68,14 @@ def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
 
 
 def _answers(
-    home: Home, recordings: Sequence[Path]
+    store: Store, recordings: Sequence[Path]
 ) -> Iterator[tuple[Mapping[str, Any], Answer | PermanentError]]:
     from smoothapi.store.recording import read_recording  # noqa: PLC0415
     from smoothapi.store.rows import outcome_of  # noqa: PLC0415
 
-    for key in home.answers.all_keys():
-        try:
-            row = home.answers.row(key)
-        except StoreError:  # what cannot be read any more counts as never asked
-            continue
-        yield row["asked"], outcome_of(row)
+    for _, row in store.answers.scan():
+        if not isinstance(row, StoreError):  # what cannot be read any more counts as never asked
+            yield row["asked"], outcome_of(row)
     for file in recordings:
         for row, outcome in read_recording(file):
             yield row["asked"], outcome

@@ -42,9 +42,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "codec": {"type": click.Choice(["png", "jpeg"]), "help": "Encoding."},
     "concurrency": {"type": int, "help": "Most requests in flight."},
     "home": {
-        "type": click.Path(file_okay=False),
+        "metavar": "HOME",
         "callback": lambda *given: _home(given[0], given[2]),
-        "help": "Folder of key, answers and ledger.",
+        "help": "Folder of key, answers and ledger, or postgresql://... .",
     },
     "partial/--no-partial": {"help": "Buy what the budget allows although it is not enough."},
     "refresh": {"is_flag": True, "default": False, "help": "Ask again although stored."},
@@ -147,8 +147,10 @@ def target_of(text: str) -> Target | Literal["top1"]:
 
 
 def _home(ctx: click.Context, value: str | None) -> str | None:
-    """Return the folder given here, or else before the command; the last one counts."""
+    """Return the home given here, or else before the command; the last one counts."""
     if value is not None:
+        if Path(value).is_file():
+            raise click.BadParameter(f"{value!r} is a file, and a home is a folder.")
         ctx.meta[_HOME] = value  # shared with the contexts of subcommands
     found: str | None = ctx.meta.get(_HOME)
     return found

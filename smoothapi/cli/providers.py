@@ -124,11 +124,11 @@ def labels(name: str, search: str, seen: bool, home: str | None, as_json: bool) 
     """
     from smoothapi import config, provider  # noqa: PLC0415
     from smoothapi.known_labels import KnownLabels  # noqa: PLC0415
-    from smoothapi.store import Home  # noqa: PLC0415
+    from smoothapi.store import open_home  # noqa: PLC0415
 
     resolved = config.resolve(home=home)
     adapter = provider.make_adapter(name, **provider.adapter_options(name, resolved))
-    with closing(adapter), Home(resolved.settings.home) as store:
+    with closing(adapter), closing(open_home(resolved.settings.home)) as store:
         known = KnownLabels(adapter, store.answers)
         rows = [
             row

@@ -47,7 +47,7 @@ _BOM = b"\xef\xbb\xbf"
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--photo", type=click.Path(), help="The photo that the certificate is about.")
-@options("home", home="Folder of the home that made it: votes, sigma and key are compared.")
+@options("home", home="The home that made it: votes, sigma and key are compared.")
 @click.option(
     "--key",
     "key_files",

@@ -38,7 +38,7 @@ from smoothapi.store.rows import StoredAnswer, answer_key
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from smoothapi.dispatch.job import Encode, Work
     from smoothapi.dispatch.shared import Route, Workers
@@ -65,6 +65,7 @@ _FEWEST_TO_JUDGE = 10
 _ALWAYS_ALLOWED = 2
 
 _LOTS_AT_ONCE = 2
+_LOOK_AHEAD = 64  # variants that are looked up in the store together
 _LOOK_AGAIN = 0.05  # seconds until it is looked again what another process is asking for
 _RENEW = 30.0  # seconds after which leases are renewed
 _DROP_AT_ONCE = 16
@@ -104,8 +105,10 @@ class Run:
         )
         # Room for what is sent, what is prepared, and what waits for its turn.
         self._window = 4 * (work.batch + workers.threads * self._sender.batch)
-        # Where each variant is: looked up to _ahead; missing, preparing, ready, sending, ended.
-        self._ahead = 0
+        # Where each variant is: found up to _looked, looked up to _ahead; missing, preparing,
+        # ready, sending, ended.
+        self._ahead = self._looked = 0
+        self._found: dict[int, Answer | PermanentError] = {}
         self._misses: deque[int] = deque()
         self._preparing: dict[_Preparing, list[int]] = {}
         self._ready: dict[int, Encode] = {}
@@ -189,8 +192,13 @@ class Run:
 
     def _look_up(self, end: int) -> None:
         """Look for the answers of all variants up to `end` in the store."""
+        if self._looked < end and not self._work.refresh:
+            # Many at once: where the store is elsewhere, each look is a way there and back.
+            fetched = range(self._looked, max(end, self._looked + _LOOK_AHEAD))
+            self._found.update(self._stored(fetched))
+            self._looked = fetched.stop
         for index in range(self._ahead, end):
-            if not self._take_stored(index):
+            if not self._take_stored(index, self._found.pop(index, None)):
                 self._misses.append(index)
         self._ahead = max(self._ahead, end)
 
@@ -227,11 +235,16 @@ class Run:
             key = self._keys[index] = answer_key(self._work.asked(index))
         return key
 
-    def _take_stored(self, index: int) -> bool:
-        """Take the answer of a variant from the store, if it is there."""
+    def _stored(self, indices: Iterable[int]) -> dict[int, Answer | PermanentError]:
+        """Return the answers that the store has of some variants."""
         if self._work.refresh:
-            return False
-        stored = self._workers.answers.get(self._key(index))
+            return {}
+        keys = {self._key(index): index for index in indices}
+        found = self._workers.answers.get_all(list(keys))
+        return {keys[key]: outcome for key, outcome in found.items()}
+
+    def _take_stored(self, index: int, stored: Answer | PermanentError | None) -> bool:
+        """Take the answer of a variant that is stored, if it is."""
         if stored is None:
             return False
         self._meter.count(cached=1)
@@ -248,10 +261,11 @@ class Run:
             return lot
         keys = {index: self._key(index) for index in lot}
         taken = self._leases.take(list(keys.values()))
+        stored = self._stored(lot)
         ours: list[int] = []
         for index in reversed(lot):
             # Another may have bought it since it was looked up, before or after the lease.
-            if self._take_stored(index):
+            if self._take_stored(index, stored.get(index)):
                 if keys[index] in taken:
                     self._finished.append(keys[index])
             elif keys[index] in taken:

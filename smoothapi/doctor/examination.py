@@ -42,7 +42,8 @@ def examine(arguments: Mapping[str, Any], *, online: bool = True) -> Iterator[Ch
         yield CheckResult("settings", "problem", str(error), "Mend it, and run this again.")
         return
     yield _settings(resolved)
-    yield from _guarded("home", lambda: home.examine(resolved.settings.home))
+    settings = resolved.settings
+    yield from _guarded("home", lambda: home.examine(settings.home, settings.noise_key_file))
     yield from _guarded("denoiser", lambda: denoiser.examine(resolved))
     yield from _guarded("provider", lambda: _provider(resolved, online=online))
 

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from smoothapi.doctor.result import CheckResult
 from smoothapi.errors import StoreError
 from smoothapi.files import shown_name
-from smoothapi.store import Home
+from smoothapi.store import Home, open_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from smoothapi.address import HomeAddress
+    from smoothapi.store import Store
 
 _MIB = 2**20
 _LITTLE = 1024 * _MIB  # an answer takes about a KiB: of a million
@@ -28,27 +31,39 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOUNTS = Path("/proc/self/mounts")
 
 
-def examine(folder: Path) -> Iterator[CheckResult]:
-    """Yield how the folder is, and the key, the answers and the ledger in it.
+def examine(where: HomeAddress, noise_key_file: Path | None = None) -> Iterator[CheckResult]:
+    """Yield how the home is, and the key, the answers and the ledger in it.
 
-    What is not there yet is not made.
+    What is not there yet in a folder is not made.
+
+    Args:
+        where: a folder, or the address of a database.
+        noise_key_file: of the deployment; None for the home's own.
 
     Raises:
         StoreError: the key, the answers or the ledger cannot be used.
     """
+    if not isinstance(where, Path):
+        with closing(open_home(where, noise_key_file)) as store:
+            yield CheckResult("home", "ok", f"{where} can be reached and written to")
+            store.keys()
+            yield CheckResult("noise key", "ok", "the one that the answers are found again with")
+            yield _answers(store)
+            yield _ledger(store)
+        return
+    folder = where
     yield _rights(folder)
     yield _disk(folder)
     if not folder.is_dir():
         return
-    with closing(Home(folder)) as home:
-        if (folder / "noise.key").exists():
-            home.secret()
+    with closing(Home(folder, noise_key_file=noise_key_file)) as home:
+        if home.noise_key_file.exists():
+            home.keys()
             yield CheckResult("noise key", "ok", "only its owner can read it")
         if (folder / "answers").exists():
             yield _answers(home)
         if (folder / "ledger.db").exists():
-            accounts = home.accounts()
-            yield CheckResult("ledger", "ok", f"{len(accounts)} budget{'s' * (len(accounts) != 1)}")
+            yield _ledger(home)
 
 
 def _rights(folder: Path) -> CheckResult:
@@ -94,15 +109,21 @@ def _disk(folder: Path) -> CheckResult:
     )
 
 
-def _answers(home: Home) -> CheckResult:
+def _ledger(store: Store) -> CheckResult:
+    accounts = store.accounts()
+    return CheckResult("ledger", "ok", f"{len(accounts)} budget{'s' * (len(accounts) != 1)}")
+
+
+def _answers(store: Store) -> CheckResult:
     read = bad = 0
-    for key in itertools.islice(home.answers.all_keys(), _SAMPLE):
-        try:
-            home.answers.row(key)
-            read += 1
-        except StoreError:
+    for _, row in itertools.islice(store.answers.scan(), _SAMPLE):
+        if isinstance(row, StoreError):
             bad += 1
-    said = f"{len(home.answers):,} stored; of {read + bad:,} that were read, {bad:,} cannot be used"
+        else:
+            read += 1
+    said = (
+        f"{len(store.answers):,} stored; of {read + bad:,} that were read, {bad:,} cannot be used"
+    )
     if bad:
         return CheckResult(
             "answers",

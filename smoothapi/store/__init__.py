@@ -1,11 +1,22 @@
 """What is kept and shared: answers, budgets, the pace of each provider, leases on variants.
 
-`protocols` says what a store promises; `Home` keeps it in a folder of this machine.
+`protocols` says what a store promises; `Home` keeps it in a folder of this machine,
+`smoothapi.store.postgres` in a database that many machines share.
 """
 
 from smoothapi.store.budget import Budget
 from smoothapi.store.home import Home
-from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Spent, Store
+from smoothapi.store.opening import open_home
+from smoothapi.store.protocols import (
+    Account,
+    Answers,
+    KeptAnswers,
+    Leases,
+    Ledger,
+    Pace,
+    Spent,
+    Store,
+)
 from smoothapi.store.recording import Recorder, Replay, read_recording
 from smoothapi.store.rows import Seen, StoredAnswer, answer_key, refreshes_of
 
@@ -14,6 +25,7 @@ __all__ = [
     "Answers",
     "Budget",
     "Home",
+    "KeptAnswers",
     "Leases",
     "Ledger",
     "Pace",
@@ -24,6 +36,7 @@ __all__ = [
     "Store",
     "StoredAnswer",
     "answer_key",
+    "open_home",
     "read_recording",
     "refreshes_of",
 ]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 LARGEST = 32
 """Most attempts reserved at once, unless one request has more."""
 
-_SHARE = 64  # of the room that is left, the part that one block may take
+SHARE = 64
+"""Of the room that is left, the part that one block may take."""
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ class Blocks:
 
 def size_for(attempts: int, room: int | None) -> int:
     """Return how many to set aside where `attempts` are needed and `room` is left."""
-    return max(attempts, LARGEST if room is None else min(LARGEST, room // _SHARE))
+    return max(attempts, LARGEST if room is None else min(LARGEST, room // SHARE))
 
 
 def is_large(size: int) -> bool:

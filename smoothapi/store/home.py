@@ -8,13 +8,15 @@ from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from smoothapi.errors import StoreError
+from smoothapi.files import read_text, replacing
+from smoothapi.keyring import KeyRing, own_keys
 from smoothapi.store.local import accounts
 from smoothapi.store.local.answers import AnswerStore
 from smoothapi.store.local.database import Database
 from smoothapi.store.local.leases import LocalLeases
 from smoothapi.store.local.ledger import LocalLedger
 from smoothapi.store.local.pace import LocalPace
-from smoothapi.store.local.secret import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,14 +36,22 @@ class Home:
 
     Args:
         folder: where the files are.
+        noise_key_file: of the deployment, which replaces the home's own.
         clock: seconds since the epoch, for all that has a time.
 
     Raises:
         StoreError: from each method, if a file of the folder cannot be used.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        noise_key_file: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.folder = folder
+        self._noise_key_file = noise_key_file
         self._clock = clock
         self._opened = ExitStack()
         self._process = os.getpid()
@@ -57,19 +67,56 @@ class Home:
         database = Database(self.folder / "ledger.db", clock=self._clock)
         return self._opened.enter_context(closing(database))
 
-    def secret(self) -> bytes:
-        """Return the 32 secret bytes that noise is drawn from; made on the first call."""
-        return read_secret(self.folder / "noise.key")
+    @property
+    def noise_key_file(self) -> Path:
+        """The file of the keys that noise is drawn from (`smoothapi.keyring`)."""
+        return self._noise_key_file or self.folder / "noise.key"
+
+    def keys(self) -> KeyRing:
+        """Return the keys that noise is drawn from; the home's own are made on the first call."""
+        if self._noise_key_file is not None:
+            return KeyRing.read(self._noise_key_file, deployed=True)
+        return own_keys(self.noise_key_file)
 
     @property
     def signing_key_file(self) -> Path:
         """The file of the key that certificates are signed with (`smoothapi.signing`)."""
         return self.folder / "signing.key"
 
-    @property
-    def mixes_file(self) -> Path:
-        """The file of the mixes of shares that were learnt (`smoothapi.mixes`)."""
-        return self.folder / "mixes.json"
+    def known_keys(self) -> tuple[str, ...]:
+        """Return the public ids of the keys in use and before; makes none."""
+        if self.noise_key_file.exists():
+            keys = self.keys()
+            return (keys.id, *keys.former_ids)
+        # The deployment's key may not be at hand here: the answers say which it was.
+        return tuple(self.answers.noise_keys()) if (self.folder / "answers").exists() else ()
+
+    def admit_key(self, key_id: str) -> None:
+        """Do nothing: whatever key is in the folder is taken."""
+
+    def note(self, name: str) -> str | None:
+        """Return a text that is kept under a name (NAME.json), None if none is."""
+        file = self.folder / f"{name}.json"
+        try:
+            return read_text(file)
+        except (OSError, ValueError) as error:
+            # What is wrong with the home itself is for the answers to say.
+            if isinstance(error, FileNotFoundError) or not os.path.isdir(self.folder):  # noqa: PTH112  a name too long is no folder
+                return None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(
+                f"{str(file)!r} cannot be read: {reason}. Mend it, or move it away."
+            ) from error
+
+    def keep_note(self, name: str, text: str) -> None:
+        """Keep a text under a name (NAME.json), at once or not at all."""
+        file = self.folder / f"{name}.json"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with replacing(file) as stream:
+                stream.write(text)
+        except OSError as error:
+            raise StoreError(f"{str(file)!r} cannot be written: {error.strerror}.") from error
 
     def ledger(self, budgets: Sequence[Budget], provider: str, price: Price) -> LocalLedger:
         """Return a ledger of `budgets`, all of which hold at once, by the provider's price list."""

@@ -17,10 +17,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from smoothapi.answer import Answer
-    from smoothapi.errors import PermanentError
+    from smoothapi.errors import PermanentError, StoreError
+    from smoothapi.keyring import KeyRing
     from smoothapi.provider.price import Price
     from smoothapi.store.blocks import Block
     from smoothapi.store.budget import Budget
@@ -76,6 +77,9 @@ class Answers(Protocol):
     def get(self, key: str) -> Answer | PermanentError | None:
         """Return what was answered for `key`, or None if it was never asked."""
 
+    def get_all(self, keys: Sequence[str]) -> dict[str, Answer | PermanentError]:
+        """Return what was answered for those of `keys` that were ever asked, in one look."""
+
     def put(self, *answers: StoredAnswer) -> None:
         """Keep answers: all of them, or none."""
 
@@ -95,6 +99,31 @@ class Answers(Protocol):
 
     def close(self) -> None:
         """Release files and connections."""
+
+
+class KeptAnswers(Answers, Protocol):
+    """All answers of a store, to be looked through, copied and deleted."""
+
+    @property
+    def where(self) -> str:
+        """Where they are, to be shown."""
+
+    def __len__(self) -> int: ...
+
+    def bytes(self) -> int:
+        """Return how much room they take up."""
+
+    def noise_keys(self) -> dict[str, int]:
+        """Return the public id of each noise key -> how many answers are about its noise."""
+
+    def scan(self) -> Iterator[tuple[str, dict[str, Any] | StoreError]]:
+        """Yield key and row of each answer, or why it cannot be read; flat in memory."""
+
+    def add(self, answers: Sequence[StoredAnswer]) -> int:
+        """Keep those that are not here yet, in one go; return how many these were."""
+
+    def clear(self) -> int:
+        """Delete all answers; return how many there were."""
 
 
 class Ledger(Protocol):
@@ -170,7 +199,7 @@ class Store(Protocol):
     """All that is shared and kept in one place."""
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> KeptAnswers:
         """The answers."""
 
     def ledger(self, budgets: Sequence[Budget], provider: str, price: Price) -> Ledger:
@@ -198,8 +227,27 @@ class Store(Protocol):
     def reset(self, name: str) -> int:
         """Forget what was spent under a budget's name; return in how many periods."""
 
-    def secret(self) -> bytes:
-        """Return the 32 secret bytes that noise is drawn from; the same for all that share it."""
+    def keys(self) -> KeyRing:
+        """Return the secrets that noise is drawn from; the same for all that share the store.
+
+        Raises:
+            StoreError: there is no key, or another than the one that the store's answers need.
+        """
+
+    def known_keys(self) -> tuple[str, ...]:
+        """Return the public ids of the noise keys in use and before; empty if there never was one.
+
+        Neither makes a key nor needs one.
+        """
+
+    def admit_key(self, key_id: str) -> None:
+        """Take a noise key of this public id besides those that are known."""
+
+    def note(self, name: str) -> str | None:
+        """Return a text that is kept under a name; None if none is."""
+
+    def keep_note(self, name: str, text: str) -> None:
+        """Keep a text, in place of an earlier one of that name."""
 
     def close(self) -> None:
         """Release files and connections."""

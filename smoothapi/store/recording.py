@@ -240,6 +240,14 @@ class Recorder:
             self._record(key, self._store.row(key))
         return outcome
 
+    def get_all(self, keys: Sequence[str]) -> dict[str, Answer | PermanentError]:
+        """Return what the store has of `keys`, and record what is not recorded yet."""
+        found = self._store.get_all(keys)
+        for key in found:
+            if key not in self._known:
+                self._record(key, self._store.row(key))
+        return found
+
     def put(self, *answers: StoredAnswer) -> None:
         """Store answers, then record them."""
         self._store.put(*answers)
@@ -411,6 +419,10 @@ class Replay:
         """Return what was answered, or None if it is not recorded."""
         row = self._rows.get(key)
         return None if row is None else outcome_of(row)
+
+    def get_all(self, keys: Sequence[str]) -> dict[str, Answer | PermanentError]:
+        """Return what was answered to those of `keys` that are recorded."""
+        return {key: outcome_of(self._rows[key]) for key in keys if key in self._rows}
 
     def row(self, key: str) -> dict[str, Any]:
         """Return an answer with what was asked."""

@@ -95,6 +95,32 @@ def refreshes_of(row: Mapping[str, Any]) -> int:
     return count if type(count) is int and count > 0 else 0
 
 
+def stored_answer(row: Any) -> StoredAnswer | None:
+    """Return the answer that a row of a recording or another store holds; None if it was given up.
+
+    Raises:
+        StoreError: it is no such row.
+    """
+    try:
+        if "gave_up" in row:
+            return None
+        return StoredAnswer(
+            asked=row["asked"],
+            outcome=outcome_of(row),
+            payload=str(row.get("payload", "")),
+            key=answer_key(row["asked"]),
+            refreshes=refreshes_of(row),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
+
+
+def noise_key_of(asked: Mapping[str, object]) -> str | None:
+    """Return the id of the key whose noise an answer is about; None where it is about no noise."""
+    noise = asked.get("noise")
+    return noise if isinstance(noise, str) else None
+
+
 class UnreadableRowError(ValueError):
     """A kept text is no answer, or not the one that was kept: it is damaged."""
 
@@ -123,6 +149,19 @@ def from_text(text: str | bytes) -> tuple[str, dict[str, Any], Answer | Permanen
     if not whole:
         raise UnreadableRowError("it is not as it was written")
     return found
+
+
+def answer_to(key: str, text: str | bytes) -> tuple[dict[str, Any], Answer | PermanentError]:
+    """Return the row and the outcome that a text holds which is kept for a key.
+
+    Raises:
+        UnreadableRowError: it is damaged, or about something else.
+        StoreError: a later smoothapi wrote it.
+    """
+    kept_as, row, outcome = from_text(text)
+    if kept_as != key:
+        raise UnreadableRowError("it is the answer to another question")
+    return row, outcome
 
 
 def checksum(row: Mapping[str, Any]) -> str:

@@ -88,7 +88,8 @@ class Study:
         gallery: how many photos are kept, small, in the result for the report's gallery.
         retry: when a variant is tried again.
         refresh: ask again although answers are stored.
-        home: folder of the noise key and of the answers.
+        home: folder of the noise key and of the answers, or "postgresql://user@host/database".
+        noise_key_file: file of a deployment's noise key; a home in a database has no other.
         name: what the study is called; by default the folder's name.
         command: what made it, for the report.
 

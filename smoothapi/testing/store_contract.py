@@ -130,12 +130,47 @@ class StoreContract:
         failed = store.answers.get(answer_key({"n": 20}))
         row = store.answers.row(answer_key({"n": 7}))
         never = store.answers.get(answer_key({"n": 21}))
+        keys = [answer_key({"n": n}) for n in (5, 20, 21)]
+        together = store.answers.get_all(keys)
         store.close()
         assert found == [_answer("newer" if n == 3 else f"label {n}") for n in range(20)]
         assert isinstance(failed, PermanentError)
         assert str(failed) == "too dark"
         assert (row["asked"], row["payload"]) == ({"n": 7}, f"{7:064x}")
         assert never is None
+        assert list(together) == keys[:2] or list(together) == keys[1::-1]
+        assert together[keys[0]] == found[5]
+        assert str(together[keys[1]]) == "too dark"
+
+    def test_answers_can_be_looked_through(self, store: Store, other: Store) -> None:
+        """All of them, to be exported or copied; those that are there already stay."""
+        rows = [StoredAnswer({"n": n, "noise": f"key {n % 2}"}, _answer(f"{n}")) for n in range(5)]
+        store.answers.put(*rows[:2], StoredAnswer({"n": "plain"}, _answer("plain")))
+        changed = StoredAnswer(rows[1].asked, _answer("changed"), refreshes=3)
+        assert other.answers.add([changed, *rows[2:], rows[2]]) == 3
+        found = {key: row for key, row in store.answers.scan() if isinstance(row, dict)}
+        asked = [*(row.asked for row in rows), {"n": "plain"}]
+        assert {key: row["asked"] for key, row in found.items()} == {
+            answer_key(each): each for each in asked
+        }
+        assert found[answer_key(rows[1].asked)]["answer"]["labels"][0][0] == "1"
+        assert len(store.answers) == 6
+        assert store.answers.noise_keys() == {"key 0": 3, "key 1": 2}
+        assert store.answers.bytes() > 0
+        assert store.answers.where
+        assert store.answers.clear() == 6
+        assert len(other.answers) == 0
+
+    def test_notes_are_kept(self, open_store: Open) -> None:
+        """By name; the last one counts."""
+        store = open_store()
+        store.keep_note("mixes", "first")
+        store.keep_note("mixes", "second\n")
+        store.close()
+        store = open_store()
+        found = store.note("mixes"), store.note("other")
+        store.close()
+        assert found == ("second\n", None)
 
     def test_answers_survive_kill_9(self, open_store: Open, opening: str) -> None:
         """An answer that was put a moment before is paid for."""
@@ -384,9 +419,11 @@ class StoreContract:
 
     def test_the_secret_is_one(self, store: Store, other: Store) -> None:
         """Whoever shares answers shares the noise, so that the answers fit."""
-        assert store.secret() == other.secret() == store.secret()
-        assert len(store.secret()) == 32
-        assert len(set(store.secret())) > 8
+        keys = store.keys()
+        assert keys == other.keys() == store.keys()
+        assert len(keys.current) == 32
+        assert len(set(keys.current)) > 8
+        assert other.known_keys() == (keys.id,)
 
 
 def _of(provider: str, operation: str, n: int, *labels: Label) -> StoredAnswer:

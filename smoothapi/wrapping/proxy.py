@@ -133,7 +133,8 @@ def wrap(
             unless it was made with more) opens connections anew.
         retry: when a variant, or the caller's own call, is tried again.
         refresh: ask again although answers are stored.
-        home: folder of the noise key and of the answers.
+        home: folder of the noise key and of the answers, or "postgresql://user@host/database".
+        noise_key_file: file of a deployment's noise key; a home in a database has no other.
 
     Raises:
         UsageError: such a client cannot be wrapped, or an option is out of range.

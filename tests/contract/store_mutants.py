@@ -66,6 +66,9 @@ class _Memory:
     def get(self, key):
         return self._kept[key].outcome if key in self._kept else None
 
+    def get_all(self, keys):
+        return {key: self.get(key) for key in keys if key in self._kept}
+
     def row(self, key):
         return self._kept[key].row()
 
@@ -205,10 +208,33 @@ class Greedy(Home):
 class Fresh(Home):
     """Draws another secret at each opening."""
 
-    def secret(self):
-        import secrets
+    def keys(self):
+        from smoothapi.keyring import KeyRing
 
-        return self.__dict__.setdefault("drawn", secrets.token_bytes(32))
+        return self.__dict__.setdefault("drawn", KeyRing.generate())
+
+
+class Overwriting(Home):
+    """Adds answers in place of those that are there."""
+
+    @property
+    def answers(self):
+        answers = super().answers
+
+        def add(given):
+            answers.put(*given)
+            return len(given)
+
+        answers.add = add
+        return answers
+
+
+class OfOneMind(Home):
+    """Keeps the first note of a name."""
+
+    def keep_note(self, name, text):
+        if self.note(name) is None:
+            super().keep_note(name, text)
 
 
 class Cheap(Home):
@@ -243,8 +269,15 @@ _BUDGETS = {
 }
 
 CAUGHT_BY = {
-    Forgetful: {"test_answers_survive_and_are_told_apart", "test_answers_survive_kill_9", "test_what_answers_held_is_seen"},
+    Forgetful: {
+        "test_answers_survive_and_are_told_apart",
+        "test_answers_survive_kill_9",
+        "test_answers_can_be_looked_through",
+        "test_what_answers_held_is_seen",
+    },
     Blind: {"test_what_answers_held_is_seen"},
+    Overwriting: {"test_answers_can_be_looked_through"},
+    OfOneMind: {"test_notes_are_kept"},
     Remembering: {"test_what_is_given_up_is_asked_again"},
     OfItsOwn: _BUDGETS,
     Lender: {"test_a_lease_has_one_holder", "test_a_lease_ends_unless_it_is_renewed", "test_what_was_given_up_is_known_to_all"},

@@ -80,14 +80,14 @@ def test_each_deployment_has_its_mix():
 
 
 def test_mixes_are_kept(tmp_path):
-    file = tmp_path / "new" / "mixes.json"
-    assert Mixes.load(file) == Mixes({})
+    home = Home(tmp_path / "new")
+    assert Mixes.load(home) == Mixes({})
     mixes = Mixes.learnt([PastPhoto(WHERE, 3, 9), PastPhoto(WHERE, 9, 9)])
     for kept in (mixes, Mixes({WHERE: HOPELESS})):
-        kept.save(file)
-        assert Mixes.load(file) == kept
+        kept.save(home)
+        assert Mixes.load(home) == kept
         assert Mixes.from_dict(json.loads(json.dumps(kept.to_dict()))) == kept
-    assert [each.name for each in file.parent.iterdir()] == ["mixes.json"]
+    assert [each.name for each in home.folder.iterdir()] == ["mixes.json"]
 
 
 def row(**changes: object) -> dict[str, object]:
@@ -115,7 +115,7 @@ def test_a_damaged_file_says_what_to_do(tmp_path, text):
     file = tmp_path / "mixes.json"
     file.write_text(text)
     with pytest.raises(StoreError, match=r"plan --learn"):
-        Mixes.load(file)
+        Mixes.load(Home(tmp_path))
     with pytest.raises(StoreError, match=r"mixes\.json"):
         Smoother(ScriptedAdapter(), denoiser="none", home=tmp_path)
 
@@ -123,7 +123,7 @@ def test_a_damaged_file_says_what_to_do(tmp_path, text):
 def test_where_nothing_can_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        Mixes({}).save(tmp_path / "file" / "mixes.json")
+        Mixes({}).save(Home(tmp_path / "file"))
 
 
 def smoother(home, provider=None, **options):
@@ -134,7 +134,7 @@ def smoother(home, provider=None, **options):
 def keep(home, mix, **options):
     """Keep a mix as that of the smoother's own deployment."""
     with smoother(home, **options) as s:
-        Mixes({s.session.deployment: mix}).save(Home(home).mixes_file)
+        Mixes({s.session.deployment: mix}).save(Home(home))
 
 
 def test_a_learnt_mix_decides_when_a_run_is_given_up_and_the_certificate_names_it(tmp_path):
@@ -268,7 +268,7 @@ def test_plan_learns_from_what_is_stored(photos, tmp_path, capsys):
     assert (mix["provider"], mix["sigma"], mix["photos"]) == ("mock", 0.25, 3)
     assert 0.0 < mix["mean_share"] < 1.0
     assert 0.0 < mix["queries"] < 60.0
-    kept = Mixes.load(Home(tmp_path / "home").mixes_file)
+    kept = Mixes.load(Home(tmp_path / "home"))
     assert [each.digest for each in kept.by_deployment.values()] == [mix["digest"]]
     # Nothing is counted twice, and what was answered elsewhere is counted too.
     assert run(["plan", "--learn", "--from", export, *home, *terms]) == 0

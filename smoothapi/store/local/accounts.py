@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from smoothapi.store.limits import NANO, OWN_ACCOUNT
 from smoothapi.store.owners import owner_is_dead
 from smoothapi.store.protocols import Account
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from smoothapi.store.local.database import Database
-
-NANO = 10**9
-"""Dollars are kept in billionths, as integers."""
-
-_OWN = re.compile(r"run [0-9a-f]{32}(?: (.*))?")  # accounts of budgets that have no name
 
 
 def accounts(database: Database) -> list[Account]:
@@ -45,7 +40,7 @@ def accounts(database: Database) -> list[Account]:
             dollar_limit=None if nano_limit is None else Decimal(nano_limit) / NANO,
         )
         for name, period, attempts, nano, attempt_limit, nano_limit in rows
-        if reserved.get((name, period)) or not _OWN.fullmatch(name)
+        if reserved.get((name, period)) or not OWN_ACCOUNT.fullmatch(name)
     ]
 
 
@@ -68,7 +63,7 @@ def release_abandoned(database: Database, *, everywhere: bool = False) -> int:
             sql.execute("DELETE FROM reservations WHERE id = ?", (number,))
         # What budgets without a name left behind when their process was killed.
         for (name,) in sql.execute("SELECT DISTINCT name FROM accounts").fetchall():
-            own = _OWN.fullmatch(name)
+            own = OWN_ACCOUNT.fullmatch(name)
             if own and owner_is_dead(own[1] or ""):
                 sql.execute("DELETE FROM accounts WHERE name = ?", (name,))
     return sum(row[2] for row in abandoned)
@@ -107,11 +102,6 @@ def reduce_reservation(sql: Connection, number: int, attempts: int, nano: int) -
     sql.execute(
         "UPDATE reservations SET queries = ?, nano = ? WHERE id = ?", (attempts, nano, number)
     )
-
-
-def in_nano(dollars: Decimal) -> int:
-    """Return billionths of a dollar, rounded up."""
-    return int((dollars * NANO).to_integral_value(ROUND_CEILING))
 
 
 def month_of(now: float) -> str:

@@ -30,9 +30,8 @@ from smoothapi.store.rows import (
     StoredAnswer,
     UnreadableRowError,
     answer_key,
-    from_text,
+    answer_to,
     names_in,
-    outcome_of,
     to_text,
 )
 
@@ -108,12 +107,12 @@ class AnswerStore:
     def _find(self, key: str) -> tuple[dict[str, Any], Answer | PermanentError] | None:
         """Return the row of a key, and its outcome; raises UnreadableRowError."""
         text = self._read(lambda cache: _text_of(cache, key))
-        if text is None:
-            return None
-        kept_as, row, outcome = from_text(text)
-        if kept_as != key:
-            raise UnreadableRowError("it is the answer to another question")
-        return row, outcome
+        return None if text is None else answer_to(key, text)
+
+    def get_all(self, keys: Sequence[str]) -> dict[str, Answer | PermanentError]:
+        """Return what was answered for those of `keys` that were ever asked."""
+        found = ((key, self.get(key)) for key in keys)
+        return {key: outcome for key, outcome in found if outcome is not None}
 
     def _read(self, read: Callable[[AnswerCache], _Read]) -> _Read:
         """Read from the database; set it aside and read from a new one if it proves damaged."""
@@ -301,26 +300,36 @@ class AnswerStore:
         """
         return self._read(lambda cache: cache.seen(provider, operation))
 
-    def add_row(self, row: object) -> bool:
-        """Store a row that `row` returned, here or elsewhere; False if it was here already.
+    def scan(self) -> Iterator[tuple[str, dict[str, Any] | StoreError]]:
+        """Yield key and row of each answer, or why it cannot be read."""
+        for key in self.all_keys():
+            try:
+                yield key, self.row(key)
+            except StoreError as error:
+                yield key, error
 
-        That a variant was given up is not stored: it may be asked again.
+    def add(self, answers: Sequence[StoredAnswer]) -> int:
+        """Keep those that are not here yet, in one transaction; return how many these were."""
+        found = {answer.key or answer_key(answer.asked): answer for answer in answers}
+        new = [answer for key, answer in found.items() if self.get(key) is None]
+        if new:
+            self.put(*new)
+        return len(new)
 
-        Raises:
-            StoreError: it is no such row, or cannot be written.
-        """
-        try:
-            asked = row["asked"]  # type: ignore[index]
-            outcome = outcome_of(row)
-            key = answer_key(asked)
-            payload = str(row.get("payload", ""))  # type: ignore[attr-defined]
-            gave_up = "gave_up" in row  # type: ignore[operator]
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
-        if gave_up or self.get(key) is not None:
-            return False
-        self.put(StoredAnswer(asked, outcome, payload, key))
-        return True
+    @property
+    def where(self) -> str:
+        """The folder that they are in."""
+        return str(self.directory)
+
+    def noise_keys(self) -> dict[str, int]:
+        """Return the public id of each noise key -> how many answers are about its noise."""
+        select = (
+            "SELECT CASE WHEN typeof(value) = 'text' AND json_valid(value) "
+            "THEN json_extract(value, '$.asked.noise') END AS noise, COUNT(*) "
+            "FROM Cache GROUP BY noise ORDER BY noise"
+        )
+        rows = self._read(lambda cache: cache._sql(select).fetchall())  # noqa: SLF001
+        return {noise: count for noise, count in rows if isinstance(noise, str)}
 
     def bytes(self) -> int:
         """Return the size on disk."""

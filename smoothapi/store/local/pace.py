@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import UsageError
 from smoothapi.events import Throttled
+from smoothapi.store.pacing import BURST, DECREASE, INCREASE, LOOK, Seen
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
@@ -15,22 +15,11 @@ if TYPE_CHECKING:
 
     from smoothapi.store.local.database import Database
 
-BURST = 1.0
-"""Seconds of the pace that may be sent at once after a rest."""
-
-_DECREASE = 0.5  # of the rate, when throttled; at most once a second
-_INCREASE = 0.05  # of the full rate, regained per second
-_SHORTEST = 0.1  # seconds over which a pace is measured
-_LOOK = 1.0  # seconds after which a process without a limit looks whether another was throttled
-
 
 class LocalPace:
     """A rate limit shared by all threads and processes of a home; a `Pace`.
 
-    The generic cell rate algorithm: the database holds the time at which the next picture is due,
-    and whoever takes a place moves it on. Additive increase, multiplicative decrease: a throttled
-    answer halves the rate, which then returns slowly. A provider without a known limit is not
-    held back until it throttles; then half of what was being sent is taken as the limit.
+    How it yields to throttling: `smoothapi.store.pacing`.
 
     Args:
         database: of the home.
@@ -45,16 +34,16 @@ class LocalPace:
         self._provider = provider
         self._full = per_second
         self._lock = threading.Lock()
-        self._recent: deque[tuple[float, int]] = deque(maxlen=1000)
+        self._seen = Seen()
         self._limited = per_second is not None
         self._looked = 0.0
 
     def take(self, pictures: int) -> float:
         """Take a place for `pictures` and return how many seconds to wait before sending them."""
         now = self._database.now()
+        self._seen.note(now, pictures)
         with self._lock:
-            self._recent.append((now, pictures))
-            if not self._limited and now - self._looked < _LOOK:
+            if not self._limited and now - self._looked < LOOK:
                 return 0.0
             self._looked = now
         with self._database.transaction() as sql:
@@ -75,7 +64,7 @@ class LocalPace:
             due, rate, lowered = self._row(sql, now) or (0.0, None, 0.0)
             full, current = self._rates(rate, lowered, now)
             if rate is None or now - lowered >= 1.0:
-                current = max(current * _DECREASE, full * 0.01)
+                current = max(current * DECREASE, full * 0.01)
             due = max(due, now + (retry_after or 0.0))
             self._write(sql, due, current, now)
         self._limited = True
@@ -95,19 +84,11 @@ class LocalPace:
 
     def _rates(self, rate: float | None, changed: float, now: float) -> tuple[float, float]:
         """Return the full rate and the current one, as far as it has recovered by now."""
-        full = self._full or self._observed(now)
+        full = self._full or self._seen.rate(now)
         if rate is None:
             return full, full
-        recovered = rate + _INCREASE * full * max(0.0, now - changed)
+        recovered = rate + INCREASE * full * max(0.0, now - changed)
         return full, recovered if self._full is None else min(full, recovered)
-
-    def _observed(self, now: float) -> float:
-        """Return pictures per second of late, at least one."""
-        with self._lock:
-            recent = [(at, count) for at, count in self._recent if now - at < 5.0]
-        if not recent:
-            return 1.0
-        return max(1.0, sum(count for _, count in recent) / max(_SHORTEST, now - recent[0][0]))
 
     def _write(self, sql: Connection, due: float, current: float, now: float) -> None:
         sql.execute(
