@@ -47,7 +47,7 @@ class Allowance:
         """Return how many more attempts fit at best, or None if there is no limit."""
         with self._lock:
             attempts, dollars = self._attempts, self._dollars
-        rooms = []
+        rooms: list[int] = []
         for budget in self._budgets:
             if budget.attempts is not None:
                 rooms.append(max(0, budget.attempts - attempts))
