@@ -91,10 +91,10 @@ def certify(  # noqa: PLR0917  click passes options by name
 ) -> int:
     """Certify the label of each PHOTO.
 
-    PHOTO is a file, a folder (with all below it), a pattern ('photos/**/*.jpg'), https://...,
-    s3://bucket/prefix/, gs://..., az://container/..., or - for standard input. Several are worked
-    on at once; one that cannot be read is reported, and the rest go on. Stopped or killed, the same
-    command continues and pays for what is missing; --out FILE also keeps what it came to.
+    PHOTO is a file, a folder (with all below it), a pattern in quotes, an address with https, a
+    bucket's file or prefix (s3, gs, az), or - for standard input. Several are worked on at once;
+    one that cannot be read is reported, and the rest go on. Stopped or killed, the same command
+    continues and pays for what is missing; --out FILE also keeps what it came to.
 
     What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
     are certified, 1 if smoothapi abstains on one, else with the code of what failed. Where it
