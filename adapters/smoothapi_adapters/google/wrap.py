@@ -56,7 +56,7 @@ class ImageAnnotatorWrapper:
             whole, requests = _asked(operation, dict(bound.arguments))
         except (TypeError, ValueError, OSError):
             return None
-        asking = [request for request in requests if _label_feature(request)]
+        asking = [request for request in requests if label_feature(request)]
         sources = [r.image.source for r in asking if not r.image.content]
         if any(source.image_uri or source.gcs_image_uri for source in sources):
             return Remote(
@@ -65,7 +65,7 @@ class ImageAnnotatorWrapper:
             )
         if not any(request.image.content for request in asking):
             return None
-        client = _CallersClient(self._client, whole, bound.arguments)
+        client = CallersClient(self._client, whole, bound.arguments)
         parts = [self._part(request, client) for request in requests]
         if operation == "batch_annotate_images":
             return Call(
@@ -76,19 +76,12 @@ class ImageAnnotatorWrapper:
         return Call(parts)
 
     def _part(
-        self, request: vision.AnnotateImageRequest, client: _CallersClient
+        self, request: vision.AnnotateImageRequest, client: CallersClient
     ) -> Item | Callable[[], Any]:
-        feature = _label_feature(request)
+        feature = label_feature(request)
         if feature is None or not request.image.content:
             return lambda: client.send(request)
-        votes = GoogleAdapter(
-            operation="labels",
-            max_results=max(_MOST_LABELS, feature.max_results),
-            model=feature.model or "builtin/stable",
-            endpoint=_endpoint(self._client),
-            timeout=client.timeout,
-            client=client,  # type: ignore[arg-type]  # all that the adapter uses of a client
-        )
+        votes = client.votes(feature)
 
         def send() -> Any:
             try:
@@ -101,11 +94,11 @@ class ImageAnnotatorWrapper:
             own.refusal = response if response.error.code else None
             return response
 
-        own = OwnCall(votes, send, _read, price=_times(votes.price, len(request.features)))
+        own = OwnCall(votes, send, read_labels, price=times(votes.price, len(request.features)))
         return Item(photo=request.image.content, own=own, votes=votes, score=None, write=_write)
 
 
-class _CallersClient:
+class CallersClient:
     """The caller's client with the caller's metadata, project and timeout, and without retries."""
 
     def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
@@ -120,6 +113,17 @@ class _CallersClient:
     def transport(self) -> Any:
         """The client's, which knows what signs its requests."""
         return self._client.transport
+
+    def votes(self, feature: vision.Feature) -> GoogleAdapter:
+        """Return what asks for the labels of noisy copies, as a call asks for them."""
+        return GoogleAdapter(
+            operation="labels",
+            max_results=max(_MOST_LABELS, feature.max_results),
+            model=feature.model or "builtin/stable",
+            endpoint=_endpoint(self._client),
+            timeout=self.timeout,
+            client=self,  # type: ignore[arg-type]  # all that the adapter uses of a client
+        )
 
     def send(self, request: vision.AnnotateImageRequest) -> vision.AnnotateImageResponse:
         """Ask about one picture, once."""
@@ -187,7 +191,8 @@ def _one(request: Any) -> vision.AnnotateImageRequest:
     return whole
 
 
-def _label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
+def label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
+    """Return the feature by which a request asks for labels, None if it asks for none."""
     return next((feature for feature in request.features if feature.type_ == _LABELS), None)
 
 
@@ -197,7 +202,7 @@ def _endpoint(client: Any) -> str | None:
     return None if host.rpartition("//")[2] in ("", _HOST) else host
 
 
-def _times(price: Price, features: int) -> Price:
+def times(price: Price, features: int) -> Price:
     """Return the price of a picture with several features, each as dear as labels."""
     return Price(
         price.per_thousand * features,
@@ -207,7 +212,12 @@ def _times(price: Price, features: int) -> Price:
     )
 
 
-def _read(response: Any) -> Answer:
+def read_labels(response: Any) -> Answer:
+    """Return the labels of one picture's part of a response.
+
+    Raises:
+        ProviderError: there is an error in their place, or they are malformed.
+    """
     if response.error.code:
         raise of_picture(response.error.code, response.error.message)
     try:

@@ -1,0 +1,546 @@
+"""The gateway as an ASGI application: who is let in, how many at a time, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from smoothapi.errors import StoreError
+from smoothapi.gateway.config import GatewayConfig, read_config
+from smoothapi.gateway.front import Incoming
+from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
+from smoothapi.gateway.rate import Rates
+from smoothapi.gateway.records import anyone
+from smoothapi.text import printable
+from smoothapi.wires.wire import Reply, Request, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from pathlib import Path
+
+    from smoothapi.gateway.gateway import Served
+    from smoothapi.gateway.records import Caller, Record
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+TOKEN_HEADER = "x-smoothapi-token"  # noqa: S105  its name
+_CERTIFICATE, _OUTCOME = "x-smoothapi-certificate", "x-smoothapi-outcome"
+_PREFIX = "/smoothapi/"
+_JSON = ("content-type", "application/json; charset=utf-8")
+_STRANGER = ("www-authenticate", 'Basic realm="smoothapi gateway", charset="UTF-8"')
+
+_access = logging.getLogger("smoothapi.access")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One request that was answered, as the access log has it: no picture, no key.
+
+    Attributes:
+        caller: name, "" if it was not let in.
+        provider: name, "" for the gateway's own pages.
+        operation: the provider's name for it.
+        status: of HTTP.
+        outcomes: as of `Answered`.
+        certificates: ids.
+        bytes: of the body that came.
+        seconds: from its headers to its reply.
+        queued: of these, those in which it waited for its turn.
+    """
+
+    caller: str
+    provider: str
+    operation: str
+    status: int
+    outcomes: tuple[str, ...]
+    certificates: tuple[str, ...]
+    bytes: int
+    seconds: float
+    queued: float
+
+    def __str__(self) -> str:
+        facts = {
+            "caller": self.caller,
+            "provider": self.provider,
+            "operation": self.operation[:100],
+            "status": self.status,
+            "outcome": joined(self.outcomes),
+            "certificate": joined(self.certificates),
+            "bytes": self.bytes,
+            "seconds": f"{self.seconds:.3f}",
+            "queued": f"{self.queued:.3f}",
+        }
+        return " ".join(
+            f"{name}={printable(str(value)).replace(' ', '_') or '-'}"
+            for name, value in facts.items()
+        )
+
+
+def app(source: GatewayConfig | Path | str | Mapping[str, Any]) -> GatewayApp:
+    """Return a gateway as an ASGI application, to be served or mounted in another.
+
+    ::
+
+        gateway = smoothapi.gateway.app("gateway.toml")
+        main = Starlette(routes=[Mount("/vision", gateway)])
+
+    Its `close` waits for calls under way and releases what it holds; where it is served by itself,
+    the end of the server's lifespan does that. Host, port and TLS are the server's affair.
+
+    Args:
+        source: a TOML file, its tables, or a configuration that was read.
+
+    Raises:
+        UsageError: the configuration cannot work.
+        MissingExtraError: a provider's packages are not installed.
+        StoreError: the home cannot be used.
+    """
+    config = source if isinstance(source, GatewayConfig) else read_config(source)
+    return GatewayApp(config)
+
+
+class GatewayApp:
+    """An ASGI application; made by `app`.
+
+    Attributes:
+        gateway: what answers; another one after `reload`.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.gateway = Gateway(config)
+        self._room = _Room(config)
+        self._rates = Rates()
+        self._pool = ThreadPoolExecutor(256, thread_name_prefix="smoothapi-gateway")
+        self._stopping = False
+        self._closed = threading.Lock()
+        self._is_closed = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or the server's lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        began = time.monotonic()
+        line = _Line(scope, receive, send)
+        request = line.request(b"")
+        if request.method in {"GET", "HEAD"} and (
+            request.path.startswith(_PREFIX) or request.path in _OWN_PATHS
+        ):
+            await self._own(line, request)
+            return
+        served = self.gateway.served_to(request)
+        if served is None:
+            await line.drain(self.gateway.most_bytes())
+            await line.reply(_told(404, "No provider of this gateway has such a path."))
+            return
+        await self._serve(served, line, request, began)
+
+    def stop(self) -> None:
+        """Say that nothing more should be sent here: /readyz is 503 from now on."""
+        self._stopping = True
+
+    def reload(self, config: GatewayConfig) -> None:
+        """Take up another configuration; calls under way end by the one that they began with.
+
+        Address, TLS and home stay as they are until the gateway is started again.
+
+        Raises:
+            UsageError, MissingExtraError, StoreError: it cannot work; the former one stays.
+        """
+        before, self.gateway = self.gateway, Gateway(config)
+        self._room.limits(config)
+        self._room.when_left(before, before.close)
+
+    def close(self) -> None:
+        """Wait for calls under way, and release what is held; twice does no harm."""
+        with self._closed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self.gateway.stop()
+        self._pool.shutdown(wait=True)
+        self.gateway.close()
+
+    async def _serve(self, served: Served, line: _Line, request: Request, began: float) -> None:
+        front, wire = served.front, served.front.wire
+        queued = 0.0
+        caller: Caller | None = None
+        answered: Answered | None = None
+        body: bytes | None = b""
+        gateway = self.gateway
+        try:
+            caller = self._caller(served, request)
+        except StoreError as error:
+            logging.getLogger("smoothapi").error("%s", error)
+            answered = Answered(refused(front, wire.trouble(Trouble.error)), (FAILED,))
+        retry_after = gateway.config.gateway.retry_after
+        throttled = wire.trouble(Trouble.throttled, retry_after=retry_after)
+        if answered is None and caller is None:
+            stranger = front.stranger(self._shown(served, request))
+            answered = Answered(refused(front, stranger), (REFUSED,))
+        elif answered is None and caller is not None and not self._rates.take(caller):
+            answered = Answered(refused(front, throttled), ("throttled",))
+        elif answered is None and not self._room.enter():
+            answered = Answered(refused(front, throttled), ("full",))
+        if answered is not None or caller is None:
+            await line.drain(wire.max_body)
+        else:
+            try:
+                body = await line.body(wire.max_body, self._room)
+                if body is None:
+                    answered = Answered(refused(front, wire.too_large()), (REFUSED,))
+                else:
+                    async with self._room.turn(gateway) as waited:
+                        queued = waited
+                        if await line.gone():  # nothing has been paid for yet
+                            return
+                        answered = await self._answer(
+                            gateway, served, caller, line.incoming(body), queued
+                        )
+            except _Gone:
+                return
+            except _NoRoom:
+                answered = Answered(refused(front, throttled), ("full",))
+                await line.drain(wire.max_body)
+            finally:
+                self._room.leave(line.held)
+        assert answered is not None  # noqa: S101
+        await line.reply(answered.reply, _headers(answered))
+        access = Access(
+            caller.name if caller else "",
+            front.name,
+            front.operation(request),
+            answered.reply.status,
+            answered.outcomes,
+            answered.certificates,
+            line.held,
+            time.monotonic() - began,
+            queued,
+        )
+        _access.info("%s", access)
+
+    async def _answer(
+        self, gateway: Gateway, served: Served, caller: Caller, incoming: Incoming, waited: float
+    ) -> Answered:
+        work = partial(gateway.answer, served, caller, incoming, waited=waited)
+        # To its end, also when the caller leaves: what is under way is paid for.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, work))
+
+    def _shown(self, served: Served, request: Request) -> str:
+        own = request.headers.get(TOKEN_HEADER)
+        if own is not None:
+            return own.strip()
+        return "" if served.table.signed_by == "caller" else served.front.shown(request)
+
+    def _caller(self, served: Served, request: Request) -> Caller | None:
+        if self.gateway.config.gateway.callers == "anyone":
+            return anyone()
+        return self.gateway.records.caller(self._shown(served, request))
+
+    async def _own(self, line: _Line, request: Request) -> None:
+        """Answer for a page of the gateway itself."""
+        try:
+            reply = self._own_reply(request)
+        except StoreError as error:
+            logging.getLogger("smoothapi").error("%s", error)
+            reply = _told(500, "The gateway's records cannot be read; its log says why.")
+        await line.drain(0)
+        await line.reply(reply)
+
+    def _own_reply(self, request: Request) -> Reply:
+        if request.path == "/healthz":
+            return _told(200, "alive")
+        if request.path == "/readyz":
+            ready = not self._stopping
+            return _told(200 if ready else 503, "ready" if ready else "stopping")
+        caller = self._visitor(request)
+        if caller is None:
+            reply = _told(401, "Show a token of this gateway, as Bearer or as a password.")
+            return Reply(reply.status, reply.body, (*reply.headers, _STRANGER))
+        if request.path.startswith("/smoothapi/certificates/"):
+            return self._certificate(request, caller)
+        return _told(404, "There is no such page.")
+
+    def _certificate(self, request: Request, caller: Caller) -> Reply:
+        record = self.gateway.records.record(request.path.rpartition("/")[2])
+        if record is None or not (caller.operator or record.caller == caller.name):
+            return _told(404, "There is no such certificate, or it is another caller's.")
+        return _json(200, _record(record))
+
+    def _visitor(self, request: Request) -> Caller | None:
+        """Return who looks at a page of the gateway: by bearer token or as a password."""
+        if self.gateway.config.gateway.callers == "anyone":
+            return anyone()
+        token = request.headers.get(TOKEN_HEADER, "").strip()
+        scheme, _, said = request.headers.get("authorization", "").partition(" ")
+        if not token and scheme.lower() == "bearer":
+            token = said.strip()
+        elif not token and scheme.lower() == "basic":
+            try:
+                token = base64.b64decode(said, validate=True).decode().partition(":")[2]
+            except (binascii.Error, ValueError):
+                token = ""
+        return self.gateway.records.caller(token)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await asyncio.to_thread(self.close)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+_OWN_PATHS = frozenset({"/healthz", "/readyz"})
+
+
+class _Gone(Exception):  # noqa: N818  nobody is told
+    """The caller has left before its request was whole."""
+
+
+class _NoRoom(Exception):  # noqa: N818
+    """The pictures of all who wait are too much to hold."""
+
+
+class _Room:
+    """Who is at work, who waits, and how much of them is held. Used in the event loop alone."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.inside = 0
+        self.working = 0
+        self.held = 0
+        self._users: dict[Gateway, int] = {}
+        self._afterwards: dict[Gateway, Callable[[], object]] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self.limits(config)
+
+    def limits(self, config: GatewayConfig) -> None:
+        """Hold to the limits of a configuration from now on."""
+        table = config.gateway
+        self._workers = table.workers
+        self._most = table.workers + table.queue
+        self._most_bytes = table.waiting_bytes
+
+    def enter(self) -> bool:
+        """Let one more in, if there is room."""
+        if self.inside >= self._most:
+            return False
+        self.inside += 1
+        return True
+
+    def hold(self, count: int) -> None:
+        """Hold so many bytes more.
+
+        Raises:
+            _NoRoom: they are too many.
+        """
+        if self.held + count > self._most_bytes:
+            raise _NoRoom
+        self.held += count
+
+    def leave(self, held: int) -> None:
+        """Let one out, and what was held for it."""
+        self.inside -= 1
+        self.held -= held
+
+    def turn(self, gateway: Gateway) -> _Turn:
+        """Return a context in which one call is at work; it begins when its turn comes."""
+        return _Turn(self, gateway)
+
+    def when_left(self, gateway: Gateway, step: Callable[[], object]) -> None:
+        """Take a step in a thread when no call uses a gateway any longer."""
+        self._afterwards[gateway] = step
+        self._look_after(gateway)
+
+    async def begin(self, gateway: Gateway) -> float:
+        """Wait for a turn; return for how many seconds."""
+        self._users[gateway] = self._users.get(gateway, 0) + 1
+        began = time.monotonic()
+        if self.working >= self._workers:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                elif not turn.cancelled():
+                    self._next()
+                self._leave(gateway)
+                raise
+        else:
+            self.working += 1
+        return time.monotonic() - began
+
+    def end(self, gateway: Gateway) -> None:
+        """End a turn, and let the next one begin."""
+        self._next()
+        self._leave(gateway)
+
+    def _next(self) -> None:
+        self.working -= 1
+        while self._waiting and self.working < self._workers:
+            turn = self._waiting.pop(0)
+            if not turn.done():
+                self.working += 1
+                turn.set_result(None)
+
+    def _leave(self, gateway: Gateway) -> None:
+        self._users[gateway] -= 1
+        self._look_after(gateway)
+
+    def _look_after(self, gateway: Gateway) -> None:
+        if self._users.get(gateway):
+            return
+        self._users.pop(gateway, None)
+        step = self._afterwards.pop(gateway, None)
+        if step is not None:
+            threading.Thread(target=step, name="smoothapi-reload").start()
+
+
+class _Turn:
+    def __init__(self, room: _Room, gateway: Gateway) -> None:
+        self._room, self._gateway = room, gateway
+
+    async def __aenter__(self) -> float:
+        return await self._room.begin(self._gateway)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._room.end(self._gateway)
+
+
+class _Line:
+    """One request, as it comes in, and its reply."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._ended = False
+        self.held = 0
+        self._headers = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        )
+
+    def request(self, body: bytes) -> Request:
+        """Return the request as the wires read it."""
+        query = self._scope.get("query_string", b"").decode("latin-1")
+        return Request(
+            method=self._scope["method"],
+            path=self._below(self._scope["path"]),
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in self._headers},
+            body=body,
+        )
+
+    def incoming(self, body: bytes) -> Incoming:
+        """Return the request with all that is sent on."""
+        raw = self._scope.get("raw_path") or self._scope["path"].encode()
+        query = self._scope.get("query_string", b"").decode("latin-1")
+        target = self._below(raw.decode("latin-1").partition("?")[0])
+        return Incoming(self.request(body), f"{target}?{query}" if query else target, self._headers)
+
+    async def body(self, most: int, room: _Room) -> bytes | None:
+        """Return the whole body; None if it is longer than `most`.
+
+        Raises:
+            _Gone: the caller left.
+            _NoRoom: there is no room for it.
+        """
+        chunks: list[bytes] = []
+        while not self._ended:
+            chunk = await self._next()
+            if self.held + len(chunk) > most:
+                await self.drain(most)
+                return None
+            room.hold(len(chunk))
+            self.held += len(chunk)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def drain(self, most: int) -> None:
+        """Read on, and forget it: callers read no reply while they send."""
+        seen = 0
+        try:
+            while not self._ended and seen <= most:
+                seen += len(await self._next())
+        except _Gone:
+            pass
+
+    async def gone(self) -> bool:
+        """Whether the caller has left, as far as is known without waiting."""
+        looking = asyncio.ensure_future(self._receive())
+        await asyncio.sleep(0)
+        if looking.done():
+            return looking.result()["type"] == "http.disconnect"
+        looking.cancel()
+        return False
+
+    async def reply(self, reply: Reply, more: tuple[tuple[str, str], ...] = ()) -> None:
+        """Send a reply."""
+        body = b"" if self._scope["method"] == "HEAD" else reply.body
+        headers = [*reply.headers, *more, ("content-length", str(len(reply.body)))]
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": reply.status,
+                "headers": [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._ended = True
+            raise _Gone
+        self._ended = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+    def _below(self, path: str) -> str:
+        """Return a path without that of what this application is mounted in."""
+        root = self._scope.get("root_path", "")
+        return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _headers(answered: Answered) -> tuple[tuple[str, str], ...]:
+    headers = ((_OUTCOME, joined(answered.outcomes)),)
+    if any(answered.certificates):
+        headers += ((_CERTIFICATE, joined(answered.certificates)),)
+    return headers
+
+
+def _told(status: int, text: str) -> Reply:
+    return _json(status, {"message": text})
+
+
+def _json(status: int, data: object) -> Reply:
+    body = json.dumps(data, allow_nan=False).encode()
+    return Reply(status, body, (_JSON, ("cache-control", "no-store")))
+
+
+def _record(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "at": record.at,
+        "caller": record.caller,
+        "provider": record.provider,
+        "operation": record.operation,
+        "outcome": record.outcome,
+        **record.finding,
+    }
