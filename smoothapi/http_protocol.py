@@ -5,10 +5,13 @@ Imported where a server is started, and nowhere else: it needs uvicorn.
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 _WITHIN = 60.0  # seconds that a request has to come in whole, and a caller to go on reading
 _CONNECTIONS = 512  # at once; below the usual limit on a process's open files
@@ -25,6 +28,7 @@ class PatientProtocol(H11Protocol):
     _overdue: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, and wait for its first request."""
         super().connection_made(transport)
         if len(self.connections) > _CONNECTIONS:
             transport.abort()
@@ -32,6 +36,7 @@ class PatientProtocol(H11Protocol):
         self._expect()
 
     def data_received(self, data: bytes) -> None:
+        """Wait no longer once a request is here, but for the next one."""
         super().data_received(data)
         if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
             self._unexpect()
@@ -39,14 +44,17 @@ class PatientProtocol(H11Protocol):
             self._expect()
 
     def pause_writing(self) -> None:
+        """Wait for the caller to read."""
         super().pause_writing()
         self._expect()
 
     def resume_writing(self) -> None:
+        """Wait no longer: the caller reads."""
         super().resume_writing()
         self._unexpect()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what was waited for."""
         self._unexpect()
         super().connection_lost(exc)
 

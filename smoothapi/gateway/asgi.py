@@ -41,6 +41,7 @@ _PREFIX = "/smoothapi/"
 _JSON = ("content-type", "application/json; charset=utf-8")
 _STRANGER = ("www-authenticate", 'Basic realm="smoothapi gateway", charset="UTF-8"')
 
+_log = logging.getLogger("smoothapi")
 _access = logging.getLogger("smoothapi.access")
 
 
@@ -185,7 +186,7 @@ class GatewayApp:
         try:
             caller = self._caller(served, request)
         except StoreError as error:
-            logging.getLogger("smoothapi").error("%s", error)
+            _log.warning("%s", error)
             answered = Answered(refused(front, wire.trouble(Trouble.error)), (FAILED,))
         retry_after = gateway.config.gateway.retry_after
         throttled = wire.trouble(Trouble.throttled, retry_after=retry_after)
@@ -256,7 +257,7 @@ class GatewayApp:
         try:
             reply = self._own_reply(request)
         except StoreError as error:
-            logging.getLogger("smoothapi").error("%s", error)
+            _log.warning("%s", error)
             reply = _told(500, "The gateway's records cannot be read; its log says why.")
         await line.drain(0)
         await line.reply(reply)

@@ -28,7 +28,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, parse_toml
-from smoothapi.gateway.front import SignedBy
 from smoothapi.options import CertifyOptions, resolve
 from smoothapi.store import Budget
 from smoothapi.text import printable
@@ -37,6 +36,8 @@ from smoothapi.wrapping.policy import CallOptions, Otherwise, RemotePictures, Un
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from smoothapi.gateway.front import SignedBy
 
 Passthrough = bool | tuple[str, ...]
 

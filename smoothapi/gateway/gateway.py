@@ -17,12 +17,11 @@ import numpy as np
 from smoothapi.denoise.gathering import Gathering
 from smoothapi.errors import (
     BudgetExceededError,
-    FatalError,
     ImageError,
-    ProviderError,
     SmoothAPIError,
     StoppedError,
     ThrottledError,
+    TooManyFailuresError,
     TransientError,
     UsageError,
 )
@@ -147,10 +146,11 @@ class Gateway:
             return self._answer(served, caller, incoming, waited)
         except SmoothAPIError as error:
             refusal, outcome = self._refusal(served, error)
-        except Exception as error:
-            _log.exception("The gateway could not answer a request to %s.", front.name)
+        except Exception as error:  # noqa: BLE001  one call that nobody foresaw must not end all
+            # Its words and its trace could hold a key or a picture.
+            _log.error("The gateway could not answer a request: %s", type(error).__name__)
+            _log.debug("It was raised at:", exc_info=True)
             refusal, outcome = front.wire.trouble(Trouble.error), FAILED
-            del error
         return Answered(refused(front, refusal), (outcome,))
 
     def _answer(
@@ -233,25 +233,19 @@ class Gateway:
     def _refusal(self, served: Served, error: SmoothAPIError) -> tuple[Refusal, str]:
         """Return how the provider would word an error, and what ended the call in a word."""
         wire, ended = served.front.wire, what_ended(error)
-        retry_after = self.config.gateway.retry_after
+        wait = self.config.gateway.retry_after
+        if isinstance(error, UsageError):
+            is_of_picture = isinstance(error, ImageError)
+            return wire.unanswerable(str(error)), ended if is_of_picture else REFUSED
         if isinstance(error, BudgetExceededError):
             return wire.trouble(Trouble.quota), ended
-        if isinstance(error, StoppedError):
-            return wire.trouble(Trouble.unavailable, retry_after=retry_after), ended
         if isinstance(error, ThrottledError):
-            wait = error.retry_after or retry_after
-            return wire.trouble(Trouble.throttled, retry_after=wait), ended
-        if isinstance(error, TransientError):
-            return wire.trouble(Trouble.unavailable, retry_after=error.retry_after), ended
-        if isinstance(error, UsageError):
-            return wire.unanswerable(str(error)), "picture" if isinstance(
-                error, ImageError
-            ) else REFUSED
+            return wire.trouble(Trouble.throttled, retry_after=error.retry_after or wait), ended
+        if isinstance(error, (StoppedError, TransientError, TooManyFailuresError)):
+            return wire.trouble(Trouble.unavailable, retry_after=wait), ended
         # What is left concerns the operator: credentials, the store, the denoiser, the model.
         _log.error("The gateway could not answer a request to %s: %s", served.front.name, error)
-        if isinstance(error, FatalError) or not isinstance(error, ProviderError):
-            return wire.trouble(Trouble.error), ended
-        return wire.trouble(Trouble.unavailable, retry_after=retry_after), ended
+        return wire.trouble(Trouble.error), ended
 
 
 def refused(front: Front, refusal: Refusal) -> Reply:

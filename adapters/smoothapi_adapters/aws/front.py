@@ -12,7 +12,6 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.errors import FatalError, UsageError
-from smoothapi.provider import Credentials
 from smoothapi.wires.aws import Aws
 from smoothapi.wires.wire import Refusal, from_base64
 from smoothapi.wrapping import Call, Item
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from smoothapi.errors import ProviderError
     from smoothapi.gateway.front import Incoming, SignedBy
+    from smoothapi.provider import Credentials
     from smoothapi.wires.wire import Reply, Request
     from smoothapi.wrapping import Remote, Verdict
 

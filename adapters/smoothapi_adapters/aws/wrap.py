@@ -101,9 +101,8 @@ def asked_of(
     if "S3Object" in image and "Bytes" not in image:
         return Remote("an object in S3", 'Fetch it and call with Image={"Bytes": ...}')
     features = keywords.get("Features", ("GENERAL_LABELS",))
-    if set(image) != {"Bytes"} or not isinstance(features, (list, tuple)):
-        return None
-    if "GENERAL_LABELS" not in features:
+    wanted = isinstance(features, (list, tuple)) and "GENERAL_LABELS" in features
+    if set(image) != {"Bytes"} or not wanted:
         return None
     arn = keywords.get("ProjectVersionArn" if kind == "custom" else "ProjectVersion")
     try:

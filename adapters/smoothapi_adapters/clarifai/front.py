@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import requests
 
-from smoothapi.errors import FatalError, ProviderError, UsageError
+from smoothapi.errors import FatalError, ProviderError
 from smoothapi.provider import Mask
 from smoothapi.wires.clarifai import Clarifai
 from smoothapi.wires.wire import Refusal, Reply, from_base64
@@ -104,21 +104,16 @@ class ClarifaiFront:
         try:
             data = json.loads(incoming.request.body)
             pictures = [row["data"]["image"] for row in data["inputs"]]
+            if any(picture.get("url") and not picture.get("base64") for picture in pictures):
+                return Remote("a picture at a URL", "Fetch it and give its bytes as image.base64")
+            photos = [from_base64(picture.get("base64")) for picture in pictures]
             config = _config(data)
             most = int(config.get("max_concepts") or 20)
             lowest = float(config.get("min_value") or 0.0)
-        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            return None
-        if not all(isinstance(picture, dict) for picture in pictures):
-            return None
-        if any("url" in picture and "base64" not in picture for picture in pictures):
-            return Remote("a picture at a URL", "Fetch it and give its bytes as image.base64")
-        photos = [from_base64(picture.get("base64")) for picture in pictures]
-        if not photos or not all(photos):
-            return None
-        try:
             asking = [self._votes(incoming, names, most, lowest) for _ in photos]
-        except UsageError:
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
+            return None
+        if not photos or not all(photos):
             return None
         items: list[Item] = []
         for row, photo, votes in zip(data["inputs"], photos, asking, strict=True):

@@ -17,7 +17,6 @@ from google.protobuf import json_format
 
 from smoothapi.errors import FatalError, TransientError, UsageError
 from smoothapi.wires.google import Google, refusal
-from smoothapi.wires.wire import Reply
 from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.kept import Kept
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from smoothapi.answer import Answer
     from smoothapi.errors import ProviderError
     from smoothapi.gateway.front import Incoming, SignedBy
-    from smoothapi.wires.wire import Refusal, Request
+    from smoothapi.wires.wire import Refusal, Reply, Request
     from smoothapi.wrapping import Verdict
 
 _ANNOTATE = re.compile(
