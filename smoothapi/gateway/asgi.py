@@ -487,7 +487,7 @@ class _Line:
         looking = asyncio.ensure_future(self._receive())
         await asyncio.sleep(0)
         if looking.done():
-            return looking.result()["type"] == "http.disconnect"
+            return bool(looking.result()["type"] == "http.disconnect")
         looking.cancel()
         return False
 
@@ -520,10 +520,10 @@ class _Line:
 
 
 def _headers(answered: Answered) -> tuple[tuple[str, str], ...]:
-    headers = ((_OUTCOME, joined(answered.outcomes)),)
+    outcome = (_OUTCOME, joined(answered.outcomes))
     if any(answered.certificates):
-        headers += ((_CERTIFICATE, joined(answered.certificates)),)
-    return headers
+        return (outcome, (_CERTIFICATE, joined(answered.certificates)))
+    return (outcome,)
 
 
 def _told(status: int, text: str) -> Reply:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import ipaddress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -97,7 +97,7 @@ class CertifyTable(_Table):
     def session(self) -> CertifyOptions:
         """How noisy copies are made and asked about."""
         options: Any = {name: v for name, v in self.given.items() if name in _SESSION}
-        return CertifyOptions(**options)
+        return cast("CertifyOptions", options)
 
 
 class ProviderTable(_Table):
@@ -167,7 +167,7 @@ class GatewayConfig(_Table):
         providers: the tables [providers.NAME], by name.
     """
 
-    gateway: GatewayTable = GatewayTable()
+    gateway: GatewayTable = Field(default_factory=lambda: GatewayTable.model_validate({}))
     certify: CertifyTable = CertifyTable()
     providers: dict[str, ProviderTable]
 

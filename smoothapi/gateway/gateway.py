@@ -27,7 +27,7 @@ from smoothapi.errors import (
 )
 from smoothapi.gateway.front import make_front
 from smoothapi.gateway.records import Records, outcome_of
-from smoothapi.options import resolve
+from smoothapi.options import SmootherOptions, resolve
 from smoothapi.parts import choose_denoiser
 from smoothapi.wires.wire import Refusal, Reply, Trouble
 from smoothapi.wiring import open_session
@@ -206,13 +206,13 @@ class Gateway:
             if self._stopped:
                 raise StoppedError("The gateway is stopping.")
             if key not in self._certifiers:
-                options = self.config.certified(provider).session
-                opening = partial(
-                    open_session,
-                    plain=False,
-                    budget=[*self.config.budgets(provider), caller.budget],
-                    **{**options, "denoiser": self._denoiser(provider)},
-                )
+                options: SmootherOptions = {
+                    **self.config.certified(provider).session,
+                    "plain": False,
+                    "budget": [*self.config.budgets(provider), caller.budget],
+                    "denoiser": self._denoiser(provider),
+                }
+                opening = partial(open_session, **options)
                 self._certifiers[key] = Certifier(opening)
             return self._certifiers[key]
 

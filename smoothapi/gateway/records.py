@@ -278,4 +278,5 @@ def _caller(name: str, budget: str, per_second: float | None, operator: int, mad
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    return Record(*row[:7], finding=json.loads(row[7]))
+    *facts, finding = row
+    return Record(*facts, json.loads(finding))

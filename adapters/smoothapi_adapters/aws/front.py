@@ -201,7 +201,7 @@ class RekognitionFront:
         words = said.get("message") or said.get("Message") or ""
         error = {"Code": str(code), "Message": words}
         return mapped(
-            ClientError({"Error": error, "ResponseMetadata": metadata}, "Detect"),  # type: ignore[arg-type]
+            ClientError({"Error": error, "ResponseMetadata": metadata}, "Detect"),
             self._looked_for,
         )
 

@@ -284,7 +284,8 @@ def _means(reply: Reply) -> ProviderError | None:
     response.headers.update(reply.headers)
     response._content = reply.body  # noqa: SLF001  where requests itself puts what it has read
     response.request = requests.Request("POST", _HOST).prepare()
-    return mapped_error(api.from_http_response(response))
+    parse: Any = api.from_http_response  # untyped
+    return mapped_error(parse(response))
 
 
 def _is_refused(data: Mapping[str, Any]) -> bool:
