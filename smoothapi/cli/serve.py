@@ -20,15 +20,11 @@ if TYPE_CHECKING:
     from smoothapi.gateway.records import Caller, Records
     from smoothapi.gateway.server import GatewayServer
 
-_FILE = Path("gateway.toml")
 _PROVIDERS = ("aws", "google", "azure", "azure4", "clarifai")
 
-_CONFIG = click.option(
-    "--config",
-    "file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The gateway's configuration; gateway.toml, by default.",
-)
+# Named each time, also where it lies in the folder: it decides where credentials and photos go.
+_TOML = click.Path(dir_okay=False, path_type=Path)
+_CONFIG = click.option("--config", "file", type=_TOML, help="The gateway's configuration.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 # What a caller's code needs, by provider. The lines are run by the tests as they stand.
@@ -68,7 +64,9 @@ def _of(provider: str) -> click.Command:
 
     @click.command(name=provider, short_help=f"Serve {provider}, and others that are named.")
     @click.argument("others", nargs=-1, type=click.Choice(_PROVIDERS), metavar="[PROVIDER]...")
-    @_CONFIG
+    @click.option(
+        "--config", "file", type=_TOML, required=True, help="The configuration, gateway.toml, say."
+    )
     @click.option("--host", help="Address to listen on, instead of the configuration's.")
     @click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 takes a free one.")
     @click.option(
@@ -81,7 +79,7 @@ def _of(provider: str) -> click.Command:
     @_JSON
     def command(  # noqa: PLR0917  click passes options by name
         others: tuple[str, ...],
-        file: Path | None,
+        file: Path,
         host: str | None,
         port: int | None,
         behind_proxy: bool,
@@ -95,7 +93,7 @@ def _of(provider: str) -> click.Command:
         given = {name: value for name, value in changes.items() if value is not None}
 
         def configure() -> GatewayConfig:
-            return _configured(file or _FILE, names, given, home)
+            return _configured(file, names, given, home)
 
         return _serve(configure, check=check, as_json=as_json)
 
@@ -217,8 +215,8 @@ def _records(file: Path | None, home: str | None) -> Records:
 
     if home is not None:
         return Records(expanded(home) / "gateway.db")
-    if file is not None or _FILE.is_file():
-        return Records(read_config(file or _FILE).home / "gateway.db")
+    if file is not None:
+        return Records(read_config(file).home / "gateway.db")
     resolved = resolve()
     resolved.require_trust(("home",))
     return Records(resolved.settings.home / "gateway.db")

@@ -9,27 +9,41 @@ import json
 import logging
 import threading
 import time
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from smoothapi.errors import StoreError
+from smoothapi.events import Served
 from smoothapi.gateway.config import GatewayConfig, read_config
 from smoothapi.gateway.front import Incoming
 from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
 from smoothapi.gateway.rate import Rates
-from smoothapi.gateway.records import anyone
+from smoothapi.gateway.records import Caller, anyone
+from smoothapi.telemetry import emit
 from smoothapi.text import printable
 from smoothapi.wires.wire import Reply, Request, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+        Sequence,
+    )
     from pathlib import Path
 
-    from smoothapi.gateway.gateway import Served
-    from smoothapi.gateway.records import Caller, Record
+    from smoothapi.gateway.gateway import ServedProvider
+    from smoothapi.gateway.metrics import Metrics
+    from smoothapi.gateway.records import Record
+    from smoothapi.store import Account
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -122,7 +136,9 @@ class GatewayApp:
     def __init__(self, config: GatewayConfig) -> None:
         self.gateway = Gateway(config)
         self._room = _Room(config)
+        self._users = _Users()
         self._rates = Rates()
+        self._metrics = self._counting()
         self._pool = ThreadPoolExecutor(256, thread_name_prefix="smoothapi-gateway")
         self._stopping = False
         self._closed = threading.Lock()
@@ -135,20 +151,23 @@ class GatewayApp:
             return
         if scope["type"] != "http":
             return
-        began = time.monotonic()
         line = _Line(scope, receive, send)
         request = line.request(b"")
-        if request.method in {"GET", "HEAD"} and (
-            request.path.startswith(_PREFIX) or request.path in _OWN_PATHS
-        ):
+        own = request.path.startswith(_PREFIX) or request.path in _OWN_PATHS
+        if own and request.method in {"GET", "HEAD"}:
             await self._own(line, request)
             return
-        served = self.gateway.served_to(request)
-        if served is None:
-            await line.drain(self.gateway.most_bytes())
-            await line.reply(_told(404, "No provider of this gateway has such a path."))
-            return
-        await self._serve(served, line, request, began)
+        with self._users.using(self._current) as gateway:
+            served = gateway.served_to(request)
+            if served is not None:
+                await self._serve(gateway, served, line, request)
+                return
+            most = gateway.most_bytes()
+        await line.drain(most)
+        await line.reply(_told(404, "No provider of this gateway has such a path."))
+
+    def _current(self) -> Gateway:
+        return self.gateway
 
     def stop(self) -> None:
         """Say that nothing more should be sent here: /readyz is 503 from now on."""
@@ -164,7 +183,7 @@ class GatewayApp:
         """
         before, self.gateway = self.gateway, Gateway(config)
         self._room.limits(config)
-        self._room.when_left(before, before.close)
+        self._users.when_left(before, before.close)
 
     def close(self) -> None:
         """Wait for calls under way, and release what is held; twice does no harm."""
@@ -176,81 +195,118 @@ class GatewayApp:
         self._pool.shutdown(wait=True)
         self.gateway.close()
 
-    async def _serve(self, served: Served, line: _Line, request: Request, began: float) -> None:
-        front, wire = served.front, served.front.wire
-        queued = 0.0
-        caller: Caller | None = None
-        answered: Answered | None = None
-        body: bytes | None = b""
-        gateway = self.gateway
-        try:
-            caller = self._caller(served, request)
-        except StoreError as error:
-            _log.warning("%s", error)
-            answered = Answered(refused(front, wire.trouble(Trouble.error)), (FAILED,))
-        retry_after = gateway.config.gateway.retry_after
-        throttled = wire.trouble(Trouble.throttled, retry_after=retry_after)
-        if answered is None and caller is None:
-            stranger = front.stranger(self._shown(served, request))
-            answered = Answered(refused(front, stranger), (REFUSED,))
-        elif answered is None and caller is not None and not self._rates.take(caller):
-            answered = Answered(refused(front, throttled), ("throttled",))
-        elif answered is None and not self._room.enter():
-            answered = Answered(refused(front, throttled), ("full",))
-        if answered is not None or caller is None:
-            await line.drain(wire.max_body)
-        else:
+    async def _serve(
+        self, gateway: Gateway, served: ServedProvider, line: _Line, request: Request
+    ) -> None:
+        front = served.front
+        caller = self._caller(served, request)
+        answered = caller if isinstance(caller, Answered) else self._kept_out(served, caller)
+        if answered is not None:
+            await line.drain(front.wire.max_body)
+        elif isinstance(caller, Caller):
             try:
-                body = await line.body(wire.max_body, self._room)
-                if body is None:
-                    answered = Answered(refused(front, wire.too_large()), (REFUSED,))
-                else:
-                    async with self._room.turn(gateway) as waited:
-                        queued = waited
-                        if await line.gone():  # nothing has been paid for yet
-                            return
-                        answered = await self._answer(
-                            gateway, served, caller, line.incoming(body), queued
-                        )
-            except _Gone:
-                return
-            except _NoRoom:
-                answered = Answered(refused(front, throttled), ("full",))
-                await line.drain(wire.max_body)
+                answered = await self._in_turn(gateway, served, caller, line)
             finally:
                 self._room.leave(line.held)
-        assert answered is not None  # noqa: S101
+        if answered is None:  # the caller has left
+            return
         await line.reply(answered.reply, _headers(answered))
-        access = Access(
-            caller.name if caller else "",
-            front.name,
-            front.operation(request),
-            answered.reply.status,
-            answered.outcomes,
-            answered.certificates,
-            line.held,
-            time.monotonic() - began,
-            queued,
+        self._tell(
+            Access(
+                caller.name if isinstance(caller, Caller) else "",
+                front.name,
+                front.operation(request),
+                answered.reply.status,
+                answered.outcomes,
+                answered.certificates,
+                line.held,
+                time.monotonic() - line.began,
+                line.queued,
+            ),
+            answered,
         )
+
+    def _kept_out(self, served: ServedProvider, caller: Caller) -> Answered | None:
+        """Return what is said to a caller who comes too often, or while the queue is full.
+
+        None for one who may come in: then there is a place less.
+        """
+        if not self._rates.take(caller):
+            return self._throttled(served, "throttled")
+        return None if self._room.enter() else self._throttled(served, "full")
+
+    def _throttled(self, served: ServedProvider, outcome: str) -> Answered:
+        wait = self.gateway.config.gateway.retry_after
+        refusal = served.front.wire.trouble(Trouble.throttled, retry_after=wait)
+        return Answered(refused(served.front, refusal), (outcome,))
+
+    async def _in_turn(
+        self, gateway: Gateway, served: ServedProvider, caller: Caller, line: _Line
+    ) -> Answered | None:
+        """Read a request, wait for its turn, and answer it; None if its caller has left."""
+        front = served.front
+        try:
+            body = await line.body(front.wire.max_body, self._room)
+            if body is None:
+                return Answered(refused(front, front.wire.too_large()), (REFUSED,))
+            async with self._room.turn() as line.queued:
+                if await line.gone():  # nothing has been paid for yet
+                    return None
+                work = partial(
+                    gateway.answer, served, caller, line.incoming(body), waited=line.queued
+                )
+                # To its end, also when the server does not wait: what is under way is paid for.
+                return await asyncio.shield(
+                    asyncio.get_running_loop().run_in_executor(self._pool, work)
+                )
+        except _Gone:
+            return None
+        except _NoRoom:
+            await line.drain(front.wire.max_body)
+            return self._throttled(served, "full")
+
+    def _tell(self, access: Access, answered: Answered) -> None:
+        """Tell the log, the metrics, and who listens to events, of a request."""
         _access.info("%s", access)
+        outcome = joined(access.outcomes)
+        emit(Served(access.provider, access.operation, outcome, access.status, access.seconds))
+        if self._metrics is not None:
+            self._metrics.count(access, answered.findings)
 
-    async def _answer(
-        self, gateway: Gateway, served: Served, caller: Caller, incoming: Incoming, waited: float
-    ) -> Answered:
-        work = partial(gateway.answer, served, caller, incoming, waited=waited)
-        # To its end, also when the caller leaves: what is under way is paid for.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, work))
+    def _counting(self) -> Metrics | None:
+        """Return the metrics; None where prometheus-client is not installed."""
+        try:
+            from smoothapi.gateway.metrics import Metrics  # noqa: PLC0415
+        except ImportError:
+            return None
+        room = self._room
+        return Metrics(
+            working=lambda: room.working,
+            waiting=lambda: room.inside - room.working,
+            held=lambda: room.held,
+            accounts=self._accounts,
+        )
 
-    def _shown(self, served: Served, request: Request) -> str:
+    def _accounts(self) -> Sequence[Account]:
+        return self.gateway.accounts()
+
+    def _shown(self, served: ServedProvider, request: Request) -> str:
         own = request.headers.get(TOKEN_HEADER)
         if own is not None:
             return own.strip()
         return "" if served.table.signed_by == "caller" else served.front.shown(request)
 
-    def _caller(self, served: Served, request: Request) -> Caller | None:
+    def _caller(self, served: ServedProvider, request: Request) -> Caller | Answered:
+        """Return who calls, or what is said to a stranger."""
         if self.gateway.config.gateway.callers == "anyone":
             return anyone()
-        return self.gateway.records.caller(self._shown(served, request))
+        shown, front = self._shown(served, request), served.front
+        try:
+            caller = self.gateway.records.caller(shown)
+        except StoreError as error:
+            _log.warning("%s", error)
+            return Answered(refused(front, front.wire.trouble(Trouble.error)), (FAILED,))
+        return caller or Answered(refused(front, front.stranger(shown)), (REFUSED,))
 
     async def _own(self, line: _Line, request: Request) -> None:
         """Answer for a page of the gateway itself."""
@@ -263,18 +319,29 @@ class GatewayApp:
         await line.reply(reply)
 
     def _own_reply(self, request: Request) -> Reply:
-        if request.path == "/healthz":
-            return _told(200, "alive")
-        if request.path == "/readyz":
-            ready = not self._stopping
-            return _told(200 if ready else 503, "ready" if ready else "stopping")
+        if request.path in _STATES:
+            fine = request.path == "/healthz" or not self._stopping
+            return _told(200 if fine else 503, "fine" if fine else "stopping")
         caller = self._visitor(request)
         if caller is None:
             reply = _told(401, "Show a token of this gateway, as Bearer or as a password.")
             return Reply(reply.status, reply.body, (*reply.headers, _STRANGER))
         if request.path.startswith("/smoothapi/certificates/"):
             return self._certificate(request, caller)
-        return _told(404, "There is no such page.")
+        if request.path != "/metrics":
+            return _told(404, "There is no such page.")
+        if not caller.operator:
+            return _told(403, "This is for operators: smoothapi serve token add NAME --operator.")
+        return self._metrics_reply()
+
+    def _metrics_reply(self) -> Reply:
+        if self._metrics is None:
+            return _told(
+                404, "Metrics need prometheus-client: pip install 'smoothapi-vision[serve]'"
+            )
+        from smoothapi.gateway.metrics import CONTENT_TYPE  # noqa: PLC0415
+
+        return Reply(200, self._metrics.text(), (("content-type", CONTENT_TYPE),))
 
     def _certificate(self, request: Request, caller: Caller) -> Reply:
         record = self.gateway.records.record(request.path.rpartition("/")[2])
@@ -308,7 +375,8 @@ class GatewayApp:
                 return
 
 
-_OWN_PATHS = frozenset({"/healthz", "/readyz"})
+_STATES = frozenset({"/healthz", "/readyz"})
+_OWN_PATHS = _STATES | {"/metrics"}
 
 
 class _Gone(Exception):  # noqa: N818  nobody is told
@@ -326,9 +394,7 @@ class _Room:
         self.inside = 0
         self.working = 0
         self.held = 0
-        self._users: dict[Gateway, int] = {}
-        self._afterwards: dict[Gateway, Callable[[], object]] = {}
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self.limits(config)
 
     def limits(self, config: GatewayConfig) -> None:
@@ -360,70 +426,73 @@ class _Room:
         self.inside -= 1
         self.held -= held
 
-    def turn(self, gateway: Gateway) -> _Turn:
-        """Return a context in which one call is at work; it begins when its turn comes."""
-        return _Turn(self, gateway)
-
-    def when_left(self, gateway: Gateway, step: Callable[[], object]) -> None:
-        """Take a step in a thread when no call uses a gateway any longer."""
-        self._afterwards[gateway] = step
-        self._look_after(gateway)
-
-    async def begin(self, gateway: Gateway) -> float:
-        """Wait for a turn; return for how many seconds."""
-        self._users[gateway] = self._users.get(gateway, 0) + 1
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[float]:
+        """Wait for a turn, and give the seconds that it took; the next one begins behind it."""
         began = time.monotonic()
-        if self.working >= self._workers:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-                elif not turn.cancelled():
-                    self._next()
-                self._leave(gateway)
-                raise
-        else:
+        if self.working < self._workers:
             self.working += 1
-        return time.monotonic() - began
+        else:
+            await self._wait()
+        try:
+            yield time.monotonic() - began
+        finally:
+            self.working -= 1
+            self._next()
 
-    def end(self, gateway: Gateway) -> None:
-        """End a turn, and let the next one begin."""
-        self._next()
-        self._leave(gateway)
+    async def _wait(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was this one's turn already
+                self.working -= 1
+                self._next()
+            raise
 
     def _next(self) -> None:
-        self.working -= 1
         while self._waiting and self.working < self._workers:
-            turn = self._waiting.pop(0)
+            turn = self._waiting.popleft()
             if not turn.done():
                 self.working += 1
                 turn.set_result(None)
 
-    def _leave(self, gateway: Gateway) -> None:
-        self._users[gateway] -= 1
-        self._look_after(gateway)
+
+class _Users:
+    """How many requests use which gateway: one that was replaced is closed when none does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count: Counter[Gateway] = Counter()
+        self._afterwards: dict[Gateway, Callable[[], object]] = {}
+
+    @contextmanager
+    def using(self, current: Callable[[], Gateway]) -> Iterator[Gateway]:
+        """Use the gateway that `current` returns."""
+        with self._lock:
+            gateway = current()
+            self._count[gateway] += 1
+        try:
+            yield gateway
+        finally:
+            with self._lock:
+                self._count[gateway] -= 1
+                self._look_after(gateway)
+
+    def when_left(self, gateway: Gateway, step: Callable[[], object]) -> None:
+        """Take a step, in a thread of its own, when no request uses a gateway any longer."""
+        with self._lock:
+            self._afterwards[gateway] = step
+            self._look_after(gateway)
 
     def _look_after(self, gateway: Gateway) -> None:
-        if self._users.get(gateway):
+        if self._count[gateway]:
             return
-        self._users.pop(gateway, None)
+        del self._count[gateway]
         step = self._afterwards.pop(gateway, None)
         if step is not None:
             threading.Thread(target=step, name="smoothapi-reload").start()
-
-
-class _Turn:
-    def __init__(self, room: _Room, gateway: Gateway) -> None:
-        self._room, self._gateway = room, gateway
-
-    async def __aenter__(self) -> float:
-        return await self._room.begin(self._gateway)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._room.end(self._gateway)
 
 
 class _Line:
@@ -433,6 +502,8 @@ class _Line:
         self._scope, self._receive, self._send = scope, receive, send
         self._ended = False
         self.held = 0
+        self.queued = 0.0
+        self.began = time.monotonic()
         self._headers = tuple(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         )

@@ -28,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, parse_toml
+from smoothapi.gateway.front import SignedBy  # noqa: TC001  pydantic reads it
 from smoothapi.options import CertifyOptions, resolve
 from smoothapi.store import Budget
 from smoothapi.text import printable
@@ -37,9 +38,11 @@ from smoothapi.wrapping.policy import CallOptions, Otherwise, RemotePictures, Un
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from smoothapi.gateway.front import SignedBy
 
 Passthrough = bool | tuple[str, ...]
+
+ACCOUNTS = "gateway-"
+"""What the names of a gateway's budgets begin with."""
 
 _POLICY = frozenset(CallOptions.__annotations__) - {"target", "attach"}
 _SESSION = frozenset(CertifyOptions.__annotations__) - {"retry", "refresh"}
@@ -178,7 +181,7 @@ class GatewayConfig(_Table):
     def budgets(self, provider: str) -> list[Budget]:
         """Return the budgets of all callers together."""
         text = self.providers[provider].budget
-        return [] if text == "unlimited" else [_lasting(text, f"gateway-{provider}")]
+        return [] if text == "unlimited" else [_lasting(text, f"{ACCOUNTS}{provider}")]
 
     @cached_property
     def home(self) -> Path:

@@ -25,10 +25,12 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.gateway.config import ACCOUNTS
 from smoothapi.gateway.front import make_front
 from smoothapi.gateway.records import Records, outcome_of
 from smoothapi.options import SmootherOptions, resolve
 from smoothapi.parts import choose_denoiser
+from smoothapi.store import Home
 from smoothapi.wires.wire import Refusal, Reply, Trouble
 from smoothapi.wiring import open_session
 from smoothapi.wrapping import Certifier, Remote
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from smoothapi.gateway.config import GatewayConfig, ProviderTable
     from smoothapi.gateway.front import Front, Incoming
     from smoothapi.gateway.records import Caller
+    from smoothapi.store import Account
     from smoothapi.wires.wire import Request
     from smoothapi.wrapping import CallPolicy, Finding
 
@@ -70,7 +73,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedProvider:
     """One provider, as the gateway serves it.
 
     Attributes:
@@ -106,20 +109,21 @@ class Gateway:
             config.home / "gateway.db", keep_days=config.gateway.keep_days
         )
         self._own_records = records is None
-        self.served: dict[str, Served] = {}
+        self.served: dict[str, ServedProvider] = {}
         self._certifiers: dict[tuple[str, str, str], Certifier] = {}
         self._denoisers: dict[tuple[str, str], DenoiserRuntime] = {}
+        self._home = Home(config.home)
         self._lock = threading.Lock()
         self._stopped = False
         try:
             for name, table in config.providers.items():
                 front = make_front(name, table.options, table.signed_by)
-                self.served[name] = Served(front, table, config.certified(name).policy)
+                self.served[name] = ServedProvider(front, table, config.certified(name).policy)
         except BaseException:
             self.close()
             raise
 
-    def served_to(self, request: Request) -> Served | None:
+    def served_to(self, request: Request) -> ServedProvider | None:
         """Return the provider whose protocol a request is in, None if it is in none."""
         return next((one for one in self.served.values() if one.front.owns(request)), None)
 
@@ -128,7 +132,7 @@ class Gateway:
         return max(one.front.wire.max_body for one in self.served.values())
 
     def answer(
-        self, served: Served, caller: Caller, incoming: Incoming, *, waited: float = 0.0
+        self, served: ServedProvider, caller: Caller, incoming: Incoming, *, waited: float = 0.0
     ) -> Answered:
         """Certify the labels that a request asks for, or pass it on.
 
@@ -154,7 +158,7 @@ class Gateway:
         return Answered(refused(front, refusal), (outcome,))
 
     def _answer(
-        self, served: Served, caller: Caller, incoming: Incoming, waited: float
+        self, served: ServedProvider, caller: Caller, incoming: Incoming, waited: float
     ) -> Answered:
         front, policy = served.front, served.policy
         operation = front.operation(incoming.request)
@@ -196,22 +200,29 @@ class Gateway:
         self.stop()
         for one in self.served.values():
             one.front.close()
+        self._home.close()
         if self._own_records:
             self.records.close()
 
-    def _certifier(self, served: Served, caller: Caller) -> Certifier:
+    def accounts(self) -> list[Account]:
+        """Return how the budgets of this gateway stand, the earlier periods first."""
+        return [one for one in self._home.accounts() if one.name.startswith(ACCOUNTS)]
+
+    def _certifier(self, served: ServedProvider, caller: Caller) -> Certifier:
         provider = served.front.name
         key = provider, caller.name, str(caller.budget)  # a token made anew may have another
         with self._lock:
             if self._stopped:
                 raise StoppedError("The gateway is stopping.")
             if key not in self._certifiers:
-                options: SmootherOptions = {
-                    **self.config.certified(provider).session,
-                    "plain": False,
-                    "budget": [*self.config.budgets(provider), caller.budget],
-                    "denoiser": self._denoiser(provider),
-                }
+                options = SmootherOptions(
+                    plain=False,
+                    budget=[*self.config.budgets(provider), caller.budget],
+                    **{  # type: ignore[typeddict-item]  # some keys of it, and no others
+                        **self.config.certified(provider).session,
+                        "denoiser": self._denoiser(provider),
+                    },
+                )
                 opening = partial(open_session, **options)
                 self._certifiers[key] = Certifier(opening)
             return self._certifiers[key]
@@ -230,7 +241,7 @@ class Gateway:
             self._denoisers[key] = Gathering(choose_denoiser(*key))
         return self._denoisers[key]
 
-    def _refusal(self, served: Served, error: SmoothAPIError) -> tuple[Refusal, str]:
+    def _refusal(self, served: ServedProvider, error: SmoothAPIError) -> tuple[Refusal, str]:
         """Return how the provider would word an error, and what ended the call in a word."""
         wire, ended = served.front.wire, what_ended(error)
         wait = self.config.gateway.retry_after

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.gateway.config import lasting_budget
+from smoothapi.gateway.config import ACCOUNTS, lasting_budget
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def anyone() -> Caller:
 
 
 def _account(name: str) -> str:
-    return f"gateway-caller-{name}"
+    return f"{ACCOUNTS}caller-{name}"
 
 
 def _digest(secret: str) -> bytes:
@@ -278,5 +278,5 @@ def _caller(name: str, budget: str, per_second: float | None, operator: int, mad
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    *facts, finding = row
-    return Record(*facts, json.loads(finding))
+    identity, at, caller, provider, operation, outcome, why, finding = row
+    return Record(identity, at, caller, provider, operation, outcome, why, json.loads(finding))
