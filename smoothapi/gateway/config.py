@@ -134,6 +134,7 @@ class GatewayTable(_Table):
     Attributes:
         host: address to listen on.
         port: port to listen on, 0 for any that is free.
+        grpc_port: port for Google's gRPC, 0 for any that is free; None for none.
         behind_proxy: whether a proxy in front of it, which alone can reach it, speaks TLS.
         tls_certificate: file of the certificate and its chain, for TLS without a proxy.
         tls_key: file of its key.
@@ -149,6 +150,7 @@ class GatewayTable(_Table):
 
     host: str = "127.0.0.1"
     port: int = Field(8760, ge=0, le=65_535)
+    grpc_port: int | None = Field(None, ge=0, le=65_535)
     behind_proxy: bool = False
     tls_certificate: _File | None = None
     tls_key: _File | None = None
@@ -273,6 +275,8 @@ def _check(config: GatewayConfig) -> None:
         config.budgets(name)
         if options.given.get("home", config.home) != config.home:
             raise UsageError("home: a gateway has one, in the table [certify].")
+    if table.grpc_port is not None and "google" not in config.providers:
+        raise UsageError("grpc_port is for google, which is not among the providers served.")
     if (table.tls_certificate is None) != (table.tls_key is None):
         raise UsageError("TLS needs both tls_certificate and tls_key.")
     if is_loopback(table.host):

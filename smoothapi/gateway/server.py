@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 
-from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.errors import MissingExtraError, SmoothAPIError, UsageError
 from smoothapi.gateway.asgi import GatewayApp, app
 from smoothapi.http_protocol import PatientProtocol
 from smoothapi.text import printable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from smoothapi.gateway.config import GatewayConfig
+    from smoothapi.gateway.grpc_server import GrpcServer
 
 _BACKLOG = 2048
 _ENDING = ("SIGINT", "SIGTERM")
@@ -44,6 +45,7 @@ class GatewayServer:
     Attributes:
         app: what answers.
         port: that it listens on.
+        grpc_port: that it listens on for Google's gRPC, once it serves; None if for none.
     """
 
     def __init__(
@@ -85,6 +87,9 @@ class GatewayServer:
                 "that is free."
             ) from error
         self.port: int = self._listener.getsockname()[1]
+        self.grpc_port: int | None = None
+        self._grpc: GrpcServer | None = None
+        self._table = table
         self._tls = table.tls_certificate is not None
         self._server = _Server(made, self)
         self._thread: threading.Thread | None = None
@@ -114,6 +119,30 @@ class GatewayServer:
         finally:
             self.close()
 
+    def listen_to_grpc(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve gRPC, too, if the configuration says where.
+
+        Raises:
+            UsageError: the address cannot be listened on.
+            MissingExtraError: grpcio or google-cloud-vision are not installed.
+        """
+        if self._table.grpc_port is None:
+            return
+        try:
+            from smoothapi.gateway.grpc_server import GrpcServer  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingExtraError(
+                f"grpc_port needs a package that is not installed ({error.name}). Install it with: "
+                "pip install 'smoothapi-vision[serve,google]'"
+            ) from error
+        self._grpc = GrpcServer(self.app, self._table, loop)
+        self.grpc_port = self._grpc.port
+
+    def stop_grpc(self) -> None:
+        """End what is under way over gRPC, and listen no longer."""
+        if self._grpc is not None:
+            self._grpc.stop()
+
     def close(self) -> None:
         """Listen no longer, and release what is held; twice does no harm."""
         self._listener.close()
@@ -137,11 +166,21 @@ class GatewayServer:
 
     def __enter__(self) -> Self:
         started = threading.Event()
-        self._thread = threading.Thread(
-            target=self.run, args=(started.set,), name="smoothapi-gateway", daemon=True
-        )
+        failures: list[BaseException] = []
+
+        def serve() -> None:
+            try:
+                self.run(started.set)
+            except BaseException as error:  # noqa: BLE001  whoever waits must hear of it
+                failures.append(error)
+            finally:
+                started.set()
+
+        self._thread = threading.Thread(target=serve, name="smoothapi-gateway", daemon=True)
         self._thread.start()
         started.wait()
+        for failure in failures:
+            raise failure
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,6 +212,7 @@ class _Server(uvicorn.Server):
             self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
         await super().startup(sockets)
         await self.on_tick(0)  # the first Date header
+        self._owner.listen_to_grpc(self._loop)
         self.on_ready()
 
     async def main_loop(self) -> None:
@@ -181,7 +221,7 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
+        await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._owner.stop_grpc))
         if self._loop is not None and threading.current_thread() is threading.main_thread():
             for name in (*_ENDING, "SIGHUP"):
                 self._loop.remove_signal_handler(getattr(signal, name))

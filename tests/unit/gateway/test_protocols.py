@@ -334,3 +334,51 @@ def test_an_application_mounts_in_anothers(aws, tmp_path):
         assert call(gateway, "GET", "/nothing", root="/vision").status == 404
     finally:
         gateway.close()
+
+
+def grpc_client(gateway):
+    """Return Google's client over gRPC, as its users make it."""
+    from types import SimpleNamespace
+
+    from tests.unit.wrapping.conftest import KITS as WRAPPED
+
+    return WRAPPED["google-grpc"].client(SimpleNamespace(address=f"127.0.0.1:{gateway.grpc_port}"))
+
+
+def test_google_is_spoken_over_grpc_too(start):
+    with serve("google", labeller) as service:
+        gateway = start("google", service, grpc_port=0)
+        client = grpc_client(gateway)
+        kit = KITS["google"]
+        assert kit.scores(kit.label(client)) == {"Bus": 0.97, "Vehicle": 0.96}
+        sent = service.requests
+        assert kit.scores(kit.label(kit.client(gateway))) == {"Bus": 0.97, "Vehicle": 0.96}
+        assert service.requests == sent + 1, "REST's caller is served by the same votes"
+        client.transport.close()
+
+
+def test_grpc_says_no_with_googles_statuses(start, tmp_path):
+    from google.api_core import exceptions
+
+    from smoothapi.gateway import Records
+
+    records = Records(tmp_path / "home" / "gateway.db")
+    token = records.add_token("team", per_second=0.001)
+    records.close()
+    kit = KITS["google"]
+    with serve("google", labeller) as service:
+        gateway = start("google", service, grpc_port=0, callers="tokens", retry_after=3)
+        client = grpc_client(gateway)
+        with pytest.raises(exceptions.PermissionDenied, match="unregistered callers"):
+            kit.label(client)
+        image = {"content": PHOTO}
+        shown = [("x-goog-api-key", token)]
+        request = {"image": image, "features": [{"type_": 4}]}
+        found = client.annotate_image(request, metadata=shown)
+        assert [label.description for label in found.label_annotations] == ["Bus", "Vehicle"]
+        with pytest.raises(exceptions.ResourceExhausted) as throttled:
+            client.annotate_image(request, metadata=shown, retry=None)
+        assert throttled.value.details[0].retry_delay.seconds == 3
+        with pytest.raises(exceptions.Unauthenticated):
+            client.annotate_image(request, metadata=[("x-goog-api-key", "sgw_1")])
+        client.transport.close()
