@@ -328,11 +328,38 @@ class GatewayApp:
             return Reply(reply.status, reply.body, (*reply.headers, _STRANGER))
         if request.path.startswith("/smoothapi/certificates/"):
             return self._certificate(request, caller)
-        if request.path != "/metrics":
+        if request.path not in {"/metrics", _PREFIX}:
             return _told(404, "There is no such page.")
         if not caller.operator:
             return _told(403, "This is for operators: smoothapi serve token add NAME --operator.")
-        return self._metrics_reply()
+        return self._metrics_reply() if request.path == "/metrics" else self._page()
+
+    def _page(self) -> Reply:
+        try:
+            from smoothapi.gateway.page import most_looked_at, page  # noqa: PLC0415
+        except ImportError:
+            return _told(404, "The page needs jinja2: pip install 'smoothapi-vision[serve]'")
+        records, room, now = self.gateway.records, self._room, time.time()
+        html, policy = page(
+            providers=list(self.gateway.served),
+            hour=records.outcomes(now - 3600.0),
+            latest=records.latest(most_looked_at()),
+            accounts=self._accounts(),
+            load={
+                "working": room.working,
+                "waiting": room.inside - room.working,
+                "held": room.held,
+            },
+            now=now,
+        )
+        headers = (
+            ("content-type", "text/html; charset=utf-8"),
+            ("content-security-policy", policy),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+        )
+        return Reply(200, html, headers)
 
     def _metrics_reply(self) -> Reply:
         if self._metrics is None:
