@@ -38,7 +38,7 @@ _METHODS = {
     "DetectModerationLabels": "detect_moderation_labels",
     "DetectCustomLabels": "detect_custom_labels",
 }
-_OPTIONS = ("region", "profile", "endpoint", "timeout")
+_OPTIONS = ("region", "profile", "endpoint", "timeout", "per_second")
 _UNSIGNED = ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
 
 
@@ -50,7 +50,7 @@ class RekognitionFront:
     can be used, found as boto3 finds them. A caller's access key id is its token of the gateway.
 
     Args:
-        options: region, profile, endpoint and timeout, as for `AwsAdapter`.
+        options: region, profile, endpoint, timeout and per_second, as for `AwsAdapter`.
         signed_by: "gateway".
     """
 
@@ -83,7 +83,7 @@ class RekognitionFront:
             self._credentials = session.get_credentials()
         except (BotoCoreError, ValueError) as error:
             raise UsageError(str(mapped(error, self._looked_for))) from error
-        self._timeout = timeout
+        self._timeout, self._per_second = timeout, options.get("per_second")
         self._relay = Relay("AWS", self._client.meta.endpoint_url, timeout=timeout)
 
     def owns(self, request: Request) -> bool:
@@ -126,7 +126,13 @@ class RekognitionFront:
             keywords["Image"] = {**image, "Bytes": from_base64(image["Bytes"]) or b""}
         if not isinstance(keywords, dict):
             return None
-        asked = asked_of(self._client, method, keywords, timeout=self._timeout)
+        asked = asked_of(
+            self._client,
+            method,
+            keywords,
+            timeout=self._timeout,
+            per_second=self._per_second,
+        )
         if not isinstance(asked, Asked):
             return asked
         own = own_call(

@@ -81,7 +81,12 @@ class Asked:
 
 
 def asked_of(
-    client: Any, operation: str, keywords: Mapping[str, Any], *, timeout: float = 30.0
+    client: Any,
+    operation: str,
+    keywords: Mapping[str, Any],
+    *,
+    timeout: float = 30.0,
+    per_second: float | None = None,
 ) -> Asked | Remote | None:
     """Say what the keywords of a call ask; None if it has no labels, or will be refused.
 
@@ -90,6 +95,7 @@ def asked_of(
         operation: its method.
         keywords: as for the method, which are the members of the request's JSON.
         timeout: seconds for a request about a noisy copy.
+        per_second: of these, the most a second; None for the region's usual quota.
     """
     kind, rows, confidence = _OPERATIONS[operation]
     image = keywords.get("Image")
@@ -113,6 +119,7 @@ def asked_of(
             max_labels=_room(keywords.get("MaxLabels"), keywords.get("MaxResults")),
             project_version_arn=arn,
             timeout=timeout,
+            per_second=per_second,
         )
     except (UsageError, TypeError):  # a malformed ARN, which boto3 or the service will refuse
         return None
