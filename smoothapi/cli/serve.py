@@ -17,7 +17,7 @@ from smoothapi.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from smoothapi.gateway.config import GatewayConfig
-    from smoothapi.gateway.records import Caller, Records
+    from smoothapi.gateway.records import GatewayCaller, Records
     from smoothapi.gateway.server import GatewayServer
 
 _PROVIDERS = ("aws", "google", "azure", "azure4", "clarifai")
@@ -290,7 +290,7 @@ class _Access(logging.Formatter):
         return f"{at} {access}"
 
 
-def _row(caller: Caller) -> dict[str, Any]:
+def _row(caller: GatewayCaller) -> dict[str, Any]:
     return {
         "name": caller.name,
         "budget": str(caller.budget),

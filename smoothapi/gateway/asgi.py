@@ -9,45 +9,34 @@ import json
 import logging
 import threading
 import time
-from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 from smoothapi.errors import StoreError
 from smoothapi.events import Served
+from smoothapi.gateway.access import Access
 from smoothapi.gateway.config import GatewayConfig, read_config
-from smoothapi.gateway.front import Incoming
 from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
+from smoothapi.gateway.line import GoneError, Line
 from smoothapi.gateway.rate import Rates
-from smoothapi.gateway.records import Caller, anyone
+from smoothapi.gateway.records import GatewayCaller, anyone
+from smoothapi.gateway.room import NoRoomError, Room, Users
 from smoothapi.telemetry import emit
-from smoothapi.text import printable
 from smoothapi.wires.wire import Reply, Request, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncIterator,
-        Awaitable,
-        Callable,
-        Iterator,
         Mapping,
-        MutableMapping,
         Sequence,
     )
     from pathlib import Path
 
     from smoothapi.gateway.gateway import ServedProvider
+    from smoothapi.gateway.line import Receive, Scope, Send
     from smoothapi.gateway.metrics import Metrics
     from smoothapi.gateway.records import Record
     from smoothapi.store import Account
-
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 TOKEN_HEADER = "x-smoothapi-token"  # noqa: S105  its name
 _CERTIFICATE, _OUTCOME = "x-smoothapi-certificate", "x-smoothapi-outcome"
@@ -57,50 +46,6 @@ _STRANGER = ("www-authenticate", 'Basic realm="smoothapi gateway", charset="UTF-
 
 _log = logging.getLogger("smoothapi")
 _access = logging.getLogger("smoothapi.access")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One request that was answered, as the access log has it: no picture, no key.
-
-    Attributes:
-        caller: name, "" if it was not let in.
-        provider: name, "" for the gateway's own pages.
-        operation: the provider's name for it.
-        status: of HTTP.
-        outcomes: as of `Answered`.
-        certificates: ids.
-        bytes: of the body that came.
-        seconds: from its headers to its reply.
-        queued: of these, those in which it waited for its turn.
-    """
-
-    caller: str
-    provider: str
-    operation: str
-    status: int
-    outcomes: tuple[str, ...]
-    certificates: tuple[str, ...]
-    bytes: int
-    seconds: float
-    queued: float
-
-    def __str__(self) -> str:
-        facts = {
-            "caller": self.caller,
-            "provider": self.provider,
-            "operation": self.operation[:100],
-            "status": self.status,
-            "outcome": joined(self.outcomes),
-            "certificate": joined(self.certificates),
-            "bytes": self.bytes,
-            "seconds": f"{self.seconds:.3f}",
-            "queued": f"{self.queued:.3f}",
-        }
-        return " ".join(
-            f"{name}={printable(str(value)).replace(' ', '_') or '-'}"
-            for name, value in facts.items()
-        )
 
 
 def app(source: GatewayConfig | Path | str | Mapping[str, Any]) -> GatewayApp:
@@ -135,8 +80,8 @@ class GatewayApp:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.gateway = Gateway(config)
-        self._room = _Room(config)
-        self._users = _Users()
+        self._room = Room(config)
+        self._users = Users()
         self._rates = Rates()
         self._metrics = self._counting()
         self._pool = ThreadPoolExecutor(256, thread_name_prefix="smoothapi-gateway")
@@ -151,7 +96,7 @@ class GatewayApp:
             return
         if scope["type"] != "http":
             return
-        line = _Line(scope, receive, send)
+        line = Line(scope, receive, send)
         request = line.request(b"")
         own = request.path.startswith(_PREFIX) or request.path in _OWN_PATHS
         if own and request.method in {"GET", "HEAD"}:
@@ -196,14 +141,14 @@ class GatewayApp:
         self.gateway.close()
 
     async def _serve(
-        self, gateway: Gateway, served: ServedProvider, line: _Line, request: Request
+        self, gateway: Gateway, served: ServedProvider, line: Line, request: Request
     ) -> None:
         front = served.front
         caller = self._caller(served, request)
         answered = caller if isinstance(caller, Answered) else self._kept_out(served, caller)
         if answered is not None:
             await line.drain(front.wire.max_body)
-        elif isinstance(caller, Caller):
+        elif isinstance(caller, GatewayCaller):
             try:
                 answered = await self._in_turn(gateway, served, caller, line)
             finally:
@@ -213,7 +158,7 @@ class GatewayApp:
         await line.reply(answered.reply, _headers(answered))
         self._tell(
             Access(
-                caller.name if isinstance(caller, Caller) else "",
+                caller.name if isinstance(caller, GatewayCaller) else "",
                 front.name,
                 front.operation(request),
                 answered.reply.status,
@@ -226,7 +171,7 @@ class GatewayApp:
             answered,
         )
 
-    def _kept_out(self, served: ServedProvider, caller: Caller) -> Answered | None:
+    def _kept_out(self, served: ServedProvider, caller: GatewayCaller) -> Answered | None:
         """Return what is said to a caller who comes too often, or while the queue is full.
 
         None for one who may come in: then there is a place less.
@@ -241,7 +186,7 @@ class GatewayApp:
         return Answered(refused(served.front, refusal), (outcome,))
 
     async def _in_turn(
-        self, gateway: Gateway, served: ServedProvider, caller: Caller, line: _Line
+        self, gateway: Gateway, served: ServedProvider, caller: GatewayCaller, line: Line
     ) -> Answered | None:
         """Read a request, wait for its turn, and answer it; None if its caller has left."""
         front = served.front
@@ -259,9 +204,9 @@ class GatewayApp:
                 return await asyncio.shield(
                     asyncio.get_running_loop().run_in_executor(self._pool, work)
                 )
-        except _Gone:
+        except GoneError:
             return None
-        except _NoRoom:
+        except NoRoomError:
             await line.drain(front.wire.max_body)
             return self._throttled(served, "full")
 
@@ -296,7 +241,7 @@ class GatewayApp:
             return own.strip()
         return "" if served.table.signed_by == "caller" else served.front.shown(request)
 
-    def _caller(self, served: ServedProvider, request: Request) -> Caller | Answered:
+    def _caller(self, served: ServedProvider, request: Request) -> GatewayCaller | Answered:
         """Return who calls, or what is said to a stranger."""
         if self.gateway.config.gateway.callers == "anyone":
             return anyone()
@@ -308,7 +253,7 @@ class GatewayApp:
             return Answered(refused(front, front.wire.trouble(Trouble.error)), (FAILED,))
         return caller or Answered(refused(front, front.stranger(shown)), (REFUSED,))
 
-    async def _own(self, line: _Line, request: Request) -> None:
+    async def _own(self, line: Line, request: Request) -> None:
         """Answer for a page of the gateway itself."""
         try:
             reply = self._own_reply(request)
@@ -370,13 +315,13 @@ class GatewayApp:
 
         return Reply(200, self._metrics.text(), (("content-type", CONTENT_TYPE),))
 
-    def _certificate(self, request: Request, caller: Caller) -> Reply:
+    def _certificate(self, request: Request, caller: GatewayCaller) -> Reply:
         record = self.gateway.records.record(request.path.rpartition("/")[2])
         if record is None or not (caller.operator or record.caller == caller.name):
             return _told(404, "There is no such certificate, or it is another caller's.")
         return _json(200, _record(record))
 
-    def _visitor(self, request: Request) -> Caller | None:
+    def _visitor(self, request: Request) -> GatewayCaller | None:
         """Return who looks at a page of the gateway: by bearer token or as a password."""
         if self.gateway.config.gateway.callers == "anyone":
             return anyone()
@@ -404,217 +349,6 @@ class GatewayApp:
 
 _STATES = frozenset({"/healthz", "/readyz"})
 _OWN_PATHS = _STATES | {"/metrics"}
-
-
-class _Gone(Exception):  # noqa: N818  nobody is told
-    """The caller has left before its request was whole."""
-
-
-class _NoRoom(Exception):  # noqa: N818
-    """The pictures of all who wait are too much to hold."""
-
-
-class _Room:
-    """Who is at work, who waits, and how much of them is held. Used in the event loop alone."""
-
-    def __init__(self, config: GatewayConfig) -> None:
-        self.inside = 0
-        self.working = 0
-        self.held = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self.limits(config)
-
-    def limits(self, config: GatewayConfig) -> None:
-        """Hold to the limits of a configuration from now on."""
-        table = config.gateway
-        self._workers = table.workers
-        self._most = table.workers + table.queue
-        self._most_bytes = table.waiting_bytes
-
-    def enter(self) -> bool:
-        """Let one more in, if there is room."""
-        if self.inside >= self._most:
-            return False
-        self.inside += 1
-        return True
-
-    def hold(self, count: int) -> None:
-        """Hold so many bytes more.
-
-        Raises:
-            _NoRoom: they are too many.
-        """
-        if self.held + count > self._most_bytes:
-            raise _NoRoom
-        self.held += count
-
-    def leave(self, held: int) -> None:
-        """Let one out, and what was held for it."""
-        self.inside -= 1
-        self.held -= held
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[float]:
-        """Wait for a turn, and give the seconds that it took; the next one begins behind it."""
-        began = time.monotonic()
-        if self.working < self._workers:
-            self.working += 1
-        else:
-            await self._wait()
-        try:
-            yield time.monotonic() - began
-        finally:
-            self.working -= 1
-            self._next()
-
-    async def _wait(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was this one's turn already
-                self.working -= 1
-                self._next()
-            raise
-
-    def _next(self) -> None:
-        while self._waiting and self.working < self._workers:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self.working += 1
-                turn.set_result(None)
-
-
-class _Users:
-    """How many requests use which gateway: one that was replaced is closed when none does."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count: Counter[Gateway] = Counter()
-        self._afterwards: dict[Gateway, Callable[[], object]] = {}
-
-    @contextmanager
-    def using(self, current: Callable[[], Gateway]) -> Iterator[Gateway]:
-        """Use the gateway that `current` returns."""
-        with self._lock:
-            gateway = current()
-            self._count[gateway] += 1
-        try:
-            yield gateway
-        finally:
-            with self._lock:
-                self._count[gateway] -= 1
-                self._look_after(gateway)
-
-    def when_left(self, gateway: Gateway, step: Callable[[], object]) -> None:
-        """Take a step, in a thread of its own, when no request uses a gateway any longer."""
-        with self._lock:
-            self._afterwards[gateway] = step
-            self._look_after(gateway)
-
-    def _look_after(self, gateway: Gateway) -> None:
-        if self._count[gateway]:
-            return
-        del self._count[gateway]
-        step = self._afterwards.pop(gateway, None)
-        if step is not None:
-            threading.Thread(target=step, name="smoothapi-reload").start()
-
-
-class _Line:
-    """One request, as it comes in, and its reply."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
-        self._ended = False
-        self.held = 0
-        self.queued = 0.0
-        self.began = time.monotonic()
-        self._headers = tuple(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
-        )
-
-    def request(self, body: bytes) -> Request:
-        """Return the request as the wires read it."""
-        query = self._scope.get("query_string", b"").decode("latin-1")
-        return Request(
-            method=self._scope["method"],
-            path=self._below(self._scope["path"]),
-            query=dict(parse_qsl(query, keep_blank_values=True)),
-            headers={name.lower(): value for name, value in self._headers},
-            body=body,
-        )
-
-    def incoming(self, body: bytes) -> Incoming:
-        """Return the request with all that is sent on."""
-        raw = self._scope.get("raw_path") or self._scope["path"].encode()
-        query = self._scope.get("query_string", b"").decode("latin-1")
-        target = self._below(raw.decode("latin-1").partition("?")[0])
-        return Incoming(self.request(body), f"{target}?{query}" if query else target, self._headers)
-
-    async def body(self, most: int, room: _Room) -> bytes | None:
-        """Return the whole body; None if it is longer than `most`.
-
-        Raises:
-            _Gone: the caller left.
-            _NoRoom: there is no room for it.
-        """
-        chunks: list[bytes] = []
-        while not self._ended:
-            chunk = await self._next()
-            if self.held + len(chunk) > most:
-                await self.drain(most)
-                return None
-            room.hold(len(chunk))
-            self.held += len(chunk)
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    async def drain(self, most: int) -> None:
-        """Read on, and forget it: callers read no reply while they send."""
-        seen = 0
-        try:
-            while not self._ended and seen <= most:
-                seen += len(await self._next())
-        except _Gone:
-            pass
-
-    async def gone(self) -> bool:
-        """Whether the caller has left, as far as is known without waiting."""
-        looking = asyncio.ensure_future(self._receive())
-        await asyncio.sleep(0)
-        if looking.done():
-            return bool(looking.result()["type"] == "http.disconnect")
-        looking.cancel()
-        return False
-
-    async def reply(self, reply: Reply, more: tuple[tuple[str, str], ...] = ()) -> None:
-        """Send a reply."""
-        body = b"" if self._scope["method"] == "HEAD" else reply.body
-        headers = [*reply.headers, *more, ("content-length", str(len(reply.body)))]
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": reply.status,
-                "headers": [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers],
-            }
-        )
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def _next(self) -> bytes:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self._ended = True
-            raise _Gone
-        self._ended = not message.get("more_body", False)
-        chunk: bytes = message.get("body", b"")
-        return chunk
-
-    def _below(self, path: str) -> str:
-        """Return a path without that of what this application is mounted in."""
-        root = self._scope.get("root_path", "")
-        return path[len(root) :] if root and path.startswith(root) else path
 
 
 def _headers(answered: Answered) -> tuple[tuple[str, str], ...]:

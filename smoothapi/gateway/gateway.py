@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.gateway.config import GatewayConfig, ProviderTable
     from smoothapi.gateway.front import Front, Incoming
-    from smoothapi.gateway.records import Caller
+    from smoothapi.gateway.records import GatewayCaller
     from smoothapi.store import Account
     from smoothapi.wires.wire import Request
     from smoothapi.wrapping import CallPolicy, Finding
@@ -132,7 +132,12 @@ class Gateway:
         return max(one.front.wire.max_body for one in self.served.values())
 
     def answer(
-        self, served: ServedProvider, caller: Caller, incoming: Incoming, *, waited: float = 0.0
+        self,
+        served: ServedProvider,
+        caller: GatewayCaller,
+        incoming: Incoming,
+        *,
+        waited: float = 0.0,
     ) -> Answered:
         """Certify the labels that a request asks for, or pass it on.
 
@@ -158,7 +163,7 @@ class Gateway:
         return Answered(refused(front, refusal), (outcome,))
 
     def _answer(
-        self, served: ServedProvider, caller: Caller, incoming: Incoming, waited: float
+        self, served: ServedProvider, caller: GatewayCaller, incoming: Incoming, waited: float
     ) -> Answered:
         front, policy = served.front, served.policy
         operation = front.operation(incoming.request)
@@ -208,7 +213,7 @@ class Gateway:
         """Return how the budgets of this gateway stand, the earlier periods first."""
         return [one for one in self._home.accounts() if one.name.startswith(ACCOUNTS)]
 
-    def _certifier(self, served: ServedProvider, caller: Caller) -> Certifier:
+    def _certifier(self, served: ServedProvider, caller: GatewayCaller) -> Certifier:
         provider = served.front.name
         key = provider, caller.name, str(caller.budget)  # a token made anew may have another
         with self._lock:

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from smoothapi.gateway.asgi import Access
+    from smoothapi.gateway.access import Access
     from smoothapi.store import Account
     from smoothapi.wrapping import Finding
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smoothapi.gateway.records import Caller
+    from smoothapi.gateway.records import GatewayCaller
 
 
 class Rates:
@@ -24,7 +24,7 @@ class Rates:
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def take(self, caller: Caller) -> bool:
+    def take(self, caller: GatewayCaller) -> bool:
         """Whether a caller may make one more request now."""
         rate = caller.per_second
         if rate is None:

@@ -48,7 +48,7 @@ PRAGMA user_version = 1;
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class GatewayCaller:
     """Who may call.
 
     Attributes:
@@ -175,14 +175,14 @@ class Records:
         """Forget a caller's token; whether there was one. What it spent stays counted."""
         return self._change("DELETE FROM tokens WHERE name = ?", (name,)) > 0
 
-    def callers(self) -> list[Caller]:
+    def callers(self) -> list[GatewayCaller]:
         """Return who has a token, by name."""
         rows = self._rows(
             "SELECT name, budget, per_second, operator, made FROM tokens ORDER BY name"
         )
         return [_caller(*row) for row in rows]
 
-    def caller(self, token: str) -> Caller | None:
+    def caller(self, token: str) -> GatewayCaller | None:
         """Return whose token it is; None if nobody's."""
         found = _TOKEN.fullmatch(token)
         if found is None:
@@ -260,9 +260,9 @@ class Records:
             ) from error
 
 
-def anyone() -> Caller:
+def anyone() -> GatewayCaller:
     """Return the caller that everybody is where no token is asked for."""
-    return Caller(ANYONE, lasting_budget("", _account(ANYONE)), operator=True)
+    return GatewayCaller(ANYONE, lasting_budget("", _account(ANYONE)), operator=True)
 
 
 def _account(name: str) -> str:
@@ -273,8 +273,12 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _caller(name: str, budget: str, per_second: float | None, operator: int, made: float) -> Caller:
-    return Caller(name, lasting_budget(budget, _account(name)), per_second, bool(operator), made)
+def _caller(
+    name: str, budget: str, per_second: float | None, operator: int, made: float
+) -> GatewayCaller:
+    return GatewayCaller(
+        name, lasting_budget(budget, _account(name)), per_second, bool(operator), made
+    )
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -12,7 +12,7 @@ import requests
 from smoothapi.errors import UsageError
 from smoothapi.gateway import Records, app, read_config
 from smoothapi.gateway.rate import Rates
-from smoothapi.gateway.records import Caller
+from smoothapi.gateway.records import GatewayCaller
 from smoothapi.services import serve
 from smoothapi.store import Budget
 from tests.unit.gateway.conftest import KITS, RAW, call, post, tables
@@ -165,13 +165,13 @@ def test_a_certificate_is_shown_to_its_caller_and_to_operators(aws, start, recor
 def test_a_rate_holds_by_caller():
     now = [100.0]
     rates = Rates(lambda: now[0])
-    team = Caller("team", Budget(), per_second=2.0)
+    team = GatewayCaller("team", Budget(), per_second=2.0)
     assert [rates.take(team) for _ in range(3)] == [True, True, False]
-    assert rates.take(Caller("other", Budget(), per_second=0.5))
-    assert not rates.take(Caller("other", Budget(), per_second=0.5))
+    assert rates.take(GatewayCaller("other", Budget(), per_second=0.5))
+    assert not rates.take(GatewayCaller("other", Budget(), per_second=0.5))
     now[0] += 0.5
     assert [rates.take(team), rates.take(team)] == [True, False]
-    assert all(rates.take(Caller("free", Budget())) for _ in range(100))
+    assert all(rates.take(GatewayCaller("free", Budget())) for _ in range(100))
 
 
 class Held:
