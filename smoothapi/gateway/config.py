@@ -44,6 +44,9 @@ Passthrough = bool | tuple[str, ...]
 ACCOUNTS = "gateway-"
 """What the names of a gateway's budgets begin with."""
 
+WITHIN = 55.0
+"""Seconds for a call, by default: most SDKs wait for 60, and what was asked by then is kept."""
+
 _POLICY = frozenset(CallOptions.__annotations__) - {"target", "attach"}
 _SESSION = frozenset(CertifyOptions.__annotations__) - {"retry", "refresh"}
 
@@ -62,7 +65,10 @@ class _Table(BaseModel):
 
 
 class CertifyTable(_Table):
-    """What is certified, and what a call gives; each as for `wrap`, None for its default."""
+    """What is certified, and what a call gives; as for `wrap`, None for the default there.
+
+    But `within` is `WITHIN` by default.
+    """
 
     score: float | None = None
     radius: float | str | None = None
@@ -94,7 +100,7 @@ class CertifyTable(_Table):
     def policy(self) -> CallPolicy:
         """What each call is to give."""
         changes: Any = {name: v for name, v in self.given.items() if name in _POLICY}
-        return CallPolicy().changed(**changes)
+        return CallPolicy(within=WITHIN).changed(**changes)
 
     @property
     def session(self) -> CertifyOptions:

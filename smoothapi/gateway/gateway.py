@@ -10,7 +10,7 @@ import logging
 import threading
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from smoothapi.errors import (
 from smoothapi.gateway.config import ACCOUNTS
 from smoothapi.gateway.front import make_front
 from smoothapi.gateway.records import Records, outcome_of
-from smoothapi.options import SmootherOptions, resolve
+from smoothapi.options import resolve
 from smoothapi.parts import choose_denoiser
 from smoothapi.store import Home
 from smoothapi.wires.wire import Refusal, Reply, Trouble
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from smoothapi.gateway.config import GatewayConfig, ProviderTable
     from smoothapi.gateway.front import Front, Incoming
     from smoothapi.gateway.records import GatewayCaller
+    from smoothapi.options import SmootherOptions
     from smoothapi.store import Account
     from smoothapi.wires.wire import Request
     from smoothapi.wrapping import CallPolicy, Finding
@@ -220,14 +221,10 @@ class Gateway:
             if self._stopped:
                 raise StoppedError("The gateway is stopping.")
             if key not in self._certifiers:
-                options = SmootherOptions(
-                    plain=False,
-                    budget=[*self.config.budgets(provider), caller.budget],
-                    **{  # type: ignore[typeddict-item]  # some keys of it, and no others
-                        **self.config.certified(provider).session,
-                        "denoiser": self._denoiser(provider),
-                    },
-                )
+                options = cast("SmootherOptions", dict(self.config.certified(provider).session))
+                options["plain"] = False
+                options["budget"] = [*self.config.budgets(provider), caller.budget]
+                options["denoiser"] = self._denoiser(provider)
                 opening = partial(open_session, **options)
                 self._certifiers[key] = Certifier(opening)
             return self._certifiers[key]

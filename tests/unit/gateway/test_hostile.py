@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import socket
+import struct
 import time
+import zlib
 
 import pytest
 import requests
@@ -75,7 +79,7 @@ def answering(tmp_path_factory):
 
 @pytest.mark.parametrize("name", list(KITS))
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_request_brings_forth_an_error_of_the_gateways(name, answering, data):
     path, headers, _ = RAW[name]
     if data.draw(st.booleans()):
@@ -97,7 +101,7 @@ def test_no_request_brings_forth_an_error_of_the_gateways(name, answering, data)
 
 
 @given(path=st.text(st.characters(codec="latin-1"), max_size=30), token=st.text(max_size=20))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_gateways_own_pages_answer_whatever_is_asked(path, token, answering):
     headers = {"authorization": f"Basic {token}", "x-smoothapi-token": token}
     reply = call(answering["aws"], "GET", f"/smoothapi/{path}", headers)
@@ -109,6 +113,7 @@ def test_the_gateways_own_pages_answer_whatever_is_asked(path, token, answering)
 )
 def test_whatever_the_provider_does_the_caller_is_told_in_its_words(fault, start, monkeypatch):
     monkeypatch.setenv("SMOOTHAPI_ATTEMPTS", "1")
+    monkeypatch.setenv("SMOOTHAPI_DEADLINE", "0.5")
     with serve("aws", labeller, faults=f"99x{fault}", late=0.2, drip=0.2) as service:
         found = post(start("aws", service, options={"timeout": 0.4}).url, "aws")
     assert found.status_code in {200, 400, 500, 503}
@@ -119,6 +124,7 @@ def test_whatever_the_provider_does_the_caller_is_told_in_its_words(fault, start
 @pytest.mark.parametrize("fault", ["reset", "garbage", "503", "429"])
 def test_votes_that_fail_end_as_the_deployment_chose(fault, start, monkeypatch):
     monkeypatch.setenv("SMOOTHAPI_ATTEMPTS", "1")
+    monkeypatch.setenv("SMOOTHAPI_DEADLINE", "0.5")
     with serve("aws", labeller, faults=f"@2- {fault}") as service:
         found = post(start("aws", service, certify={"otherwise": "plain"}).url, "aws")
     assert found.status_code == 200
@@ -204,20 +210,17 @@ def test_who_sends_too_slowly_is_cut_off_and_the_others_are_served(aws, start, m
 
 
 def test_a_bomb_is_not_unpacked(aws, start):
-    import gzip
-    import io
-
-    from PIL import Image
-
     gateway = start("aws", aws)
     packed = post(
-        gateway.url, "aws", body=gzip.compress(b"0" * 10**7), headers={"content-encoding": "gzip"}
+        gateway.url, "aws", body=gzip.compress(b"0" * 10**6), headers={"content-encoding": "gzip"}
     )
     assert packed.status_code == 400
-    stream = io.BytesIO()
-    Image.new("1", (15_000, 15_000)).save(stream, "PNG")
-    import base64
-
-    huge = json.dumps({"Image": {"Bytes": base64.b64encode(stream.getvalue()).decode()}}).encode()
+    sides = struct.pack(">II", 60_000, 60_000) + b"\x08\x02\0\0\0"
+    parts = [(b"IHDR", sides), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    huge = json.dumps({"Image": {"Bytes": base64.b64encode(png).decode()}}).encode()
     assert post(gateway.url, "aws", body=huge).status_code == 400
     assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200

@@ -46,7 +46,7 @@ def test_the_sdk_gets_certified_labels_and_what_is_not_certified_is_left_out(kit
     found = kit.scores(kit.label(kit.client(gateway)))
     assert plain == {"Bus": 0.97, "Vehicle": 0.96, "Van": 0.9}
     assert found == {"Bus": 0.97, "Vehicle": 0.96}
-    assert service.requests > 10
+    assert service.billed > 10
 
 
 def test_a_response_has_the_shape_of_the_providers_own(kit, service, start):
@@ -70,11 +70,15 @@ def test_a_response_has_the_shape_of_the_providers_own(kit, service, start):
 
 def test_labels_that_are_not_certified_can_stay_marked(kit, service, start):
     gateway = start(kit.service, service, certify={"uncertified": "mark"})
-    assert kit.marked(kit.label(kit.client(gateway))) == {
-        "Bus": True,
-        "Vehicle": True,
-        "Van": False,
-    }
+    said = json.dumps(post(gateway.url, kit.service).json())
+    # The SDKs for AWS and Azure 3.2 show no key that their models do not have: the text does.
+    marks = {
+        "aws": ('"Certified": true', '"Certified": false'),
+        "google": ('"value": "certified"', '"value": "uncertified"'),
+    }.get(kit.service, ('"certified": true', '"certified": false'))
+    assert [said.count(mark) for mark in marks] == [2, 1]
+    for name in ("Bus", "Vehicle", "Van"):
+        assert name in said
 
 
 def test_certificates_are_those_of_wrap_and_of_smoother(aws, start, tmp_path):
@@ -96,11 +100,9 @@ def test_certificates_are_those_of_wrap_and_of_smoother(aws, start, tmp_path):
         of_smoother = smoother.certify(PHOTO, target=Scores(names, 0.55, parents=False)).to_dict()
     assert aws.requests == before + 1, "and Smoother"
     # What was sent and what time it took differ; all that is claimed, and on which votes, does not.
-    facts = ("claims", "tally", "votes", "radius", "sigma", "alpha", "image", "denoiser", "target")
-    for name in facts:
-        if name in of_gateway:
-            assert of_gateway[name] == of_wrap[name] == of_smoother[name], name
-    assert {"claims", "tally"} <= of_gateway.keys()
+    for name in ("claims", "votes", "identity", "sigma", "alpha", "image", "target", "largest"):
+        assert of_gateway[name] == of_wrap[name] == of_smoother[name], name
+    assert of_gateway["claims"]
 
 
 def test_the_providers_response_is_kept_whole(start):
@@ -378,7 +380,8 @@ def test_grpc_says_no_with_googles_statuses(start, tmp_path):
         assert [label.description for label in found.label_annotations] == ["Bus", "Vehicle"]
         with pytest.raises(exceptions.ResourceExhausted) as throttled:
             client.annotate_image(request, metadata=shown, retry=None)
-        assert throttled.value.details[0].retry_delay.seconds == 3
+        waits = [one.retry_delay for one in throttled.value.details if hasattr(one, "retry_delay")]
+        assert [wait.seconds for wait in waits] == [3]
         with pytest.raises(exceptions.Unauthenticated):
             client.annotate_image(request, metadata=[("x-goog-api-key", "sgw_1")])
         client.transport.close()
