@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.errors import StoreError
 from smoothapi.events import Served
 from smoothapi.gateway.access import Access
-from smoothapi.gateway.config import GatewayConfig, read_config
+from smoothapi.gateway.config import GatewayConfig, is_loopback, read_config
 from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
 from smoothapi.gateway.line import GoneError, Line
 from smoothapi.gateway.rate import Rates
@@ -244,7 +244,10 @@ class GatewayApp:
     def _caller(self, served: ServedProvider, request: Request) -> GatewayCaller | Answered:
         """Return who calls, or what is said to a stranger."""
         if self.gateway.config.gateway.callers == "anyone":
-            return anyone()
+            if "origin" not in request.headers:
+                return anyone()
+            # A page of somebody else's, in a browser on this machine, may not spend its money.
+            return Answered(_told(403, "Pages in a browser are not let in."), (REFUSED,))
         shown, front = self._shown(served, request), served.front
         try:
             caller = self.gateway.records.caller(shown)
@@ -256,18 +259,18 @@ class GatewayApp:
     async def _own(self, line: Line, request: Request) -> None:
         """Answer for a page of the gateway itself."""
         try:
-            reply = self._own_reply(request)
+            reply = self._own_reply(line, request)
         except StoreError as error:
             _log.warning("%s", error)
             reply = _told(500, "The gateway's records cannot be read; its log says why.")
         await line.drain(0)
         await line.reply(reply)
 
-    def _own_reply(self, request: Request) -> Reply:
+    def _own_reply(self, line: Line, request: Request) -> Reply:
         if request.path in _STATES:
             fine = request.path == "/healthz" or not self._stopping
             return _told(200 if fine else 503, "fine" if fine else "stopping")
-        caller = self._visitor(request)
+        caller = self._visitor(request, mounted=line.mounted)
         if caller is None:
             reply = _told(401, "Show a token of this gateway, as Bearer or as a password.")
             return Reply(reply.status, reply.body, (*reply.headers, _STRANGER))
@@ -321,10 +324,11 @@ class GatewayApp:
             return _told(404, "There is no such certificate, or it is another caller's.")
         return _json(200, _record(record))
 
-    def _visitor(self, request: Request) -> GatewayCaller | None:
+    def _visitor(self, request: Request, *, mounted: bool) -> GatewayCaller | None:
         """Return who looks at a page of the gateway: by bearer token or as a password."""
         if self.gateway.config.gateway.callers == "anyone":
-            return anyone()
+            # Another name that leads here is that of a page which wants to read this one.
+            return anyone() if mounted or _is_own_host(request.headers.get("host", "")) else None
         token = request.headers.get(TOKEN_HEADER, "").strip()
         scheme, _, said = request.headers.get("authorization", "").partition(" ")
         if not token and scheme.lower() == "bearer":
@@ -349,6 +353,11 @@ class GatewayApp:
 
 _STATES = frozenset({"/healthz", "/readyz"})
 _OWN_PATHS = _STATES | {"/metrics"}
+
+
+def _is_own_host(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return is_loopback(name.strip("[]"))
 
 
 def _headers(answered: Answered) -> tuple[tuple[str, str], ...]:

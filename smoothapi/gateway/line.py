@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
+_WITHOUT_BODY = (204, 304)
+
+
 class GoneError(Exception):
     """The caller has left before its request was whole."""
 
@@ -36,6 +39,11 @@ class Line:
         self._headers = tuple(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         )
+
+    @property
+    def mounted(self) -> bool:
+        """Whether the application is a part of another one."""
+        return bool(self._scope.get("root_path"))
 
     def request(self, body: bytes) -> Request:
         """Return the request as the wires read it."""
@@ -93,8 +101,13 @@ class Line:
 
     async def reply(self, reply: Reply, more: tuple[tuple[str, str], ...] = ()) -> None:
         """Send a reply."""
-        body = b"" if self._scope["method"] == "HEAD" else reply.body
-        headers = [*reply.headers, *more, ("content-length", str(len(reply.body)))]
+        body, headers = reply.body, [*reply.headers, *more]
+        if reply.status in _WITHOUT_BODY:
+            body = b""
+        else:
+            headers.append(("content-length", str(len(body))))
+        if self._scope["method"] == "HEAD":
+            body = b""
         await self._send(
             {
                 "type": "http.response.start",

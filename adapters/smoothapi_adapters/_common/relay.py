@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,18 +24,23 @@ from smoothapi_adapters._common.errors import of_bounds
 from smoothapi_adapters._common.reaching import unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from smoothapi.answer import Answer
     from smoothapi.provider import Adapter, Price
 
 _CHUNK = 65_536
+OWN = "x-smoothapi-"
+"""What the names of the gateway's own headers begin with."""
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _SECRET_LEAST = 8  # characters; shorter ones could be anything
 
 # Of one connection, or of the way to the gateway; what frames and signs a request is made anew.
 _NOT_UP = frozenset({
-    "connection", "content-length", "expect", "forwarded", "host", "keep-alive", "proxy-connection",
-    "te", "trailer", "transfer-encoding", "upgrade", "via",
+    "connection", "content-length", "expect", "forwarded", "host", "keep-alive",
+    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "via",
 })  # fmt: skip
 _NOT_DOWN = frozenset({
     "connection", "content-length", "date", "keep-alive", "proxy-authenticate", "proxy-connection",
@@ -164,11 +170,11 @@ class Relay:
         except BaseException:
             exchange.leave()
             raise
-        reply = Reply(
-            response.status,
-            bytes(whole),
-            tuple((n, v) for n, v in response.headers.items() if n.lower() not in _NOT_DOWN),
-        )
+        if not 200 <= response.status < 600:
+            raise TransientError(
+                f"{self._who} answered with status {response.status}, which ends no request."
+            )
+        reply = Reply(response.status, bytes(whole), _down(response.headers.items()))
         self._refuse_echo(reply, signature)
         return reply
 
@@ -236,6 +242,18 @@ def own_call(
     return own
 
 
+def _down(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the headers of an answer that are handed on: those that can be written again."""
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name.lower() not in _NOT_DOWN
+        and not name.lower().startswith(OWN)
+        and _NAME.fullmatch(name)
+        and _VALUE.fullmatch(value)
+    )
+
+
 def _up(headers: Sequence[tuple[str, str]], signature: Signature) -> dict[str, str]:
     """Return the headers that are carried on; of several of one name, the values in order."""
     signed = {name.lower() for name in signature.headers}
@@ -250,7 +268,7 @@ def _up(headers: Sequence[tuple[str, str]], signature: Signature) -> dict[str, s
         lower = name.lower()
         if lower in _NOT_UP or lower in signed or lower in named:
             continue
-        if lower.startswith(("x-forwarded-", "x-smoothapi-")):
+        if lower.startswith(("x-forwarded-", OWN)):
             continue
         kept[lower] = f"{kept[lower]}, {value}" if lower in kept else value
     return kept

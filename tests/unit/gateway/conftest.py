@@ -266,7 +266,7 @@ def call(app, method, path, headers=(), body=b"", *, root="", pieces=None):
             "query_string": query.encode("utf-8", "surrogateescape"),
             "headers": [
                 (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
-                for name, value in dict(headers).items()
+                for name, value in {"host": "localhost:1", **dict(headers)}.items()
             ],
         }
         await asyncio.wait_for(app(scope, receive, send), 30)

@@ -19,7 +19,7 @@ from smoothapi import http_protocol
 from smoothapi.gateway import app
 from smoothapi.services import serve
 from smoothapi.wires.wire import Reply
-from tests.unit.gateway.conftest import CONTENT, KITS, RAW, call, post, tables
+from tests.unit.gateway.conftest import CONTENT, KITS, OTHER, RAW, call, post, tables
 from tests.unit.wrapping.conftest import labeller
 
 pytestmark = pytest.mark.timeout(60)
@@ -224,3 +224,27 @@ def test_a_bomb_is_not_unpacked(aws, start):
     huge = json.dumps({"Image": {"Bytes": base64.b64encode(png).decode()}}).encode()
     assert post(gateway.url, "aws", body=huge).status_code == 400
     assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("status", [101, 204, 304, 418, 599, 600, 999])
+def test_odd_answers_of_a_provider_are_handed_on_or_told(status, upstream, start):
+    headers = {"x-smoothapi-outcome": "certified", "x-folded": "a\r\n b", "x-own": "kept"}
+    upstream.reply = (status, headers, b"" if status in (101, 204, 304) else b"body")
+    gateway = start("aws", upstream, provider={"passthrough": True}, options={"timeout": 2})
+    found = post(gateway.url, "aws", OTHER)
+    if 200 <= status < 600:
+        assert found.status_code == status
+        assert found.headers["x-smoothapi-outcome"] == "passed"
+        assert found.headers["x-own"] == "kept"
+        assert "\n" not in found.headers.get("x-folded", "")
+    else:
+        assert found.json()["__type"]
+
+
+def test_a_page_in_a_browser_spends_no_money_of_a_gateway_that_lets_in_anyone(aws, start):
+    gateway = start("aws", aws)
+    assert post(gateway.url, "aws", headers={"origin": "https://evil.example"}).status_code == 403
+    assert aws.requests == 0
+    page = f"{gateway.url}/smoothapi/"
+    assert requests.get(page, timeout=20).status_code == 200
+    assert requests.get(page, headers={"host": "evil.example:8760"}, timeout=20).status_code == 401
