@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,7 @@ def list_(file: Path | None, home: str | None, as_json: bool) -> int:
         echo(json.dumps([_row(caller) for caller in found]))
         return 0
     for caller in found:
-        facts = [str(caller.budget)]
+        facts = [_limit(caller)]
         if caller.per_second is not None:
             facts.append(f"{caller.per_second:g} a second")
         if caller.operator:
@@ -281,8 +282,6 @@ class _Access(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        from dataclasses import asdict  # noqa: PLC0415
-
         [access] = record.args if isinstance(record.args, tuple) else (record.args,)
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         if self._as_json:
@@ -290,10 +289,16 @@ class _Access(logging.Formatter):
         return f"{at} {access}"
 
 
+def _limit(caller: GatewayCaller) -> str:
+    budget = replace(caller.budget, name="")
+    limited = budget.attempts is not None or budget.dollars is not None
+    return str(budget) if limited else "no budget of its own"
+
+
 def _row(caller: GatewayCaller) -> dict[str, Any]:
     return {
         "name": caller.name,
-        "budget": str(caller.budget),
+        "budget": _limit(caller),
         "per_second": caller.per_second,
         "operator": caller.operator,
         "made": caller.made,

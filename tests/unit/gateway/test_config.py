@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +15,7 @@ from smoothapi.cli import run
 from smoothapi.errors import SmoothAPIError, UsageError
 from smoothapi.gateway import app, read_config
 from smoothapi.gateway.config import GatewayConfig
-from tests.unit.gateway.conftest import tables
+from tests.unit.gateway.conftest import post, tables
 
 LEAST = {"providers": {"aws": {"budget": "$20/day"}}}
 
@@ -126,6 +130,39 @@ def test_the_command_checks_a_configuration_and_wants_a_token_before_it_serves(w
     assert "[providers.google]" in capsys.readouterr().err
     assert run(["serve", "aws", "--config", f"{written}.not"]) == 2
     assert "There is no configuration" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(120)
+def test_the_command_serves_reads_its_file_again_and_ends_in_good_order(written, tmp_path, aws):
+    def write(score):
+        file.write_text(
+            text.replace('region = "us-east-1"', f'region = "us-east-1"\nendpoint = "{aws.url}"')
+            + f'[gateway]\nport = 0\ncallers = "anyone"\n\n'
+            + f"[providers.aws.certify]\nscore = {score}\nradius = 0.05\nmax_votes = 40\n"
+        )
+
+    file = Path(written)
+    text = file.read_text()
+    write(0.5)
+    command = [sys.executable, "-m", "smoothapi", "serve", "aws", "--config", written, "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            ready = json.loads(process.stdout.readline())
+            first = post(ready["url"], "aws").json()
+            assert [label["Name"] for label in first["Labels"]] == ["Bus", "Vehicle"]
+            access = json.loads(process.stderr.readline())
+            assert (access["provider"], access["outcomes"]) == ("aws", ["certified"])
+            write(0.965)
+            process.send_signal(signal.SIGHUP)
+            assert "read again" in process.stderr.readline()
+            second = post(ready["url"], "aws").json()
+            assert [label["Name"] for label in second["Labels"]] == ["Bus"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_the_commands_help_names_the_providers_and_the_tokens():
