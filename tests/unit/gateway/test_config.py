@@ -137,7 +137,7 @@ def test_the_command_serves_reads_its_file_again_and_ends_in_good_order(written,
     def write(score):
         file.write_text(
             text.replace('region = "us-east-1"', f'region = "us-east-1"\nendpoint = "{aws.url}"')
-            + f'[gateway]\nport = 0\ncallers = "anyone"\n\n'
+            + '[gateway]\nport = 0\ncallers = "anyone"\n\n'
             + f"[providers.aws.certify]\nscore = {score}\nradius = 0.05\nmax_votes = 40\n"
         )
 
