@@ -20,6 +20,7 @@ from smoothapi.errors import (
     ImageError,
     SmoothAPIError,
     StoppedError,
+    StoreError,
     ThrottledError,
     TooManyFailuresError,
     TransientError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 PASSED = "passed"
 REFUSED = "refused"
 FAILED = "failed"
+STOPPED = "stopped"
 
 _log = logging.getLogger("smoothapi")
 
@@ -62,7 +64,8 @@ class Answered:
     Attributes:
         reply: for the caller.
         outcomes: one for each picture: "certified", "abstained", or what ended its votes; for
-            what was no certified call one of "passed", "refused" and "failed".
+            what was no certified call one of "passed", "refused", "stopped" and
+            "failed".
         certificates: an id for each picture about which something was found, else "".
         findings: what was found, in the same order.
     """
@@ -187,11 +190,19 @@ class Gateway:
         if not found:  # the provider's own refusal
             return Answered(reply, (REFUSED,))
         certificates = tuple(
-            "" if one is None else self.records.keep(caller.name, front.name, operation, one)
+            "" if one is None else self._kept(caller, front, operation, one)
             for one in done.findings
         )
         outcomes = tuple("" if one is None else outcome_of(one) for one in done.findings)
         return Answered(reply, outcomes, certificates, tuple(found))
+
+    def _kept(self, caller: GatewayCaller, front: Front, operation: str, finding: Finding) -> str:
+        """Keep what was found, and return its id; "" where it cannot be kept."""
+        try:
+            return self.records.keep(caller.name, front.name, operation, finding)
+        except StoreError as error:  # the response is paid for, whether its record is kept or not
+            _log.warning("A certificate was not kept: %s", error)
+            return ""
 
     def stop(self) -> None:
         """Have calls under way end: what was sent is awaited and kept, and nothing more is sent."""
@@ -247,6 +258,8 @@ class Gateway:
         """Return how the provider would word an error, and what ended the call in a word."""
         wire, ended = served.front.wire, what_ended(error)
         wait = self.config.gateway.retry_after
+        if self._stopped:
+            return wire.trouble(Trouble.unavailable, retry_after=wait), STOPPED
         if isinstance(error, UsageError):
             is_of_picture = isinstance(error, ImageError)
             return wire.unanswerable(str(error)), ended if is_of_picture else REFUSED

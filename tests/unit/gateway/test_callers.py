@@ -276,3 +276,32 @@ def test_a_configuration_is_taken_up_while_calls_are_under_way(held, tmp_path):
         again = call(gateway, "POST", path, headers, body)
         assert [label["Name"] for label in again.json()["Labels"]] == ["Bus"]
         gateway.close()
+
+
+def test_a_response_that_is_paid_for_is_given_though_its_record_cannot_be_kept(aws, tmp_path):
+    gateway = app(tables("aws", aws.url, tmp_path))
+    path, headers, body = RAW["aws"]
+    gateway.gateway.records._sql.execute("DROP TABLE certificates")
+    found = call(gateway, "POST", path, headers, body)
+    gateway.close()
+    assert found.status == 200
+    assert found.headers["x-smoothapi-outcome"] == "certified"
+    assert "x-smoothapi-certificate" not in found.headers
+
+
+def test_a_call_that_the_end_of_the_gateway_cuts_short_is_worth_sending_again(held, tmp_path):
+    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = app(tables("aws", service.url, tmp_path))
+        path, headers, body = RAW["aws"]
+        first = pool.submit(call, gateway, "POST", path, headers, body)
+        assert held.begun.wait(30)
+        ending = threading.Thread(target=gateway.close)
+        ending.start()
+        while not gateway.gateway._stopped:
+            time.sleep(0.01)
+        held.go.set()
+        found = first.result()
+        ending.join(30)
+    assert found.status == 503
+    assert found.headers["x-smoothapi-outcome"] == "stopped"
+    assert found.headers["retry-after"] == "1"
