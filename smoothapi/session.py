@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
+from smoothapi.denoise import gathered
 from smoothapi.dispatch import Delivery, Dispatcher, Run, Totals, Work
 from smoothapi.errors import (
     BudgetExceededError,
@@ -25,12 +26,14 @@ from smoothapi.errors import (
     SmoothAPIError,
     UsageError,
 )
+from smoothapi.known_labels import KnownLabels
 from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
 from smoothapi.store import Answers, answer_key, refreshes_of
 from smoothapi.store.owners import refuse_fork
 from smoothapi.text import printable
+from smoothapi.variants import MadeVariants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -268,6 +271,7 @@ class Session:
 
         Raises:
             UsageError: it is not a target, or this provider's answers cannot tell.
+            UnknownLabelError: it names a label that this provider never gives.
         """
         meant = Top1(self.space) if given == "top1" else parse_target(given)
         least = self.adapter.limits.least_score
@@ -278,7 +282,24 @@ class Session:
                 "told. Lower that option of the adapter (its least confidence), ask from that "
                 'score up, or for presence only (wanted="present").'
             )
+        self.known_labels.check(meant)
         return meant
+
+    def never_seen(self, target: Target) -> tuple[str, ...]:
+        """Return what a target names and the provider is not known to say; see `Certificate`.
+
+        Votes are paid for: where the store cannot tell, that is logged, and nothing is returned.
+        """
+        try:
+            return self.known_labels.never_seen(target)
+        except SmoothAPIError as error:
+            _log.warning("Whether the labels asked for were ever seen cannot be told: %s", error)
+            return ()
+
+    @property
+    def known_labels(self) -> KnownLabels:
+        """The labels that are known of the provider now: stated, or seen in stored answers."""
+        return KnownLabels(self.adapter, self.answers)
 
     def through(self, adapter: Adapter, *, refresh: bool = False) -> Session:
         """Return a session that asks in another way, and shares all else with this one.
@@ -307,6 +328,13 @@ class Session:
         runtime = None if denoiser is None else choose_denoiser(denoiser, self.settings.device)
         variants = self.variants.at(sigma, runtime)
         warn_unsuited(variants)
+        return replace(self, variants=variants)
+
+    def for_many(self) -> Session:
+        """Return a session for several photos at once, which fill the denoiser's batches."""
+        if not isinstance(self.variants, MadeVariants):  # a recording's need no denoiser
+            return self
+        variants = self.variants.at(self.sigma, gathered(self.variants.denoiser))
         return replace(self, variants=variants)
 
     def close(self) -> None:

@@ -17,9 +17,11 @@ Vote: TypeAlias = str | None
 UNLIKELY = 0.01
 """A run is given up when its label succeeds within the cap with less probability than this."""
 
-RULES = 2
+RULES = 3
 """The rules that votes are tested by.
 
+By rules 2, of certificates of schema 2, runs for labels that were asked for by name were given up
+by `ChanceRule`; that decides about cost, never about validity.
 By rules 1, of certificates of schema 1, each radius had a level of its own, so that certificates
 of one photo at several radii did not hold jointly, and the share of votes was spared once the
 chance of noise that float64 rounds differently, not twice.

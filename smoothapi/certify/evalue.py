@@ -42,8 +42,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from scipy.special import betaincc, betaln, log1p
 
+from smoothapi._special import special
 from smoothapi.certify.bounds import check_alpha, check_counts
 from smoothapi.errors import UsageError
 
@@ -78,11 +78,11 @@ def log_evalue(
     k, n, q = (np.asarray(value, dtype=np.float64) for value in (k, n, q))
     a, b = prior
     wins, losses = k + a, n - k + b
-    log_q, log_rest = np.log(q), log1p(-q)
-    scale = betaln(a, b) + np.log(betaincc(a, b, q))
-    tail = betaincc(wins, losses, q)
+    log_q, log_rest = np.log(q), special.log1p(-q)
+    scale = special.betaln(a, b) + np.log(special.betaincc(a, b, q))
+    tail = special.betaincc(wins, losses, q)
     with np.errstate(divide="ignore"):
-        plain = betaln(wins, losses) + np.log(tail) - k * log_q - (n - k) * log_rest
+        plain = special.betaln(wins, losses) + np.log(tail) - k * log_q - (n - k) * log_rest
     if np.any(tail < _TINY):
         # The tail underflows where k / n is far below q. The fraction's leading factor
         # q^wins (1 - q)^losses cancels against the likelihood, so nothing large is left.
@@ -152,6 +152,11 @@ def p_lower(k: int, n: int, alpha: float) -> float:
     """
     check_counts(k, n)
     check_alpha(alpha)
+    return _p_lower(int(k), int(n), float(alpha))
+
+
+@lru_cache(maxsize=10_000)  # photos of a study meet the same counts again and again
+def _p_lower(k: int, n: int, alpha: float) -> float:
     threshold = -math.log(alpha)
     low, high = 0.5, min(k / n, math.nextafter(1.0, 0.0))
     if high <= low or not _reaches(k, n, low, threshold):
@@ -194,6 +199,7 @@ class Boundary:
         self.alpha = alpha
         self._threshold = -math.log(alpha)
         self._fewest: list[int] = []
+        self._most: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, losses: int) -> int:
@@ -205,14 +211,16 @@ class Boundary:
 
     def most_losses(self, votes: int) -> int:
         """Return how many of `votes` votes may be losses; -1 if even without losses they fail."""
-        low, high = -1, votes
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._enough(middle, votes):
-                low = middle
-            else:
-                high = middle
-        return low
+        if votes not in self._most:
+            low, high = -1, votes
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._enough(middle, votes):
+                    low = middle
+                else:
+                    high = middle
+            self._most[votes] = low
+        return self._most[votes]
 
     def upto(self, votes: int) -> NDArray[np.int64]:
         """Return boundary[0], boundary[1], ... as long as they are at most `votes`."""

@@ -102,7 +102,7 @@ def presence_queries(
     labels: int = 1,
     max_votes: int = 10_000,
     delta: float = 0.0,
-    unlikely: float = UNLIKELY,
+    futility: Futility = DEFAULT_RULE,
 ) -> QueryCount:
     """Return how many queries `Presence` of some labels takes.
 
@@ -126,7 +126,7 @@ def presence_queries(
     check_reachable(radius, fewest, sigma=sigma, alpha=alpha, max_votes=max_votes)
     share = needed_share(radius, sigma, delta)
     level = joint_level(radius, sigma, alpha / labels, delta)
-    walk = _Walk(share, level, p, max_votes, ChanceRule(unlikely))
+    walk = _Walk(share, level, p, max_votes, futility)
     return _count(walk, alpha, together=labels)
 
 

@@ -14,8 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
-from scipy.special import betaincc
-
+from smoothapi._special import special
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot, Candidate, Candidates
 from smoothapi.certify.bounds import check_alpha, check_max_votes
@@ -30,7 +29,7 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
-from smoothapi.certify.futility import ChanceRule
+from smoothapi.certify.futility import DEFAULT_RULE, ChanceRule, Futility
 from smoothapi.certify.reach import check_reachable
 from smoothapi.certify.sequential import (
     SequentialCertify,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
 Wanted: TypeAlias = Literal["either", "present", "absent"]
 
+_CHANCE_RULES = 2  # rules up to which `ChanceRule` gave runs for named labels up
 _PRESENCE = "the labels present, those absent"
 _CHAIN = "a label with its parents, and others"
 
@@ -60,12 +60,11 @@ class LabelsTest:
 
     def __init__(self, labels: Sequence[str], **terms: Unpack[VoteTerms]) -> None:
         check_alpha(terms["alpha"])
+        rule: Futility = DEFAULT_RULE if terms.get("rules", RULES) > _CHANCE_RULES else ChanceRule()
         self._labels = tuple(labels)
         self._alpha = terms["alpha"]
         terms["alpha"] /= len(self._labels)
-        self._tests = {
-            label: SequentialCertify(futility=ChanceRule(), **terms) for label in self._labels
-        }
+        self._tests = {label: SequentialCertify(futility=rule, **terms) for label in self._labels}
         self._tally: Counter[Vote] = Counter()
 
     @property
@@ -354,7 +353,7 @@ class MostSpecificTest:
             return Reason.FUTILE
         if chain and place is None:
             return Reason.UNLIKELY
-        hopeless = betaincc(PRIOR[0], ballot.votes + PRIOR[1], self._hope) < self._unlikely
+        hopeless = special.betaincc(PRIOR[0], ballot.votes + PRIOR[1], self._hope) < self._unlikely
         return Reason.UNLIKELY if chain is None and hopeless else None
 
     def _aim(self, chain: _Chain) -> int | None:
@@ -365,7 +364,7 @@ class MostSpecificTest:
                 return place
             if k == n and self._rules > 1:  # given up at a loss only
                 return place
-            if betaincc(k + PRIOR[0], n - k + PRIOR[1], self._hope) >= self._unlikely:
+            if special.betaincc(k + PRIOR[0], n - k + PRIOR[1], self._hope) >= self._unlikely:
                 return place
         return None
 

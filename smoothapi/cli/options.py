@@ -64,6 +64,27 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "callback": lambda *given: _accepted(given[2]),
         "help": "Exit with 0 where at least this radius is certified; in any unit of --radius.",
     },
+    "out": {
+        "type": click.Path(dir_okay=False, path_type=Path),
+        "metavar": "FILE",
+        "help": "Keep results in FILE (.jsonl, .csv, .parquet) and continue it.",
+    },
+    "photos-at-once": {
+        "type": click.IntRange(1, 1000),
+        "default": 8,
+        "show_default": True,
+        "help": "Photos under way at the same time.",
+    },
+    "fail-fast": {
+        "is_flag": True,
+        "default": False,
+        "help": "End at the first photo that fails; by default go on.",
+    },
+    "allow-private": {
+        "is_flag": True,
+        "default": False,
+        "help": "Fetch from private addresses (and this machine's), too.",
+    },
     "dry-run": {
         "is_flag": True,
         "default": False,
@@ -121,7 +142,7 @@ def target_of(text: str) -> Target | Literal["top1"]:
     raise UsageError(
         f"--target {text!r} cannot be read. Use top1, top3 (any k), present:LABEL:SCORE, "
         "absent:LABEL:SCORE, scores:LABEL, scores:LABEL:LEAST or most-specific:SCORE, such as "
-        "present:Weapon:0.8."
+        "present:rifle:0.8."
     )
 
 

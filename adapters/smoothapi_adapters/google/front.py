@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from smoothapi.errors import FatalError, TransientError, UsageError
 from smoothapi.wires.google import Google, refusal
-from smoothapi.wrapping import Call, Item, Remote
+from smoothapi.wrapping import Call, Item, Passed, Remote
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.kept import Kept
 from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
@@ -27,7 +27,7 @@ from smoothapi_adapters.google.errors import mapped_error
 from smoothapi_adapters.google.wrap import CallersClient, label_feature, read_labels, times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from smoothapi.answer import Answer
     from smoothapi.errors import ProviderError
@@ -122,7 +122,7 @@ class ImageAnnotatorFront:
         )
         given = {"timeout": self._connection.timeout}
         client = CallersClient(self._clients[self._signing(request)], whole, given)
-        items: list[Item | Callable[[], Any]] = []
+        items: list[Item | Passed] = []
         for row, one in zip(rows, parsed, strict=True):
             alone = request.body if len(rows) == 1 else json.dumps({**data, "requests": [row]})
             body = alone if isinstance(alone, bytes) else alone.encode()
@@ -141,10 +141,10 @@ class ImageAnnotatorFront:
 
     def _item(
         self, incoming: Incoming, request: vision.AnnotateImageRequest, client: CallersClient
-    ) -> Item | Callable[[], Reply]:
+    ) -> Item | Passed:
         feature = label_feature(request)
         if feature is None or not request.image.content:
-            return partial(self._send, incoming)
+            return Passed(partial(self._send, incoming))
         votes = client.votes(feature)
         own = own_call(
             votes,

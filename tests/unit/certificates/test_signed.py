@@ -89,7 +89,7 @@ def test_no_field_can_be_changed(certificate, signed):
 
 @given(st.data())
 def test_no_bit_can_be_changed(data):
-    payload = b'{"schema": "smoothapi.certificate/2"}'
+    payload = b'{"schema": "smoothapi.certificate/3"}'
     signed = SignedCertificate.make(payload, KEY)
     (signature,) = signed.signatures
     both = bytearray(payload + signature.value)
