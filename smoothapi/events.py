@@ -135,3 +135,21 @@ class Uncertified(Event):
 
     name: ClassVar[str] = "uncertified"
     ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served(Event):
+    """A gateway answered a request.
+
+    Attributes:
+        operation: the provider's name for what was asked, as the caller wrote it.
+        outcome: one word for each picture, with commas between.
+        status: of HTTP.
+        seconds: how long it took.
+    """
+
+    name: ClassVar[str] = "served"
+    operation: str
+    outcome: str
+    status: int
+    seconds: float

@@ -15,6 +15,7 @@ from sphinx.util.inventory import InventoryFile
 
 import smoothapi
 import smoothapi.adapting
+import smoothapi.gateway
 import smoothapi.services
 import smoothapi.testing
 from smoothapi.cli import app
@@ -102,7 +103,8 @@ def documented(built):
 
 
 @pytest.mark.parametrize(
-    "module", [smoothapi, smoothapi.adapting, smoothapi.services, smoothapi.testing]
+    "module",
+    [smoothapi, smoothapi.adapting, smoothapi.gateway, smoothapi.services, smoothapi.testing],
 )
 def test_every_public_name_is_on_a_page(documented, module):
     names = {name for kind, entries in documented.items() if kind[:3] == "py:" for name in entries}

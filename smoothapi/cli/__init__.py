@@ -43,6 +43,7 @@ _COMMANDS = {
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
     "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),
     "emulate": ("smoothapi.cli.emulate", "emulate", "Speak a provider's protocol on this machine."),
+    "serve": ("smoothapi.cli.serve", "serve", "Certified labels in the providers' protocols."),
     "denoiser": ("smoothapi.cli.denoiser", "denoiser", "Train and measure denoisers."),
 }
 

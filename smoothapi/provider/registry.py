@@ -33,6 +33,13 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mock": "smoothapi_adapters.mock:MockAdapter",
         "torch": "smoothapi_adapters.torch:TorchAdapter",
     },
+    "smoothapi.fronts": {
+        "aws": "smoothapi_adapters.aws.front:RekognitionFront",
+        "azure": "smoothapi_adapters.azure.v3.front:ComputerVisionFront",
+        "azure4": "smoothapi_adapters.azure.v4.front:ImageAnalysisFront",
+        "clarifai": "smoothapi_adapters.clarifai.front:ClarifaiFront",
+        "google": "smoothapi_adapters.google.front:ImageAnnotatorFront",
+    },
     "smoothapi.buckets": {
         "az": "smoothapi_adapters.azure.bucket:sign_in",
         "gs": "smoothapi_adapters.google.bucket:sign_in",

@@ -15,12 +15,11 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from smoothapi.http_protocol import PatientProtocol
 from smoothapi.services.faults import Fault
 from smoothapi.wires.wire import Question, Refusal, Reply, Request
 
@@ -33,8 +32,6 @@ _THREADS = 256  # the largest concurrency of a Smoother
 _DROPS = 16
 _PATIENCE = 4  # times the largest body are read before the line is cut
 _GRACE = 3.0  # seconds that requests under way have when the service is closed
-_WITHIN = 60.0  # seconds that a request has to come in whole, and a caller to go on reading
-_CONNECTIONS = 512  # at once; below the usual limit on a process's open files
 _TRANSPORT = "smoothapi.transport"
 _FOREVER = 4_000.0  # seconds; no adapter waits longer than an hour
 _UNMADE = Reply(200, b'{"' + b" " * 1000 + b'"}', (("content-type", "application/json"),))
@@ -105,22 +102,11 @@ class HttpTransport:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Protocol(H11Protocol):
-    """Lets the application see its connection, which ASGI does not: to reset it, say.
-
-    Requests that drip in, connections on which none comes, and callers that do not read what they
-    asked for are cut off after a time, and there is an end to how many there are. So nobody who
-    connects and does no more can keep the others out for good.
-    """
-
-    _overdue: asyncio.TimerHandle | None = None
+class _Protocol(PatientProtocol):
+    """Lets the application see its connection, which ASGI does not: to reset it, say."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > _CONNECTIONS:
-            transport.abort()
-            return
-        self._expect()
         app = self.app
 
         async def with_transport(scope: Any, receive: Any, send: Any) -> None:
@@ -128,35 +114,6 @@ class _Protocol(H11Protocol):
             await app(scope, receive, send)
 
         self.app = with_transport
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
-            self._unexpect()
-        elif self._overdue is None:  # the next request on a connection that was kept
-            self._expect()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._expect()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._unexpect()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unexpect()
-        super().connection_lost(exc)
-
-    def _expect(self) -> None:
-        """Cut the connection off if what its caller is to do has not happened in time."""
-        self._unexpect()
-        self._overdue = self.loop.call_later(_WITHIN, self.transport.abort)
-
-    def _unexpect(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
 
 
 class _Server(uvicorn.Server):

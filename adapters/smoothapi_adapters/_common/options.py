@@ -12,6 +12,7 @@ import math
 import re
 import uuid
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from smoothapi.files import expanded, is_file, parse_json, read_text, shown_name
 from smoothapi.provider import Price, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 LONGEST = 3600.0  # seconds of a timeout
 
@@ -33,6 +34,22 @@ def text(option: str, value: str) -> str:
     if not isinstance(value, str) or not value:
         raise UsageError(f"{option}={value!r}: give a text.")
     return value
+
+
+def known(provider: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse options that are not among the known ones.
+
+    Raises:
+        UsageError: says which there are.
+    """
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"The gateway's way to {provider} has no option {name!r}.{hint} It takes: "
+                f"{', '.join(names)}. What is asked about pictures comes with each call."
+            )
 
 
 def short_name(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -41,40 +42,18 @@ class RekognitionWrapper:
         self, operation: str, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
     ) -> Call | Remote | None:
         """Say what a call asks; what boto3 or the service will refuse is left to them."""
-        kind, rows, confidence = _OPERATIONS[operation]
-        image = keywords.get("Image")
-        confidence = keywords.get("MinConfidence", confidence)
-        if arguments or not isinstance(image, dict) or not _can_be(confidence):
+        if arguments:
             return None
-        if isinstance(confidence, Decimal):  # as boto3 takes it
-            confidence = float(confidence)
-        if "S3Object" in image and "Bytes" not in image:
-            return Remote("an object in S3", 'Fetch it and call with Image={"Bytes": ...}')
-        if set(image) != {"Bytes"} or "GENERAL_LABELS" not in keywords.get(
-            "Features", ("GENERAL_LABELS",)
-        ):
-            return None
-        arn = keywords.get("ProjectVersionArn" if kind == "custom" else "ProjectVersion")
-        try:
-            votes = AwsAdapter(
-                kind,
-                client=self._client,
-                min_confidence=confidence,
-                max_labels=_room(keywords.get("MaxLabels"), keywords.get("MaxResults")),
-                project_version_arn=arn,
-            )
-        except UsageError:  # a malformed ARN, which boto3 or the service will refuse
-            return None
-        photo = _bytes(image["Bytes"])
-        if not photo:
-            return None
-        whole = {**keywords, "Image": {"Bytes": photo}}
+        asked = asked_of(self._client, operation, keywords)
+        if not isinstance(asked, Asked):
+            return asked
+        whole = {**keywords, "Image": {"Bytes": asked.photo}}
         item = Item(
-            photo=photo,
-            own=OwnCall(votes, lambda: votes.send(operation, whole), votes.read),
-            votes=votes,
-            score=None if confidence in (MODEL_THRESHOLD, 0) else confidence / 100,
-            write=lambda response, verdict: _write(response, rows, verdict),
+            photo=asked.photo,
+            own=OwnCall(asked.votes, lambda: asked.votes.send(operation, whole), asked.votes.read),
+            votes=asked.votes,
+            score=asked.score,
+            write=lambda response, verdict: write(response, asked.rows, verdict),
         )
         return Call([item])
 
@@ -89,7 +68,75 @@ def check_service(client: Any, kind: str) -> None:
         )
 
 
-def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """What a call asks of one picture.
+
+    Attributes:
+        photo: the picture.
+        votes: asks the same about noisy copies.
+        rows: key of the labels in a response.
+        score: least score of a label that the call asks for, in (0, 1]; None if it says none.
+    """
+
+    photo: bytes = field(repr=False)
+    votes: AwsAdapter
+    rows: str
+    score: float | None
+
+
+def asked_of(
+    client: Any,
+    operation: str,
+    keywords: Mapping[str, Any],
+    *,
+    timeout: float = 30.0,
+    per_second: float | None = None,
+) -> Asked | Remote | None:
+    """Say what the keywords of a call ask; None if it has no labels, or will be refused.
+
+    Args:
+        client: boto3's, through which noisy copies are asked about.
+        operation: its method.
+        keywords: as for the method, which are the members of the request's JSON.
+        timeout: seconds for a request about a noisy copy.
+        per_second: of these, the most a second; None for the region's usual quota.
+    """
+    kind, rows, confidence = _OPERATIONS[operation]
+    image = keywords.get("Image")
+    confidence = keywords.get("MinConfidence", confidence)
+    if not isinstance(image, dict) or not _can_be(confidence):
+        return None
+    if isinstance(confidence, Decimal):  # as boto3 takes it
+        confidence = float(confidence)
+    if "S3Object" in image and "Bytes" not in image:
+        return Remote("an object in S3", 'Fetch it and call with Image={"Bytes": ...}')
+    features = keywords.get("Features", ("GENERAL_LABELS",))
+    wanted = isinstance(features, (list, tuple)) and "GENERAL_LABELS" in features
+    if set(image) != {"Bytes"} or not wanted:
+        return None
+    arn = keywords.get("ProjectVersionArn" if kind == "custom" else "ProjectVersion")
+    try:
+        votes = AwsAdapter(
+            kind,
+            client=client,
+            min_confidence=confidence,
+            max_labels=_room(keywords.get("MaxLabels"), keywords.get("MaxResults")),
+            project_version_arn=arn,
+            timeout=timeout,
+            per_second=per_second,
+        )
+    except (UsageError, TypeError):  # a malformed ARN, which boto3 or the service will refuse
+        return None
+    photo = _bytes(image["Bytes"])
+    if not photo:
+        return None
+    score = None if confidence in (MODEL_THRESHOLD, 0) else confidence / 100
+    return Asked(photo, votes, rows, score)
+
+
+def write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, Any]:
+    """Leave in a response the labels that a verdict leaves, with their scores."""
     kept = [row for row in response[rows] if verdict.keeps(row["Name"])]
     for row in kept:
         score = verdict.score(row["Name"])

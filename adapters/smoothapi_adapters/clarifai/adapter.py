@@ -186,13 +186,29 @@ class ClarifaiAdapter:
             headers={"Accept": "application/json", "Content-Type": "application/json"},
             body=json.dumps(body).encode(),
         )
-        return _outcomes(response, len(payloads), client.mask)
+        return outcomes(response, len(payloads), client.mask)
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
+
+    def key(self) -> str:
+        """Return the token or key that requests are signed with.
+
+        Raises:
+            FatalError: none was found, or what was found can be none.
+        """
+        found = self._key()
+        if found is None:
+            raise FatalError(
+                f"Clarifai needs a personal access token, which was not found: "
+                f"{self.credentials().where}. Make one at clarifai.com, under Security.",
+                sent=False,
+            )
+        check_header(found[0], found[1], FatalError)
+        return found[1]
 
     @property
     def _url(self) -> str:
@@ -213,23 +229,21 @@ class ClarifaiAdapter:
     def _connected(self) -> HttpClient:
         with self._lock:
             if self._connection is None:
-                found = self._key()
-                if found is None:
-                    raise FatalError(
-                        f"Clarifai needs a personal access token, which was not found: "
-                        f"{self.credentials().where}. Make one at clarifai.com, under Security.",
-                        sent=False,
-                    )
-                check_header(found[0], found[1], FatalError)
-                secrets = Secrets({"Authorization": f"Key {found[1]}"})
+                secrets = Secrets({"Authorization": f"Key {self.key()}"})
                 self._connection = HttpClient(
                     "Clarifai", secrets, timeout=self._timeout, ca=self._ca, client=self._client
                 )
             return self._connection
 
 
-def _outcomes(response: HttpResponse, count: int, mask: Mask) -> list[Answer | ProviderError]:
-    """Return what is said of each picture; raise what is said of them all."""
+def outcomes(response: HttpResponse, count: int, mask: Mask) -> list[Answer | ProviderError]:
+    """Return what is said of each picture; raise what is said of them all.
+
+    Args:
+        response: of Clarifai.
+        count: how many pictures the request held.
+        mask: of what no error may show.
+    """
     try:
         data = response.json("Clarifai")
     except TransientError:

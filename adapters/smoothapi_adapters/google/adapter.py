@@ -188,6 +188,11 @@ class GoogleAdapter:
             "endpoint": urlsplit(endpoint).netloc if endpoint else None,
         }
 
+    @property
+    def connection(self) -> Connection:
+        """How its own client is made."""
+        return self._connection
+
     def __repr__(self) -> str:
         transport = self._connection.transport
         return f"GoogleAdapter(operation={self._operation!r}, transport={transport!r})"

@@ -59,7 +59,7 @@ class ImageAnnotatorWrapper:
             return None
         if not any(_to_certify(request) for request in requests):
             return next(filter(None, map(_remote, requests)), None)
-        client = _CallersClient(self._client, whole, bound.arguments)
+        client = CallersClient(self._client, whole, bound.arguments)
         together = _Together(self._client, whole, bound.arguments)
         parts = [
             self._item(request, client) if _to_certify(request) else together.passed(request)
@@ -73,16 +73,9 @@ class ImageAnnotatorWrapper:
             )
         return Call(parts)
 
-    def _item(self, request: vision.AnnotateImageRequest, client: _CallersClient) -> Item:
-        feature: Any = _label_feature(request)
-        votes = GoogleAdapter(
-            operation="labels",
-            max_results=max(_MOST_LABELS, feature.max_results),
-            model=feature.model or "builtin/stable",
-            endpoint=_endpoint(self._client),
-            timeout=client.timeout,
-            client=client,  # type: ignore[arg-type]  # all that the adapter uses of a client
-        )
+    def _item(self, request: vision.AnnotateImageRequest, client: CallersClient) -> Item:
+        feature: Any = label_feature(request)
+        votes = client.votes(feature)
 
         def send() -> Any:
             try:
@@ -95,11 +88,11 @@ class ImageAnnotatorWrapper:
             own.refusal = response if response.error.code else None
             return response
 
-        own = OwnCall(votes, send, _read, price=_times(votes.price, len(request.features)))
+        own = OwnCall(votes, send, read_labels, price=times(votes.price, len(request.features)))
         return Item(photo=request.image.content, own=own, votes=votes, score=None, write=_write)
 
 
-class _CallersClient:
+class CallersClient:
     """The caller's client with the caller's metadata, project and timeout, and without retries."""
 
     def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
@@ -114,6 +107,17 @@ class _CallersClient:
     def transport(self) -> Any:
         """The client's, which knows what signs its requests."""
         return self._client.transport
+
+    def votes(self, feature: vision.Feature) -> GoogleAdapter:
+        """Return what asks for the labels of noisy copies, as a call asks for them."""
+        return GoogleAdapter(
+            operation="labels",
+            max_results=max(_MOST_LABELS, feature.max_results),
+            model=feature.model or "builtin/stable",
+            endpoint=_endpoint(self._client),
+            timeout=self.timeout,
+            client=self,  # type: ignore[arg-type]  # all that the adapter uses of a client
+        )
 
     def send(self, request: vision.AnnotateImageRequest) -> vision.AnnotateImageResponse:
         """Ask about one picture, once."""
@@ -217,18 +221,19 @@ def _one(request: Any) -> vision.AnnotateImageRequest:
     return whole
 
 
-def _label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
+def label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
+    """Return the feature by which a request asks for labels, None if it asks for none."""
     return next((feature for feature in request.features if feature.type_ == _LABELS), None)
 
 
 def _to_certify(request: vision.AnnotateImageRequest) -> bool:
-    return _label_feature(request) is not None and bool(request.image.content)
+    return label_feature(request) is not None and bool(request.image.content)
 
 
 def _remote(request: vision.AnnotateImageRequest) -> Remote | None:
     """Return where the picture of a request for labels is, None if it is here or nowhere."""
     source = request.image.source
-    if _label_feature(request) is None or request.image.content:
+    if label_feature(request) is None or request.image.content:
         return None
     if not (source.image_uri or source.gcs_image_uri):
         return None
@@ -243,7 +248,7 @@ def _endpoint(client: Any) -> str | None:
     return None if host.rpartition("//")[2] in ("", _HOST) else host
 
 
-def _times(price: Price, features: int) -> Price:
+def times(price: Price, features: int) -> Price:
     """Return the price of a picture with several features, each as dear as labels."""
     return Price(
         price.per_thousand * features,
@@ -253,7 +258,12 @@ def _times(price: Price, features: int) -> Price:
     )
 
 
-def _read(response: Any) -> Answer:
+def read_labels(response: Any) -> Answer:
+    """Return the labels of one picture's part of a response.
+
+    Raises:
+        ProviderError: there is an error in their place, or they are malformed.
+    """
     if response.error.code:
         raise of_picture(response.error.code, response.error.message)
     try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _STREAMS = ("tag_image_in_stream", "analyze_image_in_stream")
 _URLS = ("tag_image", "analyze_image")
-_CERTIFIED = ("tags", "categories")
+CERTIFIED = ("tags", "categories")
 
 
 class ComputerVisionWrapper:
@@ -49,7 +49,7 @@ class ComputerVisionWrapper:
         bound.apply_defaults()
         given = bound.arguments
         asked = ["tags"] if operation.startswith("tag") else _named(given["visual_features"])
-        features = [name for name in _CERTIFIED if name in asked]
+        features = [name for name in CERTIFIED if name in asked]
         if not features:
             return None
         if operation in _URLS:
@@ -78,7 +78,9 @@ class ComputerVisionWrapper:
 
         item = Item(
             photo=photo,
-            own=OwnCall(votes, send, lambda raw: _read(raw, features), price=price_of(asked)),
+            own=OwnCall(
+                votes, send, lambda raw: read_labels(raw.output, features), price=price_of(asked)
+            ),
             votes=votes,
             score=None,
             write=write,
@@ -87,8 +89,12 @@ class ComputerVisionWrapper:
         return Call([item])
 
 
-def _read(raw: Any, features: Sequence[str]) -> Answer:
-    result = raw.output
+def read_labels(result: Any, features: Sequence[str]) -> Answer:
+    """Return the labels of some features of a `TagResult` or an `ImageAnalysis`.
+
+    Raises:
+        TransientError: it is malformed.
+    """
     request = str(getattr(result, "request_id", None) or "")
     try:
         labels = tuple(label for name in features for label in labels_of(result, name))

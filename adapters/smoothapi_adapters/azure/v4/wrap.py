@@ -66,17 +66,22 @@ class ImageAnalysisWrapper:
             own=OwnCall(
                 votes,
                 lambda: votes.send(*bound.args, **bound.kwargs),
-                _read,
+                read_labels,
                 price=price_of(asked),
             ),
             votes=votes,
             score=None,
-            write=_write,
+            write=write,
         )
         return Call([item])
 
 
-def _read(result: Any) -> Answer:
+def read_labels(result: Any) -> Answer:
+    """Return the tags of an `ImageAnalysisResult`, or of its JSON.
+
+    Raises:
+        TransientError: it is malformed.
+    """
     try:
         labels = tuple(Label(name, score) for name, score in labels_of(result, "tags"))
         return Answer(labels, str(result.get("modelVersion") or ""))
@@ -84,7 +89,8 @@ def _read(result: Any) -> Answer:
         raise TransientError(f"Azure's answer is malformed ({type(error).__name__}).") from error
 
 
-def _write(result: Any, verdict: Verdict) -> Any:
+def write(result: Any, verdict: Verdict) -> Any:
+    """Leave the tags that a verdict leaves, with their scores, and return the result."""
     kept = [tag for tag in result["tagsResult"]["values"] if verdict.keeps(tag["name"])]
     for tag in kept:
         score = verdict.score(tag["name"])

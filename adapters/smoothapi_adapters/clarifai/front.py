@@ -1,0 +1,236 @@
+"""Clarifai's v2 REST interface, as the gateway speaks it (`smoothapi.gateway`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import requests
+
+from smoothapi.errors import FatalError, ProviderError
+from smoothapi.provider import Mask
+from smoothapi.wires.clarifai import Clarifai
+from smoothapi.wires.wire import Refusal, Reply, from_base64
+from smoothapi.wrapping import Call, Item, Remote
+from smoothapi_adapters._common import options as read_option
+from smoothapi_adapters._common.client import HttpResponse
+from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
+from smoothapi_adapters._common.sessions import connections
+from smoothapi_adapters.clarifai.adapter import (
+    ENDPOINT,
+    FAILED,
+    MIXED,
+    OK,
+    ClarifaiAdapter,
+    outcomes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothapi.answer import Answer
+    from smoothapi.gateway.front import Incoming, SignedBy
+    from smoothapi.wires.wire import Request
+    from smoothapi.wrapping import Verdict
+
+_OUTPUTS = re.compile(
+    r"/v2/users/(?P<user>[^/]+)/apps/(?P<app>[^/]+)/models/(?P<model>[^/]+)"
+    r"(/versions/(?P<version>[^/]+))?/outputs"
+)
+_OPTIONS = ("endpoint", "pat", "api_key", "price", "price_date", "per_second", "timeout", "ca")
+_MOST_CONCEPTS, _LARGEST = 50, 200
+
+
+class ClarifaiFront:
+    """Certifies the concepts of models' outputs, for paths that name a user and an app.
+
+    Inputs are sent one by one. Noisy copies are asked about with room for at least 50 concepts;
+    `select_concepts` concerns the caller's own call.
+
+    Args:
+        options: endpoint, pat, api_key, price, price_date, per_second, timeout and ca, as for
+            `ClarifaiAdapter`.
+        signed_by: "caller" hands on the caller's token.
+    """
+
+    name = "clarifai"
+
+    def __init__(self, options: Mapping[str, Any], signed_by: SignedBy) -> None:
+        read_option.known("clarifai", options, _OPTIONS)
+        self._signed_by = signed_by
+        self._options = dict(options)
+        self._adapter = ClarifaiAdapter(**options)
+        self.wire = Clarifai()
+        timeout = read_option.timeout(options.get("timeout", 60.0))
+        endpoint, ca = options.get("endpoint", ENDPOINT), options.get("ca")
+        self._relay = Relay("Clarifai", endpoint, timeout=timeout, ca=ca)
+        self._session = requests.Session()
+        self._session.auth = lambda request: request  # keeps .netrc out
+        mounted = connections()
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, mounted)
+
+    def owns(self, request: Request) -> bool:
+        """Whether the path begins with Clarifai's version."""
+        return request.path.startswith("/v2/")
+
+    def operation(self, request: Request) -> str:
+        """Return the last part of the path, such as "outputs"."""
+        return request.path.rpartition("/")[2]
+
+    def shown(self, request: Request) -> str:
+        """Return the token."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme in {"Key", "Bearer"} else ""
+
+    def stranger(self, shown: str) -> Refusal:
+        """Return what Clarifai says of a token that there is not."""
+        if not shown:
+            return Refusal(
+                401, "11009", "API key not found", details="Send 'Authorization: Key ...'."
+            )
+        return Refusal(401, "11008", "Invalid API key or Invalid API key/application pair")
+
+    def read(self, incoming: Incoming) -> Call | Remote | None:
+        """Say what a request asks."""
+        path = _OUTPUTS.fullmatch(incoming.target.partition("?")[0])
+        if path is None or incoming.request.method != "POST":
+            return None
+        names = {name: unquote(value) for name, value in path.groupdict().items() if value}
+        try:
+            data = json.loads(incoming.request.body)
+            pictures = [row["data"]["image"] for row in data["inputs"]]
+            if any(picture.get("url") and not picture.get("base64") for picture in pictures):
+                return Remote("a picture at a URL", "Fetch it and give its bytes as image.base64")
+            photos = [from_base64(picture.get("base64")) for picture in pictures]
+            config = _config(data)
+            most = int(config.get("max_concepts") or 20)
+            lowest = float(config.get("min_value") or 0.0)
+            asking = [self._votes(incoming, names, most, lowest) for _ in photos]
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
+            return None
+        if not photos or not all(photos):
+            return None
+        items: list[Item] = []
+        for row, photo, votes in zip(data["inputs"], photos, asking, strict=True):
+            body = incoming.request.body
+            if len(photos) > 1:
+                body = json.dumps({**data, "inputs": [row]}).encode()
+            part = replace(incoming, request=replace(incoming.request, body=body))
+            own = own_call(
+                votes,
+                partial(self._send, part, identity=True),
+                means=_means,
+                is_refused=lambda data: isinstance(_meaning(data), ProviderError),
+                read=_read,
+                who="Clarifai",
+            )
+            items.append(Item(photo or b"", own, votes, lowest or None, _write))
+        return Call(items, join=None if len(items) == 1 else _joined)
+
+    def relay(self, incoming: Incoming) -> Reply:
+        """Send a request on, signed."""
+        return self._send(incoming)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._relay.close()
+        self._adapter.close()
+        self._session.close()
+
+    def _votes(
+        self, incoming: Incoming, names: Mapping[str, str], most: int, lowest: float
+    ) -> ClarifaiAdapter:
+        options = {**self._options, **names}
+        if self._signed_by == "caller":
+            options = {**options, "api_key": None, "pat": self.shown(incoming.request)}
+        room = min(_LARGEST, max(_MOST_CONCEPTS, most))
+        return ClarifaiAdapter(**options, max_concepts=room, min_value=lowest, client=self._session)
+
+    def _send(self, incoming: Incoming, *, identity: bool = False) -> Reply:
+        headers, signature = incoming.headers, Signature()
+        if self._signed_by == "gateway":
+            headers = tuple((n, v) for n, v in headers if n.lower() != "authorization")
+            key = self._adapter.key()
+            signature = Signature({"Authorization": f"Key {key}"}, secrets=(key,))
+        request = incoming.request
+        return self._relay.send(
+            request.method, incoming.target, headers, request.body, signature, identity=identity
+        )
+
+
+def _config(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a request says of how many concepts it wants, and from which score on."""
+    model = data.get("model") or {}
+    config: Mapping[str, Any] = {}
+    for holder in (model, model.get("model_version") or {}):  # of newer and of older requests
+        config = (holder.get("output_info") or {}).get("output_config") or config
+    return config
+
+
+def _meaning(data: dict[str, Any], reply: Reply | None = None) -> Answer | ProviderError:
+    status = 200 if reply is None else reply.status
+    headers = {} if reply is None else {name.lower(): value for name, value in reply.headers}
+    body = json.dumps(data).encode() if reply is None else reply.body
+    try:
+        [outcome] = outcomes(HttpResponse(status, headers, body), 1, Mask([]))
+    except ProviderError as error:
+        return error
+    return outcome
+
+
+def _read(data: dict[str, Any]) -> Answer:
+    outcome = _meaning(data)
+    if isinstance(outcome, ProviderError):
+        raise outcome
+    return outcome
+
+
+def _means(reply: Reply) -> ProviderError | None:
+    if reply.status == 200:
+        return None
+    outcome = _meaning({}, reply)
+    if isinstance(outcome, ProviderError):
+        return outcome
+    return FatalError(f"Clarifai answered with status {reply.status}, and as if with 200.")
+
+
+def _write(told: Told, verdict: Verdict) -> Reply:
+    found = told.json["outputs"][0]["data"]
+    rows = found.get("concepts", [])
+    kept = [row for row in rows if verdict.keeps(_name(row))]
+    for row in kept:
+        score = verdict.score(_name(row))
+        if score is not None:
+            row["value"] = score
+        if verdict.mark:
+            row["certified"] = verdict.certified(_name(row))
+    if rows:
+        found["concepts"] = kept
+    return told.written()
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row.get("name") or row["id"])
+
+
+def _joined(replies: list[Reply]) -> Reply:
+    """Return the replies about single inputs as one, as Clarifai answers for several."""
+    data = [json.loads(reply.body) for reply in replies]
+    whole = next((one for one in data if not one.get("outputs")), None)
+    if whole is not None:  # said of the whole request, such as that the token is wrong
+        return replies[data.index(whole)]
+    codes = [one["status"].get("code") for one in data]
+    outputs = [output for one in data for output in one["outputs"]]
+    status, first = data[0]["status"], replies[0]
+    if any(code != OK for code in codes):
+        failed = all(code != OK for code in codes)
+        words = ("Failure", "all inputs failed") if failed else ("Mixed Success", "see outputs")
+        status = {**status, "code": FAILED if failed else MIXED}
+        status |= {"description": words[0], "details": words[1]}
+        first = replace(first, status=400 if failed else 200)
+    return Told(first, {**data[0], "status": status, "outputs": outputs}).written()

@@ -1,0 +1,302 @@
+"""Google Vision's REST interface, as the gateway speaks it (`smoothapi.gateway`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
+
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions
+from google.cloud import vision
+from google.protobuf import json_format
+
+from smoothapi.errors import FatalError, TransientError, UsageError
+from smoothapi.wires.google import Google, refusal
+from smoothapi.wrapping import Call, Item, Passed, Remote
+from smoothapi_adapters._common import options as read_option
+from smoothapi_adapters._common.kept import Kept
+from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
+from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.client import sign_in
+from smoothapi_adapters.google.errors import mapped_error
+from smoothapi_adapters.google.wrap import CallersClient, label_feature, read_labels, times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothapi.answer import Answer
+    from smoothapi.errors import ProviderError
+    from smoothapi.gateway.front import Incoming, SignedBy
+    from smoothapi.wires.wire import Refusal, Reply, Request
+    from smoothapi.wrapping import Verdict
+
+_ANNOTATE = re.compile(
+    r"/v1/(?P<parent>projects/[^/]+(/locations/[^/]+)?/)?images:annotate", re.ASCII
+)
+_OWN = re.compile(r"/v1(p\d+beta\d+)?/", re.ASCII)
+_HOST = "https://vision.googleapis.com"
+_OPTIONS = ("endpoint", "api_key", "credentials", "quota_project", "transport", "timeout")
+_KEYS = ("authorization", "x-goog-api-key", "x-goog-user-project")
+
+
+class ImageAnnotatorFront:
+    """Certifies the label annotations of images:annotate, with or without a project in the path.
+
+    Pictures of a batch are sent one by one, which costs the same. What other features find stays as
+    Google said it.
+
+    Args:
+        options: endpoint, api_key, credentials, quota_project, transport (of the noisy copies; REST
+            by default) and timeout, as for `GoogleAdapter`.
+        signed_by: "caller" hands on the caller's key or bearer token.
+    """
+
+    name = "google"
+
+    def __init__(self, options: Mapping[str, Any], signed_by: SignedBy) -> None:
+        read_option.known("google", options, _OPTIONS)
+        adapter = GoogleAdapter(**{"transport": "rest", **options})
+        self._connection = adapter.connection
+        self._signed_by = signed_by
+        self.wire = Google()
+        self._relay = Relay(
+            "Google", self._connection.endpoint or _HOST, timeout=self._connection.timeout
+        )
+        self._clients: Kept[str, Any] = Kept(self._client, lambda client: client.transport.close())
+
+    def owns(self, request: Request) -> bool:
+        """Whether the path begins with a version of Google's."""
+        return bool(_OWN.match(request.path))
+
+    def operation(self, request: Request) -> str:
+        """Return the last part of the path, such as "images:annotate"."""
+        return request.path.rpartition("/")[2]
+
+    def shown(self, request: Request) -> str:
+        """Return the API key or the bearer token."""
+        key = request.query.get("key") or request.headers.get("x-goog-api-key")
+        if key:
+            return key
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def stranger(self, shown: str) -> Refusal:
+        """Return what Google says of a key that there is not."""
+        if not shown:
+            return refusal(
+                "PERMISSION_DENIED",
+                "Method doesn't allow unregistered callers (callers without established identity). "
+                "Please use API Key or other form of API consumer identity to call this API.",
+            )
+        return refusal(
+            "UNAUTHENTICATED",
+            "Request had invalid authentication credentials. Expected OAuth 2 access token, login "
+            "cookie or other valid authentication credential.",
+        )
+
+    def read(self, incoming: Incoming) -> Call | Remote | None:
+        """Say what a request asks, as `wrap` reads it from the SDK's."""
+        request = incoming.request
+        if request.method != "POST" or not _ANNOTATE.fullmatch(request.path):
+            return None
+        try:
+            data = json.loads(request.body)
+            rows = data["requests"]
+            parsed = [vision.AnnotateImageRequest.wrap(_parsed(row)) for row in rows]
+        except (ValueError, RecursionError, TypeError, KeyError, json_format.ParseError):
+            return None
+        asking = [one for one in parsed if label_feature(one)]
+        sources = [one.image.source for one in asking if not one.image.content]
+        if any(source.image_uri or source.gcs_image_uri for source in sources):
+            return Remote("a picture at a URI", "Fetch it and give its bytes as image.content")
+        if not any(one.image.content for one in asking):
+            return None
+        whole = vision.BatchAnnotateImagesRequest(
+            parent=str(data.get("parent") or self._parent(request.path)),
+            labels=data.get("labels") if isinstance(data.get("labels"), dict) else {},
+        )
+        given = {"timeout": self._connection.timeout}
+        client = CallersClient(self._clients[self._signing(request)], whole, given)
+        items: list[Item | Passed] = []
+        for row, one in zip(rows, parsed, strict=True):
+            alone = request.body if len(rows) == 1 else json.dumps({**data, "requests": [row]})
+            body = alone if isinstance(alone, bytes) else alone.encode()
+            part = replace(incoming, request=replace(request, body=body))
+            items.append(self._item(part, one, client))
+        return Call(items, join=None if len(items) == 1 else _joined)
+
+    def relay(self, incoming: Incoming) -> Reply:
+        """Send a request on, signed."""
+        return self._send(incoming)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._relay.close()
+        self._clients.close()
+
+    def _item(
+        self, incoming: Incoming, request: vision.AnnotateImageRequest, client: CallersClient
+    ) -> Item | Passed:
+        feature = label_feature(request)
+        if feature is None or not request.image.content:
+            return Passed(partial(self._send, incoming))
+        votes = client.votes(feature)
+        own = own_call(
+            votes,
+            partial(self._send, incoming, identity=True),
+            means=_means,
+            is_refused=_is_refused,
+            read=_read,
+            who="Google",
+            price=times(votes.price, len(request.features)),
+        )
+        return Item(request.image.content, own, votes, None, _write)
+
+    def _send(self, incoming: Incoming, *, identity: bool = False) -> Reply:
+        request = incoming.request
+        headers, target = incoming.headers, incoming.target
+        signature = Signature()
+        if self._signed_by == "gateway":
+            headers = tuple((n, v) for n, v in headers if n.lower() not in _KEYS)
+            target = _without_key(target)
+            signature = self._signature(request.method, target)
+        return self._relay.send(
+            request.method, target, headers, request.body, signature, identity=identity
+        )
+
+    def _signature(self, method: str, target: str) -> Signature:
+        key = self._connection.api_key
+        if key:
+            return Signature({"X-Goog-Api-Key": key}, secrets=(key,))
+        from google.auth.transport.requests import Request as Asking  # noqa: PLC0415  0.1 s
+
+        headers: dict[str, str] = {}
+        credentials = self._clients[""].transport._credentials  # noqa: SLF001  no other way in
+        try:
+            credentials.before_request(  # refreshes what has expired
+                Asking(), method, f"{self._relay.endpoint}{target}", headers
+            )
+        except exceptions.GoogleAuthError as error:
+            raise mapped_error(error) or FatalError("Signing in failed.") from None
+        token = headers.get("authorization", "").removeprefix("Bearer ")
+        return Signature(headers, secrets=(token,) if token else ())
+
+    def _signing(self, request: Request) -> str:
+        """Return what the client for noisy copies signs with; "" is the gateway's own."""
+        if self._signed_by == "gateway":
+            return ""
+        bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
+        return f"{'bearer' if bearer else 'key'} {self.shown(request)}"
+
+    def _client(self, signing: str) -> Any:
+        kind, _, secret = signing.partition(" ")
+        connection = self._connection
+        if kind == "key":
+            connection = replace(connection, api_key=secret, credentials=None)
+        elif kind == "bearer":
+            from google.oauth2.credentials import Credentials  # noqa: PLC0415
+
+            made: Any = Credentials
+            connection = replace(connection, api_key="", credentials=made(secret))
+        elif not connection.api_key and connection.credentials is None:
+            signed_in = sign_in(connection.quota_project)
+            connection = replace(connection, credentials=signed_in)
+        try:
+            client, _ = connection.open()
+        except (ValueError, UsageError) as error:
+            raise FatalError(
+                f"No client for Google can be made ({type(error).__name__}).", sent=False
+            ) from None
+        return client
+
+    @staticmethod
+    def _parent(path: str) -> str:
+        found = _ANNOTATE.fullmatch(path)
+        return (found["parent"] or "").rstrip("/") if found else ""
+
+
+def _parsed(row: Any) -> Any:
+    """Return one request of a batch as Google's message; raises as `ParseDict` does."""
+    message = vision.AnnotateImageRequest.pb()()
+    return json_format.ParseDict(row, message, ignore_unknown_fields=True)
+
+
+def _part(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the one picture's part of a response."""
+    parts = data.get("responses")
+    if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
+        raise TransientError(
+            "Google's answer is malformed: it has not one response for one picture."
+        )
+    part: dict[str, Any] = parts[0]
+    return part
+
+
+def _read(data: Mapping[str, Any]) -> Answer:
+    message = vision.AnnotateImageResponse.pb()()
+    try:
+        json_format.ParseDict(_part(data), message, ignore_unknown_fields=True)
+    except json_format.ParseError:
+        raise TransientError(
+            "Google's answer is malformed: it is not an AnnotateImageResponse."
+        ) from None
+    return read_labels(vision.AnnotateImageResponse.wrap(message))
+
+
+def _write(told: Told, verdict: Verdict) -> Reply:
+    part = _part(told.json)
+    rows = part.get("labelAnnotations", [])
+    kept = [row for row in rows if verdict.keeps(row["description"])]
+    for row in kept:
+        score = verdict.score(row["description"])
+        if score is not None:
+            row["score"] = score
+        if verdict.mark:
+            said = "certified" if verdict.certified(row["description"]) else "uncertified"
+            row.setdefault("properties", []).append({"name": "smoothapi", "value": said})
+    if rows:
+        part["labelAnnotations"] = kept
+        if not kept:  # protobuf's JSON leaves empty lists out
+            del part["labelAnnotations"]
+    return told.written()
+
+
+def _joined(replies: list[Reply]) -> Reply:
+    """Return the replies about single pictures as one; the first that is an error, if there is."""
+    refused = next((reply for reply in replies if reply.status != 200), None)
+    if refused is not None:
+        return refused
+    data = [json.loads(reply.body) for reply in replies]
+    responses = [part for one in data for part in one.get("responses", [])]
+    return Told(replies[0], {**data[0], "responses": responses}).written()
+
+
+def _means(reply: Reply) -> ProviderError | None:
+    if reply.status == 200:
+        return None
+    response = requests.Response()
+    response.status_code = reply.status
+    response.headers.update(reply.headers)
+    response._content = reply.body  # noqa: SLF001  where requests itself puts what it has read
+    response.request = requests.Request("POST", _HOST).prepare()
+    parse: Any = api.from_http_response  # untyped
+    return mapped_error(parse(response))
+
+
+def _is_refused(data: Mapping[str, Any]) -> bool:
+    """Whether the one picture's part of a response is an error."""
+    error = _part(data).get("error")
+    return isinstance(error, dict) and bool(error.get("code"))
+
+
+def _without_key(target: str) -> str:
+    path, mark, query = target.partition("?")
+    if not mark or "key" not in query:
+        return target
+    kept = [(n, v) for n, v in parse_qsl(query, keep_blank_values=True) if n != "key"]
+    return f"{path}?{urlencode(kept)}" if kept else path

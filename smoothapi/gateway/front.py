@@ -1,0 +1,111 @@
+"""What has to be known of a provider's protocol so that the gateway can stand in front of it.
+
+A stranger's front is a class with these members and one line in its pyproject.toml, whose name is
+the provider's::
+
+    [project.entry-points."smoothapi.fronts"]
+    acme = "smoothapi_acme:AcmeFront"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
+
+from smoothapi.errors import MissingExtraError, UsageError
+from smoothapi.provider import registered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from smoothapi.wires.wire import Refusal, Reply, Request, Wire
+    from smoothapi.wrapping import Call, Remote
+
+GROUP = "smoothapi.fronts"
+
+SignedBy: TypeAlias = Literal["gateway", "caller"]
+"""Whose credentials sign what is sent to the provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request as it came in.
+
+    Attributes:
+        request: as the wires read it.
+        target: path and query, as the caller wrote them.
+        headers: names and values in their order, as the caller wrote them.
+    """
+
+    request: Request
+    target: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+
+
+class Front(Protocol):
+    """One provider's protocol, as the gateway speaks it to callers and to the provider.
+
+    The class is called with `options` (a mapping) and `signed_by`. It raises UsageError where an
+    option is unknown or out of range, and where callers' credentials cannot be handed on. Threads
+    share it.
+    """
+
+    name: str
+    """The provider's, as for `Smoother`."""
+    wire: Wire
+    """How the provider words errors, and the most bytes of a body."""
+
+    def owns(self, request: Request) -> bool:
+        """Whether a request is in this protocol, by its path and headers."""
+
+    def operation(self, request: Request) -> str:
+        """Return the provider's name for what is asked, such as "DetectLabels"."""
+
+    def shown(self, request: Request) -> str:
+        """Return what the caller shows where its SDK puts the key, "" if nothing."""
+
+    def stranger(self, shown: str) -> Refusal:
+        """Return how the provider refuses a caller who shows nothing, or nothing that it knows."""
+
+    def read(self, incoming: Incoming) -> Call | Remote | None:
+        """Say what a request asks; see `smoothapi.wrapping.Wrapper.read`.
+
+        The call's response is a `Reply`. None stands for what holds nothing to certify, or cannot
+        be read.
+
+        Raises:
+            ProviderError: the provider cannot be asked: credentials are missing, say.
+        """
+
+    def relay(self, incoming: Incoming) -> Reply:
+        """Send a request on as it is, and return what is answered.
+
+        Raises:
+            ProviderError: the provider could not be reached.
+        """
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+def make_front(name: str, options: Mapping[str, Any], signed_by: SignedBy) -> Front:
+    """Load the front that is registered under a provider's name, and make one.
+
+    Raises:
+        UsageError: nothing is registered under it, or an option is unknown or out of range.
+        MissingExtraError: the provider's packages are not installed.
+    """
+    points = registered(GROUP)
+    if name not in points:
+        raise UsageError(
+            f"The gateway does not speak the protocol of {name!r}. It speaks: "
+            f"{', '.join(sorted(points)) or 'none'}."
+        )
+    try:
+        factory = points[name].load()
+    except ImportError as error:
+        raise MissingExtraError(
+            f"A gateway for {name} needs a package that is not installed ({error.name}). Install "
+            f"it with: pip install 'smoothapi-vision[serve,{name.rstrip('4')}]'"
+        ) from error
+    return cast("Front", factory(options, signed_by))

@@ -1,0 +1,307 @@
+"""Who is let in, what each may spend and see, and how many are served at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from smoothapi.errors import UsageError
+from smoothapi.gateway import Records, app, read_config
+from smoothapi.gateway.rate import Rates
+from smoothapi.gateway.records import GatewayCaller
+from smoothapi.services import serve
+from smoothapi.store import Budget
+from tests.unit.gateway.conftest import KITS, RAW, call, post, tables
+from tests.unit.wrapping.conftest import PHOTO, PIXELS, digest, labeller
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def records(tmp_path):
+    made = Records(tmp_path / "home" / "gateway.db")
+    yield made
+    made.close()
+
+
+def shown(name, token):
+    """Return the headers in which a provider's SDK shows a key."""
+    signed = f"AWS4-HMAC-SHA256 Credential={token}/20261128/us-east-1/rekognition/aws4_request"
+    return {
+        "aws": {"authorization": f"{signed}, SignedHeaders=host, Signature=0"},
+        "google": {"x-goog-api-key": token},
+        "clarifai": {"authorization": f"Key {token}"},
+    }.get(name, {"ocp-apim-subscription-key": token})
+
+
+def test_a_token_lets_in_where_the_sdk_puts_its_key(kit, service, start, records):
+    token = records.add_token("radiology")
+    name = kit.service
+    gateway = start(name, service, callers="tokens")
+    for headers in (shown(name, token), {"x-smoothapi-token": token}):
+        assert post(gateway.url, name, headers=headers).status_code == 200
+    before = service.requests
+    for headers in ({}, shown(name, token[:-1] + "0"), shown(name, "sgw_1"), shown(name, "")):
+        refused = post(gateway.url, name, headers=headers)
+        assert refused.status_code in {400, 401, 403}
+        assert refused.headers["x-smoothapi-outcome"] == "refused"
+    assert service.requests == before
+
+
+def test_boto3_takes_a_token_for_its_key_and_a_stranger_for_a_wrong_one(aws, start, records):
+    import boto3
+    from botocore.exceptions import ClientError
+
+    gateway = start("aws", aws, callers="tokens")
+
+    def client(token):
+        return boto3.client(
+            "rekognition",
+            endpoint_url=gateway.url,
+            region_name="us-east-1",
+            aws_access_key_id=token,
+            aws_secret_access_key="any",
+            aws_session_token=None,
+        )
+
+    found = client(records.add_token("team")).detect_labels(Image={"Bytes": PHOTO})
+    assert [label["Name"] for label in found["Labels"]] == ["Bus", "Vehicle"]
+    with pytest.raises(ClientError, match="security token included in the request is invalid"):
+        client("AKIASTRANGER").detect_labels(Image={"Bytes": PHOTO})
+
+
+def test_a_token_that_was_removed_lets_nobody_in_from_then_on(aws, start, records):
+    token = records.add_token("team")
+    gateway = start("aws", aws, callers="tokens")
+    assert post(gateway.url, "aws", headers={"x-smoothapi-token": token}).status_code == 200
+    assert records.remove_token("team")
+    assert post(gateway.url, "aws", headers={"x-smoothapi-token": token}).status_code == 400
+
+
+def test_of_a_token_only_a_hash_is_kept(records, tmp_path):
+    token = records.add_token("team")
+    secret = token.rpartition("_")[2].encode()
+    files = [file.read_bytes() for file in (tmp_path / "home").iterdir()]
+    assert files
+    assert all(secret not in data and bytes.fromhex(secret.decode()) not in data for data in files)
+    assert (tmp_path / "home" / "gateway.db").stat().st_mode & 0o077 == 0
+
+
+def test_names_are_taken_once_and_values_checked(records):
+    records.add_token("team", budget="$5/month", per_second=2)
+    for changes in (
+        {"name": "team"},
+        {"name": "a b"},
+        {"name": "anyone"},
+        {"name": "x", "budget": "$5"},
+        {"name": "x", "budget": "much"},
+        {"name": "x", "per_second": 0},
+    ):
+        with pytest.raises(UsageError):
+            records.add_token(**changes)
+    [caller] = records.callers()
+    assert (caller.name, str(caller.budget)) == ("team", "$5 a month, 'gateway-caller-team'")
+
+
+def test_each_caller_has_a_budget_of_its_own_and_all_have_one_together(aws, start, records):
+    poor, rich = records.add_token("poor", budget="3/month"), records.add_token("rich")
+    gateway = start("aws", aws, callers="tokens", provider={"budget": "1000/day"})
+    broke = post(gateway.url, "aws", headers={"x-smoothapi-token": poor})
+    assert broke.json()["__type"] == "LimitExceededException"
+    assert broke.headers["x-smoothapi-outcome"] == "budget"
+    assert aws.requests == 0, "nothing is sent that could not be enough"
+    fine = post(gateway.url, "aws", headers={"x-smoothapi-token": rich})
+    assert fine.headers["x-smoothapi-outcome"] == "certified"
+
+
+def test_a_budget_is_never_passed_by_all_callers_together(aws, start, records):
+    tokens = [records.add_token(f"team{i}") for i in range(4)]
+    gateway = start("aws", aws, callers="tokens", provider={"budget": "30/day"})
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(
+            pool.map(lambda t: post(gateway.url, "aws", headers={"x-smoothapi-token": t}), tokens)
+        )
+    assert aws.requests <= 30
+    assert {reply.status_code for reply in replies} <= {200, 400}
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "labels"), [("plain", ["Bus", "Vehicle", "Van"]), ("none", [])]
+)
+def test_what_ends_first_gives_what_the_deployment_chose(otherwise, labels, aws, start):
+    gateway = start("aws", aws, provider={"budget": "3/day"}, certify={"otherwise": otherwise})
+    found = post(gateway.url, "aws")
+    assert [label["Name"] for label in found.json()["Labels"]] == labels
+    assert found.headers["x-smoothapi-outcome"] == "budget"
+    identity = found.headers["x-smoothapi-certificate"]
+    kept = requests.get(f"{gateway.url}/smoothapi/certificates/{identity}", timeout=20).json()
+    assert kept["certified"] is False
+    assert "budget" in kept["why"]
+
+
+def test_a_certificate_is_shown_to_its_caller_and_to_operators(aws, start, records):
+    mine, other = records.add_token("mine"), records.add_token("other")
+    operator = records.add_token("boss", operator=True)
+    gateway = start("aws", aws, callers="tokens")
+    done = post(gateway.url, "aws", headers={"x-smoothapi-token": mine})
+    url = f"{gateway.url}/smoothapi/certificates/{done.headers['x-smoothapi-certificate']}"
+    assert requests.get(url, timeout=20).status_code == 401
+    assert (
+        requests.get(url, headers={"authorization": f"Bearer {other}"}, timeout=20).status_code
+        == 404
+    )
+    found = requests.get(url, headers={"authorization": f"Bearer {mine}"}, timeout=20).json()
+    assert (found["caller"], found["provider"], found["outcome"]) == ("mine", "aws", "certified")
+    assert found["certificate"]["claims"]
+    assert requests.get(url, auth=("x", operator), timeout=20).json() == found
+    nothing = f"{gateway.url}/smoothapi/certificates/{'0' * 32}"
+    assert requests.get(nothing, auth=("x", operator), timeout=20).status_code == 404
+
+
+def test_a_rate_holds_by_caller():
+    now = [100.0]
+    rates = Rates(lambda: now[0])
+    team = GatewayCaller("team", Budget(), per_second=2.0)
+    assert [rates.take(team) for _ in range(3)] == [True, True, False]
+    assert rates.take(GatewayCaller("other", Budget(), per_second=0.5))
+    assert not rates.take(GatewayCaller("other", Budget(), per_second=0.5))
+    now[0] += 0.5
+    assert [rates.take(team), rates.take(team)] == [True, False]
+    assert all(rates.take(GatewayCaller("free", Budget())) for _ in range(100))
+
+
+class Held:
+    """A labeller that answers nobody before it is told to."""
+
+    def __init__(self):
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, pixels):
+        self.begun.set()
+        assert self.go.wait(30)
+        return labeller(pixels)
+
+
+@pytest.fixture
+def held():
+    labelling = Held()
+    yield labelling
+    labelling.go.set()
+
+
+@pytest.mark.parametrize("name", list(KITS))
+def test_a_full_queue_throttles_in_the_providers_words_and_says_when(name, held, start):
+    with serve(name, held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = start(name, service, workers=1, queue=0, retry_after=7)
+        first = pool.submit(post, gateway.url, name)
+        assert held.begun.wait(30)
+        full = post(gateway.url, name)
+        assert full.headers["x-smoothapi-outcome"] == "full"
+        assert full.headers["retry-after"] == "7"
+        assert full.status_code in {400, 429}
+        held.go.set()
+        assert first.result().headers["x-smoothapi-outcome"] == "certified"
+        assert post(gateway.url, name).status_code == 200
+
+
+def test_those_who_wait_are_served_in_turn_and_their_pictures_are_bounded(held, start):
+    most = {"workers": 1, "queue": 2, "waiting_bytes": 2**20}
+    with serve("aws", held) as service, ThreadPoolExecutor(3) as pool:
+        gateway = start("aws", service, **most)
+        first = pool.submit(post, gateway.url, "aws")
+        assert held.begun.wait(30)
+        second = pool.submit(post, gateway.url, "aws")
+        long = post(gateway.url, "aws", body=b" " * (2**20 + 1))
+        assert long.headers["x-smoothapi-outcome"] == "full"
+        held.go.set()
+        for one in (first, second):
+            assert one.result().headers["x-smoothapi-outcome"] == "certified"
+
+
+def test_too_long_a_body_is_refused_in_the_providers_words(aws, start):
+    gateway = start("aws", aws)
+    found = post(gateway.url, "aws", body=b" " * (8 * 2**20 + 1))
+    assert found.status_code == 413
+    assert found.json()["__type"] == "RequestEntityTooLargeException"
+
+
+def test_a_deadline_counts_the_time_in_the_queue(start):
+    def slow(pixels):
+        if digest(pixels) != digest(PIXELS):
+            time.sleep(0.02)
+        return labeller(pixels)
+
+    with serve("aws", slow) as service:
+        gateway = start(
+            "aws", service, certify={"within": 0.05, "otherwise": "plain", "concurrency": 1}
+        )
+        found = post(gateway.url, "aws")
+        assert found.headers["x-smoothapi-outcome"] == "deadline"
+        assert [label["Name"] for label in found.json()["Labels"]] == ["Bus", "Vehicle", "Van"]
+
+
+def test_stopping_finishes_what_is_under_way_and_says_not_ready(held, start):
+    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = start("aws", service)
+        assert requests.get(f"{gateway.url}/readyz", timeout=20).status_code == 200
+        assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+        call_ = pool.submit(post, gateway.url, "aws")
+        assert held.begun.wait(30)
+        ending = threading.Thread(target=gateway.__exit__)
+        ending.start()
+        assert call(gateway.app, "GET", "/readyz").status == 503
+        held.go.set()
+        assert call_.result().headers["x-smoothapi-outcome"] == "certified"
+        ending.join(30)
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{gateway.url}/healthz", timeout=5)
+
+
+def test_a_configuration_is_taken_up_while_calls_are_under_way(held, tmp_path):
+    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = app(tables("aws", service.url, tmp_path))
+        path, headers, body = RAW["aws"]
+        first = pool.submit(call, gateway, "POST", path, headers, body)
+        assert held.begun.wait(30)
+        changed = tables("aws", service.url, tmp_path, certify={"score": 0.965})
+        gateway.reload(read_config(changed))
+        with pytest.raises(UsageError):
+            gateway.reload(read_config({**changed, "gateway": {"workers": 0}}))
+        held.go.set()
+        assert first.result().headers["x-smoothapi-outcome"] == "certified"
+        again = call(gateway, "POST", path, headers, body)
+        assert [label["Name"] for label in again.json()["Labels"]] == ["Bus"]
+        gateway.close()
+
+
+def test_a_response_that_is_paid_for_is_given_though_its_record_cannot_be_kept(aws, tmp_path):
+    gateway = app(tables("aws", aws.url, tmp_path))
+    path, headers, body = RAW["aws"]
+    gateway.gateway.records._sql.execute("DROP TABLE certificates")
+    found = call(gateway, "POST", path, headers, body)
+    gateway.close()
+    assert found.status == 200
+    assert found.headers["x-smoothapi-outcome"] == "certified"
+    assert "x-smoothapi-certificate" not in found.headers
+
+
+def test_a_call_that_the_end_of_the_gateway_cuts_short_is_worth_sending_again(held, tmp_path):
+    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = app(tables("aws", service.url, tmp_path))
+        path, headers, body = RAW["aws"]
+        first = pool.submit(call, gateway, "POST", path, headers, body)
+        assert held.begun.wait(30)
+        ending = threading.Thread(target=gateway.close)
+        ending.start()
+        while not gateway.gateway._stopped:
+            time.sleep(0.01)
+        held.go.set()
+        found = first.result()
+        ending.join(30)
+    assert found.status == 503
+    assert found.headers["x-smoothapi-outcome"] == "stopped"
+    assert found.headers["retry-after"] == "1"

@@ -1,0 +1,131 @@
+"""What operators see of a gateway: metrics, the page, the access log, events."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+import pytest
+import requests
+
+from smoothapi import telemetry
+from smoothapi.events import Served
+from smoothapi.gateway import Records
+from smoothapi.gateway.page import page
+from smoothapi.gateway.records import Record
+from smoothapi.services import serve
+from tests.unit.gateway.conftest import AWS_KEYS, CONTENT, KITS, post
+from tests.unit.wrapping.conftest import labeller
+
+pytestmark = pytest.mark.timeout(60)
+
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
+
+
+def metrics(gateway, **options):
+    text = requests.get(f"{gateway.url}/metrics", timeout=20, **options).text
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            found[name] = float(value)
+    return found
+
+
+def test_metrics_tell_of_requests_pictures_and_money(aws, start):
+    gateway = start("aws", aws)
+    post(gateway.url, "aws")
+    post(gateway.url, "aws", body=b"{}")
+    found = metrics(gateway)
+    for name, more, value in (
+        ("requests_total", {"status": "200"}, 1),
+        ("requests_total", {"status": "400"}, 1),
+        ("pictures_total", {"outcome": "certified"}, 1),
+        ("plain_label_total", {"certified": "yes"}, 1),
+        ("certified_attempts_total", {}, aws.requests),
+    ):
+        labels = sorted({"caller": "anyone", "provider": "aws", **more}.items())
+        shown = ",".join(f'{label}="{of}"' for label, of in labels)
+        assert found[f"smoothapi_gateway_{name}{{{shown}}}"] == value
+    [spent] = [v for name, v in found.items() if 'budget_attempts{budget="gateway-aws"' in name]
+    assert spent >= aws.requests
+    assert found["smoothapi_gateway_working"] == found["smoothapi_gateway_held_bytes"] == 0
+
+
+def test_metrics_and_the_page_are_for_operators(aws, start, tmp_path):
+    records = Records(tmp_path / "home" / "gateway.db")
+    caller, operator = records.add_token("team"), records.add_token("boss", operator=True)
+    records.close()
+    gateway = start("aws", aws, callers="tokens")
+    for path in ("/metrics", "/smoothapi/"):
+        url = gateway.url + path
+        assert requests.get(url, timeout=20).status_code == 401
+        assert requests.get(url, auth=("", caller), timeout=20).status_code == 403
+        assert requests.get(url, auth=("", operator), timeout=20).status_code == 200
+
+
+def test_the_page_tells_of_the_latest_pictures_and_loads_nothing(aws, start):
+    gateway = start("aws", aws)
+    done = post(gateway.url, "aws")
+    found = requests.get(f"{gateway.url}/smoothapi/", timeout=20)
+    assert done.headers["x-smoothapi-certificate"] in found.text
+    assert "all callers of aws" in found.text
+    assert "default-src 'none'" in found.headers["content-security-policy"]
+    assert not re.search(r"(src|href)=\"(https?:)?//", found.text)
+    assert "<script" not in found.text
+
+
+def test_what_comes_from_outside_is_escaped_on_the_page():
+    finding = {"labels": [{"name": HOSTILE, "certified": True}]}
+    record = Record("0" * 32, 0.0, "a<b", "aws", HOSTILE, "certified", "", finding)
+    other = Record("1" * 32, 0.0, "a<b", "aws", "x", "provider", HOSTILE, finding)
+    html, _ = page(
+        providers=["aws"], hour={("aws", "a<b", "provider"): 2}, latest=[record, other],
+        accounts=[], load={"working": 0, "waiting": 0, "held": 0}, now=0.0,
+    )  # fmt: skip
+    text = html.decode()
+    assert "&lt;script&gt;" in text
+    for raw in ("<script>", "a<b", "\u202e", "\x1b"):
+        assert raw not in text
+    assert "failed for 2 of 2" in text
+
+
+@pytest.mark.parametrize("name", list(KITS))
+def test_the_access_log_and_events_hold_no_picture_and_no_key(name, start, caplog):
+    seen = []
+    telemetry.HOOKS += (seen.append,)
+    shown = {
+        "authorization": "Key shown-by-the-caller",
+        "ocp-apim-subscription-key": "shown-by-the-caller",
+    }
+    try:
+        with caplog.at_level(logging.DEBUG), serve(name, labeller) as service:
+            gateway = start(name, service)
+            if name == "google":
+                shown = {"x-goog-api-key": "shown-by-the-caller"}
+            post(gateway.url, name, headers=shown)
+    finally:
+        telemetry.HOOKS = telemetry.HOOKS[:-1]
+    [access] = [record for record in caplog.records if record.name == "smoothapi.access"]
+    assert f"provider={name} " in access.getMessage()
+    assert " outcome=certified " in access.getMessage()
+    assert "\n" not in access.getMessage()
+    [served] = [event for event in seen if isinstance(event, Served)]
+    assert (served.provider, served.outcome, served.status) == (name, "certified", 200)
+    smoothapis = "".join(r.getMessage() for r in caplog.records if r.name.startswith("smoothapi"))
+    for secret in ("shown-by-the-caller", CONTENT[:40], *AWS_KEYS.values(), "gateways-own"):
+        assert secret not in smoothapis
+
+
+def test_an_operation_forges_no_line_of_the_access_log(upstream, start, caplog):
+    gateway = start("aws", upstream)
+    with caplog.at_level(logging.INFO, "smoothapi.access"):
+        post(
+            gateway.url,
+            "aws",
+            headers={"x-amz-target": "RekognitionService.A caller=boss\x85\u00ff"},
+        )
+    [access] = caplog.records
+    assert len(access.getMessage().split(" ")) == 9
+    assert json.dumps(access.getMessage())
