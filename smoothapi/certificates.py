@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +32,7 @@ from smoothapi.store import Home, answer_key
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from smoothapi.certify.decision import Decision
     from smoothapi.certify.targets import Target
@@ -53,6 +55,7 @@ def issue(
     session: Session,
     asked: WantedRadius | None = None,
     replaced: str = "",
+    clock: Callable[[], float] = time.time,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -65,6 +68,7 @@ def issue(
         session: who was asked, and with which settings.
         asked: the radius in the unit that it was asked for in.
         replaced: what the answers came to that were asked for anew, "" if none were.
+        clock: seconds since the epoch, for the time of issue.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
@@ -105,6 +109,7 @@ def issue(
         claims=decision.claims,
         largest=decision.largest,
         or_less=decision.or_less,
+        final=decision.final,
         radius_asked="" if asked is None or asked.unit == "working" else str(asked),
         noise_key=variants.noise_key,
         version=__version__,
@@ -118,6 +123,7 @@ def issue(
         failed=totals.failed,
         cost=ceil_to(float(totals.dollars), _DECIMALS),
         seconds=round(collection.seconds, 3),
+        issued=f"{datetime.fromtimestamp(clock(), UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
 
 

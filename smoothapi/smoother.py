@@ -100,6 +100,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Return the label that no change of the photo smaller than `radius` can flip.
@@ -115,6 +116,9 @@ class Smoother:
                 `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
                 label's parents, or `TopK(3)`. Chosen before the first vote is seen.
             or_less: where `radius` is given up, go on to `max_votes` for the largest below it.
+            final: promise never to raise `max_votes` for this photo. Calibrated to it, the test
+                certifies with fewer votes; asking on with a larger cap would be a second test,
+                and alpha holds for one of the two. Not for `TopK` and `MostSpecific`.
             on_progress: called after each vote.
 
         Raises:
@@ -126,7 +130,7 @@ class Smoother:
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
-        start = partial(start_test, session, image, radius, meant, or_less=or_less)
+        start = partial(start_test, session, image, radius, meant, or_less=or_less, final=final)
         asked = asked_radius(session, radius)
         return certify(session, image, meant, start, on_progress, asked=asked)
 
@@ -152,6 +156,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         abandon_on_cancel: bool = False,
     ) -> Certificate:
@@ -165,6 +170,7 @@ class Smoother:
             radius: as for `certify`.
             target: as for `certify`.
             or_less: as for `certify`.
+            final: as for `certify`.
             on_progress: called after each vote, in the thread.
             abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
                 what is under way. `close`, and the end of the event loop, wait for the thread.
@@ -172,7 +178,13 @@ class Smoother:
         stop = Stop()
         twin = self._watched(stop)
         call = partial(
-            twin.certify, photo, radius, target=target, or_less=or_less, on_progress=on_progress
+            twin.certify,
+            photo,
+            radius,
+            target=target,
+            or_less=or_less,
+            final=final,
+            on_progress=on_progress,
         )
         return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
@@ -196,13 +208,16 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
-        test = start_test(session, image, radius, meant, or_less=or_less)
-        return plan_run(session, image, meant, test, wanted_radius(session, image, radius))
+        test = start_test(session, image, radius, meant, or_less=or_less, final=final)
+        return plan_run(
+            session, image, meant, test, wanted_radius(session, image, radius), final=final
+        )
 
     @property
     def session(self) -> Session:
@@ -313,6 +328,7 @@ def start_test(
     target: Target,
     *,
     or_less: bool = False,
+    final: bool = False,
 ) -> VoteTest:
     """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
     settings = session.settings
@@ -325,6 +341,8 @@ def start_test(
     )
     if or_less:
         terms["or_less"] = True
+    if final:
+        terms["final"] = True
     if isinstance(target, Top1):
         return target.start(session.futility, **terms)
     return target.start(**terms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
     from smoothapi.signing import SigningKey
 
-SCHEMA = "smoothapi.certificate/2"
-_SCHEMAS = {"smoothapi.certificate/1": 1, SCHEMA: RULES}
+SCHEMA = "smoothapi.certificate/3"
+_SCHEMAS = {"smoothapi.certificate/1": 1, "smoothapi.certificate/2": 2, SCHEMA: RULES}
 _SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
+_SINCE_3 = ("final", "issued")
+_UTC = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\dZ", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Certificate:
             All of this holds together with the rest, with probability 1 - alpha: the radius that
             is relied on may be chosen after the votes.
         or_less: whether the run was to go on for less than the radius asked for.
+        final: whether the test was calibrated to `max_votes`, never to be raised: then alpha does not
+            hold for this certificate and one of the same photo with a larger cap together.
         radius_asked: the radius in the unit that it was asked for in ("0.5 native"), "" where that
             is `radius_requested`; see `smoothapi.radius`.
         noise_key: public id of the installation's noise key.
@@ -110,6 +115,8 @@ class Certificate:
             "undecided"; "" where it replaced none.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
+        issued: when, by the clock of the machine that issued it: UTC, "2026-11-28T22:06:05Z"; "" in
+            certificates of schemas 1 and 2. For information: whoever signs vouches for it.
         queries: variants sent in this run, each counted once, the plain query included.
         attempts: pictures sent, retries included.
         cached: answers that earlier runs had bought.
@@ -151,12 +158,14 @@ class Certificate:
     version: str
     largest: tuple[Claim, ...] = ()
     or_less: bool = False
+    final: bool = False
     radius_asked: str = ""
     rules: int = RULES
     mix: str = field(default="", compare=False)
     refreshes: int = field(default=0, compare=False)
     replaced: str = field(default="", compare=False)
     replayed_from: str = field(default="", compare=False)
+    issued: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
     cached: int = field(default=0, compare=False)
@@ -265,7 +274,8 @@ class Certificate:
         data["radius_rms"] = self.radius_rms
         if self.rules == 1:
             del data["radius_rms"]
-            for name in _SINCE_2:
+        for since, names in ((2, _SINCE_2), (3, _SINCE_3)):
+            for name in names if self.rules < since else ():
                 del data[name]
         data["image"] = {
             "name": self.image.name,
@@ -479,6 +489,11 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         values["refreshes"] = _count(data["refreshes"], "refreshes")
         values["replaced"] = _string(data["replaced"], "replaced")
         values["mix"] = _string(data["mix"], "mix")
+    if values["rules"] > 2:
+        if not isinstance(data["final"], bool):
+            raise TypeError("final is not a boolean")
+        values["final"] = data["final"]
+        values["issued"] = _issued(data["issued"])
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])
     return values
@@ -557,6 +572,13 @@ def _string(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} is not text")
     return value
+
+
+def _issued(value: object) -> str:
+    text = _string(value, "issued")
+    if text and not _UTC.fullmatch(text):
+        raise ValueError("issued is not a time in UTC")
+    return text
 
 
 def _size(value: object) -> tuple[int, int]:

@@ -17,8 +17,10 @@ Vote: TypeAlias = str | None
 UNLIKELY = 0.01
 """A run is given up when its label succeeds within the cap with less probability than this."""
 
-RULES = 2
+RULES = 3
 """The rules that votes are tested by.
+
+By rules 2, of certificates of schema 2, levels were not calibrated (`smoothapi.certify.calibration`).
 
 By rules 1, of certificates of schema 1, each radius had a level of its own, so that certificates
 of one photo at several radii did not hold jointly, and the share of votes was spared once the
@@ -94,13 +96,14 @@ class Decision:
         candidate: the label certified, else the leader, None if no vote was for a label.
         candidate_votes: (k, n) of the candidate's test: votes for it, and all votes it counts.
         alpha: chance that a run like this certifies anything wrongly.
-        level: chance that the candidate's test alone does.
+        level: 1 over the e-value that the candidate's test must reach for the radius wanted.
         claims: what is certified by targets other than the top label; `label` then says it in
             words. All claims of a decision hold together with probability 1 - alpha.
         largest: of each label that the votes certify at some radius from sigma / 8 up, the largest
             such radius, whether or not it is the one asked for. These hold together with the label
             and the claims with probability 1 - alpha.
         or_less: whether the run was to go on for less than the radius asked for.
+        final: whether the test was calibrated to its cap, which is never raised.
     """
 
     label: str | None
@@ -117,6 +120,7 @@ class Decision:
     claims: tuple[Claim, ...] = ()
     largest: tuple[Claim, ...] = ()
     or_less: bool = False
+    final: bool = False
 
     @property
     def abstained(self) -> bool:

@@ -45,13 +45,20 @@ All radii at once
     So the certificates of a photo at all radii from sigma / 8 up hold jointly, with probability
     1 - alpha, and which of them is used may be chosen after the votes.
 
+Calibrated
+    These levels leave some of alpha unused. `smoothapi.certify.calibration` sums exactly what they
+    leave, and gives it back as a smaller threshold; `levels` is what tests take. (By rules 1 and 2
+    the levels above were taken as they are.)
+
 Nothing here assumes when or why a run is stopped, so giving up early is free.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+import numpy as np
 
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot
@@ -74,15 +81,21 @@ from smoothapi.certify.decision import (
     Vote,
     check_vote,
 )
-from smoothapi.certify.evalue import Boundary, boundary, p_lower
+from smoothapi.certify.calibration import Levels, calibrated
+from smoothapi.certify.evalue import Boundary, boundary
 from smoothapi.certify.futility import DEFAULT_RULE, Futility
 from smoothapi.certify.reach import check_reachable
 from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SMALLEST_RADIUS = 0.125
 """The smallest radius that is worth a certificate where a larger one was asked for, in sigmas.
 
 All radii from here up are certified jointly."""
+
+_BETWEEN = 1.0 / 32.0  # sigmas between the radii that are tested below the one wanted
 
 
 class VoteTerms(TypedDict):
@@ -94,6 +107,7 @@ class VoteTerms(TypedDict):
     radius: float | None
     delta: NotRequired[float]
     or_less: NotRequired[bool]
+    final: NotRequired[bool]
     rules: NotRequired[int]
 
 
@@ -117,6 +131,9 @@ class SequentialCertify:
         radius: the L2 radius wanted, in the units of sigma; None for the largest.
         delta: what arithmetic takes off the share of votes (`share_deduction`).
         or_less: go on where the radius wanted is given up, for the largest below it.
+        final: `max_votes` is never raised, so the test is calibrated to it and needs fewer votes.
+            What it gives up: a run of the same photo with a larger cap has a test of its own, and
+            alpha holds for one of the two, not for both.
         futility: when a run is given up although an unbroken run of votes could still suffice
             (`smoothapi.certify.futility`). It decides about cost, never about validity.
         rules: those of the certificate to be checked; see `RULES`.
@@ -135,6 +152,7 @@ class SequentialCertify:
         radius: float | None,
         delta: float = 0.0,
         or_less: bool = False,
+        final: bool = False,
         futility: Futility = DEFAULT_RULE,
         rules: int = RULES,
     ) -> None:
@@ -145,26 +163,25 @@ class SequentialCertify:
         refuse_or_less(radius, or_less=or_less)
         self._radius = None if radius is None else float(radius)
         self._sigma = sigma
-        self._delta = delta
         self._alpha = alpha
         self._or_less = or_less
+        self._final = final
         self._futility = futility
         self._rules = rules
         self._smallest = smallest_radius(self._radius, sigma, rules)
         wanted = self._smallest if self._radius is None else self._radius
+        last_cap = max_votes if final else None
         check_reachable(
             wanted,
-            lambda asked: fewest_votes(asked, sigma, alpha, delta, rules),
+            shortest_run(wanted, sigma, alpha, delta, rules, last_cap),
             sigma=sigma,
             alpha=alpha,
             max_votes=max_votes,
             named="any radius" if radius is None else "",
         )
-        self._least_share = needed_share(self._smallest, sigma, delta)
-        self._share = needed_share(wanted, sigma, delta)
-        self._level = label_level(self._least_share, alpha)
-        self._least_boundary = boundary(self._least_share, self._level)
-        self._boundary = boundary(self._share, self._level)
+        self._levels = levels(self._radius, sigma, alpha, delta, rules, last_cap)
+        self._least_boundary = boundary(self._levels.least, self._levels.upto)
+        self._boundary = boundary(self._levels.wanted, self._levels.upto)
         self._ballot = Ballot(max_votes)
         self._robust: str | None = None  # the label certified at some radius
         self._certified: str | None = None  # the label certified at the radius wanted
@@ -240,18 +257,19 @@ class SequentialCertify:
             candidate=candidate,
             candidate_votes=(k, votes),
             alpha=self._alpha,
-            level=self._level,
+            level=self._levels.upto,
             largest=self._largest(p_low, radius),
             or_less=self._or_less,
+            final=self._final,
         )
 
     def _found(self, p_low: float) -> float:
-        return radius_above(p_low, self._delta, self._sigma, 0.0)
+        return radius_above(p_low, self._levels.delta, self._sigma, 0.0)
 
     def _largest(self, p_low: float, radius: float) -> tuple[Claim, ...]:
         if self._robust is None or self._rules == 1:
             return ()
-        most = max(radius, radius_above(p_low, self._delta, self._sigma, self._smallest))
+        most = max(radius, radius_above(p_low, self._levels.delta, self._sigma, self._smallest))
         votes = (self._ballot.tally[self._robust], self._ballot.votes)
         return (Claim(self._robust, "top", most, p_low, votes),)
 
@@ -279,8 +297,8 @@ class SequentialCertify:
         """Take the largest bound so far: it is highest at the end of a run of votes."""
         if self._risen and self._robust is not None:
             ballot = self._ballot
-            now = p_lower(ballot.tally[self._robust], ballot.votes, self._level)
-            proved = self._least_share if self._certified is None else self._share
+            now = self._levels.exceeded(ballot.tally[self._robust], ballot.votes)
+            proved = self._levels.least if self._certified is None else self._levels.wanted
             self._p_lower = max(self._p_lower, now, proved)
             self._risen = False
 
@@ -333,6 +351,15 @@ def refuse_or_less(radius: float | None, *, or_less: bool) -> None:
         )
 
 
+def refuse_final(*, final: bool, what: str) -> None:
+    """Raise UsageError if a test is to be calibrated to its cap that cannot be."""
+    if final:
+        raise UsageError(
+            f"The test of {what} cannot be calibrated to its cap, only those of the top label, of "
+            "presence and of scores: leave out final (--final)."
+        )
+
+
 def radius_above(p_low: float, delta: float, sigma: float, smallest: float) -> float:
     """Return the radius that a share is certified for which passed that of the smallest one.
 
@@ -352,9 +379,10 @@ def radius_above(p_low: float, delta: float, sigma: float, smallest: float) -> f
 def joint_level(
     radius: float | None, sigma: float, alpha: float, delta: float, rules: int = RULES
 ) -> float:
-    """Return the level at which every label is tested, at every radius that counts.
+    """Return a level at which every label may be tested, at every radius that counts.
 
-    It is the `label_level` of `smallest_radius`. Raises as `needed_share` and `label_level` do.
+    It is the `label_level` of `smallest_radius`, and what tests were done at by rules 1 and 2; now
+    it is calibrated (`levels`). Raises as `needed_share` and `label_level` do.
     """
     return label_level(needed_share(smallest_radius(radius, sigma, rules), sigma, delta), alpha)
 
@@ -404,9 +432,79 @@ def needed_share(radius: float, sigma: float, delta: float) -> float:
     return share
 
 
+def levels(
+    radius: float | None,
+    sigma: float,
+    alpha: float,
+    delta: float,
+    rules: int = RULES,
+    last_cap: int | None = None,
+) -> Levels:
+    """Return which shares a run tests, and at which levels.
+
+    Args:
+        radius: the one wanted, None for the largest.
+        sigma: noise level, positive.
+        alpha: chance that the run certifies anything wrongly, in (0, 1).
+        delta: what arithmetic takes off the share of votes.
+        rules: see `RULES`.
+        last_cap: most votes that will ever be asked for, None if that is not certain.
+
+    Raises as `needed_share` does.
+    """
+    smallest = smallest_radius(radius, sigma, rules)
+    wanted = smallest if radius is None else radius
+    if rules < 3:
+        shares = (needed_share(smallest, sigma, delta), needed_share(wanted, sigma, delta))
+        level = label_level(shares[0], alpha)
+        return Levels(shares, level, level, every=True, delta=delta)
+    delta = _two_digits_up(delta)
+    between = np.arange(smallest, wanted, _BETWEEN * sigma)[1:]
+    radii = (smallest, *(float(r) for r in between if r < wanted), wanted)
+    tested = tuple(sorted({needed_share(r, sigma, delta) for r in radii}))
+    alpha = min(alpha, math.exp(-1.0))
+    return calibrated(tested, alpha, label_level(tested[0], alpha), delta, last_cap)
+
+
+def _two_digits_up(delta: float) -> float:
+    """Return a deduction rounded up, so that photos of nearly one size share their levels."""
+    if delta == 0.0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(delta)) - 1)
+    return max(delta, math.ceil(delta / unit * (1.0 - 1e-12)) * unit)
+
+
 def fewest_votes(
-    radius: float, sigma: float, alpha: float, delta: float, rules: int = RULES
+    radius: float,
+    sigma: float,
+    alpha: float,
+    delta: float,
+    rules: int = RULES,
+    last_cap: int | None = None,
 ) -> int:
     """Return how many votes in a row certify a label at `radius`; errors as `needed_share`."""
-    level = joint_level(radius, sigma, alpha, delta, rules)
-    return boundary(needed_share(radius, sigma, delta), level)[0]
+    found = levels(radius, sigma, alpha, delta, rules, last_cap)
+    return boundary(found.wanted, found.upto)[0]
+
+
+def shortest_run(
+    wanted: float,
+    sigma: float,
+    alpha: float,
+    delta: float,
+    rules: int = RULES,
+    last_cap: int | None = None,
+) -> Callable[[float], int]:
+    """Return `fewest_votes` as `check_reachable` asks for it: exact for the radius wanted.
+
+    For the others that it tries it is what suffices at a level before calibration, so none has to
+    be calibrated to say that the one wanted is out of reach.
+    """
+
+    def least(radius: float) -> int:
+        if radius == wanted:
+            return fewest_votes(radius, sigma, alpha, delta, rules, last_cap)
+        share = needed_share(radius, sigma, delta if rules < 3 else _two_digits_up(delta))
+        return boundary(share, joint_level(radius, sigma, alpha, delta, min(rules, 2)))[0]
+
+    return least

@@ -56,7 +56,7 @@ class Target(Protocol):
     def start(self, **terms: Unpack[VoteTerms]) -> VoteTest:
         """Return a fresh test of such votes; arguments as for `SequentialCertify`.
 
-        A target of one's own may leave out `or_less` and `rules`: they are given only where they
+        A target of one's own may leave out `or_less`, `final` and `rules`: they are given only where they
         are asked for.
         """
         ...

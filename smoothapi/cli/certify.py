@@ -67,7 +67,7 @@ _SIGN = click.option(
 @_JSON
 @_SIGN
 @options(
-    "radius", "target", "or-less", "accept-radius", "dry-run",
+    "radius", "target", "or-less", "final", "accept-radius", "dry-run",
     radius="L2 radius to certify: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
 )  # fmt: skip
 def certify(  # noqa: PLR0917  click passes options by name
@@ -77,6 +77,7 @@ def certify(  # noqa: PLR0917  click passes options by name
     dry_run: bool,
     target: str,
     or_less: bool,
+    final: bool,
     accept_radius: WantedRadius | None,
     **given: Any,
 ) -> int:
@@ -92,9 +93,9 @@ def certify(  # noqa: PLR0917  click passes options by name
         meant = target_of(target)
         key = _signing_key(sign, smoother, as_json=as_json)
         if dry_run:
-            plan = partial(smoother.plan, target=meant, or_less=or_less)
+            plan = partial(smoother.plan, target=meant, or_less=or_less, final=final)
             return _plan_each(photos, as_json, smoother, plan)
-        ask = partial(smoother.certify, target=meant, or_less=or_less)
+        ask = partial(smoother.certify, target=meant, or_less=or_less, final=final)
         return _each(photos, as_json, smoother, ask, key=key, accept_radius=accept_radius)
 
 

@@ -60,6 +60,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": False,
         "help": "Where the radius is given up, go on for the largest below it.",
     },
+    "final": {
+        "is_flag": True,
+        "default": False,
+        "help": "Never raise --max-votes for these photos: fewer votes are enough then.",
+    },
     "accept-radius": {
         "callback": lambda *given: _accepted(given[2]),
         "help": "Exit with 0 where at least this radius is certified; in any unit of --radius.",
