@@ -180,18 +180,22 @@ def verify(
         UsageError: its answers are a recording's, which no home has bought.
     """
     trusted = None if keys is None else _public_keys(keys)
-    signer, signed = None, isinstance(certificate, SignedCertificate)
+    signer, said = None, "it is not signed"
     if isinstance(certificate, SignedCertificate):
         signer = certificate.signer(trusted or ())  # before anything in it is looked at
+        if certificate.signatures:
+            said = (
+                f"none of the keys given has signed it. It names {certificate.named} as its key, "
+                "which anybody can write"
+            )
         certificate = Certificate.from_json(certificate.payload)
     checks = _verify_contents(certificate, photo, home)
     if signer is not None:
         checks.append(f"the signature, by the key {short_id(signer)}")
     elif trusted is not None:
         raise UntrustedCertificateError(
-            "The certificate adds up, but nobody vouches for it: "
-            + ("another key than those given has signed it" if signed else "it is not signed")
-            + ". Ask its maker for a signed one, or, if you trust its maker's key, give that too."
+            f"The certificate adds up, but nobody vouches for it: {said}. Ask its maker for a "
+            "signed one, or, if you trust its maker's key, give that too."
         )
     return checks
 

@@ -23,6 +23,7 @@ from smoothapi.errors import (
     ModelChangedError,
     PermanentError,
     SmoothAPIError,
+    StoreError,
     UsageError,
 )
 from smoothapi.mixes import Deployment, Mixes, futility_rule
@@ -241,9 +242,12 @@ class Session:
     def _refreshes(self, image: WorkingImage) -> int:
         """Return how often the answers about an image will have been asked for anew, by choice."""
         key = answer_key(self.variants.asked(image)(0))
-        if self.answers.get(key) is None:
+        kept = self.answers.get(key) is not None
+        try:
+            row = self.answers.row(key)  # also of what was erased
+        except (StoreError, LookupError):
             return 0
-        return refreshes_of(self.answers.row(key)) + self.refresh
+        return refreshes_of(row) + (self.refresh and kept)
 
     def look_at(
         self, image: WorkingImage, index: int

@@ -6,6 +6,7 @@ itself, each with a checksum; anything pickled is refused on reading, since unpi
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smoothapi.errors import SmoothAPIError, StoreError, UsageError
+from smoothapi.files import parse_json, replacing
 from smoothapi.store.local.cache import FILE, AnswerCache
 from smoothapi.store.local.damage import (
     first_of,
@@ -32,6 +34,7 @@ from smoothapi.store.rows import (
     answer_key,
     from_text,
     outcome_of,
+    refreshes_of,
     to_text,
 )
 
@@ -48,6 +51,7 @@ _PATIENCE = 300.0  # seconds to wait for another process that writes
 _log = logging.getLogger("smoothapi")
 
 
+_ERASED = "erased.json"
 _SPARE = 2**19  # bytes set aside for what is under way when the disk is full
 
 
@@ -264,6 +268,9 @@ class AnswerStore:
     def row(self, key: str) -> dict[str, Any]:
         """Return a stored answer with what was asked, as JSON-ready values.
 
+        Of one that `clear` deleted only what must outlive it: how often it will have been asked for
+        anew once it is asked for again.
+
         Raises:
             StoreError: the row is damaged, or was not written by smoothapi.
         """
@@ -272,6 +279,8 @@ class AnswerStore:
         except UnreadableRowError as error:
             raise StoreError(f"A stored answer is damaged: {error}.") from error
         if found is None:
+            if erased := self._erased().get(key):
+                return {"refreshes": erased}
             raise StoreError("A stored answer is there no more: another process deleted it.")
         return found[0]
 
@@ -293,19 +302,65 @@ class AnswerStore:
             raise StoreError(f"it lacks what a stored answer has: {error!r}") from error
         if gave_up or self.get(key) is not None:
             return False
-        self.put(StoredAnswer(asked, outcome, payload, key))
+        self.put(StoredAnswer(asked, outcome, payload, key, self._refreshes(key, row)))
         return True
+
+    def _refreshes(self, key: str, row: object) -> int:
+        """Return how often a row's answer was asked for anew, there or before it was erased here."""
+        there = refreshes_of(row) if isinstance(row, dict) else 0
+        first = isinstance(row, dict) and row["asked"].get("index") == 0
+        return max(there, self._erased().get(key, 0)) if first else there
 
     def bytes(self) -> int:
         """Return the size on disk."""
         return sum(file.stat().st_size for file in self.directory.glob(f"{FILE}*"))
 
     def clear(self) -> int:
-        """Delete all answers; return how many there were."""
+        """Delete all answers; return how many there were.
+
+        How often they were asked for anew stays, and asking again will be once more: who erases
+        answers until a set of them certifies has the chance alpha with each set.
+        """
+        self._note_erased()
         count = self._read(lambda cache: int(cache.clear()))
         # Nor is what is gone to be found again in the log.
         self._read(lambda cache: cache.write_log())
         return count
+
+    def _note_erased(self) -> None:
+        """Write down, for each photo, how often its answers will have been asked for anew."""
+        erased = self._erased()
+        for key in self.all_keys():
+            try:
+                row = self.row(key)
+            except StoreError:
+                continue
+            if row.get("asked", {}).get("index") == 0:
+                erased[key] = refreshes_of(row) + 1
+        if not erased:
+            return
+        try:
+            with replacing(self.directory / _ERASED) as stream:
+                stream.write(json.dumps(erased) + "\n")
+        except OSError as error:
+            raise StoreError(
+                f"Nothing was deleted: how often the answers had been asked for cannot be written "
+                f"to {str(self.directory / _ERASED)!r}: {error.strerror}."
+            ) from error
+
+    def _erased(self) -> dict[str, int]:
+        """Return what was written down of answers that are no more, by key."""
+        try:
+            found = parse_json((self.directory / _ERASED).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{str(self.directory / _ERASED)!r} cannot be read: {error}. It says how often "
+                "answers that were deleted had been asked for, which certificates count."
+            ) from error
+        counts = found.items() if isinstance(found, dict) else ()
+        return {key: count for key, count in counts if type(count) is int and count > 0}
 
     def close(self) -> None:
         """Close the database, for all threads, once nobody reads or writes.
