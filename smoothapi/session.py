@@ -170,7 +170,14 @@ class Session:
     @property
     def deployment(self) -> Deployment:
         """What the shares of photos' top labels depend on."""
-        return Deployment(self.adapter.name, self.variants.denoiser.fingerprint, self.sigma)
+        return Deployment.of(
+            provider=self.adapter.name,
+            identity=self.adapter.identity,
+            denoiser=self.variants.denoiser.fingerprint,
+            sigma=self.sigma,
+            size=self.size,
+            space=self.space,
+        )
 
     @property
     def learnt_mix(self) -> Mix | None:

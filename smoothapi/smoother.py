@@ -344,7 +344,8 @@ def start_test(
     if final:
         terms["final"] = True
     if isinstance(target, Top1):
-        return target.start(session.futility, **terms)
+        stored = session.stored(image)
+        return target.start(session.futility, lambda n: stored(n) is not None, **terms)
     return target.start(**terms)
 
 
