@@ -73,7 +73,7 @@ def issue(
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
     plain, totals = collection.plain, collection.totals
-    rounding = _rounding(image.pixels.size) if certify else 0.0
+    rounding = rounding_of(image.pixels.size) if certify else 0.0
     return Certificate(
         kind=kind,
         label=decision.label,
@@ -221,7 +221,7 @@ def _verify_contents(
         raise CertificateError("The certificate does not add up: its photo is impossibly large.")
     gain = resize_norm(native_width, width) * resize_norm(native_height, height)
     pixels = 3 * width * height
-    rounding = _rounding(pixels)
+    rounding = rounding_of(pixels)
     _check_asked(certificate, gain, rounding)
     deduction = noise_delta if certificate.rules == 1 else share_deduction
     checks = verify_claims(
@@ -251,7 +251,7 @@ def _verify_contents(
 
 def radius_around(image: WorkingImage, wanted: WantedRadius) -> float:
     """Return the L2 radius around a working image that covers the one wanted."""
-    rounding = _rounding(image.pixels.size)
+    rounding = rounding_of(image.pixels.size)
     return working_radius(wanted, image.native_size, image.gain, rounding)
 
 
@@ -420,5 +420,6 @@ def _check_asked(certificate: Certificate, gain: float, rounding: float) -> None
         )
 
 
-def _rounding(pixels: int) -> float:
+def rounding_of(pixels: int) -> float:
+    """Return what is taken off the native radius for rounding so many numbers to the grid."""
     return ceil_to(rounding_radius(pixels), _DECIMALS)

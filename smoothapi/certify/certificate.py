@@ -184,7 +184,7 @@ class Certificate:
 
         Where smoothapi abstained it may be above 0: less than was asked for. Of several labels
         asked for by name it is the least of theirs, 0 if one is not certified at all; of the most
-        specific label that was certified, its own.
+        specific label that was certified, its own, and where none was, the least of its chain.
         """
         claims = self.largest or self.claims
         asked = self.target.get("labels")
@@ -192,7 +192,7 @@ class Certificate:
             reach = {claim.label: claim.radius for claim in claims}
             return min((reach.get(name, 0.0) for name in asked), default=0.0)
         named = [claim.radius for claim in claims if claim.label == self.label]
-        return max(named or [claim.radius for claim in claims] or [self.radius])
+        return max(named) if named else min((claim.radius for claim in claims), default=self.radius)
 
     def certified_at(self, radius: float) -> tuple[Claim, ...]:
         """Return what is certified at a radius that may be chosen now, after the votes.
@@ -212,8 +212,14 @@ class Certificate:
 
     @property
     def lesser(self) -> tuple[Claim, ...]:
-        """What is certified where smoothapi abstains, at a smaller radius than was asked for."""
-        return self.largest if self.abstained else ()
+        """What is certified at a smaller radius than was asked for: of a label that is not at that.
+
+        Of several labels one can be certified as asked for, and another at less.
+        """
+        asked = self.radius_requested
+        if asked is None:
+            return ()
+        return tuple(claim for claim in self.largest if claim.radius < asked)
 
     @property
     def radius_rms(self) -> float:
@@ -353,9 +359,11 @@ class Certificate:
         label, sure = printable(self.label), confidence(self.alpha)
         if self.kind == "predict":
             return f"{label}: the smoothed label, with confidence {sure}, {spent}"
+        less = f"; {less_text(self)}" if self.lesser else ""
         return (
             f"{label}: certified at L2 radius {rounded_down(self.radius)} (native "
-            f"{rounded_down(self.radius_native)}), sigma {self.sigma:g}, confidence {sure}, {spent}"
+            f"{rounded_down(self.radius_native)}), sigma {self.sigma:g}, confidence {sure}{less}, "
+            f"{spent}"
         )
 
     def __hash__(self) -> int:

@@ -219,6 +219,7 @@ class SequentialCertify:
             self._robust = vote
         if self._certified is None and self._missing(self._boundary) <= 0:
             self._certified = vote
+            self._given_up = False
             self._keep_bound_of(vote)
         self._risen = self._risen or vote == self._robust
         if self._certified is not None and self._radius is not None:

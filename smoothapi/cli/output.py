@@ -63,7 +63,7 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
     head = Text()
     head.append("● ", style="green" if certified else "yellow")
     color = "green" if certified else "yellow"
-    if certificate.lesser:
+    if certificate.abstained and certificate.lesser:
         head.append(less_text(certificate), style=color)
     else:
         head.append(printable(certificate.label or "no label"), style="bold")
@@ -93,6 +93,8 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     for claim in certificate.claims:
         k, n = claim.votes
         yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    if certificate.lesser and not certificate.abstained:
+        yield "  at less", less_text(certificate)
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
@@ -104,6 +106,8 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     yield "  queries", sent
     if certificate.refreshes:
         yield "  asked anew", _refreshed(certificate)
+    if certificate.final:
+        yield "  final", f"never to be asked on about beyond {certificate.max_votes:,} votes"
     if certificate.replayed_from:
         yield "  replayed", f"from {printable(certificate.replayed_from)}: no provider was asked"
     yield (
@@ -116,7 +120,8 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    radius = certificate.radius or max((claim.radius for claim in certificate.lesser), default=0.0)
+    # Of several labels all are certified at the least of their radii.
+    radius = certificate.radius or min((claim.radius for claim in certificate.lesser), default=0.0)
     if not radius:
         yield "  radius", "none certified"
         return
