@@ -51,9 +51,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from smoothapi.certify.evalue import log_evalue_lower, p_lower
+from smoothapi.certify.evalue import largest_p_lower, log_evalue_lower
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Floats: TypeAlias = NDArray[np.float64]
@@ -94,14 +96,12 @@ class Levels:
         """The share of the radius wanted."""
         return self.shares[-1]
 
-    def exceeded(self, k: int, n: int) -> float:
-        """Return the largest share that k of n votes show to be exceeded, 0.0 if none."""
-        if n == 0:
-            return 0.0
-        found = p_lower(k, n, self.beyond)
+    def exceeded(self, counts: Sequence[tuple[int, int]]) -> float:
+        """Return the largest share that any of some (k, n) shows to be exceeded, 0.0 if none."""
+        found = largest_p_lower(counts, self.beyond)
         if self.every or found >= self.wanted:
             return found
-        place = bisect_right(self.shares, p_lower(k, n, self.upto))
+        place = bisect_right(self.shares, largest_p_lower(counts, self.upto))
         return self.shares[place - 1] if place else 0.0
 
 

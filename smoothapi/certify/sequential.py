@@ -192,6 +192,7 @@ class SequentialCertify:
         self._certified: str | None = None  # the label certified at the radius wanted
         self._p_lower = 0.0  # of the robust label
         self._risen = False
+        self._ends: list[tuple[int, int]] = []  # (k, n) where the bound may have risen
         self._ended: Reason | None = None
 
     @property
@@ -210,7 +211,7 @@ class SequentialCertify:
         """
         check_vote(vote, done=self.done)
         if vote != self._robust:
-            self._raise_bound()
+            self._note_end()
         self._ballot.add(vote)
         if vote is None or vote != self._candidate():
             self._ended = self._give_up()
@@ -302,15 +303,21 @@ class SequentialCertify:
         """Follow the bound of the label that is certified, should another have been robust."""
         if label != self._robust:
             self._robust, self._p_lower, self._risen = label, 0.0, False
+            self._ends.clear()
+
+    def _note_end(self) -> None:
+        """Note the end of a run of votes for the robust label: there its bound is highest."""
+        if self._risen and self._robust is not None:
+            self._ends.append((self._ballot.tally[self._robust], self._ballot.votes))
+            self._risen = False
 
     def _raise_bound(self) -> None:
-        """Take the largest bound so far: it is highest at the end of a run of votes."""
-        if self._risen and self._robust is not None:
-            ballot = self._ballot
-            now = self._levels.exceeded(ballot.tally[self._robust], ballot.votes)
+        """Take the largest bound so far, of all ends that were noted since."""
+        self._note_end()
+        if self._ends:
             proved = self._levels.least if self._certified is None else self._levels.wanted
-            self._p_lower = max(self._p_lower, now, proved)
-            self._risen = False
+            self._p_lower = max(self._p_lower, self._levels.exceeded(self._ends), proved)
+            self._ends.clear()
 
     def _give_up(self) -> Reason | None:
         ballot = self._ballot

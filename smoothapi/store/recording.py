@@ -26,7 +26,7 @@ from smoothapi.files import SyntaxOfJsonError, expanded, parse_json
 from smoothapi.provider.contract import Limits
 from smoothapi.provider.price import Price
 from smoothapi.store.owners import refuse_fork
-from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of, to_text
+from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of
 from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Return a row of a recording as a line of it, with its checksum."""
-    return to_text(row) + "\n"
+    return json.dumps({**row, "check": checksum(row)}, separators=(",", ":")) + "\n"
 
 
 def header(

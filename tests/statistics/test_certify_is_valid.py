@@ -12,14 +12,13 @@ from scipy.stats import beta
 from smoothapi.certify import (
     SequentialCertify,
     clopper_pearson_lower,
-    joint_level,
     label_level,
     p_lower,
     required_p,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, log_evalue
 from smoothapi.certify.futility import NEVER
-from smoothapi.certify.sequential import SMALLEST_RADIUS, needed_share
+from smoothapi.certify.sequential import SMALLEST_RADIUS, levels, needed_share
 from tests.statistics.harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 
 CAP = 600
@@ -154,7 +153,7 @@ def test_mutant_alpha_not_split_over_questions_is_refuted():
 def test_the_class_decides_as_the_rule_does(ratio):
     cap = 200
     q = needed_share(ratio, 1.0, 0.0)
-    enough = enough_for(q, joint_level(ratio, 1.0, ALPHA, 0.0), cap)
+    enough = enough_for(q, levels(ratio, 1.0, ALPHA, 0.0).upto, cap)
     drawn = votes([0.5 + 0.4 * ratio, 0.05], cap, 300, seed=6)
     expected = ever_certified(drawn == 0, enough)
     certified = 0

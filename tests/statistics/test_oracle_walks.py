@@ -1,6 +1,7 @@
 """Chances of a wrong certificate, exactly: walks over all votes, with the oracle's own e-values.
 
-Of the product only levels, shares and bounds are used, those that it really tests with.
+Of the product only levels, shares and bounds are used, those that it really tests with. Levels here
+are those before calibration (rules 2), which it starts from; `test_calibration` has the others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from smoothapi.certify import (
 )
 from smoothapi.certify.futility import NEVER
 from smoothapi.certify.presence import PresenceTest
+from smoothapi.certify.sequential import levels as tested_levels
 from smoothapi.certify.sequential import needed_share
 from smoothapi.certify.topk import share_lower, share_upper
 from tests.statistics import oracle
@@ -34,7 +36,7 @@ LONG = pytest.param(4_000, marks=pytest.mark.slow)
 def level_used(ratio, alpha=ALPHA, delta=0.0):
     """Return the level that a run for this radius really has."""
     test = SequentialCertify(
-        sigma=SIGMA, alpha=alpha, max_votes=10_000, radius=ratio * SIGMA, delta=delta
+        sigma=SIGMA, alpha=alpha, max_votes=10_000, radius=ratio * SIGMA, delta=delta, rules=2
     )
     return test.result().level
 
@@ -160,7 +162,7 @@ def test_eighteen_radii_hold_at_once_for_however_many_votes(alpha):
 TWO = ("cat", "dog")
 
 
-def claims_of(votes, radius, alpha, *, or_less):
+def claims_of(votes, radius, alpha, *, or_less, rules):
     """Return what the class claims after any of the votes: label and radius, each once."""
     test = SequentialCertify(
         sigma=SIGMA,
@@ -169,6 +171,7 @@ def claims_of(votes, radius, alpha, *, or_less):
         radius=radius,
         or_less=or_less,
         futility=NEVER,
+        rules=rules,
     )
     found = set()
     for vote in votes:
@@ -182,23 +185,26 @@ def claims_of(votes, radius, alpha, *, or_less):
     return found
 
 
+@pytest.mark.parametrize("rules", [2, 3])
 @pytest.mark.parametrize(
     ("radius", "or_less", "most"),
     [(None, False, 8), (0.1, True, 8), (0.1, False, 8),
      *(pytest.param(r, True, 12, marks=pytest.mark.slow) for r in (None, 0.05, 0.1, 0.15))],
 )  # fmt: skip
-def test_the_class_itself_over_every_order_of_votes(radius, or_less, most):
+def test_the_class_itself_over_every_order_of_votes(radius, or_less, most, rules):
     # Not the rule but the code, looked at after every vote, all its radii together.
     alpha, shares = 0.3, np.array([0.5, *quantiles().values()][:12])
     chance = np.zeros_like(shares)
     for order in itertools.product(range(2), repeat=most):
-        claims = claims_of([TWO[vote] for vote in order], radius, alpha, or_less=or_less)
+        claims = claims_of([TWO[vote] for vote in order], radius, alpha, or_less=or_less, rules=rules)
         if claims:
             truth = np.stack([shares, 1.0 - shares])
             wrong = [truth[TWO.index(x)] <= needed_share(r, SIGMA, 0.0) for x, r in claims]
             cats = order.count(0)
             chance += np.any(wrong, axis=0) * shares**cats * (1.0 - shares) ** (most - cats)
     assert np.max(chance) <= alpha
+    if rules == 3:
+        return
     # A label is wronged where it passes its own share, or that of the smallest radius.
     q0, level = quantiles()[0.125], joint_level(radius, SIGMA, alpha, 0.0)
     walls = {q: oracle.boundary(q, level, most) for q in {q0, *shares, *(1.0 - shares)} if q >= q0}
@@ -252,7 +258,7 @@ def test_mutant_peeking_at_the_paper_s_bound_is_refuted():
 def test_a_plan_is_the_walk(p):
     most, ratio = 500, 0.5
     q = needed_share(ratio * SIGMA, SIGMA, 0.0)
-    wall = oracle.boundary(q, level_used(ratio), most)
+    wall = oracle.boundary(q, tested_levels(ratio * SIGMA, SIGMA, ALPHA, 0.0).upto, most)
     plan = queries_needed(ratio * SIGMA, SIGMA, ALPHA, p, max_votes=most, futility=NEVER)
     certified = oracle.chance_of_two(
         p, oracle.first_wall([wall], most), oracle.first_wall([], most), most
@@ -287,7 +293,7 @@ def test_presence_of_several_labels_shares_alpha():
     labels, most = ("a", "b", "c", "d"), 400
     q = needed_share(0.5 * SIGMA, SIGMA, 0.0)
     test = PresenceTest(
-        labels, "either", 0.5, sigma=SIGMA, alpha=ALPHA, max_votes=most, radius=0.5 * SIGMA
+        labels, "either", 0.5, sigma=SIGMA, alpha=ALPHA, max_votes=most, radius=0.5 * SIGMA, rules=2
     )
     level = test.result().level
     assert level == pytest.approx(oracle.label_level(quantiles()[0.125], ALPHA / 4), rel=1e-12)

@@ -86,9 +86,9 @@ def test_several_photos_one_of_them_bad(provider, photo, capsys):
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["schema"] for line in lines] == [
-        "smoothapi.certificate/2",
+        "smoothapi.certificate/3",
         "smoothapi.error/1",
-        "smoothapi.certificate/2",
+        "smoothapi.certificate/3",
     ]
     assert lines[1]["error"] == "ImageError"
     assert "bad.png" in err

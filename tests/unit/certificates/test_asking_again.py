@@ -105,6 +105,8 @@ def test_a_recording_takes_the_count_along(certify, tmp_path, capsys):
     cache(tmp_path, "export", str(tmp_path / "all.jsonl"))
     other = tmp_path / "other"
     cache(other, "import", str(tmp_path / "all.jsonl"))
+    (other / "noise.key").write_bytes((tmp_path / "noise.key").read_bytes())
+    (other / "noise.key").chmod(0o600)
     assert certify(home=other).refreshes == 1
     cache(tmp_path, "clear", "--yes")
     cache(tmp_path, "import", str(tmp_path / "all.jsonl"))

@@ -89,7 +89,7 @@ def test_no_field_can_be_changed(certificate, signed):
 
 @given(st.data())
 def test_no_bit_can_be_changed(data):
-    payload = b'{"schema": "smoothapi.certificate/2"}'
+    payload = b'{"schema": "smoothapi.certificate/3"}'
     signed = SignedCertificate.make(payload, KEY)
     (signature,) = signed.signatures
     both = bytearray(payload + signature.value)
@@ -189,7 +189,7 @@ def test_the_exit_codes_tell_apart(certificate, signed):
         (envelope(signed, signatures=[{}]), keys, UNREADABLE),
         (envelope(signed, signatures=[{"sig": "AAAA", "keyid": 1}]), keys, UNREADABLE),
         (envelope(signed, signatures=[{"sig": "AAB="}]), keys, UNREADABLE),  # slack bits are set
-        (envelope(signed, signatures=[{"sig": "AAAA"}]), keys, UNTRUSTED),
+        (envelope(signed, signatures=[{"sig": "AAAA"}]), keys, FORGED),
         (envelope(signed, signatures=[{"sig": "AAAA"}] * 10**5), keys, UNREADABLE),
         (signed.to_json(), ("--key", "missing.pub"), UNREADABLE),
         (signed.to_json(), ("--key", "mine"), UNREADABLE),

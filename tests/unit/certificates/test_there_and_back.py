@@ -49,7 +49,7 @@ def test_json_has_what_was_promised(certificate):
     }  # fmt: skip
     assert promised <= data.keys()
     assert {"digest", "size", "native_size"} <= data["image"].keys()
-    assert data["schema"] == "smoothapi.certificate/2"
+    assert data["schema"] == "smoothapi.certificate/3"
 
 
 def test_it_is_frozen(certificate):

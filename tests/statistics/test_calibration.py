@@ -1,0 +1,150 @@
+"""Thresholds that use alpha in full: exact chances, by the oracle's e-values and walks.
+
+Of the product only the shares and levels are used that a run really tests with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from smoothapi.certify import Presence, Scores, SequentialCertify, Top1
+from smoothapi.certify.futility import NEVER
+from smoothapi.certify.sequential import joint_level, levels, needed_share
+from tests.statistics import oracle
+
+SIGMA = 0.25
+MOST = 250
+RADII = (None, 0.03, 0.0625, 0.2, 0.25, 0.4)
+
+
+def walls_of(found, most=MOST):
+    """Return, for each share that is tested, where it is certified."""
+    return [
+        oracle.first_wall([oracle.boundary(q, found.upto, most)], most) for q in found.shares
+    ]
+
+
+def worst(found, most=MOST, *, above=()):
+    """Return the chances of a wrong certificate of the worst shares of two labels, exactly.
+
+    The largest share is one that is tested (there its chance is largest), or above them all; the
+    other label has as much as the share before leaves.
+    """
+    walls = walls_of(found, most)
+    chances = []
+    for place, (q, wall) in enumerate(zip(found.shares, walls, strict=True)):
+        chances.append(oracle.chance_of_two(q, wall, walls[0], most))
+        # A little above the share before, the other label may have a little more.
+        if place:
+            p = np.nextafter(found.shares[place - 1], 1.0)
+            chances.append(oracle.chance_of_two(p, wall, walls[0], most))
+    for p in above:
+        own = oracle.first_wall([oracle.boundary(p, found.beyond, most)], most)
+        chances.append(oracle.chance_of_two(p, own, walls[0], most))
+    return chances
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.05, 0.001])
+@pytest.mark.parametrize("radius", RADII)
+def test_all_radii_hold_at_once(radius, alpha):
+    found = levels(radius, SIGMA, alpha, 0.0)
+    above = np.nextafter(found.wanted, 1.0), 0.5 * (1.0 + found.wanted)
+    chances = worst(found, above=above)
+    assert 0.5 * alpha < max(chances) <= alpha
+
+
+@pytest.mark.parametrize("radius", RADII)
+def test_it_is_never_stricter_than_the_level_that_it_improves_on(radius):
+    for alpha in (0.05, 1e-4):
+        found, before = levels(radius, SIGMA, alpha, 7.5e-4), joint_level(radius, SIGMA, alpha, 7.5e-4)
+        assert found.upto >= before * (1.0 - 1e-4)  # the deduction was not rounded up before
+        assert found.beyond <= found.upto
+        assert list(found.shares) == sorted(set(found.shares))
+    assert levels(0.0625, SIGMA, 0.001, 0.0).upto > 1.2 * joint_level(0.0625, SIGMA, 0.001, 0.0)
+
+
+def test_the_level_does_not_depend_on_the_cap():
+    # So a run may be asked on: it is the same test.
+    found = {
+        SequentialCertify(sigma=SIGMA, alpha=0.01, max_votes=cap, radius=0.1).result().level
+        for cap in (40, 400, 4_000)
+    }
+    assert found == {levels(0.1, SIGMA, 0.01, 0.0).upto}
+
+
+@pytest.mark.parametrize("radius", [0.0625, 0.25])
+def test_mutant_a_larger_level_is_refuted(radius):
+    good = levels(radius, SIGMA, 0.05, 0.0, last_cap=MOST)
+    assert max(worst(good)) <= 0.05
+    bad = replace(good, shares=(good.least, good.wanted), upto=1.15 * good.upto)
+    assert max(worst(bad)) > 0.05
+
+
+def test_mutant_taking_the_last_cap_for_granted_and_asking_on_is_refuted():
+    # What `final` gives up: the test that is calibrated to 250 votes is not one for 2,000.
+    alpha, radius = 0.05, 0.25
+    final = levels(radius, SIGMA, alpha, 0.0, last_cap=MOST)
+    assert final.upto > 1.1 * levels(radius, SIGMA, alpha, 0.0).upto
+    assert max(worst(final)) <= alpha
+    for found, valid in ((final, False), (levels(radius, SIGMA, alpha, 0.0), True)):
+        wall = oracle.first_wall([oracle.boundary(found.wanted, found.upto, 2_000)], 2_000)
+        chance = oracle.chance_of_two(found.wanted, wall, oracle.first_wall([], 2_000), 2_000)
+        assert (chance <= alpha) is valid
+
+
+def test_mutant_testing_shares_in_between_is_refuted():
+    # Below the radius wanted, only the shares that were summed are tested.
+    found = levels(0.25, SIGMA, 0.05, 0.0, last_cap=MOST)
+    assert not found.every
+    chances = []
+    for q in np.linspace(found.least, found.wanted, 40):
+        wall = oracle.first_wall([oracle.boundary(float(q), found.upto, MOST)], MOST)
+        chances.append(oracle.chance_of_two(float(q), wall, oracle.first_wall([], MOST), MOST))
+    assert max(chances) > 0.05
+
+
+def test_the_bound_is_a_share_that_was_tested_or_one_above_the_wanted():
+    found = levels(0.2, SIGMA, 0.01, 0.0)
+    for k, n in [(30, 30), (60, 66), (150, 180), (900, 1_000)]:
+        bound = found.exceeded([(k, n)])
+        assert bound in found.shares or bound > found.wanted
+        passed = [q for q in found.shares if oracle.log_evalue(k, n, q) >= -np.log(found.upto)]
+        assert bound >= max(passed, default=0.0)
+        assert bound in passed or oracle.log_evalue(k, n, bound) >= -np.log(found.beyond) - 1e-8
+    assert found.exceeded([(1, 2), (60, 66)]) == found.exceeded([(60, 66)])
+    assert found.exceeded([]) == 0.0
+
+
+def decided(target, votes, **terms):
+    test = target.start(sigma=SIGMA, alpha=0.01, radius=0.2, **terms)
+    for vote in votes:
+        if test.done:
+            break
+        test.add(vote)
+    return test.result()
+
+
+def test_a_last_cap_certifies_with_fewer_votes():
+    votes = (["cat"] * 9 + ["dog"]) * 40
+    usual = decided(Top1(), votes, max_votes=400, futility=NEVER)
+    final = decided(Top1(), votes, max_votes=400, futility=NEVER, final=True)
+    assert (usual.label, final.label) == ("cat", "cat")
+    assert final.votes <= usual.votes
+    assert (usual.final, final.final) == (False, True)
+    for target in (Presence("cat", 0.5), Scores("cat", 0.5)):
+        test = target.start(sigma=SIGMA, alpha=0.01, radius=0.2, max_votes=400, final=True)
+        at = levels(0.2, SIGMA, 0.01, 0.0, last_cap=400)
+        assert test.result().level == at.upto
+
+
+def test_shares_need_a_deduction_of_two_digits_only():
+    # Photos of nearly one size share what was worked out.
+    near = [levels(0.25, SIGMA, 0.001, delta, 3).shares for delta in (7.512e-4, 7.56e-4)]
+    assert near[0] == near[1]
+    assert near[0][-1] >= needed_share(0.25, SIGMA, 7.56e-4)
+    exact = levels(0.25, SIGMA, 0.001, 7.512e-4, 2)
+    assert exact.wanted == needed_share(0.25, SIGMA, 7.512e-4)
+    assert exact.every
