@@ -1,44 +1,54 @@
-"""How large an e-value has to be, so that alpha is used in full: exact sums over all ends of a run.
+"""How large an e-value has to be, so that alpha is used: exact sums over the ends of a run.
 
-The e-value of a run that certifies exceeds the threshold, since votes come one at a time. Under a
-share q it has mean 1 (optional stopping), so with threshold c the chance to certify is 1 over the
-mean e-value at the end, less than 1 / c: from 0.83 of it at a radius of sigma / 8 to 0.98 at 1.5
-sigma. What is left is given back by a smaller threshold. Nor do rivals cost what the level of
-`smoothapi.certify.sequential` assumes, as few runs end with the fewest votes of all.
+Let R(s) be the ends (votes, losses) of a run that certify a share s, at the threshold c, and P_t(R)
+the chance that the votes of a label with share t reach R. Losses turned into votes never take a run
+out of R, so P_t(R) grows with t; and R(s) shrinks as s grows, as E does (`smoothapi.certify.evalue`).
+By Ville's inequality P_s(R(s)) <= 1 / c. It is less, since the e-value at an end exceeds c: 0.83 / c
+at a radius of sigma / 8. And rivals cost less than the level of `smoothapi.certify.sequential`
+assumes: few runs end with the fewest votes of all.
 
-What is summed
-    Let R(s) be the ends (votes, losses) that certify a share s. Let P_t(R) be the chance that the
-    votes of a label with share t reach R. It is summed exactly up to a horizon of N votes, on the
-    lattice of votes and losses. Beyond it, for t = s, what has not been certified has mean e-value
-    1 - (sum of P * E over the ends up to N), so it reaches c with at most that, over c (Ville). For
-    a rival's share t <= 1 - s the chance of each end is at most ((1 - s) / s)^(w - l) of that under
-    s, and the lead w - l of later ends is no smaller than that of the last one before. So the sums
-    are upper bounds whatever N is, and hold at all votes: the horizon decides about cost only.
+One level for all radii, used in full (`joint`)
+    Every share from q_0, that of sigma / 8, is tested at one level L = 1 / c. Let s be the largest
+    share of all labels; those of the others sum to at most 1 - s, and as P_t(R(q_0)) is convex in t
+    (sequential, 1) they are certified for anything with at most the chance P_{1-s}(R(q_0)). With a
+    ladder q_0 = u_0 < u_1 < ... < u_M:
 
-All radii at once, again
-    Let q be the share that the radius wanted needs, and q_0 < q_1 < ... < q_M = q the shares of the
-    radii from sigma / 8 up to it, 1/32 sigma apart. Only these are tested up to q, at one threshold
-    c; above q every share is, at a threshold d >= c. As E falls in q (`smoothapi.certify.evalue`),
-    R(s) shrinks as s grows. Let s be the largest share of all labels; the others' sum to at most
-    1 - s. Losses turned into votes never take a run out of R, so P_t(R) grows with t, and (sequential,
-    1) it is convex in t up to the share that R tests: the others together reach R(q_0) with at most
-    P_{1 - s}(R(q_0)).
-
-    1. q_{j-1} < s <= q_j: the top label is wronged only in R(q_j), the others only in R(q_0). In
-       all at most P_{q_j}(R(q_j)) + P_{1 - q_{j-1}}(R(q_0)).
+    1. u_i < s <= u_{i+1}: the top label is wronged only in R(s), which lies in R(u_i). So all are
+       wronged with at most P_{u_{i+1}}(R(u_i)) + P_{1 - u_i}(R(q_0)).
     2. s <= q_0: the sum over the labels is convex in their shares, and largest at a corner: at most
        P_{q_0}(R(q_0)) + P_{1 - q_0}(R(q_0)).
-    3. s > q: the top label is wronged only where E(s) >= d: at most 1 / d + P_{1 - q}(R(q_0)).
+    3. s > u_M: at most L + P_{1 - u_M}(R(q_0)).
 
-    c is a small threshold at which all of 1 and 2 are at most alpha, and 1 / d is what 3 leaves. Where
-    a vote more or less makes one of them too large, that share is not tested: the next one covers it.
-    c is at least e, as 1 in `sequential` assumes.
+    L is what 3 leaves of alpha, and 1 and 2 are summed to see that they leave more: where rivals
+    are likely, a label is certified with less than its L. It depends neither on the cap nor on the
+    radius wanted, so all certificates of a photo hold jointly, whichever were asked for.
 
-A last cap
-    A run that will never go on beyond its cap can only certify up to there. Then N is the cap, and
-    what lies beyond it is left out of the sums: a smaller c. It gives up what other runs have, that
-    more votes may be asked for later: a run with a larger cap has a threshold of its own, and alpha
-    holds for one of the two, not for both.
+What is summed
+    Chances are summed up to a horizon of N votes, on the lattice of votes and losses. What comes
+    later is bounded: under s, what has not been certified by then has mean e-value 1 - (sum of P E
+    over the ends up to N), and reaches c with at most that, over c. That sum is the chance that a
+    label with a share drawn from the prior above s ends by then; a larger share drawn, or a larger
+    R, only adds to it, so for all s of a step of the ladder it is at least that of shares above u_i
+    and of R(u_{i+1}). For a rival's share t <= 1 - q_0 the chance of each end is at most
+    ((1 - q_0) / q_0)^(w - l) of that under q_0, and the lead w - l of later ends is no smaller than
+    that of the last one before. So the sums are upper bounds, whatever N is.
+
+A last cap (`for_last_cap`)
+    A run that never goes on beyond its cap, at the one radius wanted, can only certify up to there:
+    N is the cap, nothing comes later, and c is lowered until the sums reach alpha. Then only shares
+    that were summed are tested up to that of the radius wanted, q: q_0 < ... < q_M = q, of radii 1/32
+    sigma apart, and those above q at a threshold d >= c.
+
+    1. q_{j-1} < s <= q_j: at most P_{q_j}(R(q_j)) + P_{1 - q_{j-1}}(R(q_0)), as R(q_j) is the largest
+       region that wrongs the top label.
+    2. s <= q_0: as above.
+    3. s > q: at most 1 / d + P_{1 - q}(R(q_0)).
+
+    Where a vote more or less makes 1 too large, that share is not tested: the next one covers it.
+    What this gives up: a run with another cap, or for another radius, has a threshold of its own,
+    and alpha holds for one of the two, not for both.
+
+In both, c is at least e, as 1 in `sequential` assumes.
 """
 
 from __future__ import annotations
@@ -60,7 +70,8 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
 
-_HORIZON = 256
+_HORIZON = 10.0  # times the fewest votes that certify the least share
+_STEPS, _WIDTH = 32, 2.5e-3  # of the ladder
 _LONGEST = 2048  # up to which a last cap is summed; of a longer one what lies beyond is bounded
 _SLACK = 1e-9  # of alpha: more than float64 can have summed too little
 _STEP = 2e-3  # relative: no better level is looked for
@@ -106,24 +117,49 @@ class Levels:
 
 
 @lru_cache(maxsize=512)
-def calibrated(
-    shares: tuple[float, ...], alpha: float, level: float, delta: float, last_cap: int | None
-) -> Levels:
-    """Return levels at which a run certifies anything wrongly with at most the chance alpha.
+def joint(least: float, alpha: float, level: float) -> float:
+    """Return the level at which every share from `least` up may be tested, for every label.
 
     Args:
-        shares: those to be tested, ascending, in [1/2, 1).
+        least: in [1/2, 1).
+        alpha: chance that anything is certified wrongly, at most 1/e.
+        level: one that is known to do; it is improved on.
+    """
+    ladder = least + _WIDTH * np.arange(_STEPS + 1)
+    ladder = tuple(ladder[ladder < 1.0 - _WIDTH].tolist()) or (least,)
+    horizon = math.ceil(_HORIZON * math.log(alpha) / math.log(least))
+    tried = alpha
+    for _ in range(_ROUNDS):
+        ends = _Ends(ladder, tried, horizon, goes_on=True)
+        left, wrong = alpha - ends.by_rivals(len(ladder) - 1), ends.most_wrong()
+        if tried <= left and wrong <= alpha:
+            return tried
+        tried = min(left, (1.0 - _STEP) * tried * min(1.0, alpha / wrong))
+        if tried <= level:
+            break
+    return level
+
+
+@lru_cache(maxsize=512)
+def for_last_cap(
+    shares: tuple[float, ...], alpha: float, level: float, delta: float, cap: int
+) -> Levels:
+    """Return levels of a run that certifies anything wrongly with at most the chance alpha.
+
+    Args:
+        shares: those to be tested, ascending, in [1/2, 1); the last is that of the radius wanted.
         alpha: at most 1/e.
         level: one that is known to do for all shares from the first one up; it is improved on.
         delta: to be noted.
-        last_cap: most votes that will ever be asked for, None if that is not certain.
+        cap: most votes that will ever be asked for.
     """
-    tried = _searched((shares[0], *shares[-2:]), alpha, level, last_cap)
+    horizon, goes_on = min(cap, _LONGEST), cap > _LONGEST
+    tried = _searched((shares[0], *shares[-2:]), alpha, level, horizon, goes_on=goes_on)
     for _ in range(_ROUNDS):
-        ends = _Ends(shares, tried, last_cap)
+        ends = _Ends(shares, tried, horizon, goes_on=goes_on)
         kept = ends.that_hold(alpha)
         if kept and kept[-1] == len(shares) - 1:
-            beyond = min(tried, alpha - ends.wrong(kept[-1], kept[-1]) + ends.by_itself(kept[-1]))
+            beyond = min(tried, alpha - ends.by_rivals(kept[-1]))
             tested = tuple(shares[place] for place in kept)
             return Levels(tested, tried, beyond, every=False, delta=delta)
         tried = max(level, 0.97 * tried)
@@ -131,18 +167,18 @@ def calibrated(
 
 
 def _searched(
-    shares: tuple[float, ...], alpha: float, level: float, last_cap: int | None
+    shares: tuple[float, ...], alpha: float, level: float, horizon: int, *, goes_on: bool
 ) -> float:
     """Return a large level at which the first and the last of some shares hold."""
     good, too_large, most = level, math.inf, math.exp(-1.0)
-    wrong = _Ends(shares, level, last_cap).ends_wrong
+    wrong = _Ends(shares, level, horizon, goes_on=goes_on).ends_wrong
     for _ in range(_ROUNDS):
         tried = min(good * alpha / wrong, most)
         if tried >= too_large:
             tried = math.sqrt(good * too_large)
         if tried <= good * (1.0 + _STEP):
             break
-        found = _Ends(shares, tried, last_cap).ends_wrong
+        found = _Ends(shares, tried, horizon, goes_on=goes_on).ends_wrong
         if found <= alpha:
             good, wrong = tried, found
         else:
@@ -156,14 +192,17 @@ class _Ends:
     Args:
         shares: ascending.
         level: 1 over the threshold.
-        last_cap: see `calibrated`.
+        horizon: votes up to which ends are summed.
+        goes_on: whether a run may go on beyond.
     """
 
-    def __init__(self, shares: tuple[float, ...], level: float, last_cap: int | None) -> None:
+    def __init__(
+        self, shares: tuple[float, ...], level: float, horizon: int, *, goes_on: bool
+    ) -> None:
         self.level = level
         self._shares = np.array(shares)
-        self._horizon = _HORIZON if last_cap is None else min(last_cap, _LONGEST)
-        self._goes_on = last_cap is None or last_cap > self._horizon
+        self._horizon = horizon
+        self._goes_on = goes_on
         self._fewest = self._boundaries()
         reached, later = self._of_itself()
         self._by_itself = reached + later
@@ -174,12 +213,15 @@ class _Ends:
 
         Up to the horizon, and beyond it.
         """
-        losses = np.arange(self._fewest.shape[1])
-        at = np.maximum(self._fewest, losses)
-        excess = np.exp(log_evalue_lower(at - losses, at, self._shares[:, None])) * self.level
         ends = self._walk(self._fewest, self._shares)
-        later = np.maximum(self.level - (ends * excess).sum(axis=1), 0.0)
+        later = np.maximum(self.level - (ends * self._excess(0, self._shares)).sum(axis=1), 0.0)
         return ends.sum(axis=1), later if self._goes_on else np.zeros_like(later)
+
+    def _excess(self, first: int, shares: Floats) -> Floats:
+        """Return the e-values of some shares over the threshold, at the ends from `first` on."""
+        losses = np.arange(self._fewest.shape[1])
+        at = np.maximum(self._fewest[first:], losses)
+        return np.asarray(np.exp(log_evalue_lower(at - losses, at, shares[:, None])) * self.level)
 
     def _of_rivals(self, later: float) -> Floats:
         """Return, for each share s, how likely labels with 1 - s between them are to be certified.
@@ -193,9 +235,17 @@ class _Ends:
         reached = self._walk(self._fewest[:1], 1.0 - self._shares).sum(axis=1)
         return np.asarray(reached + later * ((1.0 - least) / least) ** lead)
 
-    def by_itself(self, place: int) -> float:
-        """How likely a label that has a share is to be certified for it."""
-        return float(self._by_itself[place])
+    def by_rivals(self, place: int) -> float:
+        """How likely labels are certified that have 1 - s between them, s being a share."""
+        return float(self._by_rivals[place]) + _SLACK * self.level
+
+    def most_wrong(self) -> float:
+        """How likely anything is certified wrongly if the largest share is up to the last one."""
+        low, high = self._shares[:-1], self._shares[1:]
+        inside = self._walk(self._fewest[:-1], high).sum(axis=1)
+        later = self.level - (self._walk(self._fewest[1:], low) * self._excess(1, low)).sum(axis=1)
+        between = inside + np.maximum(later, 0.0) + self._by_rivals[:-1]
+        return max(self.wrong(0, 0), float(np.max(between, initial=0.0)) + _SLACK * self.level)
 
     def wrong(self, place: int, before: int) -> float:
         """How likely anything is certified wrongly if the largest share is at most that at `place`.

@@ -159,7 +159,9 @@ class Mix:
     def drawn(self, counts: float) -> Mix:
         """Return the mix in which this one counts for a part, in (0, 1], and the default the rest."""
         parts = [*zip(self.shares, np.multiply(self.weights, counts), strict=True)]
-        parts += zip(DEFAULT_MIX.shares, np.multiply(DEFAULT_MIX.weights, 1.0 - counts), strict=True)
+        parts += zip(
+            DEFAULT_MIX.shares, np.multiply(DEFAULT_MIX.weights, 1.0 - counts), strict=True
+        )
         together: dict[float, float] = defaultdict(float)
         for share, weight in sorted(parts):
             together[share] += float(weight)

@@ -71,6 +71,7 @@ from smoothapi.certify.bounds import (
     radius_from_p,
     required_p,
 )
+from smoothapi.certify.calibration import Levels, for_last_cap, joint
 from smoothapi.certify.decision import (
     RADIUS_DECIMALS,
     RULES,
@@ -81,7 +82,6 @@ from smoothapi.certify.decision import (
     Vote,
     check_vote,
 )
-from smoothapi.certify.calibration import Levels, calibrated
 from smoothapi.certify.evalue import Boundary, boundary
 from smoothapi.certify.futility import DEFAULT_RULE, Futility
 from smoothapi.certify.reach import check_reachable
@@ -401,12 +401,20 @@ def radius_above(p_low: float, delta: float, sigma: float, smallest: float) -> f
 def joint_level(
     radius: float | None, sigma: float, alpha: float, delta: float, rules: int = RULES
 ) -> float:
-    """Return a level at which every label may be tested, at every radius that counts.
+    """Return the level at which every label is tested, at every radius that counts.
 
-    It is the `label_level` of `smallest_radius`, and what tests were done at by rules 1 and 2; now
-    it is calibrated (`levels`). Raises as `needed_share` and `label_level` do.
+    By rules 1 and 2 it is the `label_level` of `smallest_radius`; now it is larger, by exact sums
+    (`smoothapi.certify.calibration.joint`). Raises as `needed_share` and `label_level` do.
     """
-    return label_level(needed_share(smallest_radius(radius, sigma, rules), sigma, delta), alpha)
+    least = needed_share(smallest_radius(radius, sigma, rules), sigma, delta)
+    level = label_level(least, alpha)
+    if rules < 3:
+        return level
+    # Rounded down, so that photos of nearly one size share what is worked out: a smaller share has
+    # a smaller level, and more is tested at it.
+    rounded = max(0.5, math.floor(least * 1e4) / 1e4)
+    alpha = min(alpha, math.exp(-1.0))
+    return max(level, joint(rounded, alpha, label_level(rounded, alpha)))
 
 
 def label_level(share: float, alpha: float) -> float:
@@ -476,16 +484,16 @@ def levels(
     """
     smallest = smallest_radius(radius, sigma, rules)
     wanted = smallest if radius is None else radius
-    if rules < 3:
+    if last_cap is None or rules < 3:
         shares = (needed_share(smallest, sigma, delta), needed_share(wanted, sigma, delta))
-        level = label_level(shares[0], alpha)
+        level = joint_level(radius, sigma, alpha, delta, rules)
         return Levels(shares, level, level, every=True, delta=delta)
     delta = _two_digits_up(delta)
     between = np.arange(smallest, wanted, _BETWEEN * sigma)[1:]
     radii = (smallest, *(float(r) for r in between if r < wanted), wanted)
     tested = tuple(sorted({needed_share(r, sigma, delta) for r in radii}))
     alpha = min(alpha, math.exp(-1.0))
-    return calibrated(tested, alpha, label_level(tested[0], alpha), delta, last_cap)
+    return for_last_cap(tested, alpha, label_level(tested[0], alpha), delta, last_cap)
 
 
 def _two_digits_up(delta: float) -> float:
@@ -519,14 +527,13 @@ def shortest_run(
 ) -> Callable[[float], int]:
     """Return `fewest_votes` as `check_reachable` asks for it: exact for the radius wanted.
 
-    For the others that it tries it is what suffices at a level before calibration, so none has to
-    be calibrated to say that the one wanted is out of reach.
+    For the others that it tries it is what suffices without a last cap, so none has to be calibrated
+    to say that the one wanted is out of reach.
     """
 
     def least(radius: float) -> int:
-        if radius == wanted:
+        if last_cap is None or radius == wanted:
             return fewest_votes(radius, sigma, alpha, delta, rules, last_cap)
-        share = needed_share(radius, sigma, delta if rules < 3 else _two_digits_up(delta))
-        return boundary(share, joint_level(radius, sigma, alpha, delta, min(rules, 2)))[0]
+        return fewest_votes(radius, sigma, alpha, delta, rules)
 
     return least

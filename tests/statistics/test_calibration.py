@@ -22,9 +22,7 @@ RADII = (None, 0.03, 0.0625, 0.2, 0.25, 0.4)
 
 def walls_of(found, most=MOST):
     """Return, for each share that is tested, where it is certified."""
-    return [
-        oracle.first_wall([oracle.boundary(q, found.upto, most)], most) for q in found.shares
-    ]
+    return [oracle.first_wall([oracle.boundary(q, found.upto, most)], most) for q in found.shares]
 
 
 def worst(found, most=MOST, *, above=()):
@@ -47,32 +45,64 @@ def worst(found, most=MOST, *, above=()):
     return chances
 
 
+def chances_at_any_share(q0, level, shares, most=MOST):
+    """Return how likely anything is certified wrongly if every share from q0 up is tested."""
+    rival = oracle.first_wall([oracle.boundary(q0, level, most)], most)
+    return [
+        oracle.chance_of_two(
+            p, oracle.first_wall([oracle.boundary(max(p, q0), level, most)], most), rival, most
+        )
+        for p in map(float, shares)
+    ]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.05, 0.001])
+@pytest.mark.parametrize("smallest", [0.0, 0.05, 0.125])
+def test_one_level_does_for_every_share_at_once(smallest, alpha):
+    q0 = needed_share(smallest * SIGMA, SIGMA, 0.0)
+    level = joint_level(smallest * SIGMA, SIGMA, alpha, 0.0)
+    shares = [0.5, q0, *np.linspace(q0, q0 + 0.09, 10)[1:], 0.75, 0.95]
+    chances = chances_at_any_share(q0, level, shares)
+    assert 0.5 * alpha < max(chances) <= alpha
+    # The mutant: half as much again.
+    assert max(chances_at_any_share(q0, 1.5 * level, shares)) > alpha
+
+
+def test_what_comes_after_the_horizon_is_bounded():
+    # Of the bound that the level was found by, more votes make nothing more.
+    q0, alpha = needed_share(0.125 * SIGMA, SIGMA, 0.0), 0.05
+    level = joint_level(None, SIGMA, alpha, 0.0)
+    few, many = (chances_at_any_share(q0, level, [q0, 0.58], most) for most in (60, 1_500))
+    assert few < many
+    assert max(many) <= alpha
+
+
 @pytest.mark.parametrize("alpha", [0.3, 0.05, 0.001])
 @pytest.mark.parametrize("radius", RADII)
-def test_all_radii_hold_at_once(radius, alpha):
-    found = levels(radius, SIGMA, alpha, 0.0)
+def test_all_radii_of_a_run_with_a_last_cap_hold_at_once(radius, alpha):
+    found = levels(radius, SIGMA, alpha, 0.0, last_cap=MOST)
     above = np.nextafter(found.wanted, 1.0), 0.5 * (1.0 + found.wanted)
     chances = worst(found, above=above)
-    assert 0.5 * alpha < max(chances) <= alpha
+    assert 0.9 * alpha < max(chances) <= alpha
 
 
 @pytest.mark.parametrize("radius", RADII)
-def test_it_is_never_stricter_than_the_level_that_it_improves_on(radius):
+def test_a_last_cap_is_never_stricter(radius):
     for alpha in (0.05, 1e-4):
-        found, before = levels(radius, SIGMA, alpha, 7.5e-4), joint_level(radius, SIGMA, alpha, 7.5e-4)
-        assert found.upto >= before * (1.0 - 1e-4)  # the deduction was not rounded up before
+        found = levels(radius, SIGMA, alpha, 0.0, last_cap=MOST)
         assert found.beyond <= found.upto
+        assert found.upto > joint_level(radius, SIGMA, alpha, 0.0)
         assert list(found.shares) == sorted(set(found.shares))
-    assert levels(0.0625, SIGMA, 0.001, 0.0).upto > 1.2 * joint_level(0.0625, SIGMA, 0.001, 0.0)
 
 
-def test_the_level_does_not_depend_on_the_cap():
-    # So a run may be asked on: it is the same test.
+def test_the_level_depends_neither_on_the_cap_nor_on_the_radius():
+    # So a run may be asked on, or for another radius: it is the same test.
     found = {
-        SequentialCertify(sigma=SIGMA, alpha=0.01, max_votes=cap, radius=0.1).result().level
-        for cap in (40, 400, 4_000)
+        SequentialCertify(sigma=SIGMA, alpha=0.01, max_votes=cap, radius=radius).result().level
+        for cap in (60, 4_000)
+        for radius in (0.05, 0.1, None)
     }
-    assert found == {levels(0.1, SIGMA, 0.01, 0.0).upto}
+    assert found == {joint_level(None, SIGMA, 0.01, 0.0)}
 
 
 @pytest.mark.parametrize("radius", [0.0625, 0.25])
@@ -107,7 +137,7 @@ def test_mutant_testing_shares_in_between_is_refuted():
 
 
 def test_the_bound_is_a_share_that_was_tested_or_one_above_the_wanted():
-    found = levels(0.2, SIGMA, 0.01, 0.0)
+    found = levels(0.2, SIGMA, 0.01, 0.0, last_cap=400)
     for k, n in [(30, 30), (60, 66), (150, 180), (900, 1_000)]:
         bound = found.exceeded([(k, n)])
         assert bound in found.shares or bound > found.wanted
@@ -142,9 +172,11 @@ def test_a_last_cap_certifies_with_fewer_votes():
 
 def test_shares_need_a_deduction_of_two_digits_only():
     # Photos of nearly one size share what was worked out.
-    near = [levels(0.25, SIGMA, 0.001, delta, 3).shares for delta in (7.512e-4, 7.56e-4)]
+    deltas = (7.512e-4, 7.56e-4)
+    near = [levels(0.1, SIGMA, 0.001, delta, last_cap=60).shares for delta in deltas]
     assert near[0] == near[1]
-    assert near[0][-1] >= needed_share(0.25, SIGMA, 7.56e-4)
-    exact = levels(0.25, SIGMA, 0.001, 7.512e-4, 2)
-    assert exact.wanted == needed_share(0.25, SIGMA, 7.512e-4)
+    assert near[0][-1] >= needed_share(0.1, SIGMA, 7.56e-4)
+    exact = levels(0.1, SIGMA, 0.001, 7.512e-4)
+    assert exact.wanted == needed_share(0.1, SIGMA, 7.512e-4)
     assert exact.every
+    assert exact.upto == levels(0.1, SIGMA, 0.001, 7.56e-4).upto

@@ -18,7 +18,7 @@ from smoothapi.certify import (
 )
 from smoothapi.certify.evalue import PRIOR, boundary, log_evalue
 from smoothapi.certify.futility import NEVER
-from smoothapi.certify.sequential import SMALLEST_RADIUS, levels, needed_share
+from smoothapi.certify.sequential import SMALLEST_RADIUS, joint_level, needed_share
 from tests.statistics.harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 
 CAP = 600
@@ -153,7 +153,7 @@ def test_mutant_alpha_not_split_over_questions_is_refuted():
 def test_the_class_decides_as_the_rule_does(ratio):
     cap = 200
     q = needed_share(ratio, 1.0, 0.0)
-    enough = enough_for(q, levels(ratio, 1.0, ALPHA, 0.0).upto, cap)
+    enough = enough_for(q, joint_level(ratio, 1.0, ALPHA, 0.0), cap)
     drawn = votes([0.5 + 0.4 * ratio, 0.05], cap, 300, seed=6)
     expected = ever_certified(drawn == 0, enough)
     certified = 0

@@ -88,7 +88,13 @@ def test_certify_decides_as_the_oracle(radius, delta):
     reasons = set()
     for votes in streams(25, 91):
         test = SequentialCertify(
-            sigma=SIGMA, rules=2, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, futility=NEVER
+            sigma=SIGMA,
+            rules=2,
+            alpha=ALPHA,
+            max_votes=CAP,
+            radius=radius,
+            delta=delta,
+            futility=NEVER,
         )
         decision, used = feed(test, votes)
         label, n = first_to_pass(votes, share(radius, delta), level)
@@ -176,7 +182,13 @@ def test_mutants_of_the_rule_decide_otherwise(mutant):
     differ = 0
     for votes in streams(25, 91):
         test = SequentialCertify(
-            sigma=SIGMA, rules=2, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, futility=NEVER
+            sigma=SIGMA,
+            rules=2,
+            alpha=ALPHA,
+            max_votes=CAP,
+            radius=radius,
+            delta=delta,
+            futility=NEVER,
         )
         decision, used = feed(test, votes)
         label, n = first_to_pass(votes, q, level)
