@@ -79,7 +79,7 @@ def plan_run(
         stored=votes + sum(ahead),
         at_least=test.needed() - sum(ahead[: test.needed()]) + plain,
         at_most=(0 if test.done else ahead.count(False)) + plain,
-        expected=() if radius is None else _expected(session, image, target, radius, final),
+        expected=() if radius is None else _expected(session, image, target, radius, final=final),
         dollars=float(price.per_thousand),
         price_date=price.as_of,
     )
@@ -137,7 +137,7 @@ def count_stored(
 
 
 def _expected(
-    session: Session, image: WorkingImage, target: Target, radius: float, final: bool
+    session: Session, image: WorkingImage, target: Target, radius: float, *, final: bool
 ) -> tuple[tuple[float, float], ...]:
     """Return (p, mean votes) where they can be told."""
     sigma, alpha = session.sigma, session.settings.alpha

@@ -116,9 +116,10 @@ class Smoother:
                 `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
                 label's parents, or `TopK(3)`. Chosen before the first vote is seen.
             or_less: where `radius` is given up, go on to `max_votes` for the largest below it.
-            final: promise never to raise `max_votes` for this photo. Calibrated to it, the test
-                certifies with fewer votes; asking on with a larger cap would be a second test,
-                and alpha holds for one of the two. Not for `TopK` and `MostSpecific`.
+            final: promise to ask about this photo neither with more votes nor at another radius.
+                Calibrated to `max_votes`, the test certifies with fewer votes; asking otherwise
+                would be a second test, and alpha holds for one of the two. Not for `TopK` and
+                `MostSpecific`.
             on_progress: called after each vote.
 
         Raises:

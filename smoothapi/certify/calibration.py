@@ -1,11 +1,11 @@
 """How large an e-value has to be, so that alpha is used: exact sums over the ends of a run.
 
 Let R(s) be the ends (votes, losses) of a run that certify a share s, at the threshold c, and P_t(R)
-the chance that the votes of a label with share t reach R. Losses turned into votes never take a run
-out of R, so P_t(R) grows with t; and R(s) shrinks as s grows, as E does (`smoothapi.certify.evalue`).
-By Ville's inequality P_s(R(s)) <= 1 / c. It is less, since the e-value at an end exceeds c: 0.83 / c
-at a radius of sigma / 8. And rivals cost less than the level of `smoothapi.certify.sequential`
-assumes: few runs end with the fewest votes of all.
+the chance that the votes of a label with share t reach R. A vote in place of a loss takes no run
+out of R, so P_t(R) grows with t; and R(s) shrinks as s grows, as E does (`smoothapi.certify.evalue`
+proves it). By Ville's inequality P_s(R(s)) <= 1 / c. It is less, since the e-value at an end
+exceeds c: 0.83 / c at a radius of sigma / 8. And rivals cost less than the level of
+`smoothapi.certify.sequential` assumes: few runs end with the fewest votes of all.
 
 One level for all radii, used in full (`joint`)
     Every share from q_0, that of sigma / 8, is tested at one level L = 1 / c. Let s be the largest
@@ -35,12 +35,12 @@ What is summed
 
 A last cap (`for_last_cap`)
     A run that never goes on beyond its cap, at the one radius wanted, can only certify up to there:
-    N is the cap, nothing comes later, and c is lowered until the sums reach alpha. Then only shares
-    that were summed are tested up to that of the radius wanted, q: q_0 < ... < q_M = q, of radii 1/32
-    sigma apart, and those above q at a threshold d >= c.
+    N is the cap, nothing comes later, and c is lowered until the sums reach alpha. Then up to the
+    share of the radius wanted, q, only those are tested that were summed, q_0 < ... < q_M = q, of
+    radii 1/32 sigma apart, and those above q at a threshold d >= c.
 
-    1. q_{j-1} < s <= q_j: at most P_{q_j}(R(q_j)) + P_{1 - q_{j-1}}(R(q_0)), as R(q_j) is the largest
-       region that wrongs the top label.
+    1. q_{j-1} < s <= q_j: at most P_{q_j}(R(q_j)) + P_{1 - q_{j-1}}(R(q_0)), as R(q_j) is the
+       largest region that wrongs the top label.
     2. s <= q_0: as above.
     3. s > q: at most 1 / d + P_{1 - q}(R(q_0)).
 

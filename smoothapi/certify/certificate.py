@@ -98,8 +98,9 @@ class Certificate:
             All of this holds together with the rest, with probability 1 - alpha: the radius that
             is relied on may be chosen after the votes.
         or_less: whether the run was to go on for less than the radius asked for.
-        final: whether the test was calibrated to `max_votes`, never to be raised: then alpha does not
-            hold for this certificate and one of the same photo with a larger cap together.
+        final: whether the test was calibrated to `max_votes`, never to be raised: then alpha does
+            not hold for this certificate and one of the same photo at another radius or with a
+            larger cap together.
         radius_asked: the radius in the unit that it was asked for in ("0.5 native"), "" where that
             is `radius_requested`; see `smoothapi.radius`.
         noise_key: public id of the installation's noise key.
@@ -488,23 +489,32 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         values[name] = dict(data[name])
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["rules"] = _SCHEMAS[data["schema"]]
-    if values["rules"] > 1:
-        values["largest"] = tuple(_claim(claim) for claim in data["largest"])
-        if not isinstance(data["or_less"], bool):
-            raise TypeError("or_less is not a boolean")
-        values["or_less"] = data["or_less"]
-        values["radius_asked"] = _string(data["radius_asked"], "radius_asked")
-        values["refreshes"] = _count(data["refreshes"], "refreshes")
-        values["replaced"] = _string(data["replaced"], "replaced")
-        values["mix"] = _string(data["mix"], "mix")
-    if values["rules"] > 2:
-        if not isinstance(data["final"], bool):
-            raise TypeError("final is not a boolean")
-        values["final"] = data["final"]
-        values["issued"] = _issued(data["issued"])
+    values.update(_later(data, values["rules"]))
     values["votes"] = _votes(data["votes"]["order"])
     values["image"] = _image(data["image"])
     return values
+
+
+def _later(data: Mapping[str, Any], rules: int) -> dict[str, Any]:
+    """Return what certificates of schema 1 do not have."""
+    values: dict[str, Any] = {}
+    if rules > 1:
+        values["largest"] = tuple(_claim(claim) for claim in data["largest"])
+        values["or_less"] = _bool(data, "or_less")
+        values["refreshes"] = _count(data["refreshes"], "refreshes")
+        for name in ("radius_asked", "replaced", "mix"):
+            values[name] = _string(data[name], name)
+    if rules > 2:
+        values["final"] = _bool(data, "final")
+        values["issued"] = _issued(data["issued"])
+    return values
+
+
+def _bool(data: Mapping[str, Any], name: str) -> bool:
+    value = data[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is not a boolean")
+    return value
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

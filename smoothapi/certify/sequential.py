@@ -45,10 +45,10 @@ All radii at once
     So the certificates of a photo at all radii from sigma / 8 up hold jointly, with probability
     1 - alpha, and which of them is used may be chosen after the votes.
 
-Calibrated
-    These levels leave some of alpha unused. `smoothapi.certify.calibration` sums exactly what they
-    leave, and gives it back as a smaller threshold; `levels` is what tests take. (By rules 1 and 2
-    the levels above were taken as they are.)
+Used in full
+    This level leaves some of alpha unused. `smoothapi.certify.calibration` sums exactly what it
+    leaves, and finds a larger one that does for all radii as well; `levels` is what tests take. (By
+    rules 1 and 2 the level above was taken as it is.)
 
 Nothing here assumes when or why a run is stopped, so giving up early is free.
 """
@@ -131,9 +131,9 @@ class SequentialCertify:
         radius: the L2 radius wanted, in the units of sigma; None for the largest.
         delta: what arithmetic takes off the share of votes (`share_deduction`).
         or_less: go on where the radius wanted is given up, for the largest below it.
-        final: `max_votes` is never raised, so the test is calibrated to it and needs fewer votes.
-            What it gives up: a run of the same photo with a larger cap has a test of its own, and
-            alpha holds for one of the two, not for both.
+        final: the photo is asked about neither with a larger `max_votes` nor at another radius, so
+            the test is calibrated to these and needs fewer votes. What it gives up: another run of
+            the same photo has a test of its own, and alpha holds for one of the two, not for both.
         futility: when a run is given up although an unbroken run of votes could still suffice
             (`smoothapi.certify.futility`). It decides about cost, never about validity.
         kept: whether the vote of this number (from 0) was bought before: a run that is given up
@@ -178,13 +178,13 @@ class SequentialCertify:
         last_cap = max_votes if final else None
         check_reachable(
             wanted,
-            shortest_run(wanted, sigma, alpha, delta, rules, last_cap),
+            shortest_run(wanted, sigma, alpha, delta, rules, last_cap=last_cap),
             sigma=sigma,
             alpha=alpha,
             max_votes=max_votes,
             named="any radius" if radius is None else "",
         )
-        self._levels = levels(self._radius, sigma, alpha, delta, rules, last_cap)
+        self._levels = levels(self._radius, sigma, alpha, delta, rules, last_cap=last_cap)
         self._least_boundary = boundary(self._levels.least, self._levels.upto)
         self._boundary = boundary(self._levels.wanted, self._levels.upto)
         self._ballot = Ballot(max_votes)
@@ -468,6 +468,7 @@ def levels(
     alpha: float,
     delta: float,
     rules: int = RULES,
+    *,
     last_cap: int | None = None,
 ) -> Levels:
     """Return which shares a run tests, and at which levels.
@@ -510,10 +511,11 @@ def fewest_votes(
     alpha: float,
     delta: float,
     rules: int = RULES,
+    *,
     last_cap: int | None = None,
 ) -> int:
     """Return how many votes in a row certify a label at `radius`; errors as `needed_share`."""
-    found = levels(radius, sigma, alpha, delta, rules, last_cap)
+    found = levels(radius, sigma, alpha, delta, rules, last_cap=last_cap)
     return boundary(found.wanted, found.upto)[0]
 
 
@@ -523,17 +525,18 @@ def shortest_run(
     alpha: float,
     delta: float,
     rules: int = RULES,
+    *,
     last_cap: int | None = None,
 ) -> Callable[[float], int]:
     """Return `fewest_votes` as `check_reachable` asks for it: exact for the radius wanted.
 
-    For the others that it tries it is what suffices without a last cap, so none has to be calibrated
-    to say that the one wanted is out of reach.
+    For the others that it tries it is what suffices without a last cap, so none has to be
+    calibrated to say that the one wanted is out of reach.
     """
 
     def least(radius: float) -> int:
         if last_cap is None or radius == wanted:
-            return fewest_votes(radius, sigma, alpha, delta, rules, last_cap)
+            return fewest_votes(radius, sigma, alpha, delta, rules, last_cap=last_cap)
         return fewest_votes(radius, sigma, alpha, delta, rules)
 
     return least

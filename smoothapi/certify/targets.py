@@ -56,8 +56,8 @@ class Target(Protocol):
     def start(self, **terms: Unpack[VoteTerms]) -> VoteTest:
         """Return a fresh test of such votes; arguments as for `SequentialCertify`.
 
-        A target of one's own may leave out `or_less`, `final` and `rules`: they are given only where they
-        are asked for.
+        A target of one's own may leave out `or_less`, `final` and `rules`: they are given only
+        where they are asked for.
         """
         ...
 

@@ -63,7 +63,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "final": {
         "is_flag": True,
         "default": False,
-        "help": "Never raise --max-votes for these photos: fewer votes are enough then.",
+        "help": "Ask about these photos with no more votes, at no other radius: fewer suffice.",
     },
     "accept-radius": {
         "callback": lambda *given: _accepted(given[2]),

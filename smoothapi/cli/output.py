@@ -90,11 +90,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     if certificate.kind == "certify":
         yield from _radii(certificate)
     yield "  confidence", f"{confidence(certificate.alpha)} at sigma {certificate.sigma:g}"
-    for claim in certificate.claims:
-        k, n = claim.votes
-        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
-    if certificate.lesser and not certificate.abstained:
-        yield "  at less", less_text(certificate)
+    yield from _claims(certificate)
     yield "  votes", _votes(certificate)
     sent = f"{certificate.queries} sent, {certificate.cached} answered from the store"
     if certificate.attempts > certificate.queries:
@@ -106,8 +102,6 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     yield "  queries", sent
     if certificate.refreshes:
         yield "  asked anew", _refreshed(certificate)
-    if certificate.final:
-        yield "  final", f"never to be asked on about beyond {certificate.max_votes:,} votes"
     if certificate.replayed_from:
         yield "  replayed", f"from {printable(certificate.replayed_from)}: no provider was asked"
     yield (
@@ -117,6 +111,16 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
         + ")",
     )
     yield "  time", f"{certificate.seconds:.1f} s"
+
+
+def _claims(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    for claim in certificate.claims:
+        k, n = claim.votes
+        yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    if certificate.lesser and not certificate.abstained:
+        yield "  at less", less_text(certificate)
+    if certificate.final:
+        yield "  final", f"alpha is for at most {certificate.max_votes:,} votes, and this radius"
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:

@@ -306,7 +306,7 @@ class AnswerStore:
         return True
 
     def _refreshes(self, key: str, row: object) -> int:
-        """Return how often a row's answer was asked for anew, there or before it was erased here."""
+        """Return how often an answer was asked for anew, there or here before it was erased."""
         there = refreshes_of(row) if isinstance(row, dict) else 0
         first = isinstance(row, dict) and row["asked"].get("index") == 0
         return max(there, self._erased().get(key, 0)) if first else there

@@ -17,8 +17,8 @@ from smoothapi.certify import (
     SequentialCertify,
     Top1,
     TopK,
-    queries_needed,
     joint_level,
+    queries_needed,
     replay,
 )
 from smoothapi.errors import UsageError
