@@ -157,7 +157,7 @@ class Mix:
         return cls(DEFAULT_MIX.shares, tuple(kept), len(rows))
 
     def drawn(self, counts: float) -> Mix:
-        """Return the mix in which this one counts for a part of (0, 1], the default for the rest."""
+        """Return the mix of which this one is a part in (0, 1], and the default mix the rest."""
         parts = [*zip(self.shares, np.multiply(self.weights, counts), strict=True)]
         parts += zip(
             DEFAULT_MIX.shares, np.multiply(DEFAULT_MIX.weights, 1.0 - counts), strict=True
