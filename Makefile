@@ -12,8 +12,9 @@ PHOTO ?= examples/photos/school_bus.jpg
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
 
+# The programs that tests start are not to compile the package each time: bytecode is written.
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

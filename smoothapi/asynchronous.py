@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from smoothapi.dispatch import Totals
 from smoothapi.dispatch.run import STOPPED
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from smoothapi.dispatch import Run
 
 _Result = TypeVar("_Result")
+_Given = ParamSpec("_Given")
 
 
 class Stop:
@@ -44,28 +48,77 @@ class Stop:
             run.stop(why)
 
     @property
+    def stopped(self) -> bool:
+        """Whether nothing more is to be sent."""
+        with self._lock:
+            return self._stopped
+
+    @property
     def totals(self) -> Totals:
         """What the runs have sent and received so far."""
         with self._lock:
             return sum((run.totals for run in self._runs), Totals())
 
 
+class ThreadEach(Executor):
+    """Gives each call a thread of its own.
+
+    asyncio's own executor is a handful of threads, in which an event loop looks up hosts, too.
+    Calls that wait there for requests of that loop would keep them from ever being sent.
+
+    Args:
+        name: of the threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def submit(
+        self, fn: Callable[_Given, _Result], /, *args: _Given.args, **kwargs: _Given.kwargs
+    ) -> Future[_Result]:
+        """Start a thread that calls `fn`."""
+        future: Future[_Result] = Future()
+        future.set_running_or_notify_cancel()
+        call = partial(fn, *args, **kwargs)
+        threading.Thread(target=settle, args=(future, call), name=self._name).start()
+        return future
+
+
+def settle(future: Future[_Result], call: Callable[[], _Result]) -> None:
+    """Have a future hold what a call returns or raises."""
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001  raised to whoever still waits for it
+        future.set_exception(error)
+
+
 async def in_thread(
-    call: Callable[[], _Result], stop: Stop, *, abandon_on_cancel: bool = False
+    call: Callable[[], _Result],
+    stop: Stop,
+    *,
+    abandon_on_cancel: bool = False,
+    executor: Executor | None = None,
 ) -> _Result:
     """Return what `call` returns; when this is cancelled, stop its runs and await their end.
 
     Requests under way are paid for, so their answers are awaited and kept before the cancellation
     goes on, however often it is asked for. With `abandon_on_cancel` it goes on at once, and the
     thread awaits them.
+
+    Args:
+        call: runs in the context of the caller.
+        stop: is told to stop when this is cancelled.
+        abandon_on_cancel: whether to leave what is under way to the thread.
+        executor: whose thread it is; None for the event loop's own.
     """
-    thread = asyncio.ensure_future(asyncio.to_thread(call))
+    context = contextvars.copy_context()
+    thread = asyncio.get_running_loop().run_in_executor(executor, partial(context.run, call))
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         stop.stop()
         if abandon_on_cancel:
-            thread.add_done_callback(_take_note)
+            thread.cancel()  # nobody waits for it; the loop may be closed when its thread ends
             raise
         while not thread.done():
             try:

@@ -16,6 +16,7 @@ from smoothapi.certify.labels import top1
 from smoothapi.certify.radii import native_radius, working_radius
 from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.certify.verify import verify_claims
+from smoothapi.certify.votes import same_vote
 from smoothapi.errors import (
     CertificateError,
     StoreError,
@@ -29,6 +30,7 @@ from smoothapi.noise import MAX_SIGMA, NoiseKey
 from smoothapi.radius import WantedRadius
 from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
 from smoothapi.store import Home, answer_key
+from smoothapi.text import printable
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _DECIMALS = 6
 _LONGEST_NATIVE = 10**6
+_MOST_NAMED = 8
 
 
 def issue(
@@ -53,6 +56,7 @@ def issue(
     collection: Collection,
     *,
     session: Session,
+    by_name: bool = True,
     asked: WantedRadius | None = None,
     replaced: str = "",
     clock: Callable[[], float] = time.time,
@@ -66,6 +70,7 @@ def issue(
         decision: what the votes say.
         collection: the votes.
         session: who was asked, and with which settings.
+        by_name: whether the labels that the target names are the caller's words.
         asked: the radius in the unit that it was asked for in.
         replaced: what the answers came to that were asked for anew, "" if none were.
         clock: seconds since the epoch, for the time of issue.
@@ -106,6 +111,7 @@ def issue(
         denoiser_fingerprint=variants.denoiser.fingerprint,
         codec=variants.codec_version(image),
         target=target.description,
+        never_seen=session.never_seen(target) if by_name else (),
         claims=decision.claims,
         largest=decision.largest,
         or_less=decision.or_less,
@@ -287,6 +293,13 @@ def unchecked(
             rests.append(f"that {certificate.failed} of its votes for no answer failed")
         if certificate.refreshes:
             rests.append("that its answers were not asked for anew more often than it says")
+    if certificate.never_seen:
+        named = ", ".join(repr(printable(name)) for name in certificate.never_seen[:_MOST_NAMED])
+        more = len(certificate.never_seen) - _MOST_NAMED
+        rests.append(
+            f"that the provider can say {named}{f' and {more} more' if more > 0 else ''} at all: "
+            "it was never seen in any answer of it"
+        )
     if not photo:
         rests.append("which photo it is about")
     return rests
@@ -377,7 +390,7 @@ def _stored_votes(certificate: Certificate, answers: Answers) -> int:
         outcome = answers.get(answer_key(asked(index)))
         answer = outcome if isinstance(outcome, Answer) else None
         other_model = answer is not None and answer.model_version != certificate.model_version
-        if outcome is not None and not other_model and target.vote(answer) == vote:
+        if outcome is not None and not other_model and same_vote(target.vote(answer), vote):
             agreeing += 1
         elif vote is None and (outcome is None or not isinstance(target, TopK)):
             absent += 1

@@ -7,6 +7,7 @@
     │   ├── ImageError             the photo cannot be used
     │   ├── UnreachableRadiusError no run of votes within the cap reaches the radius
     │   ├── UnknownProviderError   no adapter of that name
+    │   ├── UnknownLabelError      a label that the provider never gives
     │   ├── MissingExtraError      the adapter's or labeller's packages are not installed
     │   ├── SigningKeyError        a key of signatures cannot be read, made or used
     │   └── CertificateError       a certificate does not hold                          (exit 6)
@@ -70,6 +71,18 @@ class UnreachableRadiusError(UsageError):
 
 class UnknownProviderError(UsageError):
     """No adapter is registered under the name."""
+
+
+class UnknownLabelError(UsageError):
+    """A label is asked for by name that the provider never gives, so that no vote could be for it.
+
+    Attributes:
+        labels: as they were asked for.
+    """
+
+    def __init__(self, message: str, *, labels: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.labels = labels
 
 
 class MissingExtraError(UsageError, ImportError):

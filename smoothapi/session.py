@@ -26,6 +26,7 @@ from smoothapi.errors import (
     StoreError,
     UsageError,
 )
+from smoothapi.known_labels import KnownLabels
 from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
@@ -279,6 +280,7 @@ class Session:
 
         Raises:
             UsageError: it is not a target, or this provider's answers cannot tell.
+            UnknownLabelError: it names a label that this provider never gives.
         """
         meant = Top1(self.space) if given == "top1" else parse_target(given)
         least = self.adapter.limits.least_score
@@ -289,7 +291,24 @@ class Session:
                 "told. Lower that option of the adapter (its least confidence), ask from that "
                 'score up, or for presence only (wanted="present").'
             )
+        self.known_labels.check(meant)
         return meant
+
+    def never_seen(self, target: Target) -> tuple[str, ...]:
+        """Return what a target names and the provider is not known to say; see `Certificate`.
+
+        Votes are paid for: where the store cannot tell, that is logged, and nothing is returned.
+        """
+        try:
+            return self.known_labels.never_seen(target)
+        except SmoothAPIError as error:
+            _log.warning("Whether the labels asked for were ever seen cannot be told: %s", error)
+            return ()
+
+    @property
+    def known_labels(self) -> KnownLabels:
+        """The labels that are known of the provider now: stated, or seen in stored answers."""
+        return KnownLabels(self.adapter, self.answers)
 
     def through(self, adapter: Adapter, *, refresh: bool = False) -> Session:
         """Return a session that asks in another way, and shares all else with this one.

@@ -257,6 +257,7 @@ def certify(
     *,
     kind: Literal["certify", "predict"] = "certify",
     asked: WantedRadius | None = None,
+    by_name: bool = True,
 ) -> Certificate:
     """Take votes until the test has enough, and issue what they certify.
 
@@ -268,6 +269,8 @@ def certify(
         on_progress: called after each vote.
         kind: whether a radius is claimed.
         asked: the radius in the unit that it was asked for in.
+        by_name: whether the labels that the target names are the caller's words; else they are
+            those of an answer.
     """
     test = start()
     if not session.settings.partial and not session.resources.closed:
@@ -275,8 +278,9 @@ def certify(
     replaced = _replaced(session, image, target, start) if session.refresh else ""
     votes = collect_votes(session, image, test, target, on_progress)
     return issue(
-        kind, image, target, test.result(), votes, session=session, asked=asked, replaced=replaced
-    )
+        kind, image, target, test.result(), votes,
+        session=session, asked=asked, replaced=replaced, by_name=by_name,
+    )  # fmt: skip
 
 
 def collect_votes(

@@ -85,7 +85,7 @@ def _open(
         max_failed=settings.max_failed,
     )
     resources.enter_context(closing(dispatcher))
-    return Session(
+    session = Session(
         variants=variants,
         dispatcher=dispatcher,
         answers=answers,
@@ -96,3 +96,7 @@ def _open(
         mixes=mixes,
         resources=resources,
     )
+    if space is not None:
+        session.known_labels.check_space(space)
+        session.known_labels.warn_of_strays(space)
+    return session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -15,6 +17,9 @@ from click.testing import CliRunner
 from smoothapi import cli
 from smoothapi.answer import Answer, Label
 from smoothapi.provider import Limits, Price
+
+# Each worker has a core; torch, before it is imported here or in a child, must not ask for all.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def answer(name="bus", version="v1", score=0.9):
@@ -96,11 +101,32 @@ def _ctrl_c():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _models_of_aws():
+    """Each client of boto3 parses the same megabytes of JSON, its own models: here once for all."""
+    if importlib.util.find_spec("botocore") is None:
+        yield
+        return
+    from botocore import loaders
+
+    load = loaders.JSONFileLoader.load_file
+    known = {}
+
+    def load_once(self, file_path):
+        if not str(file_path).startswith(loaders.Loader.BUILTIN_DATA_PATH):
+            return load(self, file_path)
+        if file_path not in known:
+            known[file_path] = load(self, file_path)
+        return known[file_path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaders.JSONFileLoader, "load_file", load_once)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory, monkeypatch):
     """No test reads or writes the settings, key or answers of whoever runs it."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("SMOOTHAPI_")]:
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")

@@ -21,7 +21,12 @@ SAYS = {
         "certified at L2 radius",
         "requests arrived",
     ],
-    "03": ["school_bus.jpg: 'Weapon' is present", "balloon.jpg: 'Weapon' is absent", "than 0.25"],
+    "03": [
+        "school_bus.jpg, plain: blocked (requests: 1, $0.001)",
+        "balloon.jpg, plain: let through (requests: 1, $0.001)",
+        "school_bus.jpg, certified: blocked (",
+        "balloon.jpg, certified: let through (",
+    ],
     "04": ["names: abstained", "own: bus: certified at L2 radius 0.25"],
     "05": ["At least ", "(0 requests)", "certified at", "second time: 0 queries"],
     "06": ["Killed after 15 votes.", "monarch: certified", "answers were there"],
@@ -29,9 +34,9 @@ SAYS = {
     "08": ["certified at L2 radius"],
     "09": ["monarch: certified at L2 radius 0.05", "Cleaned by blur-1"],
     "10": [
-        "0.479 < 0.5",
-        "monarch: certified at L2 radius 0.5",
-        "label flips; the certified label",
+        "Before\nplain: 0.505, kept",
+        "< 0.25",
+        "decision flips; the certified decision holds",
     ],
 }
 
@@ -70,7 +75,7 @@ def numbers(said):
 def test_there_are_at_most_ten_and_each_is_short():
     assert [path.stem[:2] for path in EXAMPLES] == sorted(SAYS)
     for path in EXAMPLES:
-        most = MOST_LINES if path.stem[:2] != "10" else 80  # an attack and a picture
+        most = MOST_LINES if path.stem[:2] != "10" else 110  # an attack, a service and a picture
         assert len(path.read_text().splitlines()) <= most, path
 
 

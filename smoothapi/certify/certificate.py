@@ -15,6 +15,7 @@ from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
 from smoothapi.certify.radii import native_radius, rms_radius
+from smoothapi.certify.votes import labels_of, shown, text_of
 from smoothapi.errors import CertificateError, UnreadableCertificateError
 from smoothapi.files import canonical_json, parse_json, to_json
 from smoothapi.signing import SignedCertificate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "smoothapi.certificate/3"
 _SCHEMAS = {"smoothapi.certificate/1": 1, "smoothapi.certificate/2": 2, SCHEMA: RULES}
+_VOTES_AS_JSON = 3  # rules, that is schema, from which on they stand so
 _SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
 _SINCE_3 = ("final", "issued")
 _UTC = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\dZ", re.ASCII)
@@ -81,7 +83,8 @@ class Certificate:
         sigma: noise level.
         alpha: chance that the certificate is wrong.
         max_votes: most votes that were allowed.
-        votes: the votes in order of index, as runs (label or None for "no answer", length).
+        votes: the votes in order of index, as runs (vote, length): a label, None for "no answer",
+            or the JSON text that `target` makes of an answer.
         delta: what was taken off the share of votes for arithmetic (see certify.arithmetic).
         rounding: what was taken off the native radius for rounding to the grid.
         provider: the adapter's name.
@@ -105,8 +108,8 @@ class Certificate:
             is `radius_requested`; see `smoothapi.radius`.
         noise_key: public id of the installation's noise key.
         version: of smoothapi.
-        rules: those that the votes were tested by: `smoothapi.certify.RULES`, or 1 in certificates
-            of schema 1, which are read and verified as they were issued.
+        rules: those that the votes were tested by: `smoothapi.certify.RULES`, or the number of the
+            schema in older certificates, which are read and verified as they were issued.
         mix: digest of the mix of shares, learnt from past photos, by which the run was given up or
             would have been; "" for the one that is assumed. For information: no claim rests on it.
         refreshes: how often the answers had been asked for anew by choice (`refresh`), this run
@@ -114,6 +117,10 @@ class Certificate:
             (refreshes + 1) * alpha.
         replaced: what the answers came to that this run asked for anew: "certified", "abstained" or
             "undecided"; "" where it replaced none.
+        never_seen: of the labels asked for by name, those that the provider is not known to have:
+            neither does it state them, nor were they in any answer of it that was stored when this
+            was issued. That such a label is absent is certified, and says little. For information:
+            no claim rests on it.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
         issued: when, by the clock of the machine that issued it: UTC, "2026-11-28T22:06:05Z"; "" in
@@ -165,6 +172,7 @@ class Certificate:
     mix: str = field(default="", compare=False)
     refreshes: int = field(default=0, compare=False)
     replaced: str = field(default="", compare=False)
+    never_seen: tuple[str, ...] = field(default=(), compare=False)
     replayed_from: str = field(default="", compare=False)
     issued: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
@@ -252,10 +260,14 @@ class Certificate:
 
     @property
     def tally(self) -> dict[str | None, int]:
-        """Votes by label, most first; None stands for "no answer"."""
+        """Votes by label, most first; None stands for "no answer".
+
+        Where labels are asked for by name, a vote counts for each that was present in the answer,
+        or had the least score wanted: then these numbers need not sum to `total_votes`.
+        """
         counter: Counter[str | None] = Counter()
-        for label, length in self.votes:
-            counter[label] += length
+        for vote, length in self.votes:
+            counter.update(dict.fromkeys(labels_of(vote, self.target), length))
         return dict(counter.most_common())
 
     def vote_order(self) -> Iterator[str | None]:
@@ -271,6 +283,9 @@ class Certificate:
             data[item.name] = getattr(self, item.name)
         del data["rules"]
         data["abstained"] = self.abstained
+        data["never_seen"] = list(self.never_seen)
+        if not self.never_seen:  # as in certificates of before there was such a field
+            del data["never_seen"]
         data["identity"] = dict(self.identity)
         data["target"] = dict(self.target)
         data["claims"] = [_claim_dict(claim) for claim in self.claims]
@@ -292,14 +307,22 @@ class Certificate:
             "gain": self.image.gain,
             "notes": list(self.image.notes),
         }
-        tally = self.tally
-        data["votes"] = {
+        data["votes"] = self._votes_dict()
+        return data
+
+    def _votes_dict(self) -> dict[str, Any]:
+        tally, order = self.tally, [[shown(v, self.target), length] for v, length in self.votes]
+        if self.rules < _VOTES_AS_JSON:  # votes were text throughout, and tallied as such
+            raw: Counter[str | None] = Counter()
+            for vote, length in self.votes:
+                raw[vote] += length
+            tally, order = dict(raw.most_common()), [[vote, length] for vote, length in self.votes]
+        return {
             "total": self.total_votes,
             "tally": {label: count for label, count in tally.items() if label is not None},
             "no_answer": tally.get(None, 0),
-            "order": [[label, length] for label, length in self.votes],
+            "order": order,
         }
-        return data
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the certificate as JSON text."""
@@ -351,6 +374,10 @@ class Certificate:
         return cls.from_dict(data)
 
     def __str__(self) -> str:
+        unknown = f"; {never_seen_text(self)}" if self.never_seen else ""
+        return f"{self._sentence()}{unknown}"
+
+    def _sentence(self) -> str:
         spent = f"{self.total_votes} votes, {self.queries} queries sent"
         if self.replayed_from:
             spent = f"{self.total_votes} votes replayed from {printable(self.replayed_from)}"
@@ -381,6 +408,7 @@ class Certificate:
         rows = [
             ("Label", self.label if self.label is not None else f"abstained: {self.explanation}"),
             *([("Certified at less", less_text(self))] if self.lesser else []),
+            *([("Never seen", never_seen_text(self))] if self.never_seen else []),
             ("Plain label", _plain_text(self)),
             ("L2 radius", f"{rounded_down(self.radius)} around the working image"),
             ("Native radius", f"{rounded_down(self.radius_native)} before the resize"),
@@ -407,6 +435,18 @@ def less_text(certificate: Certificate) -> str:
         for claim in certificate.lesser
     ]
     return f"{', '.join(words)} ({asked_text(certificate)} was asked for)"
+
+
+_MOST_NEVER_SEEN = 8
+
+
+def never_seen_text(certificate: Certificate) -> str:
+    """Return which labels that were asked for the provider is not known to have, in words."""
+    names = [repr(printable(name)) for name in certificate.never_seen]
+    shown = ", ".join(names[:_MOST_NEVER_SEEN])
+    if len(names) > _MOST_NEVER_SEEN:
+        shown += f" and {len(names) - _MOST_NEVER_SEEN} more"
+    return f"{shown} never seen in any answer of {printable(certificate.provider)}"
 
 
 def asked_text(certificate: Certificate) -> str:
@@ -487,10 +527,14 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(data[name], dict):
             raise TypeError(f"{name} is not an object")
         values[name] = dict(data[name])
+    values["never_seen"] = _never_seen(data)
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["rules"] = _SCHEMAS[data["schema"]]
     values.update(_later(data, values["rules"]))
-    values["votes"] = _votes(data["votes"]["order"])
+    order = data["votes"]["order"]
+    if values["rules"] >= _VOTES_AS_JSON:
+        order = [(text_of(vote), length) for vote, length in order]
+    values["votes"] = _votes(order)
     values["image"] = _image(data["image"])
     return values
 
@@ -515,6 +559,13 @@ def _bool(data: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} is not a boolean")
     return value
+
+
+def _never_seen(data: Mapping[str, Any]) -> tuple[str, ...]:
+    names = data.get("never_seen", [])
+    if not isinstance(names, list):
+        raise TypeError("never_seen is not a list")
+    return tuple(_string(name, "never_seen") for name in names)
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ RULES = 3
 """The rules that votes are tested by.
 
 By rules 2, of certificates of schema 2, the level was that of `label_level`, which leaves some of
-alpha unused (`smoothapi.certify.calibration`).
+alpha unused (`smoothapi.certify.calibration`). And runs for labels that were asked for by name were
+given up by `ChanceRule`; that decides about cost, never about validity.
 
 By rules 1, of certificates of schema 1, each radius had a level of its own, so that certificates
 of one photo at several radii did not hold jointly, and the share of votes was spared once the

@@ -152,6 +152,13 @@ def p_lower(k: int, n: int, alpha: float) -> float:
     Raises:
         UsageError: a value is out of range, or k is above n.
     """
+    check_counts(k, n)
+    check_alpha(alpha)
+    return _p_lower(int(k), int(n), float(alpha))
+
+
+@lru_cache(maxsize=10_000)  # photos of a study meet the same counts again and again
+def _p_lower(k: int, n: int, alpha: float) -> float:
     return largest_p_lower([(k, n)], alpha)
 
 
@@ -214,6 +221,7 @@ class Boundary:
         self.alpha = alpha
         self._threshold = -math.log(alpha)
         self._fewest: list[int] = []
+        self._most: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, losses: int) -> int:
@@ -225,14 +233,16 @@ class Boundary:
 
     def most_losses(self, votes: int) -> int:
         """Return how many of `votes` votes may be losses; -1 if even without losses they fail."""
-        low, high = -1, votes
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._enough(middle, votes):
-                low = middle
-            else:
-                high = middle
-        return low
+        if votes not in self._most:
+            low, high = -1, votes
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._enough(middle, votes):
+                    low = middle
+                else:
+                    high = middle
+            self._most[votes] = low
+        return self._most[votes]
 
     def upto(self, votes: int) -> NDArray[np.int64]:
         """Return boundary[0], boundary[1], ... as long as they are at most `votes`."""

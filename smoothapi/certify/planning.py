@@ -101,7 +101,7 @@ def presence_queries(
     labels: int = 1,
     max_votes: int = 10_000,
     delta: float = 0.0,
-    unlikely: float = UNLIKELY,
+    futility: Futility = DEFAULT_RULE,
     final: bool = False,
 ) -> QueryCount:
     """Return how many queries `Presence` of some labels takes.
@@ -121,7 +121,7 @@ def presence_queries(
         raise UsageError(f"labels={labels}: presence is that of at least one label.")
 
     at = _levels(radius, sigma, alpha / labels, delta, max_votes, final=final)
-    walk = _Walk(at.wanted, at.upto, p, max_votes, ChanceRule(unlikely))
+    walk = _Walk(at.wanted, at.upto, p, max_votes, futility)
     return _count(walk, alpha, together=labels)
 
 

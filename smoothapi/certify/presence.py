@@ -30,7 +30,7 @@ from smoothapi.certify.decision import (
     check_vote,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, p_lower
-from smoothapi.certify.futility import ChanceRule
+from smoothapi.certify.futility import DEFAULT_RULE, ChanceRule, Futility
 from smoothapi.certify.reach import check_reachable
 from smoothapi.certify.sequential import (
     SequentialCertify,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 Wanted: TypeAlias = Literal["either", "present", "absent"]
 
+_CHANCE_RULES = 2  # rules up to which `ChanceRule` gave runs for named labels up
 _PRESENCE = "the labels present, those absent"
 _CHAIN = "a label with its parents, and others"
 
@@ -61,12 +62,11 @@ class LabelsTest:
 
     def __init__(self, labels: Sequence[str], **terms: Unpack[VoteTerms]) -> None:
         check_alpha(terms["alpha"])
+        rule: Futility = DEFAULT_RULE if terms.get("rules", RULES) > _CHANCE_RULES else ChanceRule()
         self._labels = tuple(labels)
         self._alpha = terms["alpha"]
         terms["alpha"] /= len(self._labels)
-        self._tests = {
-            label: SequentialCertify(futility=ChanceRule(), **terms) for label in self._labels
-        }
+        self._tests = {label: SequentialCertify(futility=rule, **terms) for label in self._labels}
         self._tally: Counter[Vote] = Counter()
 
     @property

@@ -30,6 +30,8 @@ BROKEN = 70
 
 # Loaded when asked for: `smoothapi --version` should not wait for numpy.
 _COMMANDS = {
+    "init": ("smoothapi.cli.init", "init", "Write a smoothapi.toml for this folder."),
+    "doctor": ("smoothapi.cli.doctor", "doctor", "Say whether a run would work here."),
     "certify": ("smoothapi.cli.certify", "certify", "Certify the label of photos."),
     "predict": ("smoothapi.cli.certify", "predict", "Give the majority label, with no radius."),
     "plan": ("smoothapi.cli.plan", "plan", "Say what many photos would send and cost."),
@@ -70,9 +72,15 @@ class _Commands(Group):
 @click.version_option(__version__, prog_name="smoothapi")
 @options("home", home="Folder of key, answers and ledger; may also stand after the command.")
 def app(home: str | None) -> None:
-    """Certified labels from the vision API calls you already make.
+    r"""Certified labels from the vision API calls you already make.
 
     Exit codes: 0 certified, 1 abstained, 2 usage, 3 budget, 4 provider.
+
+    \b
+    Completion of commands and options, in the start file of your shell:
+      bash  eval "$(_SMOOTHAPI_COMPLETE=bash_source smoothapi)"
+      zsh   eval "$(_SMOOTHAPI_COMPLETE=zsh_source smoothapi)"
+      fish  _SMOOTHAPI_COMPLETE=fish_source smoothapi | source
     """
     del home  # kept by the option itself, for the command that follows
 

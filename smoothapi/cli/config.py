@@ -28,6 +28,7 @@ def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
     if ctx.invoked_subcommand is not None:
         return 0
     from smoothapi.config import resolve  # noqa: PLC0415
+    from smoothapi.provider import refused_settings  # noqa: PLC0415
 
     resolved = resolve(home=home)
     if as_json:
@@ -45,7 +46,7 @@ def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
         doubt = " (not trusted)" if resolved.unvouched(name) else ""
         table.add_row(*(Text(printable(cell)) for cell in (name, value, f"{origin}{doubt}")))
     PrintableConsole().print(table)
-    if refused := _refused(resolved):
+    if refused := refused_settings(resolved):
         echo(
             f"Nobody vouches for these, and they are refused when they are needed: "
             f"{', '.join(map(printable, refused))}. If the file is yours: smoothapi config trust"
@@ -64,6 +65,7 @@ def trust(revoke: bool) -> int:
     """
     from smoothapi import config, trust  # noqa: PLC0415
     from smoothapi.errors import UsageError  # noqa: PLC0415
+    from smoothapi.provider import refused_settings  # noqa: PLC0415
 
     files = config.settings_files()
     if not files:
@@ -71,7 +73,7 @@ def trust(revoke: bool) -> int:
             f"There is no {config.FILE} and no [tool.smoothapi] in pyproject.toml in this folder. "
             "Run it where the file is."
         )
-    if not revoke and (refused := _refused(config.resolve())):
+    if not revoke and (refused := refused_settings(config.resolve())):
         echo(f"From now on they may decide: {', '.join(map(printable, refused))}.")
     for file in files:
         (trust.revoke if revoke else trust.vouch)(file)
@@ -83,14 +85,4 @@ def _as_json(resolved: Resolved) -> dict[str, Any]:
     found = resolved.to_dict()
     for name, file in resolved.files.items():
         found[name]["trusted"] = file.trusted
-    return found
-
-
-def _refused(resolved: Resolved) -> list[str]:
-    """Return what is refused for want of consent, by its name in the settings."""
-    from smoothapi.provider import doubtful_options  # noqa: PLC0415
-
-    found = resolved.doubtful()
-    for name in resolved.settings.providers:
-        found += [f"providers.{name}.{option}" for option in doubtful_options(name, resolved)]
     return found

@@ -126,7 +126,7 @@ def target_of(text: str) -> Target | Literal["top1"]:
     raise UsageError(
         f"--target {text!r} cannot be read. Use top1, top3 (any k), present:LABEL:SCORE, "
         "absent:LABEL:SCORE, scores:LABEL, scores:LABEL:LEAST or most-specific:SCORE, such as "
-        "present:Weapon:0.8."
+        "present:rifle:0.8."
     )
 
 

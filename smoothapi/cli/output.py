@@ -10,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from smoothapi.certify.certificate import claim_text, confidence, less_text, rounded_down
+from smoothapi.certify.certificate import (
+    claim_text,
+    confidence,
+    less_text,
+    never_seen_text,
+    rounded_down,
+)
 from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.text import printable
@@ -121,6 +127,8 @@ def _claims(certificate: Certificate) -> Iterator[tuple[str, str]]:
         yield "  at less", less_text(certificate)
     if certificate.final:
         yield "  final", f"alpha is for at most {certificate.max_votes:,} votes, and this radius"
+    if certificate.never_seen:
+        yield "  note", f"{never_seen_text(certificate)}: that it is absent says little"
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
@@ -159,8 +167,6 @@ def _plain(certificate: Certificate) -> str:
 
 
 def _votes(certificate: Certificate) -> str:
-    if certificate.target["target"] in ("presence", "most-specific", "scores"):
-        return f"{certificate.total_votes}"  # such votes are lists
     tally = list(certificate.tally.items())
     parts = [
         f"{count} {printable(label) if label is not None else 'no answer'}"

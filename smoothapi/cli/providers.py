@@ -1,11 +1,11 @@
-"""`smoothapi providers`: what there is, what it takes and costs; `check` asks one once."""
+"""`smoothapi providers`: what there is, what it takes, costs and can say; `check` asks one once."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.config import Settings
+    from smoothapi.known_labels import KnownLabels
     from smoothapi.provider import Adapter, Credentials, Price, ProviderInfo
 
 _MOST_LABELS = 10
@@ -108,6 +109,71 @@ def _check(
     else:
         _show_check(answer, result, price)
     return 0
+
+
+@providers.command(short_help="Show the labels that a provider can give.")
+@click.argument("name")
+@click.option("--search", default="", metavar="TEXT", help="Only labels with this text in them.")
+@click.option("--seen", is_flag=True, help="Only those that were in a stored answer.")
+@options("home")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def labels(name: str, search: str, seen: bool, home: str | None, as_json: bool) -> int:
+    """Show the labels of the provider NAME that are known: stated by it, or seen in its answers.
+
+    With the options of the settings: each operation has labels of its own. Sends nothing.
+    """
+    from smoothapi import config, provider  # noqa: PLC0415
+    from smoothapi.known_labels import KnownLabels  # noqa: PLC0415
+    from smoothapi.store import Home  # noqa: PLC0415
+
+    resolved = config.resolve(home=home)
+    adapter = provider.make_adapter(name, **provider.adapter_options(name, resolved))
+    with closing(adapter), Home(resolved.settings.home) as store:
+        known = KnownLabels(adapter, store.answers)
+        rows = [
+            row
+            for row in known.rows()
+            if (row["seen"] or not seen) and search.casefold() in row["name"].casefold()
+        ]
+        if as_json:
+            echo(json.dumps({**_of_labels(known), "labels": rows}))
+        else:
+            _show_labels(known, rows, search)
+    return 0
+
+
+def _of_labels(known: KnownLabels) -> dict[str, Any]:
+    return {
+        "schema": "smoothapi.labels/1",
+        "provider": known.provider,
+        "operation": known.operation,
+        "closed": known.vocabulary.closed,
+        "source": known.vocabulary.source,
+        "as_of": known.vocabulary.as_of,
+    }
+
+
+def _show_labels(known: KnownLabels, rows: list[dict[str, Any]], search: str) -> None:
+    stated = known.vocabulary
+    count = f"{len(stated.all_names):,} labels"
+    source = ", ".join(filter(None, (stated.source, stated.as_of)))
+    source = f" ({source})" if source and stated.all_names else ""
+    if stated.closed:
+        head = f"{known.who}: {count}, and no others{source}."
+    elif stated.all_names:
+        head = f"{known.who}: {count} are known{source}; it may have others."
+    else:
+        head = f"{known.who}: it is not known which labels it has; any may be asked for."
+    echo(printable(head), err=True)
+    if not rows and search:
+        meant = known.meant(search)
+        hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+        echo(printable(f"None of those that are known has {search!r} in it.{hint}"), err=True)
+    for row in rows:
+        facts = [" < ".join(row["parents"])] if row["parents"] else []
+        facts += ["seen"] if row["seen"] else []
+        facts += [f"until {row['retired']}"] if row["retired"] else []
+        echo(printable(row["name"] + (f"  ({', '.join(facts)})" if facts else "")))
 
 
 def _ask(adapter: Adapter, payload: bytes) -> Answer:

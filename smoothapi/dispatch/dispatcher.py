@@ -20,6 +20,7 @@ from smoothapi.dispatch.retry import Retry
 from smoothapi.dispatch.run import CLOSED, Run
 from smoothapi.dispatch.shared import Route, Workers
 from smoothapi.errors import StoreError, UsageError
+from smoothapi.store.allowance import AllowanceLedger
 from smoothapi.store.owners import refuse_fork
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from smoothapi.dispatch.job import Work
     from smoothapi.provider import Adapter, Price
     from smoothapi.store import Answers, Budget, Store
+    from smoothapi.store.allowance import Allowance
 
 
 _log = logging.getLogger("smoothapi")
@@ -129,6 +131,11 @@ class Dispatcher:
             pace=self.store.pace(adapter.name, adapter.limits.per_second),
         )
         return replace(self, route=route)
+
+    def within(self, allowance: Allowance) -> Self:
+        """Return a dispatcher whose attempts count for an allowance, too; all else is shared."""
+        ledger = AllowanceLedger(self.route.ledger, self.route.price, allowance)
+        return replace(self, route=replace(self.route, ledger=ledger))
 
     def run(self, work: Work) -> Run:
         """Return a run of `work`; iterate over it, and close it if you stop early.

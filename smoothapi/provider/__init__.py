@@ -1,8 +1,14 @@
 """What a stranger writes an adapter against: the contract, its values, and how one is found."""
 
-from smoothapi.provider.clients import check_client, refuse_async
+from smoothapi.provider.clients import check_client, refuse_async, refuse_unmade
 from smoothapi.provider.consent import SafeOptions
-from smoothapi.provider.contract import Adapter, Credentials, Limits, NeedsCredentials
+from smoothapi.provider.contract import (
+    Adapter,
+    Credentials,
+    HasEndpoint,
+    Limits,
+    NeedsCredentials,
+)
 from smoothapi.provider.mask import KeepsSecrets, Mask, masked
 from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
@@ -12,13 +18,17 @@ from smoothapi.provider.registry import (
     make_adapter,
     provider_names,
     providers,
+    refused_settings,
     registered,
 )
 from smoothapi.provider.retry_after import retry_after_seconds
+from smoothapi.provider.vocabulary import HasVocabulary, Vocabulary, vocabulary_of
 
 __all__ = [
     "Adapter",
     "Credentials",
+    "HasEndpoint",
+    "HasVocabulary",
     "KeepsSecrets",
     "Limits",
     "Mask",
@@ -26,6 +36,7 @@ __all__ = [
     "Price",
     "ProviderInfo",
     "SafeOptions",
+    "Vocabulary",
     "adapter_options",
     "check_client",
     "doubtful_options",
@@ -34,6 +45,9 @@ __all__ = [
     "provider_names",
     "providers",
     "refuse_async",
+    "refuse_unmade",
+    "refused_settings",
     "registered",
     "retry_after_seconds",
+    "vocabulary_of",
 ]

@@ -49,15 +49,14 @@ def refuse_async(client: Any, *methods: str) -> None:
     Raises:
         UsageError: says what to give instead.
     """
-    kind = client if isinstance(client, type) else type(client)
-    top = kind.__module__.partition(".")[0]
-    shown = f"{kind.__module__}.{kind.__qualname__}"
+    kind = _kind_of(client)
     if _makes_one(client):
-        start = f"This is no client yet: a {shown} makes one when it is awaited or entered"
+        start = f"This is no client yet: a {_shown(kind)} makes one when it is awaited or entered"
     elif _is_async(client, methods):
-        start = f"This is an asynchronous client ({shown})"
+        start = f"This is an asynchronous client ({_shown(kind)})"
     else:
         return
+    top = kind.__module__.partition(".")[0]
     instead = _INSTEAD.get(top, "the synchronous client of the same SDK")
     raise UsageError(
         f"{start}. smoothapi sends from threads of its own and takes synchronous ones: give "
@@ -65,17 +64,44 @@ def refuse_async(client: Any, *methods: str) -> None:
     )
 
 
+def refuse_unmade(client: Any) -> None:
+    """Refuse what only makes a client, when it is awaited or entered.
+
+    Args:
+        client: any object.
+
+    Raises:
+        UsageError: says what to do.
+    """
+    if _makes_one(client):
+        raise UsageError(
+            f"This is no client yet: a {_shown(_kind_of(client))} makes one when it is awaited or "
+            "entered. Wrap what it gives: async with ... as client, and then wrap(client, ...)."
+        )
+
+
+def _kind_of(client: Any) -> type:
+    return client if isinstance(client, type) else type(client)
+
+
+def _shown(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _makes_one(client: Any) -> bool:
+    module = _kind_of(client).__module__
     return (
         inspect.isawaitable(client)
         or inspect.isasyncgen(client)
         or inspect.iscoroutinefunction(client)
         or inspect.isasyncgenfunction(client)
+        or module == "aiobotocore.session"  # as aioboto3 returns it, too
+        or (module == "contextlib" and inspect.isasyncgen(getattr(client, "gen", None)))
     )
 
 
 def _is_async(client: Any, methods: tuple[str, ...]) -> bool:
-    kind = client if isinstance(client, type) else type(client)
+    kind = _kind_of(client)
     enters = hasattr(kind, "__aenter__")
     # aiohttp's has an __enter__ that only says to use the other one.
     if enters and (not hasattr(kind, "__enter__") or kind.__module__.startswith("aiohttp.")):

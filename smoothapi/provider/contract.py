@@ -81,6 +81,14 @@ class NeedsCredentials(Protocol):
 
 
 @runtime_checkable
+class HasEndpoint(Protocol):
+    """What an adapter also has if its provider is reached over a network."""
+
+    def endpoint(self) -> str:
+        """Scheme, host and port of where requests go; "" if that is not known. Sends nothing."""
+
+
+@runtime_checkable
 class Adapter(Protocol):
     """A provider, seen from smoothapi. Instances are shared by threads.
 

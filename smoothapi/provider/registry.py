@@ -34,12 +34,19 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "torch": "smoothapi_adapters.torch:TorchAdapter",
     },
     "smoothapi.wrappers": {
+        "aiobotocore.client": "smoothapi_adapters.aws.aio:AioRekognitionWrapper",
         "azure.ai.vision.imageanalysis": "smoothapi_adapters.azure.v4.wrap:ImageAnalysisWrapper",
+        "azure.ai.vision.imageanalysis.aio": (
+            "smoothapi_adapters.azure.v4.aio:AioImageAnalysisWrapper"
+        ),
         "azure.cognitiveservices.vision.computervision": (
             "smoothapi_adapters.azure.v3.wrap:ComputerVisionWrapper"
         ),
         "botocore.client": "smoothapi_adapters.aws.wrap:RekognitionWrapper",
         "google.cloud.vision_v1": "smoothapi_adapters.google.wrap:ImageAnnotatorWrapper",
+        "google.cloud.vision_v1.services.image_annotator.async_client": (
+            "smoothapi_adapters.google.aio:ImageAnnotatorAsyncWrapper"
+        ),
     },
 }
 
@@ -126,6 +133,14 @@ def doubtful_options(name: str, resolved: Resolved) -> list[str]:
     except Exception:  # noqa: BLE001  `make_adapter` will meet it too, and says what it means
         return []
     return getattr(factory, "safe_options", SafeOptions()).doubtful(options)
+
+
+def refused_settings(resolved: Resolved) -> list[str]:
+    """Return what is refused for want of consent, by its name in the settings."""
+    found = resolved.doubtful()
+    for name in resolved.settings.providers:
+        found += [f"providers.{name}.{option}" for option in doubtful_options(name, resolved)]
+    return found
 
 
 def providers(resolved: Resolved | None = None) -> list[ProviderInfo]:

@@ -2,7 +2,8 @@
 
 A labeller is any callable (H, W, 3) uint8 RGB -> an Answer, labels with scores, or one name. One
 with an attribute `labeller_id` says what tells its answers from another's, so that answers kept
-from it can be used by later runs. `Probabilities` and `Table` are such; `Recorded` needs the bytes
+from it can be used by later runs; one with an attribute `vocabulary` says which labels it can give
+(`smoothapi.provider.Vocabulary`). `Probabilities` and `Table` are such; `Recorded` needs the bytes
 that were sent, and so has `label_payload` instead.
 """
 
@@ -24,6 +25,7 @@ from smoothapi.answer import Answer, Label
 from smoothapi.errors import PermanentError, UsageError
 from smoothapi.files import parse_json, parse_toml, read_text
 from smoothapi.image import load_image
+from smoothapi.provider import Vocabulary
 from smoothapi.services.seeded import uniform
 from smoothapi.store.recording import read_recording
 from smoothapi.text import shortened
@@ -128,6 +130,7 @@ class Probabilities:
         }
         text = json.dumps([list(self._shares.items()), seed, score])
         self.labeller_id = f"probabilities-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self.vocabulary = _of_answers(Answer(labels) for labels in self._answers.values())
 
     @classmethod
     def parse(cls, text: str, *, seed: int = 0) -> Self:
@@ -221,6 +224,8 @@ class Table:
         self._otherwise = None if otherwise is None else to_answer(otherwise)
         digest.update(json.dumps(self._otherwise and self._otherwise.to_dict()).encode())
         self.labeller_id = f"table-{digest.hexdigest()[:12]}"
+        others = () if self._otherwise is None else (self._otherwise,)
+        self.vocabulary = _of_answers((*self._exact.values(), *self._answers, *others))
 
     @classmethod
     def read(cls, file: str | Path) -> Self:
@@ -262,6 +267,16 @@ class Table:
         if self._otherwise is None:
             raise PermanentError("The table has no photo that looks like this picture.")
         return self._otherwise
+
+
+def _of_answers(answers: Iterable[Answer]) -> Vocabulary:
+    """Return the labels in answers; open, since these stand in for a service that has more."""
+    parents = {label.name: label.parents for answer in answers for label in answer.labels}
+    return Vocabulary(
+        tuple(name for name in parents if name.strip()),
+        parents={name: above for name, above in parents.items() if all(map(str.strip, above))},
+        source="the labeller",
+    )
 
 
 def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from smoothapi.store.budget import Budget
 from smoothapi.store.home import Home
 from smoothapi.store.protocols import Account, Answers, Leases, Ledger, Pace, Spent, Store
 from smoothapi.store.recording import Recorder, Replay, read_recording
-from smoothapi.store.rows import StoredAnswer, answer_key, refreshes_of
+from smoothapi.store.rows import Seen, StoredAnswer, answer_key, refreshes_of
 
 __all__ = [
     "Account",
@@ -19,6 +19,7 @@ __all__ = [
     "Pace",
     "Recorder",
     "Replay",
+    "Seen",
     "Spent",
     "Store",
     "StoredAnswer",

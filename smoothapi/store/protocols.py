@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smoothapi.provider.price import Price
     from smoothapi.store.blocks import Block
     from smoothapi.store.budget import Budget
-    from smoothapi.store.rows import StoredAnswer
+    from smoothapi.store.rows import Seen, StoredAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,14 @@ class Answers(Protocol):
 
     def row(self, key: str) -> dict[str, Any]:
         """Return an answer with what was asked, as JSON-ready values."""
+
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return what the answers hold that a provider gave for an operation of its identity.
+
+        Args:
+            provider: the adapter's name.
+            operation: of its identity; "" where that states none.
+        """
 
     def close(self) -> None:
         """Release files and connections."""

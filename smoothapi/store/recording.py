@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,14 @@ from smoothapi.files import SyntaxOfJsonError, expanded, parse_json
 from smoothapi.provider.contract import Limits
 from smoothapi.provider.price import Price
 from smoothapi.store.owners import refuse_fork
-from smoothapi.store.rows import answer_key, answer_row, checksum, outcome_of
+from smoothapi.store.rows import (
+    answer_key,
+    answer_row,
+    checksum,
+    names_in_row,
+    outcome_of,
+    seen_among,
+)
 from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.store.protocols import Answers
-    from smoothapi.store.rows import StoredAnswer
+    from smoothapi.store.rows import Seen, SeenName, StoredAnswer
 
 SCHEMA = "smoothapi.recording/1"
 PREFIX = "replay:"
@@ -246,6 +254,10 @@ class Recorder:
         """Return a stored answer with what was asked."""
         return self._store.row(key)
 
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return what stored answers hold."""
+        return self._store.seen(provider, operation)
+
     def close(self) -> None:
         """End the recording; the store stays open. A child of a fork leaves it to the parent."""
         if os.getpid() != self._process:
@@ -402,6 +414,14 @@ class Replay:
     def row(self, key: str) -> dict[str, Any]:
         """Return an answer with what was asked."""
         return self._rows[key]
+
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return what recorded answers hold."""
+        return seen_among(self._names, provider, operation)
+
+    @cached_property
+    def _names(self) -> set[SeenName]:
+        return set().union(*map(names_in_row, self._rows.values()))
 
     def put(self, *answers: StoredAnswer) -> None:
         """Refuse: nothing is asked, so nothing is answered."""

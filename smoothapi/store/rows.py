@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, StoreError
 from smoothapi.files import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
 _DIGITS = 16  # of a checksum
 
@@ -44,6 +45,19 @@ class StoredAnswer:
         """Return what the store holds of it."""
         row = answer_row(self.asked, self.outcome, self.payload)
         return {**row, "refreshes": self.refreshes} if self.refreshes else row
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What stored answers hold, as they spell it.
+
+    Attributes:
+        labels: names of labels, and of the parents that they came with.
+        categories: names of the categories that they were filed under.
+    """
+
+    labels: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
 
 
 def answer_row(
@@ -154,6 +168,67 @@ def up_to_date(row: Any) -> dict[str, Any]:
 
 def _schema() -> int:
     return 1 + len(_STEPS)
+
+
+SeenName: TypeAlias = "tuple[str, str, str, str]"
+"""Provider, operation, "label" or "category", and a name that an answer holds."""
+
+
+def names_in(asked: Any, outcome: Answer | PermanentError) -> set[SeenName]:
+    """Return the names that an answer holds; none where it does not say of which provider."""
+    if not isinstance(outcome, Answer):
+        return set()
+    return _names(asked, ((one.name, one.parents, one.categories) for one in outcome.labels))
+
+
+def names_in_row(row: Any) -> set[SeenName]:
+    """Return the names that a row holds, of this schema or an earlier one; the rest is not checked.
+
+    Raises:
+        StoreError: a later smoothapi wrote it.
+        TypeError, ValueError, LookupError, AttributeError: it is damaged.
+    """
+    row = up_to_date(row)
+    if "answer" not in row:
+        return set()
+    labels = ([*label, (), ()] for label in row["answer"]["labels"])
+    return _names(row["asked"], ((name, above, of) for name, _, above, of, *_ in labels))
+
+
+def _names(asked: Any, labels: Iterable[tuple[str, Iterable[str], Iterable[str]]]) -> set[SeenName]:
+    if not isinstance(asked, Mapping):
+        return set()
+    provider, identity = asked.get("provider"), asked.get("identity")
+    operation = identity.get("operation") if isinstance(identity, Mapping) else None
+    operation = operation if isinstance(operation, str) else ""
+    if not isinstance(provider, str):
+        return set()
+    found: set[SeenName] = set()
+    for name, parents, categories in labels:
+        found.update((provider, operation, "label", each) for each in (name, *parents))
+        found.update((provider, operation, "category", each) for each in categories)
+    return {each for each in found if all(map(_is_unicode, each))}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a database can keep a text: one with a lone surrogate is no UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def seen_among(names: Iterable[SeenName], provider: str, operation: str) -> Seen:
+    """Return those of one provider and operation."""
+    labels: set[str] = set()
+    categories: set[str] = set()
+    for *source, kind, name in names:
+        if source == [provider, operation]:
+            (labels if kind == "label" else categories).add(name)
+    return Seen(frozenset(labels), frozenset(categories))
 
 
 def answer_key(parts: Mapping[str, object]) -> str:

@@ -149,6 +149,7 @@ class Opened:
                     budget=self._budgets(reads),
                 )
                 self._stack.callback(first.close)
+                first.target(setup.target)  # refuses what this provider never says
                 facts.append(ProviderFacts(name, dict(first.adapter.identity), first.price))
                 for kind, runtime in runtimes.items():
                     for sigma in setup.sigmas:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import time
@@ -29,6 +30,7 @@ from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
 from smoothapi.study.result import StudyResult
+from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ Denoisers: TypeAlias = "DenoiserSpec | Sequence[DenoiserSpec] | Mapping[str, Den
 
 _READERS = 4
 _CONCURRENCY = 32
+_MOST_NAMED = 8
+_log = logging.getLogger("smoothapi")
 
 
 class Study:
@@ -238,6 +242,7 @@ class Study:
             crew = Crew(self._setup, open_, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
+            _warn_of_never_seen(open_, self._setup.target)
             if crew.error is not None and not crew.cells:
                 raise crew.error
             done = {cell.photo for cell in crew.cells}
@@ -330,6 +335,17 @@ class Study:
         # An order that has nothing to do with names or contents: any beginning is a fair sample.
         reads.sort(key=lambda read: _shuffled("order", read.photo.digest))
         return reads, problems
+
+
+def _warn_of_never_seen(open_: Opened, target: Target) -> None:
+    """Warn of what a target names and a provider, which answered, is not known to say."""
+    for name, session in {key[0]: session for key, session in open_.sessions.items()}.items():
+        for label in session.never_seen(target)[:_MOST_NAMED]:
+            _log.warning(
+                "%r was never seen in any answer of %s: that it is absent says little.",
+                printable(label),
+                printable(name),
+            )
 
 
 def _floats(values: Sequence[float] | float) -> tuple[float, ...]:

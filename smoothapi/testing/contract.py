@@ -51,7 +51,14 @@ from smoothapi.errors import (
     ThrottledError,
     TransientError,
 )
-from smoothapi.provider import Adapter, Credentials, Limits, NeedsCredentials, Price
+from smoothapi.provider import (
+    Adapter,
+    Credentials,
+    Limits,
+    NeedsCredentials,
+    Price,
+    vocabulary_of,
+)
 from smoothapi.services.faults import Fault
 from smoothapi.testing.watch import (
     everything_logged,
@@ -239,6 +246,21 @@ class AdapterContract:
                     assert 0.0 <= label.score <= 1.0, f"the score of {label!r} is not in [0, 1]"
                 assert Answer.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer, (
                     "the answer is another one after it was stored"
+                )
+
+    def test_its_vocabulary_holds_what_it_answers(
+        self, adapter: Adapter, pictures: Sequence[NDArray[np.uint8]]
+    ) -> None:
+        """A label that a closed vocabulary lacks could not be asked for, though it is given."""
+        stated = vocabulary_of(adapter)
+        if not stated.closed:
+            return
+        known = {name.strip().casefold() for name in stated.all_names}
+        answers = [_answer(adapter, payload) for payload in _encoded(adapter, pictures[:4])]
+        for label in (label for answer in answers for label in answer.labels):
+            for name in (label.name, *label.parents):
+                assert name.strip().casefold() in known, (
+                    f"{name!r} was answered, and the vocabulary, which is closed, lacks it"
                 )
 
     def test_it_tells_pictures_apart(

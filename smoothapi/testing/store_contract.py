@@ -33,7 +33,7 @@ import pytest
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import BudgetExceededError, PermanentError
 from smoothapi.provider import Price
-from smoothapi.store import Budget, Ledger, Store, StoredAnswer, answer_key
+from smoothapi.store import Budget, Ledger, Seen, Store, StoredAnswer, answer_key
 
 Open: TypeAlias = Callable[[], Store]
 Advance: TypeAlias = Callable[[float], None]
@@ -150,6 +150,29 @@ class StoreContract:
         """That retries were used up is no answer."""
         store.answers.give_up({"n": 0}, "busy")
         assert store.answers.get(answer_key({"n": 0})) is None
+
+    def test_what_answers_held_is_seen(self, open_store: Open) -> None:
+        """By provider and operation: labels with their parents, apart from categories."""
+        store = open_store()
+        bus = Label("School Bus", 0.9, ("Bus", "Vehicle"), ("Transport",))
+        store.answers.put(
+            _of("p", "labels", 0, bus, Label("Weißkopf \N{EAGLE}", 0.2)),
+            _of("p", "moderation", 1, Label("Weapons", 0.9)),
+            _of("q", "labels", 2, Label("Kite", 0.9)),
+            StoredAnswer({"n": 3}, _answer("nobody's")),
+            StoredAnswer({"provider": "p", "n": 4}, PermanentError("too dark")),
+        )
+        store.answers.put(_of("p", "labels", 0, Label("Van", 0.9)))  # in the place of the first
+        store.close()
+        store = open_store()
+        seen = store.answers.seen("p", "labels")
+        other = store.answers.seen("p", "moderation")
+        never = store.answers.seen("r", "labels"), store.answers.seen("p", "")
+        store.close()
+        named = frozenset({"School Bus", "Bus", "Vehicle", "Weißkopf \N{EAGLE}", "Van"})
+        assert seen == Seen(named, frozenset({"Transport"}))
+        assert other == Seen(frozenset({"Weapons"}))
+        assert never == (Seen(), Seen())
 
     # Budgets
 
@@ -364,6 +387,11 @@ class StoreContract:
         assert store.secret() == other.secret() == store.secret()
         assert len(store.secret()) == 32
         assert len(set(store.secret())) > 8
+
+
+def _of(provider: str, operation: str, n: int, *labels: Label) -> StoredAnswer:
+    asked = {"provider": provider, "identity": {"operation": operation}, "n": n}
+    return StoredAnswer(asked, Answer(labels))
 
 
 def _answer(name: str) -> Answer:

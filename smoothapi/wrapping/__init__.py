@@ -33,10 +33,21 @@ from smoothapi.wrapping.attached import certificate_of, finding_of
 from smoothapi.wrapping.certifier import CertifiedResponse, Certifier
 from smoothapi.wrapping.finding import Finding, FoundLabel
 from smoothapi.wrapping.policy import CallPolicy
-from smoothapi.wrapping.protocol import Call, Item, OwnCall, Remote, Verdict, Wrapper
+from smoothapi.wrapping.portal import Portal
+from smoothapi.wrapping.protocol import (
+    AsyncWrapper,
+    Call,
+    Item,
+    OwnCall,
+    Passed,
+    Remote,
+    Verdict,
+    Wrapper,
+)
 from smoothapi.wrapping.proxy import with_options, wrap
 
 __all__ = [
+    "AsyncWrapper",
     "Call",
     "CallPolicy",
     "CertifiedResponse",
@@ -45,6 +56,8 @@ __all__ = [
     "FoundLabel",
     "Item",
     "OwnCall",
+    "Passed",
+    "Portal",
     "Remote",
     "Verdict",
     "Wrapper",

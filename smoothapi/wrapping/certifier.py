@@ -29,12 +29,13 @@ from smoothapi.wrapping.deadline import Deadline
 from smoothapi.wrapping.finding import Finding
 from smoothapi.wrapping.labels import certify_labels, check_labels
 from smoothapi.wrapping.policy import CallPolicy
-from smoothapi.wrapping.protocol import Item, Verdict
+from smoothapi.wrapping.protocol import Item, Passed, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from smoothapi.answer import Answer
+    from smoothapi.asynchronous import Stop
     from smoothapi.certify.certificate import Certificate
     from smoothapi.image import WorkingImage
     from smoothapi.provider import Adapter
@@ -92,29 +93,36 @@ class Certifier:
         with self._lock:
             return dict(self._uncertified)
 
-    def certify(self, call: Call, policy: CallPolicy | None = None) -> CertifiedResponse:
+    def certify(
+        self, call: Call, policy: CallPolicy | None = None, cancel: Stop | None = None
+    ) -> CertifiedResponse:
         """Make a call, and put the labels in its response to the vote.
 
         Args:
             call: what is asked.
             policy: what it is to give. With otherwise="raise", as by default, whatever ends the
                 votes first is raised; else the response is returned all the same.
+            cancel: once it is stopped nothing more is sent, and StoppedError is raised whatever
+                the policy.
 
         Raises:
             BudgetExceededError: the budget does not allow the next query.
-            StoppedError: the deadline passed.
+            StoppedError: the deadline passed, or the call was cancelled.
             ProviderError: the service failed for the noisy copies.
             UsageError: the certifier is closed.
             ImageError: the service can read the photo and smoothapi cannot.
             Exception: what the SDK raised for the caller's own call.
         """
-        policy = policy or CallPolicy()
-        done = [self._done(item, policy) for item in call.items]
-        findings = tuple(finding for _, finding in done)
-        if call.join is None:
-            [(response, _)] = done
-        else:
-            response = call.join([part for part, _ in done])
+        policy = (policy or CallPolicy()).of_one_call()
+        done: dict[int, tuple[Any, Finding | None]] = {}
+        # What is not to be certified comes first: if it fails, no votes were bought in vain.
+        order = sorted(range(len(call.items)), key=lambda n: isinstance(call.items[n], Item))
+        with Deadline(policy.within, cancel) as deadline:
+            for number in order:
+                deadline.check_cancelled()
+                done[number] = self._done(call.items[number], policy, deadline)
+        parts, findings = zip(*(done[number] for number in sorted(done)), strict=True)
+        response = parts[0] if call.join is None else call.join(list(parts))
         return CertifiedResponse(response, findings)
 
     def close(self) -> None:
@@ -134,18 +142,17 @@ class Certifier:
             raise UsageError("This wrapped client is closed. Wrap the client again.")
 
     def _done(
-        self, item: Item | Callable[[], Any], policy: CallPolicy
+        self, item: Item | Passed, policy: CallPolicy, deadline: Deadline
     ) -> tuple[Any, Finding | None]:
-        if not isinstance(item, Item):
-            return item(), None
-        with Deadline(policy.within) as deadline:
-            try:
-                return self._certify(item, policy, deadline)
-            except RuntimeError:
-                self.check_open()  # closed by another thread in the middle of it
-                raise
-            finally:
-                deadline.afterwards(item.votes.close)
+        if isinstance(item, Passed):
+            return item.send(), None if item.remote is None else Finding.elsewhere(item.remote.what)
+        try:
+            return self._certify(item, policy, deadline)
+        except RuntimeError:
+            self.check_open()  # closed by another thread in the middle of it
+            raise
+        finally:
+            deadline.afterwards(item.votes.close)
 
     def _certify(
         self, item: Item, policy: CallPolicy, deadline: Deadline
@@ -164,7 +171,7 @@ class Certifier:
             if not stays_open:
                 raise
             image = error
-        own = _own_answer(session, item, in_any_case=stays_open)
+        own = _own_answer(session, item, deadline, stays_open=stays_open)
         if own is None:
             return item.own.refusal, None
         answer, spent = own
@@ -175,7 +182,7 @@ class Certifier:
             certificate = deadline.call(partial(_put_to_the_vote, session, item.votes, answer, ask))
         except SmoothAPIError as error:
             deadline.totals.tell(error)
-            if not stays_open or _is_misuse(error):
+            if not stays_open or deadline.cancelled or _is_misuse(error):
                 raise
             self.check_open()
             finding = Finding.without(error, answer)
@@ -220,7 +227,9 @@ def _is_misuse(error: SmoothAPIError) -> bool:
     return isinstance(error, UsageError) and not isinstance(error, ImageError)
 
 
-def _own_answer(session: Session, item: Item, *, in_any_case: bool) -> tuple[Answer, Totals] | None:
+def _own_answer(
+    session: Session, item: Item, deadline: Deadline, *, stays_open: bool
+) -> tuple[Answer, Totals] | None:
     """Make the caller's own call; whatever the SDK raised in the end is raised.
 
     None if the SDK returned its error in a response.
@@ -228,7 +237,8 @@ def _own_answer(session: Session, item: Item, *, in_any_case: bool) -> tuple[Ans
     Args:
         session: through which it is made, as one more query.
         item: what is asked.
-        in_any_case: whether it is made, as without smoothapi, also where that is not allowed one.
+        deadline: of the call.
+        stays_open: whether it is made, as without smoothapi, also where that is not allowed one.
     """
     own = item.own
     try:
@@ -236,6 +246,7 @@ def _own_answer(session: Session, item: Item, *, in_any_case: bool) -> tuple[Ans
     except (ProviderError, BudgetExceededError, StoppedError, StoreError) as error:
         if session.resources.closed:
             raise
+        in_any_case = stays_open and not deadline.cancelled
         answer, spent = _answer_after(error, own, in_any_case=in_any_case), Totals()
     if own.refusal is not None:
         return None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from smoothapi.asynchronous import Stop
+from smoothapi.asynchronous import Stop, ThreadEach
 from smoothapi.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from smoothapi.dispatch import Run
 
 _Result = TypeVar("_Result")
 
@@ -22,10 +25,12 @@ class Deadline(Stop):
 
     Args:
         seconds: from now on; None for no deadline.
+        cancel: stops its runs, too, when the caller no longer waits for the call.
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, cancel: Stop | None = None) -> None:
         super().__init__()
+        self._cancel = cancel
         self._timer: threading.Timer | None = None
         self._left: Future[Any] | None = None  # to its thread
         if seconds is None:
@@ -40,6 +45,22 @@ class Deadline(Stop):
         self._timer.daemon = True
         self._timer.start()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller no longer waits for the call."""
+        return self._cancel is not None and self._cancel.stopped
+
+    def check_cancelled(self) -> None:
+        """Raise StoppedError if the caller no longer waits for the call."""
+        if self.cancelled:
+            raise StoppedError("The call was cancelled. What was answered is kept.")
+
+    def watch(self, run: Run) -> None:
+        """Take a run that begins."""
+        super().watch(run)
+        if self._cancel is not None:
+            self._cancel.watch(run)
+
     def call(self, function: Callable[[], _Result]) -> _Result:
         """Return what `function` returns, or leave it to a thread when the deadline passes.
 
@@ -50,17 +71,17 @@ class Deadline(Stop):
         """
         if self._timer is None:
             return function()
-        future: Future[_Result] = Future()
+        left = self._ends - time.monotonic()
+        if left <= 0.0:
+            self.stop(self._message)
+            raise StoppedError(self._message)
         context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=context.run, args=(_settle, future, function), name="smoothapi-call"
-        )
-        thread.start()
+        future = ThreadEach("smoothapi-call").submit(context.run, function)
         try:
-            wait([future], max(0.0, self._ends - time.monotonic()))
+            wait([future], left)
         except BaseException:  # Ctrl-C, or another signal
             self.stop()
-            thread.join()
+            wait([future])
             raise
         if future.done():
             return future.result()
@@ -81,10 +102,3 @@ class Deadline(Stop):
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _settle(future: Future[_Result], function: Callable[[], _Result]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as error:  # noqa: BLE001  raised to whoever still waits for it
-        future.set_exception(error)

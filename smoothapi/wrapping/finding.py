@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, get_args
 
@@ -65,6 +63,11 @@ class Finding:
     labels: tuple[FoundLabel, ...] = ()
     certificate: Certificate | None = None
 
+    @property
+    def never_seen(self) -> tuple[str, ...]:
+        """Labels asked for by name that the provider is not known to have: see `Certificate`."""
+        return () if self.certificate is None else self.certificate.never_seen
+
     @classmethod
     def of(cls, certificate: Certificate, answer: Answer) -> Self:
         """Return what a certificate says about an answer's labels."""
@@ -87,6 +90,12 @@ class Finding:
         """Return that an error ended the votes on an answer."""
         labels = tuple(FoundLabel(label.name, own=label.score) for label in answer.labels)
         return cls(certified=False, ended=what_ended(error), why=str(error), labels=labels)
+
+    @classmethod
+    def elsewhere(cls, what: str) -> Self:
+        """Return that the picture is not here; `what` says where it is."""
+        why = f"The picture is {what}, where no noise can be added to it."
+        return cls(certified=False, ended="elsewhere", why=why)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; `from_dict` is its inverse."""
@@ -152,14 +161,9 @@ def _scores(certificate: Certificate) -> dict[str, float]:
 
 def _shares(certificate: Certificate) -> dict[str, float]:
     """Return label key -> the share of the votes in which the label had the score that decides."""
-    had: Counter[str] = Counter()
-    for vote, count in certificate.tally.items():
-        if vote is None:
-            continue
-        first, *_, least = json.loads(vote)  # as the vote of the target writes it
-        names = first
-        if isinstance(first, dict):
-            names = [name for name, score in first.items() if score >= least]
-        had.update(dict.fromkeys(map(label_key, names), count))
     votes = certificate.total_votes
-    return {key: count / votes for key, count in had.items()}
+    return {
+        label_key(label): count / votes
+        for label, count in certificate.tally.items()
+        if label is not None
+    }

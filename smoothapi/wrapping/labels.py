@@ -54,7 +54,9 @@ def certify_labels(
     elif names:
         target = reachable(names, partial(_of_answer, session, policy, least=least), start)
     if target is not None:
-        return certify(session, image, target, partial(start, target), asked=asked)
+        by_name = policy.target is not None
+        run = partial(start, target)
+        return certify(session, image, target, run, asked=asked, by_name=by_name)
     nobody = start(Top1()).result()
     nothing = Collection((), None, answer.model_version, Totals(), 0.0)
     return issue(
@@ -75,10 +77,16 @@ def check_labels(
 
     Raises:
         BudgetExceededError: the budget cannot pay for an answer and the votes of one label.
-        UnreachableRadiusError, UsageError: as `Smoother.certify` does.
+        UnreachableRadiusError, UnknownLabelError, UsageError: as `Smoother.certify` does.
     """
-    target = policy.target or _of_answer(session, policy, ("any",), least=least)
-    start = partial(start_test, session, image, policy.radius, session.target(target))
+    target: Target
+    if policy.target is not None:
+        target = session.target(policy.target)
+    else:  # of labels that the answer will have
+        target = _of_answer(session, policy, ("any",), least=least)
+        if policy.space is not None:
+            session.known_labels.check_space(policy.space)
+    start = partial(start_test, session, image, policy.radius, target)
     start()  # refuses a radius that is out of reach
     session.variants.check_side(image)
     if not session.settings.partial:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpa
 from smoothapi.certify.targets import MostSpecific, Presence, Scores, parse_target
 from smoothapi.errors import UsageError
 from smoothapi.options import resolve
-from smoothapi.parts import choose_label_space
+from smoothapi.parts import choose_budgets, choose_label_space
+from smoothapi.store.allowance import Allowance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.certify.targets import Target
     from smoothapi.options import Classes, Radius
     from smoothapi.session import Session
+    from smoothapi.store import Budget
 
 Otherwise: TypeAlias = Literal["raise", "plain", "none"]
 Uncertified: TypeAlias = Literal["drop", "mark"]
@@ -32,11 +36,13 @@ class CallOptions(TypedDict, total=False):
     max_votes: int | None
     target: Target | None
     classes: Classes | None
+    budget: Budget | str | Sequence[Budget] | None
     otherwise: Otherwise | None
     within: float | None
     uncertified: Uncertified | None
     remote: RemotePictures | None
     attach: bool | None
+    abandon_on_cancel: bool | None
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,14 @@ class CallPolicy:
         max_votes: most votes for one picture; None for the session's.
         target: what is certified instead of the scores of the answer's labels.
         space: only labels that belong to one of its classes are asked about.
+        budget: what each call may spend, on top of the budgets of the session.
         otherwise: what a call gives when it ends before the votes do.
         within: seconds after which nothing more is sent for a call; None for no limit.
         uncertified: what becomes of labels that cannot be certified.
         remote: what becomes of calls whose picture is elsewhere.
         attach: whether a response carries what was found, or it is kept beside.
+        abandon_on_cancel: whether a cancelled call leaves what is under way to a thread.
+        allowance: what is left of `budget` for the call under way; see `of_one_call`.
     """
 
     score: float | None = None
@@ -61,11 +70,14 @@ class CallPolicy:
     max_votes: int | None = None
     target: Target | None = None
     space: LabelSpace | None = None
+    budget: tuple[Budget, ...] = ()
     otherwise: Otherwise = "raise"
     within: float | None = None
     uncertified: Uncertified = "drop"
     remote: RemotePictures = "refuse"
     attach: bool = True
+    abandon_on_cancel: bool = False
+    allowance: Allowance | None = None
 
     def __post_init__(self) -> None:
         _one_of("otherwise", self.otherwise, get_args(Otherwise))
@@ -80,8 +92,10 @@ class CallPolicy:
             _is_number(self.within) and 0.0 < self.within < float("inf")
         ):
             raise UsageError(f"within={self.within!r}: a call's deadline is in seconds, above 0.")
-        if not isinstance(self.attach, bool):
-            raise UsageError(f"attach={self.attach!r}: True or False.")
+        for name in ("attach", "abandon_on_cancel"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise UsageError(f"{name}={value!r}: True or False.")
+        Allowance(self.budget)  # refuses what is not one call's
         if self.target is None:
             return
         if not isinstance(self.target, (Scores, Presence, MostSpecific)):
@@ -112,6 +126,8 @@ class CallPolicy:
             given = {"score": None, "space": None, **given}
         elif given.keys() & {"score", "space"}:
             given["target"] = None
+        if "budget" in given:
+            given["budget"] = tuple(choose_budgets(given["budget"]))
         if given.keys() & {"radius", "max_votes"}:
             resolve(None, {name: given.get(name) for name in ("radius", "max_votes")})
         return replace(self, **given)
@@ -122,8 +138,14 @@ class CallPolicy:
             return float(self.score)
         return DEFAULT_SCORE if own is None else own
 
+    def of_one_call(self) -> Self:
+        """Return the policy for one call, with an allowance of its own."""
+        return replace(self, allowance=Allowance(self.budget)) if self.budget else self
+
     def applied(self, session: Session) -> Session:
-        """Return the session with the most votes of this policy."""
+        """Return the session with the most votes, and the allowance, of this policy."""
+        if self.allowance is not None:
+            session = replace(session, dispatcher=session.dispatcher.within(self.allowance))
         if self.max_votes is None:
             return session
         settings = session.settings.model_copy(update={"max_votes": self.max_votes})

@@ -5,13 +5,15 @@ is the module of the clients (or a package above it, or module and class)::
 
     [project.entry-points."smoothapi.wrappers"]
     "acme.vision" = "smoothapi_acme:AcmeWrapper"
+
+For clients whose methods are awaited it is an `AsyncWrapper`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import ProviderError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.wrapping.finding import Finding
     from smoothapi.wrapping.policy import Otherwise
+    from smoothapi.wrapping.portal import Portal
 
 _ANY_SIZE = 2**40
 
@@ -47,6 +50,30 @@ class Wrapper(Protocol):
             What is to be certified; Remote if the picture is not in the call; None if the call has
             nothing to certify or would be refused: it is then made as it is. Whatever can be read
             only once, such as a stream, is read only where a Call is returned.
+        """
+
+
+@runtime_checkable
+class AsyncWrapper(Protocol):
+    """How the clients of one SDK are wrapped whose methods are awaited. Made for one client.
+
+    smoothapi's threads ask. The requests themselves are the client's own, made on the event loop
+    of whoever awaits the call: `portal.call` makes one there and waits for it in the thread. The
+    class is called with the client, and raises UsageError if it is one that cannot be wrapped.
+    """
+
+    @property
+    def operations(self) -> Collection[str]:
+        """Names of the methods that label pictures; all others are left alone."""
+
+    def through(self, portal: Portal) -> Wrapper:
+        """Return what reads one call; the requests of what it returns go through the portal."""
+
+    async def enter(self) -> bool:
+        """Enter the client, as `async with` does.
+
+        Returns:
+            Whether it was; False if whoever made it has, who will also leave it.
         """
 
 
@@ -87,18 +114,30 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """A part of a call that is made as it is.
+
+    Attributes:
+        send: makes it, and returns its response. Called before anything is certified.
+        remote: where its picture is, if that is why; None if it has nothing to certify.
+    """
+
+    send: Callable[[], Any]
+    remote: Remote | None = None
+
+
+@dataclass(frozen=True)
 class Call:
     """A call that labels photos.
 
     Attributes:
-        items: what it asks about; a function stands for a part that has nothing to certify, and
-            makes it.
+        items: what it asks about.
         join: the items' responses, in order -> the call's response; None if the call has one item
             and its response is the call's.
         parts: joined response -> the items' parts of it, in order.
     """
 
-    items: Sequence[Item | Callable[[], Any]]
+    items: Sequence[Item | Passed]
     join: Callable[[list[Any]], Any] | None = None
     parts: Callable[[Any], Sequence[Any]] = lambda _: ()
 

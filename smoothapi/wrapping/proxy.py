@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack, cast
 
+from smoothapi.asynchronous import Stop, ThreadEach, in_thread
 from smoothapi.errors import UsageError
 from smoothapi.options import CertifyOptions, keywords, resolve
-from smoothapi.provider import refuse_async, registered
+from smoothapi.provider import refuse_async, refuse_unmade, registered
 from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.attached import attach as attach_to
@@ -17,7 +19,8 @@ from smoothapi.wrapping.attached import note_parts
 from smoothapi.wrapping.certifier import Certifier
 from smoothapi.wrapping.finding import Finding
 from smoothapi.wrapping.policy import CallOptions, CallPolicy
-from smoothapi.wrapping.protocol import Item, Remote
+from smoothapi.wrapping.portal import Portal
+from smoothapi.wrapping.protocol import AsyncWrapper, Call, Item, Passed, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,11 +28,14 @@ if TYPE_CHECKING:
 
     from smoothapi.certify.targets import Target
     from smoothapi.options import Classes
+    from smoothapi.wrapping.certifier import CertifiedResponse
     from smoothapi.wrapping.policy import Otherwise, RemotePictures, Uncertified
     from smoothapi.wrapping.protocol import Wrapper
 
 ClientT = TypeVar("ClientT")
 GROUP = "smoothapi.wrappers"
+
+_THREADS = ThreadEach("smoothapi-async-call")
 
 
 @keywords(CertifyOptions)
@@ -45,6 +51,7 @@ def wrap(
     uncertified: Uncertified = "drop",
     remote: RemotePictures = "refuse",
     attach: bool = True,
+    abandon_on_cancel: bool = False,
     **options: Unpack[CertifyOptions],
 ) -> ClientT:
     """Return `client` as one whose labels are certified.
@@ -74,12 +81,19 @@ def wrap(
     - azure.cognitiveservices `ComputerVisionClient` (3.2): the tags of `tag_image_in_stream`, the
       tags and categories of `analyze_image_in_stream`.
     - azure.ai.vision `ImageAnalysisClient` (4.0): the tags of `analyze`.
+    - their asynchronous ones: aiobotocore's and aioboto3's Rekognition clients,
+      `ImageAnnotatorAsyncClient`, and `ImageAnalysisClient` of azure.ai.vision's `aio`.
     - what is registered under the entry-point group `smoothapi.wrappers`.
+
+    The methods of an asynchronous client are awaited as before, and never block the event loop:
+    threads do the work, and the requests are the client's own, on its loop. When the task is
+    cancelled, nothing more is sent; what is under way is awaited and kept, and the same call
+    continues there.
 
     Arguments of a call are honoured: what it asks for (features, most labels, model version,
     language) decides its response. The SDK's retries are off for these calls, in favour of
     `retry`. `with_options` changes the options from `score` to `attach`, `radius` and `max_votes`
-    for single calls.
+    for single calls, and gives each a `budget` of its own.
 
     Args:
         client: the SDK's client. It is not changed, and stays usable by itself.
@@ -105,6 +119,8 @@ def wrap(
             "pass" makes them as they are, uncertified.
         attach: False leaves responses without what smoothapi adds; it is kept beside them, as long
             as they live, where `finding_of` and `certificate_of` look.
+        abandon_on_cancel: of an asynchronous client: a call that is cancelled ends at once, and a
+            thread awaits and keeps what is under way, as long as the event loop runs.
         sigma: noise level, as for `Smoother`, like all that follow.
         radius: the L2 radius to certify, or "largest": then of the score that decides.
         alpha: chance that any claim of one certificate is wrong.
@@ -130,12 +146,12 @@ def wrap(
     - UsageError: the picture is elsewhere, or the client is closed.
     - ImageError: the service can read the picture and smoothapi cannot.
 
-    Threads may share it. Threads and files that it holds are released by its `close`, at the end of
-    a `with` block, or when it is no longer used.
+    Threads, or tasks, may share it. Threads and files that it holds are released by its `close`, at
+    the end of a `with` (or `async with`) block, or when it is no longer used.
     """
-    if type(client) is _Wrapped:
+    if issubclass(type(client), _Proxy):
         raise UsageError("This client is wrapped already: `with_options` changes its options.")
-    refuse_async(client)
+    refuse_unmade(client)
     if budget is None:
         raise UsageError(
             "A wrapped call costs hundreds of queries, so a budget must be given, such as "
@@ -150,13 +166,14 @@ def wrap(
         uncertified=uncertified,
         remote=remote,
         attach=attach,
+        abandon_on_cancel=abandon_on_cancel,
     )
     wrapper = _wrapper_of(client)
     if isinstance(budget, str):
         budget = Budget.parse(budget)
     resolve(None, options)  # the session is opened at the first call; what cannot work is said now
     opening = functools.partial(open_session, plain=False, budget=budget, **options)
-    return cast("ClientT", _Wrapped(_Behind(client, wrapper, Certifier(opening), policy)))
+    return cast("ClientT", _proxy_of(_Behind(client, wrapper, Certifier(opening), policy)))
 
 
 @keywords(CallOptions)
@@ -177,20 +194,24 @@ def with_options(client: ClientT, **options: Unpack[CallOptions]) -> ClientT:
         max_votes: most votes for one picture.
         target: what is certified.
         classes: which labels are asked about.
+        budget: what each single call may spend at most, all its pictures and the call itself
+            included: so many attempts or dollars ("300", "$0.10"). The wrapped client's own
+            budgets hold besides.
         otherwise: what a call gives that ends before its votes do.
         within: seconds for a call.
         uncertified: what becomes of labels that cannot be certified.
         remote: what becomes of calls whose picture is elsewhere.
         attach: whether the response carries what was found.
+        abandon_on_cancel: whether a cancelled call leaves what is under way to a thread.
 
     Raises:
         UsageError: `client` is not wrapped, or an option is out of range.
     """
-    if type(client) is not _Wrapped:
+    if not issubclass(type(client), _Proxy):
         raise UsageError("This client is not wrapped: make it one by smoothapi.wrap first.")
-    behind = _behind(cast("_Wrapped", client))
+    behind = _behind(cast("_Proxy", client))
     other = replace(behind, policy=behind.policy.changed(**options))
-    return cast("ClientT", _Wrapped(other, keeps=client))
+    return cast("ClientT", _proxy_of(other, keeps=client))
 
 
 @dataclass(frozen=True)
@@ -205,7 +226,7 @@ class _Behind:
     """
 
     client: Any
-    wrapper: Wrapper
+    wrapper: Wrapper | AsyncWrapper
     certifier: Certifier
     policy: CallPolicy
 
@@ -214,48 +235,106 @@ class _Behind:
     ) -> Any:
         """Make one call of a labelling operation."""
         self.certifier.check_open()
-        policy = self.policy
-        call = self.wrapper.read(operation, args, kwargs)
-        if isinstance(call, Remote):
-            if policy.remote == "refuse":
-                raise UsageError(
-                    f"{operation} is asked about {call.what}: smoothapi cannot add noise to what "
-                    f"is not here. {call.instead}, or wrap the client with remote='pass' to make "
-                    "such calls uncertified."
-                )
-            why = f"The picture is {call.what}, where no noise can be added to it."
-            elsewhere = Finding(certified=False, ended="elsewhere", why=why)
-            return attach_to(method(*args, **kwargs), elsewhere, inside=policy.attach)
-        if call is None:
-            return method(*args, **kwargs)
-        certified = self.certifier.certify(call, policy)
+        wrapper = cast("Wrapper", self.wrapper)
+        call = self._taken(operation, wrapper.read(operation, args, kwargs))
+        if isinstance(call, Call):
+            return self._given(call, self.certifier.certify(call, self.policy))
+        return self._passed(method(*args, **kwargs), call)
+
+    async def call_async(
+        self, operation: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """Make one call of a labelling operation, in a thread but for its requests."""
+        self.certifier.check_open()
+        cancel = Stop()
+        wrapper = cast("AsyncWrapper", self.wrapper).through(Portal(cancel))
+        read = functools.partial(wrapper.read, operation, args, kwargs)
+        call = self._taken(operation, await in_thread(read, cancel, executor=_THREADS))
+        if isinstance(call, Call):
+            certify = functools.partial(self.certifier.certify, call, self.policy, cancel)
+            abandon = self.policy.abandon_on_cancel
+            certified = await in_thread(
+                certify, cancel, abandon_on_cancel=abandon, executor=_THREADS
+            )
+            return self._given(call, certified)
+        return self._passed(await method(*args, **kwargs), call)
+
+    async def close_async(self) -> None:
+        """Close what smoothapi holds. Requests under way, which need the loop, are awaited."""
+        await in_thread(self.certifier.close, Stop(), executor=_THREADS)
+
+    def _taken(self, operation: str, call: Call | Remote | None) -> Call | Remote | None:
+        """Return what was read of a call; refuse pictures that are elsewhere, if that is chosen."""
+        remote: Remote | None = call if isinstance(call, Remote) else None
+        if isinstance(call, Call):
+            passed = (item.remote for item in call.items if isinstance(item, Passed))
+            remote = next(filter(None, passed), None)
+        if remote is not None and self.policy.remote == "refuse":
+            raise UsageError(
+                f"{operation} is asked about {remote.what}: smoothapi cannot add noise to what "
+                f"is not here. {remote.instead}, or wrap the client with remote='pass' to make "
+                "such calls uncertified."
+            )
+        return call
+
+    def _passed(self, response: Any, remote: Call | Remote | None) -> Any:
+        """Return the response of a call that was made as it is."""
+        if not isinstance(remote, Remote):
+            return response
+        return attach_to(response, Finding.elsewhere(remote.what), inside=self.policy.attach)
+
+    def _given(self, call: Call, certified: CertifiedResponse) -> Any:
+        """Return the response of a call that was certified."""
+        inside = self.policy.attach
         response, findings = certified.response, certified.findings
         if call.join is not None:
             note_parts(call.parts(response), findings)
-            return attach_to(response, findings, inside=policy.attach)
+            return attach_to(response, findings, inside=inside)
         [finding], [item] = findings, call.items
         if finding is None:
             return response
         if isinstance(item, Item):
             for other in item.also(response):
-                attach_to(other, finding, inside=policy.attach)
-        return attach_to(response, finding, inside=policy.attach)
+                attach_to(other, finding, inside=inside)
+        return attach_to(response, finding, inside=inside)
 
 
-class _Wrapped:
-    """A proxy: all of the client's attributes, and its class for `isinstance`."""
+class _Proxy:
+    """All of the client's attributes, and its class for `isinstance`."""
 
-    __slots__ = ("__weakref__", "_smoothapi_behind", "_smoothapi_keeps")
+    __slots__ = ("__weakref__", "_smoothapi_behind", "_smoothapi_entered", "_smoothapi_keeps")
 
     def __init__(self, behind: _Behind, keeps: object = None) -> None:
         object.__setattr__(self, "_smoothapi_behind", behind)
+        object.__setattr__(self, "_smoothapi_entered", False)
         object.__setattr__(self, "_smoothapi_keeps", keeps)  # else it would be closed meanwhile
         if keeps is None:
-            weakref.finalize(self, behind.certifier.close)
+            weakref.finalize(self, _close_dropped, behind.certifier)
 
     @property  # type: ignore[misc]  # as the mocks of unittest do
     def __class__(self) -> Any:
         return type(_behind(self).client)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(_behind(self).client, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(_behind(self).client, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(_behind(self).client)
+
+    def __repr__(self) -> str:
+        return f"<{type(_behind(self).client).__name__} wrapped by smoothapi>"
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise TypeError("A wrapped client cannot be copied or pickled: wrap the copy.")
+
+
+class _Wrapped(_Proxy):
+    """A client whose methods return."""
+
+    __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         behind = _behind(self)
@@ -272,18 +351,6 @@ class _Wrapped:
 
         return certified
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(_behind(self).client, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(_behind(self).client, name)
-
-    def __dir__(self) -> list[str]:
-        return dir(_behind(self).client)
-
-    def __repr__(self) -> str:
-        return f"<{type(_behind(self).client).__name__} wrapped by smoothapi>"
-
     def __enter__(self) -> Any:
         enter = getattr(_behind(self).client, "__enter__", None)
         if enter is not None:
@@ -298,11 +365,44 @@ class _Wrapped:
             return leave(*error)
         return _close(self)
 
-    def __reduce_ex__(self, _: Any) -> NoReturn:
-        raise TypeError("A wrapped client cannot be copied or pickled: wrap the copy.")
+
+class _AsyncWrapped(_Proxy):
+    """A client whose methods are awaited."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        behind = _behind(self)
+        if name == "close":
+            return functools.partial(_close_async, self)
+        value = getattr(behind.client, name)
+        if name not in behind.wrapper.operations:
+            return value
+        this = self  # as above
+
+        @functools.wraps(value)
+        async def certified(*args: Any, **kwargs: Any) -> Any:
+            return await _behind(this).call_async(name, value, args, kwargs)
+
+        return certified
+
+    async def __aenter__(self) -> Any:
+        entered = await cast("AsyncWrapper", _behind(self).wrapper).enter()
+        object.__setattr__(self, "_smoothapi_entered", entered)
+        return self
+
+    async def __aexit__(self, *error: object) -> Any:
+        behind = _behind(self)
+        try:
+            await behind.close_async()
+        finally:
+            left = None
+            if object.__getattribute__(self, "_smoothapi_entered"):
+                left = await behind.client.__aexit__(*error)
+        return left
 
 
-def _behind(wrapped: _Wrapped) -> _Behind:
+def _behind(wrapped: _Proxy) -> _Behind:
     behind: _Behind = object.__getattribute__(wrapped, "_smoothapi_behind")
     return behind
 
@@ -316,7 +416,28 @@ def _close(wrapped: _Wrapped) -> None:
         close()
 
 
-def _wrapper_of(client: object) -> Wrapper:
+async def _close_async(wrapped: _AsyncWrapped) -> None:
+    behind = _behind(wrapped)
+    try:
+        await behind.close_async()
+    finally:
+        close = getattr(behind.client, "close", None)
+        if close is not None:
+            await close()
+
+
+def _close_dropped(certifier: Certifier) -> None:
+    """Close what a client held that is no longer used.
+
+    On an event loop that is left to a thread: what is under way may need the loop to end.
+    """
+    if asyncio._get_running_loop() is None:  # noqa: SLF001  the documented one raises
+        certifier.close()
+    else:
+        _THREADS.submit(certifier.close)
+
+
+def _wrapper_of(client: object) -> Wrapper | AsyncWrapper:
     """Load what is registered for the client's class, or for one that it inherits from."""
     points = registered(GROUP)
     for kind in type(client).__mro__:
@@ -324,6 +445,7 @@ def _wrapper_of(client: object) -> Wrapper:
         fitting = [name for name in points if f"{place}.".startswith(f"{name}.")]
         if fitting:
             return _made(points[max(fitting, key=len)], client)
+    refuse_async(client)
     raise UsageError(
         f"A {type(client).__module__}.{type(client).__qualname__} cannot be wrapped. Clients from "
         f"these can: {', '.join(sorted(points)) or 'none is installed'}. For any other service, "
@@ -331,6 +453,25 @@ def _wrapper_of(client: object) -> Wrapper:
     )
 
 
-def _made(point: EntryPoint, client: object) -> Wrapper:
-    make = cast("Callable[[object], Wrapper]", point.load())
-    return make(client)
+def _made(point: EntryPoint, client: object) -> Wrapper | AsyncWrapper:
+    make = cast("Callable[[object], Wrapper | AsyncWrapper]", point.load())
+    wrapper = make(client)
+    if not isinstance(wrapper, AsyncWrapper):
+        refuse_async(client, *wrapper.operations)
+    return wrapper
+
+
+def _proxy_of(behind: _Behind, keeps: object = None) -> Any:
+    """Return the proxy for a client, by whether its methods are awaited.
+
+    Raises:
+        UsageError: an option is for those alone that are.
+    """
+    if isinstance(behind.wrapper, AsyncWrapper):
+        return _AsyncWrapped(behind, keeps)
+    if behind.policy.abandon_on_cancel:
+        raise UsageError(
+            "abandon_on_cancel is for asynchronous clients: calls of this one are not awaited, "
+            "and cannot be cancelled. within= gives them a deadline."
+        )
+    return _Wrapped(behind, keeps)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from smoothapi import Answer, Label, Limits, Price
 from smoothapi.errors import FatalError, PermanentError, ThrottledError, TransientError
-from smoothapi.provider import Credentials
+from smoothapi.provider import Credentials, Vocabulary
 from smoothapi.services import Fault, by_colour
 from smoothapi.testing import AdapterContract
 
@@ -318,6 +318,12 @@ class TakesNoJpeg(Sound):
             None if payload[:2] == b"\xff\xd8" else names
             for payload, names in zip(payloads, super().send(payloads), strict=True)
         ]
+
+
+@caught_by("test_its_vocabulary_holds_what_it_answers")
+class LacksAWord(Sound):
+    def vocabulary(self):
+        return Vocabulary(("black", "blue", "green", "cyan"), closed=True)  # not "bright"
 
 
 @caught_by("test_it_tells_pictures_apart")

@@ -15,9 +15,11 @@ import pytest
 from smoothapi.encode import Codec
 from smoothapi.errors import FatalError, ProviderError, TransientError
 from tests.contract.tls import authority
+from tests.faults.awaited import AWAITED
 from tests.faults.callers import CALLERS, SECRET
 from tests.faults.hostile import BEHAVIOURS, Hostile
 
+EVERY = CALLERS | AWAITED
 PICTURE = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
 LIMIT = 0.4  # seconds of an exchange
 PATIENCE = 30.0  # seconds, however busy this machine is: what hangs takes for ever
@@ -50,7 +52,7 @@ def adapters_at(monkeypatch):
     made = {}
 
     def make(url):
-        made.update({n: make(url, LIMIT) for n, make in CALLERS.items() if "grpc" not in n})
+        made.update({n: make(url, LIMIT) for n, make in EVERY.items() if "grpc" not in n})
         return made
 
     yield make
@@ -67,7 +69,7 @@ def adapters(hostile):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        made = {name: make(hostile.url, LIMIT) for name, make in CALLERS.items()}
+        made = {name: make(hostile.url, LIMIT) for name, make in EVERY.items()}
         yield made
         close(made)
 
@@ -206,7 +208,9 @@ def test_the_deadline_holds_for_a_proxy_on_the_way(behaviour, adapters_at, monke
     with Hostile(BEHAVIOURS[behaviour]) as proxy:
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
-        adapters = adapters_at("https://service.example")
+        # aiohttp does not say whether it was still connecting: then it counts as sent.
+        every = adapters_at("https://service.example").items()
+        adapters = {name: adapter for name, adapter in every if name not in AWAITED}
         found = outcomes(adapters)
         assert not set(adapters) - set(found), "still waiting"
         for name, (error, _) in found.items():

@@ -48,10 +48,9 @@ def votes(shares: Sequence[float], n: int, runs: int, seed: int) -> NDArray[np.i
 def ever_certified(wins: NDArray[np.bool_], enough: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return, for each run, whether it ever has enough votes for its number of losses."""
     n = np.arange(1, wins.shape[1] + 1)
-    losses = np.cumsum(~wins, axis=1, dtype=np.int32)
-    never = np.iinfo(np.int32).max
-    table = np.append(enough, never)
-    result: NDArray[np.bool_] = np.any(table[np.minimum(losses, len(enough))] <= n, axis=1)
+    allowed = np.searchsorted(enough, n, side="right") - 1  # losses among n votes
+    losses = np.cumsum(~wins, axis=1, dtype=np.int16)
+    result: NDArray[np.bool_] = np.any(losses <= allowed.astype(np.int16), axis=1)
     return result
 
 

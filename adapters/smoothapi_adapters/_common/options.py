@@ -6,15 +6,19 @@ does it mean the same as None. Errors are `option=value: what to give`; a secret
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 import uuid
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.encode import CODECS
 from smoothapi.errors import UsageError
-from smoothapi.provider import Price
+from smoothapi.files import expanded, is_file, parse_json, read_text, shown_name
+from smoothapi.provider import Price, Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,6 +132,63 @@ def formats(value: Sequence[str] | str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"formats={value!r}: choose from {', '.join(CODECS)}.")
     return tuple(one_of("formats", name, CODECS) for name in names)
+
+
+def names(option: str, value: Sequence[str] | str | Path) -> list[str]:
+    """Return names in their order: a list, or those in a file.
+
+    Args:
+        option: what they are given as.
+        value: a list, or the path of a file: .txt (a line each), .json (a list) or .csv (a column
+            "name" or "label").
+
+    Raises:
+        UsageError: the file cannot be read, there is no name, or one is no text or empty.
+    """
+    found: Any
+    if not isinstance(value, (str, Path)):
+        found = list(value)
+    else:
+        path = expanded(value)
+        try:
+            found = _names_in(path)
+        except (OSError, ValueError, LookupError, csv.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(
+                f"{option}: the names in {shown_name(str(path))} cannot be read ({reason}). Give a "
+                '.txt with one in a line, a .json with a list, or a .csv with a column "name".'
+            ) from error
+    if not isinstance(found, list) or not all(isinstance(n, str) and n.strip() for n in found):
+        raise UsageError(f"{option}: give the names as texts that are not empty.")
+    if not found:
+        raise UsageError(f"{option}: give at least one name.")
+    return [name.strip() for name in found]
+
+
+def vocabulary(value: Sequence[str] | str | Path | None) -> Vocabulary | None:
+    """Return the closed vocabulary that a user gives for a service; None where none is given."""
+    if value is None:
+        return None
+    listed = dict.fromkeys(names("vocabulary", value))
+    source = shown_name(Path(value).name) if isinstance(value, (str, Path)) else "the list given"
+    return Vocabulary(tuple(listed), closed=True, source=source)
+
+
+def _names_in(path: Path) -> Any:
+    """Return the names in a file; raises OSError, ValueError, LookupError or csv.Error."""
+    if not is_file(path):
+        raise ValueError("there is no such file")
+    suffix, text = path.suffix.lower(), read_text(path)
+    if suffix == ".json":
+        return parse_json(text)
+    if suffix != ".csv":
+        return text.splitlines()
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    header = [name.strip().lower() for name in rows[0]]
+    columns = [header.index(name) for name in ("name", "label", "labels") if name in header]
+    if not columns:
+        raise ValueError("no column has such a name")
+    return [row[columns[0]] for row in rows[1:]]
 
 
 def secret(option: str, value: str | None) -> str:

@@ -17,6 +17,7 @@ _GRPC = re.compile(
     r"name resolution|connections to all backends failing",
     re.IGNORECASE,
 )
+_OF_AIOHTTP = ("ClientConnectorError", "ConnectionTimeoutError")
 _LONGEST = 200
 
 
@@ -25,7 +26,7 @@ def unsent(mapped: ProviderError, error: BaseException, who: str) -> ProviderErr
 
     Args:
         mapped: what an adapter makes of `error`.
-        error: of requests, urllib3, botocore, azure-core or gRPC.
+        error: of requests, urllib3, aiohttp, botocore, azure-core or gRPC.
         who: the service in words.
     """
     # Not those of an earlier attempt, in whose handling this one was made.
@@ -53,8 +54,14 @@ def _broken_handshake(links: list[BaseException]) -> bool:
 def _connecting(error: BaseException) -> Any:
     """Return the connection of urllib3 in whose `connect` an error came up, None if in no such.
 
-    The classes do not tell: a reset, or an SSLError, can meet a request that is half sent.
+    The classes do not tell: a reset, or an SSLError, can meet a request that is half sent. Those of
+    aiohttp do; there the error itself stands for the connection.
     """
+    if any(
+        kind.__name__ in _OF_AIOHTTP and kind.__module__.startswith("aiohttp.")
+        for kind in type(error).__mro__
+    ):
+        return error
     trace = error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
@@ -69,6 +76,8 @@ def _connecting(error: BaseException) -> Any:
 def _place(connection: Any) -> str:
     """Say where a connection was to lead, without what a URL may hold besides."""
     host, port = (getattr(connection, name, "") for name in ("host", "port"))
+    if not host:
+        return ""
     behind = getattr(connection, "_tunnel_host", None)
     if getattr(connection, "proxy", None) is None:
         return printable(f" at {host}:{port}")

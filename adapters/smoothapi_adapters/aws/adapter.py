@@ -22,18 +22,21 @@ from smoothapi.provider import (
     Mask,
     Price,
     SafeOptions,
+    Vocabulary,
     check_client,
     masked,
 )
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.bounds import POOL
-from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters._common.endpoints import origin, read_endpoint
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.aws.client import find_credentials, secrets_of, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
+from smoothapi_adapters.aws.vocabulary import moderation_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from botocore.client import BaseClient
 
@@ -112,6 +115,8 @@ class AwsAdapter:
         timeout: seconds to wait for an answer, and at most 10 of them for a connection.
         per_second: pictures a second; by default 50 in us-east-1 and us-west-2, and 5 elsewhere
             (assumed).
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         first_year: whether the account is in its first year, when 1,000 pictures a month are
             free. Not assumed, since a budget in dollars would then allow too much.
         client: a boto3 Rekognition client to use instead of one of our own. It stays yours: it is
@@ -128,7 +133,7 @@ class AwsAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"operation", "project_version_arn", "min_confidence", "max_labels"}
-            | {"region", "profile", "timeout", "per_second"}
+            | {"region", "profile", "timeout", "per_second", "vocabulary"}
         ),
         endpoint="endpoint",
         hosts=(
@@ -157,6 +162,7 @@ class AwsAdapter:
         timeout: float | str = 30.0,
         per_second: float | str | None = None,
         first_year: bool | str = False,
+        vocabulary: Sequence[str] | str | Path | None = None,
         client: BaseClient | None = None,
     ) -> None:
         self._operation = options.one_of("operation", operation, tuple(_OPERATIONS))
@@ -171,6 +177,7 @@ class AwsAdapter:
         self._region, self._profile = _checked_region(region), profile
         self._endpoint = read_endpoint(endpoint, "http://127.0.0.1:8000", signed=True) or None
         self._free = _FREE_PER_MONTH if options.switch("first_year", first_year) else 0
+        self._vocabulary = options.vocabulary(vocabulary)
         self._mask = Mask([])
         self._given = client
         self._own: BaseClient | None = None
@@ -228,11 +235,28 @@ class AwsAdapter:
             return Price(_CUSTOM_PER_THOUSAND, _AS_OF)
         return Price(_PER_THOUSAND, _AS_OF, self._free, _STEPS)
 
+    def vocabulary(self) -> Vocabulary:
+        """Return the labels of moderation; those of the other operations are not known here.
+
+        AWS offers the list of its labels for download: give it as the option `vocabulary`. What
+        answers at an endpoint of another's is not known either.
+        """
+        if self._vocabulary is not None:
+            return self._vocabulary
+        if self._operation != "moderation" or "endpoint" in self.identity:
+            return Vocabulary()
+        # An adapter of one's own was trained on one model or the other.
+        return moderation_labels(any_version=bool(self._arn))
+
     def credentials(self) -> Credentials:
         """Look where boto3 looks, but run no command and ask no server."""
         if self._given is not None:
             return Credentials(found=True, where="the client given")
         return find_credentials(self._profile)
+
+    def endpoint(self) -> str:
+        """Return where requests go, as boto3 finds it; "" without a region."""
+        return origin(self._place[1]) if self._place[1] else ""
 
     def mask(self) -> Mask:
         """Return what masks the keys and the session token, as far as they were looked up."""

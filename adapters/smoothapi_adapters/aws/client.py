@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError
 from smoothapi.errors import UsageError
 from smoothapi.provider import Credentials
 from smoothapi.provider.secrets import secrets_in_url
+from smoothapi_adapters._common.aio import BoundedSession, SeenFromThread
 from smoothapi_adapters._common.bounds import Exchange
 from smoothapi_adapters._common.twins import twin_of
 
@@ -31,18 +32,24 @@ def sending_once(client: BaseClient, seconds: float) -> BaseClient:
     `client` itself is not changed.
 
     Args:
-        client: any client of boto3.
+        client: any client of boto3; one of aiobotocore as threads see it.
         seconds: the longest that a whole exchange may take. The timeout of botocore is one for
             each read, which an answer that drips in never meets.
 
     Raises:
         UsageError: this botocore is built otherwise.
     """
+    awaited = isinstance(client, SeenFromThread)
+    given = client.client if awaited else client
     try:
-        events = _Once(client.meta.events)
-        twin, meta = twin_of(client), twin_of(client.meta)
-        endpoint = twin_of(client._endpoint)  # noqa: SLF001  there is no public way
-        session = _BoundedSession(endpoint.http_session, seconds)
+        events = (_AsyncOnce if awaited else _Once)(given.meta.events)
+        twin, meta = twin_of(given), twin_of(given.meta)
+        endpoint = twin_of(given._endpoint)  # noqa: SLF001  there is no public way
+        session = (
+            _async_bounded(endpoint.http_session)
+            if awaited
+            else _BoundedSession(endpoint.http_session, seconds)
+        )
         vars(endpoint).update(_event_emitter=events, http_session=session)
         vars(meta)["events"] = events
         vars(twin).update(_endpoint=endpoint, meta=meta)
@@ -52,7 +59,7 @@ def sending_once(client: BaseClient, seconds: float) -> BaseClient:
             "retries cannot be switched off, and each would be an attempt that no budget counts. "
             "Install another one, such as botocore 1.44."
         ) from error
-    return twin
+    return client.holding(twin, seconds) if awaited else twin
 
 
 class _Once:
@@ -68,6 +75,31 @@ class _Once:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._events, name)
+
+
+class _AsyncOnce(_Once):
+    """The same for aiobotocore, whose handlers may have to be awaited."""
+
+    async def emit(self, event_name: str, **details: Any) -> Any:
+        answers = super().emit(event_name, **details)
+        return answers if isinstance(answers, list) else await answers
+
+
+def _async_bounded(session: Any) -> Any:
+    """Return aiobotocore's HTTP session, held to a size; its time limit is the portal's.
+
+    One that is not of aiohttp is returned as it is: httpx follows no redirects by itself.
+    """
+    sessions = getattr(session, "_get_session", None)
+    if sessions is None:
+        return session
+    once = twin_of(session)
+
+    async def lend(*place: Any) -> BoundedSession:
+        return BoundedSession(await sessions(*place))
+
+    once._get_session = lend  # noqa: SLF001
+    return once
 
 
 class _BoundedSession:

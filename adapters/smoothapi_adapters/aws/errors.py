@@ -87,6 +87,12 @@ _TRANSIENT_STATUS = (408, 425)
 _QUOTED = 200
 _SECRET = re.compile(r"[A-Za-z0-9+/=_%-]{40,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}")
 
+
+def _newer(name: str) -> tuple[type[Exception], ...]:
+    """Return a class that botocore 1.40, with which aioboto3 comes, has not got yet."""
+    return tuple(filter(None, [getattr(b, name, None)]))
+
+
 # Ways to the service that may be open again in a moment.
 _WAY = (
     b.ConnectionError, b.HTTPClientError, b.IncompleteReadError, b.ChecksumError,
@@ -94,11 +100,11 @@ _WAY = (
 )  # fmt: skip
 _NO_CREDENTIALS = (
     b.NoCredentialsError, b.PartialCredentialsError, b.NoAuthTokenError, b.ProfileNotFound,
-    b.UnknownCredentialError, b.UnknownTokenProviderError,
+    b.UnknownCredentialError, *_newer("UnknownTokenProviderError"),
 )  # fmt: skip
 _LOST_CREDENTIALS = (
     b.CredentialRetrievalError, b.TokenRetrievalError, b.MetadataRetrievalError, b.SSOError,
-    b.LoginError, b.RefreshWithMFAUnsupportedError, b.InfiniteLoopConfigError,
+    *_newer("LoginError"), b.RefreshWithMFAUnsupportedError, b.InfiniteLoopConfigError,
 )  # fmt: skip
 _NO_PLACE = (
     b.NoRegionError, b.UnknownRegionError, b.InvalidRegionError, b.BaseEndpointResolverError,

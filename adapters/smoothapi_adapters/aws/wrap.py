@@ -34,12 +34,7 @@ class RekognitionWrapper:
     operations = frozenset(_OPERATIONS)
 
     def __init__(self, client: Any) -> None:
-        service = client.meta.service_model.service_name
-        if service != "rekognition":
-            raise UsageError(
-                f"A boto3 client for {service!r} labels no pictures: wrap "
-                'boto3.client("rekognition").'
-            )
+        check_service(client, "a boto3 client")
         self._client = client
 
     def read(
@@ -82,6 +77,16 @@ class RekognitionWrapper:
             write=lambda response, verdict: _write(response, rows, verdict),
         )
         return Call([item])
+
+
+def check_service(client: Any, kind: str) -> None:
+    """Refuse the client of another service; `kind` says in words what the client is."""
+    service = client.meta.service_model.service_name
+    if service != "rekognition":
+        raise UsageError(
+            f"This is {kind} for {service!r}, which labels no pictures: wrap the one for "
+            '"rekognition", such as boto3.client("rekognition").'
+        )
 
 
 def _write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, Any]:

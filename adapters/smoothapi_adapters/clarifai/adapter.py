@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import FatalError, ProviderError, TransientError, UsageError
-from smoothapi.provider import Credentials, Limits, Mask, SafeOptions, masked
+from smoothapi.provider import Credentials, Limits, Mask, SafeOptions, Vocabulary, masked
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
     HttpClient,
@@ -30,6 +30,7 @@ from smoothapi_adapters.clarifai.errors import error_of_code, said_of, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
+    from pathlib import Path
 
     import requests
 
@@ -61,6 +62,8 @@ class ClarifaiAdapter:
         price: dollars for 1,000 pictures; an assumption, since prices depend on the plan.
         price_date: when that was assumed.
         timeout: seconds for a request.
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         endpoint: where the API is.
         ca: file or folder of certificates to trust instead of the usual ones.
         client: a `requests.Session` of yours, whose proxies and certificates are used.
@@ -73,7 +76,7 @@ class ClarifaiAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"model", "version", "user", "app", "max_concepts", "min_value"}
-            | {"batch", "per_second", "timeout"}
+            | {"batch", "per_second", "timeout", "vocabulary"}
         ),
         endpoint="endpoint",
         hosts=("api.clarifai.com",),
@@ -96,6 +99,7 @@ class ClarifaiAdapter:
         price: float | str | Decimal = "1.20",
         price_date: str = "2026-11-22",
         timeout: float | str = 60.0,
+        vocabulary: Sequence[str] | str | Path | None = None,
         endpoint: str = ENDPOINT,
         ca: str | None = None,
         client: requests.Session | None = None,
@@ -118,6 +122,7 @@ class ClarifaiAdapter:
         )
         self.price = options.price(price, price_date)
         self._timeout = options.timeout(timeout)
+        self._vocabulary = options.vocabulary(vocabulary)
         self._given = {name: v for name, v in (("pat", pat), ("api_key", api_key)) if v}
         for name, value in self._given.items():
             check_header(name, value, UsageError)
@@ -146,12 +151,20 @@ class ClarifaiAdapter:
             identity["endpoint"] = self._endpoint
         return identity
 
+    def vocabulary(self) -> Vocabulary:
+        """Return the labels given; each model has its own concepts, which are not known here."""
+        return self._vocabulary or Vocabulary()
+
     def credentials(self) -> Credentials:
         """Look for a token or a key."""
         found = self._key()
         if found is None:
             return Credentials(False, f"not in {' or '.join(VARIABLES)}, pat= or api_key=")
         return Credentials(True, found[0])
+
+    def endpoint(self) -> str:
+        """Return where requests go."""
+        return origin(self._endpoint)
 
     def mask(self) -> Mask:
         """Return what masks the token, and what a session that was given signs with."""

@@ -24,17 +24,19 @@ from smoothapi.provider import (
     Mask,
     Price,
     SafeOptions,
+    Vocabulary,
     check_client,
     masked,
 )
 from smoothapi_adapters._common import options
-from smoothapi_adapters._common.endpoints import read_endpoint
+from smoothapi_adapters._common.endpoints import origin, read_endpoint
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.client import Connection, application_default, held, secrets_of
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from google.cloud import vision
 
@@ -59,6 +61,7 @@ _BATCH = 16
 _LONGEST = 900  # characters of an error
 _REQUEST_BYTES = 10_000_000  # of a whole request; around the pictures there is little else
 _FRAME_BYTES = 50_000
+_HOST = "vision.googleapis.com"
 _PIXELS_SIDE = 8_660  # 75 million pixels, as a square
 
 
@@ -82,6 +85,8 @@ class GoogleAdapter:
         timeout: seconds for a request and its answer.
         free_tier: count on the 1,000 pictures a month that are free. Off, since whatever else uses
             the account may have had them, and a budget in dollars would then allow too much.
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         client: a ready `ImageAnnotatorClient`, which is not closed here; `transport`, `endpoint`
             and credentials are then its own.
 
@@ -94,6 +99,7 @@ class GoogleAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
+            | {"vocabulary"}
         ),
         endpoint="endpoint",
         hosts=(
@@ -119,6 +125,7 @@ class GoogleAdapter:
         endpoint: str | None = None,
         timeout: float | str = 30.0,
         free_tier: bool | str = False,
+        vocabulary: Sequence[str] | str | Path | None = None,
         client: vision.ImageAnnotatorClient | None = None,
     ) -> None:
         if client is None and not _installed():
@@ -143,6 +150,7 @@ class GoogleAdapter:
             quota_project=quota_project or None,
             timeout=options.timeout(timeout),
         )
+        self._vocabulary = options.vocabulary(vocabulary)
         self._mask = Mask([self._connection.api_key])
         self._client: vision.ImageAnnotatorClient | None = None
         self._bounds: Bounds | None = None
@@ -184,6 +192,14 @@ class GoogleAdapter:
         transport = self._connection.transport
         return f"GoogleAdapter(operation={self._operation!r}, transport={transport!r})"
 
+    def vocabulary(self) -> Vocabulary:
+        """Return the five labels of a safe search; Google publishes no list of its others."""
+        if self._vocabulary is not None:
+            return self._vocabulary
+        if self._operation != "safe_search":
+            return Vocabulary()
+        return Vocabulary(CATEGORIES, closed=True, source="SafeSearchAnnotation")
+
     def credentials(self) -> Credentials:
         """Look for an API key, then where Application Default Credentials are kept."""
         if self._client is not None and not self._own:
@@ -193,6 +209,10 @@ class GoogleAdapter:
         if self._connection.api_key:
             return Credentials(found=True, where="the option api_key")
         return application_default()
+
+    def endpoint(self) -> str:
+        """Return where requests go."""
+        return origin(self._connection.endpoint or f"https://{_HOST}")
 
     def mask(self) -> Mask:
         """Return what masks the API key, and the token that is sent."""
@@ -276,7 +296,7 @@ class GoogleAdapter:
         mapped = mapped_error(error, seen.status_code if seen is not None else None)
         if mapped is None:
             raise error
-        place = urlsplit(self._connection.endpoint).netloc or "vision.googleapis.com"
+        place = urlsplit(self._connection.endpoint).netloc or _HOST
         mapped = unsent(mapped, error, f"Google ({place})")
         mapped.args = (self._clean(str(mapped)),)
         raise mapped from error

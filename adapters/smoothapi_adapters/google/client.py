@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from smoothapi.errors import FatalError
 from smoothapi.files import is_file
 from smoothapi.provider import Credentials
+from smoothapi_adapters._common.aio import SeenFromThread
 from smoothapi_adapters._common.bounds import MOST_BYTES
 from smoothapi_adapters._common.twins import twin_of
 from smoothapi_adapters.google.errors import ADVICE
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _WORKER_VARIABLES = ("K_SERVICE", "GAE_SERVICE", "GAE_ENV")
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
+
+_LATER = 2.0  # seconds
 
 _ONCE = (
     ("grpc.enable_retries", 0),
@@ -94,6 +97,8 @@ def held(
     Connections and credentials are shared; `client` itself is not changed. A call of gRPC has a
     deadline as it is, so such a client is returned as it was.
     """
+    if isinstance(client, SeenFromThread):  # gRPC's own deadline comes first
+        return client.holding(client.client, timeout + _LATER), None
     given: Any = getattr(client, "_transport", None)  # what only looks like a client has none
     if getattr(given, "kind", "") != "rest":
         return client, None

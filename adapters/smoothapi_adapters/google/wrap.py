@@ -12,14 +12,14 @@ from google.cloud import vision
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
-from smoothapi.wrapping import Call, Item, OwnCall, Remote
+from smoothapi.wrapping import Call, Item, OwnCall, Passed, Remote
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.adapter import GoogleAdapter
 from smoothapi_adapters.google.client import held
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from smoothapi.wrapping import Verdict
 
@@ -34,13 +34,14 @@ class ImageAnnotatorWrapper:
 
     What other features of a request find stays as Google said it. A safe search alone has no labels
     and is not certified: use Smoother("google", operation="safe_search") with Presence or Absence.
-    Pictures of a batch are sent one by one, which costs the same.
+    Pictures of a batch that are to be certified are sent one by one, which costs the same; all
+    others go together, as the caller would have sent them.
     """
 
     operations = frozenset(("label_detection", "annotate_image", "batch_annotate_images"))
 
     def __init__(self, client: Any) -> None:
-        if not hasattr(client, "annotate_image"):
+        if not hasattr(client, "batch_annotate_images"):
             raise UsageError(
                 f"A {type(client).__name__} cannot be wrapped: wrap an ImageAnnotatorClient."
             )
@@ -56,17 +57,14 @@ class ImageAnnotatorWrapper:
             whole, requests = _asked(operation, dict(bound.arguments))
         except (TypeError, ValueError, OSError):
             return None
-        asking = [request for request in requests if _label_feature(request)]
-        sources = [r.image.source for r in asking if not r.image.content]
-        if any(source.image_uri or source.gcs_image_uri for source in sources):
-            return Remote(
-                "a picture at a URI",
-                "Fetch it and give its bytes as image=vision.Image(content=...)",
-            )
-        if not any(request.image.content for request in asking):
-            return None
+        if not any(_to_certify(request) for request in requests):
+            return next(filter(None, map(_remote, requests)), None)
         client = _CallersClient(self._client, whole, bound.arguments)
-        parts = [self._part(request, client) for request in requests]
+        together = _Together(self._client, whole, bound.arguments)
+        parts = [
+            self._item(request, client) if _to_certify(request) else together.passed(request)
+            for request in requests
+        ]
         if operation == "batch_annotate_images":
             return Call(
                 parts,
@@ -75,12 +73,8 @@ class ImageAnnotatorWrapper:
             )
         return Call(parts)
 
-    def _part(
-        self, request: vision.AnnotateImageRequest, client: _CallersClient
-    ) -> Item | Callable[[], Any]:
-        feature = _label_feature(request)
-        if feature is None or not request.image.content:
-            return lambda: client.send(request)
+    def _item(self, request: vision.AnnotateImageRequest, client: _CallersClient) -> Item:
+        feature: Any = _label_feature(request)
         votes = GoogleAdapter(
             operation="labels",
             max_results=max(_MOST_LABELS, feature.max_results),
@@ -144,6 +138,42 @@ class _CallersClient:
         )
 
 
+class _Together:
+    """The pictures of a batch that are not to be certified, in one request of the caller's own.
+
+    Args:
+        client: the caller's.
+        whole: the caller's whole request.
+        given: the arguments of the caller's call.
+    """
+
+    def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
+        self._client = client
+        self._whole = whole
+        self._options = {name: given[name] for name in ("retry", "timeout", "metadata")}
+        self._requests: list[vision.AnnotateImageRequest] = []
+        self._responses: Sequence[vision.AnnotateImageResponse] | None = None
+
+    def passed(self, request: vision.AnnotateImageRequest) -> Passed:
+        """Return the part of the call that is about one of them."""
+        number = len(self._requests)
+        self._requests.append(request)
+        return Passed(lambda: self._sent()[number], _remote(request))
+
+    def _sent(self) -> Sequence[vision.AnnotateImageResponse]:
+        if self._responses is None:
+            request = vision.BatchAnnotateImagesRequest(
+                requests=self._requests, parent=self._whole.parent, labels=self._whole.labels
+            )
+            answered = self._client.batch_annotate_images(request=request, **self._options)
+            if len(answered.responses) != len(self._requests):
+                raise TransientError(
+                    f"Google answered {len(answered.responses)} of {len(self._requests)} pictures."
+                )
+            self._responses = answered.responses
+        return self._responses
+
+
 def _asked(operation: str, given: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return the whole request, if the call has one, and the requests of single pictures.
 
@@ -189,6 +219,22 @@ def _one(request: Any) -> vision.AnnotateImageRequest:
 
 def _label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
     return next((feature for feature in request.features if feature.type_ == _LABELS), None)
+
+
+def _to_certify(request: vision.AnnotateImageRequest) -> bool:
+    return _label_feature(request) is not None and bool(request.image.content)
+
+
+def _remote(request: vision.AnnotateImageRequest) -> Remote | None:
+    """Return where the picture of a request for labels is, None if it is here or nowhere."""
+    source = request.image.source
+    if _label_feature(request) is None or request.image.content:
+        return None
+    if not (source.image_uri or source.gcs_image_uri):
+        return None
+    return Remote(
+        "a picture at a URI", "Fetch it and give its bytes as image=vision.Image(content=...)"
+    )
 
 
 def _endpoint(client: Any) -> str | None:

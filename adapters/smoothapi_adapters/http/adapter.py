@@ -25,7 +25,7 @@ import urllib3
 
 from smoothapi.answer import Answer
 from smoothapi.errors import FatalError, PermanentError, ProviderError, TransientError, UsageError
-from smoothapi.provider import Credentials, Limits, Mask, SafeOptions, masked
+from smoothapi.provider import Credentials, Limits, Mask, SafeOptions, Vocabulary, masked
 from smoothapi.text import printable
 from smoothapi_adapters._common import options
 from smoothapi_adapters._common.client import (
@@ -51,6 +51,7 @@ from smoothapi_adapters.http.request import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
+    from pathlib import Path
 
     import requests
 
@@ -101,6 +102,8 @@ class HttpAdapter:
         price: dollars for 1,000 pictures.
         price_date: date of that price (ISO).
         timeout: seconds for a request.
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         ca: file or folder of certificates to trust instead of the usual ones.
         allow_plain_http: send secrets to another machine without TLS.
         client: a `requests.Session` of yours, whose proxies, certificates and auth are used.
@@ -115,7 +118,7 @@ class HttpAdapter:
             {"url", "endpoint", "labels", "name", "method", "headers", "query", "body", "field"}
             | {"form", "template", "answers", "scale", "model_version", "request_id", "refused"}
             | {"failed", "batch", "max_bytes", "max_request_bytes", "min_side", "max_side"}
-            | {"formats", "per_second", "price", "price_date", "timeout"}
+            | {"formats", "per_second", "price", "price_date", "timeout", "vocabulary"}
         )
     )
 
@@ -149,6 +152,7 @@ class HttpAdapter:
         price: float | str | Decimal = "0",
         price_date: str = "",
         timeout: float | str = 30.0,
+        vocabulary: Sequence[str] | str | Path | None = None,
         ca: str | None = None,
         allow_plain_http: bool | str = False,
         client: requests.Session | None = None,
@@ -170,6 +174,7 @@ class HttpAdapter:
         self._form = read_table("form", form)
         self._template = Template({"image": "{picture}"} if template is None else template)
         self._timeout = options.timeout(timeout)
+        self._vocabulary = options.vocabulary(vocabulary)
         self._scale = options.above_zero("scale", scale)
         self.limits = Limits(
             batch=options.count("batch", batch),
@@ -233,6 +238,10 @@ class HttpAdapter:
             "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
         }
 
+    def vocabulary(self) -> Vocabulary:
+        """Return the labels given; without them any label is possible."""
+        return self._vocabulary or Vocabulary()
+
     def credentials(self) -> Credentials:
         """Say whether the variables that the options name are set."""
         names = self._references()
@@ -242,6 +251,10 @@ class HttpAdapter:
         if missing:
             return Credentials(False, f"not in the environment: {', '.join(missing)}")
         return Credentials(True, f"the environment: {', '.join(names)}")
+
+    def endpoint(self) -> str:
+        """Return where requests go."""
+        return origin(self._url)
 
     def mask(self) -> Mask:
         """Return what masks the secrets, and what a session that was given signs with."""

@@ -31,7 +31,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.files import expanded
-from smoothapi.provider import Limits, Price, SafeOptions
+from smoothapi.provider import Limits, Price, SafeOptions, Vocabulary
 from smoothapi.services.faults import Fault, Faults
 from smoothapi.services.labellers import (
     Labeller,
@@ -136,6 +136,11 @@ class MockAdapter:
     def identity(self) -> dict[str, str | int | float | bool | None]:
         """The labeller: of all options, it alone decides what a picture is called."""
         return {"operation": "label", "labeller": self._id}
+
+    def vocabulary(self) -> Vocabulary:
+        """Return what the labeller can say, where it has an attribute `vocabulary` that tells."""
+        found = getattr(self._labeller, "vocabulary", None)
+        return found if isinstance(found, Vocabulary) else Vocabulary()
 
     @property
     def requests(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from smoothapi.errors import MissingExtraError
+from smoothapi.provider import Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +44,8 @@ class EfficientNetLite0:
         self._network: Any = None
         names = files("smoothapi_adapters.mock") / "imagenet_classes.txt"
         self._names = names.read_text(encoding="utf-8").splitlines()
+        distinct = dict.fromkeys(self._names)
+        self.vocabulary = Vocabulary(tuple(distinct), closed=True, source="ImageNet's classes")
 
     def __call__(self, picture: NDArray[np.uint8]) -> list[tuple[str, float]]:
         """Return the `top` most probable classes, best first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -26,7 +25,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.files import is_file
-from smoothapi.provider import Limits, SafeOptions
+from smoothapi.provider import Limits, SafeOptions, Vocabulary
 from smoothapi.text import printable
 from smoothapi_adapters._common import options
 from smoothapi_adapters.torch.model import (
@@ -63,7 +62,8 @@ class TorchAdapter:
             "package.module:attribute", a module or a function that returns one; or the path of a
             TorchScript (.pt, .pth, .ts) or ONNX file. Pickles are not read.
         labels: the classes' names in order: a list, or the path of a file (.txt a line each, .json
-            a list, .csv a column "name"); by default their numbers.
+            a list, .csv a column "name"); by default their numbers, of which it is not known
+            beforehand how many there are.
         weights: file of a state dict to load into the model, in the model's own types:
             .safetensors, or what torch.save wrote, if making it runs no code. The state may be
             under `state_dict`, `model` or `ema`, and names may have prefixes of wrappers
@@ -128,7 +128,7 @@ class TorchAdapter:
         self.name = options.short_name(name)
         self._given, self._weights = model, None if weights is None else Path(weights)
         self._check_sources()
-        self._names = _names(labels)
+        self._names = [] if labels is None else options.names("labels", labels)
         self._size = None if size is None else options.count("size", size)
         self._resize = options.one_of("resize", resize, RESIZES)
         self._mean, self._std = _channels("mean", mean), _channels("std", std)
@@ -181,6 +181,13 @@ class TorchAdapter:
             "min_score": self._min_score,
             "device": model.device.partition(":")[0],  # other devices round otherwise
         }
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the classes' names; where there are none, how many numbers is not known."""
+        if not self._names:
+            return Vocabulary()
+        listed = dict.fromkeys(self._names)
+        return Vocabulary(tuple(listed), closed=True, source="the option labels")
 
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         """Label the pictures in one pass of the model."""
@@ -371,36 +378,6 @@ def _resized(picture: Image.Image, how: str, size: int) -> Image.Image:
         left, top = (width - side) // 2, (height - side) // 2
         box = (left, top, left + side, top + side)
     return picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-
-
-def _names(labels: Sequence[str] | str | Path | None) -> list[str]:
-    """Return the names of the classes; none if they are called by their numbers."""
-    if labels is None:
-        return []
-    if isinstance(labels, (str, Path)):
-        path = Path(labels)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            if path.suffix == ".json":
-                names = json.loads(text)
-            elif path.suffix == ".csv":
-                names = [row["name"] for row in csv.DictReader(io.StringIO(text))]
-            else:
-                names = text.splitlines()
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(
-                f"The names of the classes in {path} cannot be read ({error!r}). Give a .txt with "
-                "one in a line, a .json with a list, or a .csv with a column name."
-            ) from error
-    else:
-        names = list(labels)
-    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise UsageError(
-            "labels: give the names of the classes, in order, as texts that are not empty."
-        )
-    if not names:
-        raise UsageError("labels: give the name of at least one class.")
-    return [name.strip() for name in names]
 
 
 def _channels(option: str, value: Sequence[float] | str) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from smoothapi.errors import SmoothAPIError, StoreError, UsageError
 from smoothapi.files import parse_json, replacing
@@ -33,6 +33,7 @@ from smoothapi.store.rows import (
     UnreadableRowError,
     answer_key,
     from_text,
+    names_in,
     outcome_of,
     refreshes_of,
     to_text,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.errors import PermanentError
+    from smoothapi.store.rows import Seen, SeenName
 
 _Read = TypeVar("_Read")
 
@@ -53,6 +55,14 @@ _log = logging.getLogger("smoothapi")
 
 _ERASED = "erased.json"
 _SPARE = 2**19  # bytes set aside for what is under way when the disk is full
+
+
+class _Row(NamedTuple):
+    """What is written of an answer: its key, its text, and the names in it."""
+
+    key: str
+    text: str
+    names: set[SeenName]
 
 
 class AnswerStore:
@@ -180,7 +190,14 @@ class AnswerStore:
             StoreError: they could not be written, none of them; or the disk is full, and those
                 were kept for which there was room.
         """
-        rows = [(kept.key or answer_key(kept.asked), to_text(kept.row())) for kept in answers]
+        rows = [
+            _Row(
+                kept.key or answer_key(kept.asked),
+                to_text(kept.row()),
+                names_in(kept.asked, kept.outcome),
+            )
+            for kept in answers
+        ]
         with self._writing:
             cache = self._in_use()
             error = self._attempt(rows)
@@ -198,7 +215,7 @@ class AnswerStore:
     def give_up(self, asked: Mapping[str, object], why: str) -> None:
         """Do nothing: a variant that was given up after its retries is asked again next time."""
 
-    def _full(self, rows: Sequence[tuple[str, str]]) -> StoreError:
+    def _full(self, rows: Sequence[_Row]) -> StoreError:
         """Write what is under way into the room that was set aside; return what to say."""
         with suppress(OSError):
             (self.directory / "spare").unlink(missing_ok=True)
@@ -240,13 +257,14 @@ class AnswerStore:
         self._cache = self._open()
         self._opened = self._file()
 
-    def _attempt(self, rows: Sequence[tuple[str, str]]) -> BaseException | None:
+    def _attempt(self, rows: Sequence[_Row]) -> BaseException | None:
         """Write all in one transaction; return what prevented it."""
         end = time.monotonic() + _PATIENCE
         while True:
             try:
                 self._follow()
-                self._cache.keep(rows)
+                names = set().union(*(row.names for row in rows))
+                self._cache.keep([(row.key, row.text) for row in rows], names)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001  diskcache calls every error a time-out
@@ -283,6 +301,14 @@ class AnswerStore:
                 return {"refreshes": erased}
             raise StoreError("A stored answer is there no more: another process deleted it.")
         return found[0]
+
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return what the answers hold that a provider gave for an operation; see `Answers.seen`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self._read(lambda cache: cache.seen(provider, operation))
 
     def add_row(self, row: object) -> bool:
         """Store a row that `row` returned, here or elsewhere; False if it was here already.

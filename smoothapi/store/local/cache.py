@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import diskcache
 
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.store.local.damage import DamagedError, is_read_only
+from smoothapi.store.local.damage import DamagedError, first_of, is_damage, is_read_only
 from smoothapi.store.local.forking import about_to_open, closed
 from smoothapi.store.local.pages import log_is_damaged, log_of
 from smoothapi.store.owners import FORKED
+from smoothapi.store.rows import names_in_row, seen_among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from smoothapi.store.rows import Seen, SeenName
 
 FILE = diskcache.core.DBNAME
 
@@ -30,6 +35,13 @@ _PLANTED = (
     "pickle, which runs code when it is read). It was not read. Find out who can write to the "
     "store, then move its folder away; answers bought anew will fill a fresh one."
 )
+
+
+_SEEN = (
+    "CREATE TABLE Seen (provider TEXT, operation TEXT, kind TEXT, name TEXT, "
+    "PRIMARY KEY (provider, operation, kind, name)) WITHOUT ROWID"
+)
+_SEE = "INSERT OR IGNORE INTO Seen VALUES (?, ?, ?, ?)"
 
 
 class _TextDisk(diskcache.Disk):  # type: ignore[misc]
@@ -75,6 +87,8 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
     diskcache closes the calling thread's alone; the others stay open until their threads are gone.
     """
 
+    _has_table = False  # of the names in its rows, as far as it is known
+
     def __init__(self, directory: Path) -> None:
         """Open or make the database in a folder.
 
@@ -109,6 +123,8 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 timeout=60,
             )
             self._mark_schema()
+            if not self._sql("SELECT 1 FROM Cache LIMIT 1").fetchone():
+                self._begin_to_see()
         except BaseException as error:
             self.close()
             if is_read_only(error) and os.access(self.file, os.W_OK):
@@ -126,8 +142,13 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
         ).fetchone()
         return None if row is None else self._disk.fetch(*row, read=False)
 
-    def keep(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Keep texts by their keys in one transaction, in place of whatever a row held before."""
+    def keep(self, rows: Iterable[tuple[str, str]], names: Iterable[SeenName] = ()) -> None:
+        """Keep texts by their keys in one transaction, in place of whatever a row held before.
+
+        Args:
+            rows: keys and texts.
+            names: that are in them.
+        """
         now = time.time()
         with self.transact():
             self._con.executemany(
@@ -137,6 +158,57 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 "mode = excluded.mode, filename = NULL, value = excluded.value",
                 [(key, now, now, diskcache.core.MODE_RAW, text) for key, text in rows],
             )
+            if self._sees():
+                self._con.executemany(_SEE, names)
+
+    def seen(self, provider: str, operation: str) -> Seen:
+        """Return the names that were in what was kept of a provider's operation.
+
+        A store of before has no table of them: it is made when it is first asked for. Where it
+        cannot be made (a full disk, a folder to read only), all rows are looked through.
+        """
+        if not self._sees():
+            self._begin_to_see()
+        if not self._sees():
+            return seen_among(self._names(), provider, operation)
+        select = "SELECT * FROM Seen WHERE provider = ? AND operation = ?"
+        return seen_among(self._sql(select, (provider, operation)), provider, operation)
+
+    def clear(self, retry: bool = False) -> int:  # noqa: FBT001, FBT002  diskcache's signature
+        """Remove all, and forget what was in it; return how many rows there were."""
+        count: int = super().clear(retry)
+        if self._sees():
+            self._sql("DELETE FROM Seen")
+        return count
+
+    def _sees(self) -> bool:
+        """Whether there is a table of the names in all that is kept; it is never removed."""
+        if not self._has_table:
+            found = self._sql("SELECT 1 FROM sqlite_master WHERE name = 'Seen'").fetchone()
+            self._has_table = found is not None
+        return self._has_table
+
+    def _begin_to_see(self) -> None:
+        """Make the table of names, if that is possible."""
+        try:
+            with self.transact():
+                if self._sql("SELECT 1 FROM sqlite_master WHERE name = 'Seen'").fetchone():
+                    return  # another process was here first
+                self._sql(_SEEN)
+                self._con.executemany(_SEE, self._names())
+                # In the same transaction: a schema with another mark counts as damaged.
+                self._sql(f"PRAGMA application_id = {self._fingerprint()}")
+        except (sqlite3.OperationalError, diskcache.Timeout) as error:
+            if is_damage(first_of(error)):
+                raise
+
+    def _names(self) -> set[SeenName]:
+        """Return the names in all rows that can be read; what they say is not checked."""
+        found: set[SeenName] = set()
+        for (text,) in self._sql("SELECT CAST(value AS BLOB) FROM Cache"):
+            with suppress(ValueError, LookupError, TypeError, AttributeError, StoreError):
+                found |= names_in_row(json.loads(text))
+        return found
 
     @property
     def _con(self) -> sqlite3.Connection:

@@ -1,8 +1,12 @@
 """Databases of SQLite through a fork: the child leaves those alone that its parent has open.
 
-It neither uses nor closes its parent's connections: Python closes a connection, and resets a
-cursor, that nobody holds any more, and children that did so at their exit were seen to wait for
-ever; which lock they waited for was not established. So a child never lets go of them.
+It neither uses nor closes its parent's connections. Python closes connections and resets cursors
+that nobody holds any more, and SQLite then takes locks of its own: that of the connection, and one
+of all its memory (SQLITE_MUTEX_STATIC_MEM, in sqlite3_malloc and sqlite3_free). A thread of the
+parent that was within SQLite at the fork holds them in the child too, where it does not exist; who
+waits for them waits for ever (tests/unit/store/test_fork.py shows both). So a child never lets go
+of its parent's connections. For the same reason any use of SQLite in a child, of whatever file, may
+hang if the fork came while a thread of the parent was writing: fork before, or spawn.
 
 Nor does it open such a file anew. SQLite keeps a process's locks of a file in the memory that a
 fork copies, so the child's connection counts on locks that its parent alone has. The parent, when

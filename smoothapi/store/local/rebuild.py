@@ -15,10 +15,12 @@ from smoothapi.errors import StoreError
 from smoothapi.store.local.cache import FILE, AnswerCache
 from smoothapi.store.local.damage import first_of, is_damage
 from smoothapi.store.local.pages import log_of, texts
-from smoothapi.store.rows import UnreadableRowError, from_text
+from smoothapi.store.rows import UnreadableRowError, from_text, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from smoothapi.store.rows import SeenName
 
 _AT_ONCE = 1000  # rows in a transaction
 _log = logging.getLogger("smoothapi")
@@ -39,13 +41,14 @@ def rebuild(directory: Path) -> AnswerCache:
         draft = Path(tempfile.mkdtemp(prefix=".rebuilding-", dir=directory))
         try:
             with closing(AnswerCache(draft)) as cache:
-                for some in _answers(directory / FILE):
-                    cache.keep(some)
+                for some, names in _answers(directory / FILE):
+                    cache.keep(some, names)
             _exchange(directory / FILE, draft / FILE, aside)
             # What another process wrote between was written to what is now aside.
             cache = AnswerCache(directory)
-            for some in _answers(aside):
-                cache.keep([(key, text) for key, text in some if cache.text(key) is None])
+            for some, names in _answers(aside):
+                missing = [(key, text) for key, text in some if cache.text(key) is None]
+                cache.keep(missing, names)
             kept = int(cache._sql("SELECT COUNT(*) FROM Cache").fetchone()[0])  # noqa: SLF001
         except Exception as error:
             raise StoreError(
@@ -79,17 +82,22 @@ def _if_sound(directory: Path) -> AnswerCache | None:
     return None
 
 
-def _answers(damaged: Path) -> Iterator[list[tuple[str, str]]]:
-    """Yield what can be read of a damaged database, each row checked, many at once."""
+def _answers(damaged: Path) -> Iterator[tuple[list[tuple[str, str]], set[SeenName]]]:
+    """Yield what can be read of a damaged database, each row checked, many at once.
+
+    They come with the names in them.
+    """
     some: list[tuple[str, str]] = []
+    names: set[SeenName] = set()
     for text in texts(damaged):
         with suppress(UnreadableRowError, UnicodeDecodeError, StoreError):
-            key, _, _ = from_text(text)
+            key, row, outcome = from_text(text)
             some.append((key, text.decode()))
+            names |= names_in(row["asked"], outcome)
         if len(some) == _AT_ONCE:
-            yield some
-            some = []
-    yield some
+            yield some, names
+            some, names = [], set()
+    yield some, names
 
 
 def _exchange(database: Path, new: Path, aside: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import socket
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -605,3 +607,12 @@ def test_the_region_of_a_profile(tmp_path):
     adapter = AwsAdapter(profile="fast")
     assert adapter.identity["region"] == "us-west-2"
     assert adapter.limits.per_second == 50
+
+
+def test_a_botocore_that_lacks_the_newest_errors_will_do():
+    """aioboto3 comes with botocore 1.40."""
+    script = (
+        "import botocore.exceptions as e; del e.LoginError, e.UnknownTokenProviderError;"
+        "import smoothapi_adapters.aws.errors"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -97,8 +96,8 @@ def test_the_absence_of_one_label_is_not_that_of_another(certified):
     told = json.dumps(certified(Absence("Gun", 0.5)))
     assert told.count("Gun") > 4
     for edited in (
-        told.replace("Gun", "Knife", told.count("Gun")).replace('[\\"Knife', '[\\"Gun'),
-        re.sub(r'(?<!\\")Gun', "Knife", told),
+        told.replace("Gun", "Knife").replace('[[], ["Knife"]', '[[], ["Gun"]'),
+        told.replace('[[], ["Gun"]', '[[], ["Knife"]'),
     ):
         assert edited != told
         with pytest.raises(CertificateError, match="other labels"):

@@ -22,7 +22,6 @@ from smoothapi.certify import (
     queries_needed,
     target_queries,
 )
-from smoothapi.certify.futility import ChanceRule
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def test_plans_of_other_targets_are_what_runs_need(
 
 def test_the_slowest_of_several_labels_ends_a_run() -> None:
     one, three = (presence_queries(0.2, 0.25, 0.01, 0.95, labels=n) for n in (1, 3))
-    assert one == queries_needed(0.2, 0.25, 0.01, 0.95, futility=ChanceRule())
+    assert one == queries_needed(0.2, 0.25, 0.01, 0.95)
     assert three.mean > one.mean
     assert three.at_least > one.at_least
     lone, parented = (most_specific_queries(0.2, 0.25, 0.01, 0.95, chain=n) for n in (1, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +37,9 @@ def stored(store, index):
     return store.get(answer_key(asked(index)))
 
 
-def home_of(store):
+def home_of(store, *, clock=time.time):
     """A home whose ledger is beside a store of answers."""
-    return Home(store.directory.parent / f"{store.directory.name}.home")
+    return Home(store.directory.parent / f"{store.directory.name}.home", clock=clock)
 
 
 def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, **options):
@@ -50,7 +51,7 @@ def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, *
         refresh=options.pop("refresh", False),
     )
     options.setdefault("retry", FAST)
-    home = home_of(store)
+    home = home_of(store, clock=options.pop("clock", time.time))
     dispatcher = Dispatcher.open(adapter, store, home, [budget] if budget else [], **options)
     try:
         with dispatcher.run(job) as deliveries:

@@ -21,12 +21,12 @@ def full(store, monkeypatch):
     spare, keep, disk = store.directory / "spare", AnswerCache.keep, {"left": 10**6}
     assert spare.stat().st_size > 0
 
-    def fits(cache, rows):
+    def fits(cache, rows, names):
         if spare.exists() or len(rows) > disk["left"]:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
-        keep(cache, rows)
+        keep(cache, rows, names)
         disk["left"] -= len(rows)
 
     monkeypatch.setattr(AnswerCache, "keep", fits)

@@ -62,6 +62,17 @@ def test_the_certificate_is_not_verified_by_the_rules_of_today(certificate):
         verify(replace(certificate, rules=RULES))
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_certificates_of_schema_2_are_verified_and_written_again_as_they_were(number):
+    """Of the top label, of presence, scores and the most specific label; votes are text in them."""
+    written = json.loads((WRITTEN / "certificates_of_schema_2.json").read_text())[number]
+    certificate = Certificate.from_dict(written)
+    verify(certificate, PHOTO)
+    assert certificate.rules == 2
+    assert json.loads(certificate.to_json()) == written
+    assert set(certificate.tally) <= {"Animal", "Bird", "Vulture"}
+
+
 def test_the_same_certificate_comes_from_the_kept_answers_alone(folder, certificate):
     with Smoother(Silent(), denoiser="none", home=folder, **OPTIONS) as smoother:
         again = smoother.certify(PHOTO)

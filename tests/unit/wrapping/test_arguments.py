@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
-from smoothapi import Label, UsageError, certificate_of, verify
+from smoothapi import Budget, Label, UsageError, certificate_of, finding_of, verify
 from smoothapi.services import serve
 from tests.unit.wrapping.conftest import KITS, PHOTO, PIXELS, digest, labeller, png
 
@@ -220,6 +221,84 @@ class TestGoogle:
         assert verify(certificate_of(response), PHOTO)
         assert response.responses[1].error.code
         assert response.smoothapi[1] is None
+
+    def test_what_has_nothing_to_certify_goes_in_one_request_before_any_vote(
+        self, kit, service, wrapped
+    ):
+        safe, labels = [{"type_": 6}], [{"type_": 4}]
+        response = wrapped().batch_annotate_images(
+            requests=[
+                {"image": {"content": PHOTO}, "features": safe},
+                {"image": {"content": PHOTO}, "features": labels},
+                {"image": {"content": png(PIXELS[:, 5:])}, "features": safe},
+            ]
+        )
+        assert ["safe_search_annotation" in r for r in response.responses] == [True, False, True]
+        assert service.received[0].pictures == 2
+        certificate = certificate_of(response, 1)
+        assert sum(r.pictures for r in service.received) == 2 + certificate.attempts
+        assert service.received[1].pictures == 1  # the caller's own
+
+    def test_what_has_nothing_to_certify_may_fail_before_a_vote_is_paid_for(self, kit, wrapped):
+        requests = [
+            {"image": {"content": PHOTO}, "features": [{"type_": 4}]},
+            {"image": {"content": PHOTO}, "features": [{"type_": 6}]},
+        ]
+        with serve("google", labeller, faults="@1- 403") as service:
+            client = wrapped(kit.client(service))
+            with pytest.raises(Exception, match="403"):
+                client.batch_annotate_images(requests=requests)
+            client.close()
+            assert len(service.received) == 1
+
+    def test_pictures_at_a_uri_are_refused_or_passed_one_by_one(self, kit, service, wrapped):
+        labels = [{"type_": 4}]
+        requests = [
+            {"image": {"source": {"image_uri": "http://127.0.0.1:9/x.png"}}, "features": labels},
+            {"image": {"content": PHOTO}, "features": labels},
+        ]
+        with pytest.raises(UsageError, match="remote='pass'"):
+            wrapped().batch_annotate_images(requests=requests)
+        assert not service.received
+        response = wrapped(remote="pass").batch_annotate_images(requests=requests)
+        assert finding_of(response, 0).ended == "elsewhere"
+        assert finding_of(response.responses[0]).ended == "elsewhere"
+        assert verify(certificate_of(response, 1), PHOTO)
+
+    def test_each_picture_of_a_batch_counts_in_the_budget(self, kit, service, wrapped):
+        labels = [{"type_": 4}]
+        photos = [PHOTO, *(png(PIXELS[:, i:]) for i in (5, 6, 7))]
+        response = wrapped(budget=Budget(attempts=30), otherwise="plain").batch_annotate_images(
+            requests=[{"image": {"content": photo}, "features": labels} for photo in photos]
+        )
+        findings = [finding_of(response, number) for number in range(4)]
+        assert findings[0].certified
+        assert [finding.ended for finding in findings[2:]] == ["budget", "budget"]
+        beyond = sum(not finding.certified for finding in findings)
+        assert sum(r.pictures for r in service.received) <= 30 + beyond
+
+    @pytest.mark.timeout(60)
+    def test_a_batch_has_one_deadline(self, kit, wrapped):
+        def slow(pixels):
+            time.sleep(0.05)
+            return labeller(pixels)
+
+        labels = [{"type_": 4}]
+        photos = [PHOTO, *(png(PIXELS[:, i:]) for i in (5, 6))]
+        with serve("google", slow) as service:
+            client = wrapped(kit.client(service), within=0.3, otherwise="plain", max_votes=1000)
+            response = client.batch_annotate_images(
+                requests=[{"image": {"content": photo}, "features": labels} for photo in photos]
+            )
+            client.close()
+            copies = {
+                size
+                for received in service.received
+                if received.parameters["features"][0][0]["maxResults"] == 50
+                for size in received.sizes
+            }
+        assert {finding_of(response, number).ended for number in range(3)} == {"deadline"}
+        assert len(copies) <= 1  # of the first picture alone: for the others no time was left
 
     def test_content_beside_a_uri_is_googles_to_judge(self, kit, service, wrapped):
         from google.api_core.exceptions import BadRequest

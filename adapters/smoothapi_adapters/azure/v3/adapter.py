@@ -15,8 +15,10 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Mask, check_client, masked
+from smoothapi.provider import Credentials, Limits, Mask, Vocabulary, check_client, masked
+from smoothapi.provider.consent import is_own_host
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.endpoints import origin
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.options import (
     RETIRES,
@@ -28,9 +30,11 @@ from smoothapi_adapters.azure.options import (
 from smoothapi_adapters.azure.resource import Resource, find_resource
 from smoothapi_adapters.azure.v3.client import connect, secrets_of
 from smoothapi_adapters.azure.v3.errors import mapped_error
+from smoothapi_adapters.azure.v3.vocabulary import ADULT, parents_of, stated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from azure.cognitiveservices.vision.computervision import ComputerVisionClient
     from azure.core.credentials import TokenCredential
@@ -60,6 +64,8 @@ class AzureAdapter:
             `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
             is no key, an identity in AZURE_* variables is used likewise.
         timeout: seconds for a request and its answer.
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         client: a ready `ComputerVisionClient`: its endpoint, credentials, proxies and hooks are
             used, itself it is not changed and not closed.
 
@@ -82,6 +88,7 @@ class AzureAdapter:
         key: str | None = None,
         credential: TokenCredential | str | None = None,
         timeout: float | str = 30.0,
+        vocabulary: Sequence[str] | str | Path | None = None,
         client: ComputerVisionClient | None = None,
     ) -> None:
         if not _installed():
@@ -100,6 +107,7 @@ class AzureAdapter:
         self._model_version = checked_pin(model_version)
         self._language = language
         self._timeout = options.timeout(timeout)
+        self._vocabulary = options.vocabulary(vocabulary)
         self._given = client
         self._resource = (
             find_resource(endpoint, key, credential)
@@ -131,11 +139,25 @@ class AzureAdapter:
     def __repr__(self) -> str:
         return f"AzureAdapter(features={','.join(self._features)!r})"
 
+    def vocabulary(self) -> Vocabulary:
+        """Return what the features have to say; tags and descriptions have no list.
+
+        Nor is it known what answers at an endpoint that is not Azure's.
+        """
+        if self._vocabulary is not None:
+            return self._vocabulary
+        own = is_own_host(self._resource.endpoint, SAFE_OPTIONS.hosts)
+        return Vocabulary.of_all(stated(name, own=own) for name in self._features)
+
     def credentials(self) -> Credentials:
         """Look for endpoint and key in the options and the environment."""
         if self._given is not None:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
+
+    def endpoint(self) -> str:
+        """Return where requests go; "" if no resource is named."""
+        return origin(self._resource.endpoint) if self._resource.endpoint else ""
 
     def mask(self) -> Mask:
         """Return what masks the key, or what a client that was given signs with."""
@@ -231,17 +253,15 @@ def labels_of(result: Any, feature: str) -> Iterator[Label]:
         yield from (Label(tag.name, tag.confidence) for tag in found)
     elif feature == "categories":
         for category in found:
-            group, mark, rest = category.name.partition("_")
-            yield Label(category.name, category.score, (group + mark,) if rest else ())
+            yield Label(category.name, category.score, parents_of(category.name))
     elif feature == "description":
         if found.captions is None:
             raise TypeError("its description holds no captions")
         yield from (Label(caption.text, caption.confidence) for caption in found.captions)
     else:
-        yield Label("adult", found.adult_score)
-        yield Label("racy", found.racy_score)
-        if found.gore_score is not None:  # older models do not say
-            yield Label("gory", found.gore_score)
+        scores = zip(ADULT, (found.adult_score, found.racy_score, found.gore_score), strict=True)
+        # Of what is gory older models do not say.
+        yield from (Label(name, n) for name, n in scores if name != "gory" or n is not None)
 
 
 def _installed() -> bool:

@@ -14,8 +14,9 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
-from smoothapi.provider import Credentials, Limits, Mask, check_client, masked
+from smoothapi.provider import Credentials, Limits, Mask, Vocabulary, check_client, masked
 from smoothapi_adapters._common import options
+from smoothapi_adapters._common.endpoints import origin
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.azure.errors import OF_PARSING
 from smoothapi_adapters.azure.options import (
@@ -31,6 +32,7 @@ from smoothapi_adapters.azure.v4.errors import mapped_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from azure.ai.vision.imageanalysis import ImageAnalysisClient
     from azure.core.credentials import TokenCredential
@@ -63,6 +65,8 @@ class Azure4Adapter:
             `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
             is no key, an identity in AZURE_* variables is used likewise.
         timeout: seconds for a request and its answer.
+        vocabulary: the labels that the service can give, where you know them: a list, or a file
+            (.txt, .json, .csv); a label asked for by name that is not among them is refused.
         client: a ready `ImageAnalysisClient`, which is not closed here; endpoint and credentials
             are then its own.
 
@@ -85,6 +89,7 @@ class Azure4Adapter:
         key: str | None = None,
         credential: TokenCredential | str | None = None,
         timeout: float | str = 30.0,
+        vocabulary: Sequence[str] | str | Path | None = None,
         client: ImageAnalysisClient | None = None,
     ) -> None:
         if client is None and not _installed():
@@ -100,6 +105,7 @@ class Azure4Adapter:
         self._model_version = checked_pin(model_version)
         self._language = language
         self._timeout = options.timeout(timeout)
+        self._vocabulary = options.vocabulary(vocabulary)
         self._client = None if client is None else held(client, self._timeout)
         self._own = client is None
         self._resource = (
@@ -130,11 +136,19 @@ class Azure4Adapter:
     def __repr__(self) -> str:
         return f"Azure4Adapter(features={','.join(self._features)!r})"
 
+    def vocabulary(self) -> Vocabulary:
+        """Return the labels given; Azure publishes no list of its own."""
+        return self._vocabulary or Vocabulary()
+
     def credentials(self) -> Credentials:
         """Look for endpoint and key in the options and the environment."""
         if not self._own:
             return Credentials(found=True, where="the client that was given")
         return self._resource.credentials
+
+    def endpoint(self) -> str:
+        """Return where requests go; "" if no resource is named."""
+        return origin(self._resource.endpoint) if self._resource.endpoint else ""
 
     def mask(self) -> Mask:
         """Return what masks the key; a token is masked as the request that an error is about."""

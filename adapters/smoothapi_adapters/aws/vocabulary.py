@@ -1,0 +1,65 @@
+"""The labels of Rekognition's moderation, by the versions of its model."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from smoothapi.provider import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FILE = "moderation_labels.json"
+
+
+@cache
+def moderation_labels(*, any_version: bool = False) -> Vocabulary:
+    """Return the labels of today's model of moderation.
+
+    Args:
+        any_version: those of earlier models, too.
+    """
+    data = json.loads((files("smoothapi_adapters.aws") / _FILE).read_text(encoding="utf-8"))
+    today = _vocabulary(data, data["as_of"])
+    earlier = [_vocabulary(each, data["as_of"]) for each in data["earlier"]]
+    if any_version:
+        return Vocabulary.of_all([*earlier, today])
+    known = {name.casefold() for name in today.names}
+    retired = {
+        name: each["version"]
+        for each, then in zip(data["earlier"], earlier, strict=True)
+        for name in then.names
+        if name.casefold() not in known
+    }
+    return Vocabulary(
+        today.names,
+        closed=True,
+        parents=today.parents,
+        retired=retired,
+        source=today.source,
+        as_of=today.as_of,
+    )
+
+
+def _vocabulary(data: Any, as_of: str) -> Vocabulary:
+    parents = dict(_lines(data["labels"], ()))
+    return Vocabulary(
+        tuple(parents), closed=True, parents=parents, source=data["source"], as_of=as_of
+    )
+
+
+def _lines(tree: Any, above: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each label of a taxonomy with its parents, nearest first."""
+    for name in tree:
+        yield name, above
+        if isinstance(tree, dict):
+            # A label may be the only one below another of its name.
+            below = {k: v for k, v in _items(tree[name]) if k != name}
+            yield from _lines(below, (name, *above))
+
+
+def _items(tree: Any) -> Iterator[tuple[str, Any]]:
+    yield from tree.items() if isinstance(tree, dict) else ((name, {}) for name in tree)
