@@ -86,7 +86,8 @@ class ScoresTest(LabelsTest):
         sigma, delta = terms["sigma"], terms.get("delta", 0.0)
         alpha = self._alpha / len(self._labels)
         last_cap = terms["max_votes"] if terms.get("final") else None
-        at = levels(self._radius, sigma, alpha, delta, terms.get("rules", RULES), last_cap)
+        rules = terms.get("rules", RULES)
+        at = levels(self._radius, sigma, alpha, delta, rules, last_cap=last_cap)
         self._share = at.wanted
         self._boundary = boundary(self._share, at.upto)
         self._allowed = -1  # losses that so many votes may have

@@ -83,7 +83,7 @@ def test_all_radii_of_a_run_with_a_last_cap_hold_at_once(radius, alpha):
     found = levels(radius, SIGMA, alpha, 0.0, last_cap=MOST)
     above = np.nextafter(found.wanted, 1.0), 0.5 * (1.0 + found.wanted)
     chances = worst(found, above=above)
-    assert 0.9 * alpha < max(chances) <= alpha
+    assert 0.7 * alpha < max(chances) <= alpha
 
 
 @pytest.mark.parametrize("radius", RADII)
@@ -127,13 +127,13 @@ def test_mutant_taking_the_last_cap_for_granted_and_asking_on_is_refuted():
 
 def test_mutant_testing_shares_in_between_is_refuted():
     # Below the radius wanted, only the shares that were summed are tested.
-    found = levels(0.25, SIGMA, 0.05, 0.0, last_cap=MOST)
+    found = levels(0.0625, SIGMA, 0.001, 0.0, last_cap=MOST)
     assert not found.every
     chances = []
     for q in np.linspace(found.least, found.wanted, 40):
         wall = oracle.first_wall([oracle.boundary(float(q), found.upto, MOST)], MOST)
         chances.append(oracle.chance_of_two(float(q), wall, oracle.first_wall([], MOST), MOST))
-    assert max(chances) > 0.05
+    assert max(chances) > 0.001
 
 
 def test_the_bound_is_a_share_that_was_tested_or_one_above_the_wanted():
