@@ -125,8 +125,8 @@ def joint(least: float, alpha: float, level: float) -> float:
         alpha: chance that anything is certified wrongly, at most 1/e.
         level: one that is known to do; it is improved on.
     """
-    ladder = least + _WIDTH * np.arange(_STEPS + 1)
-    ladder = tuple(ladder[ladder < 1.0 - _WIDTH].tolist()) or (least,)
+    steps = least + _WIDTH * np.arange(_STEPS + 1)
+    ladder: tuple[float, ...] = tuple(steps[steps < 1.0 - _WIDTH].tolist()) or (least,)
     horizon = math.ceil(_HORIZON * math.log(alpha) / math.log(least))
     tried = alpha
     for _ in range(_ROUNDS):

@@ -109,13 +109,13 @@ def test_a_mix_from_before_is_of_them_all(tmp_path):
 
 
 @pytest.mark.parametrize("mix", [HOPELESS, Mix((0.3, 0.6), (0.5, 0.5), photos=400)])
-@pytest.mark.parametrize("radius", [0.25, 0.4])
+@pytest.mark.parametrize("radius", [0.25])
 def test_a_mix_of_hopeless_photos_costs_few_certificates(mix, radius):
     def chances(rule):
         return np.array(
             [
                 queries_needed(radius, 0.25, 0.001, p, max_votes=300, futility=rule).certified
-                for p in (0.88, 0.9, 0.93, 0.95, 0.97, 0.99, 0.999)
+                for p in (0.9, 0.95, 0.99)
             ]
         )
 
