@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 _HORIZON = 10.0  # times the fewest votes that certify the least share
 _STEPS, _WIDTH = 32, 2.5e-3  # of the ladder
-_LONGEST = 2048  # up to which a last cap is summed; of a longer one what lies beyond is bounded
+_LONGEST = 2048  # votes that are summed at most; what lies beyond is bounded
 _SLACK = 1e-9  # of alpha: more than float64 can have summed too little
 _STEP = 2e-3  # relative: no better level is looked for
 _ROUNDS = 4
@@ -127,7 +127,7 @@ def joint(least: float, alpha: float, level: float) -> float:
     """
     steps = least + _WIDTH * np.arange(_STEPS + 1)
     ladder: tuple[float, ...] = tuple(steps[steps < 1.0 - _WIDTH].tolist()) or (least,)
-    horizon = math.ceil(_HORIZON * math.log(alpha) / math.log(least))
+    horizon = min(_LONGEST, math.ceil(_HORIZON * math.log(alpha) / math.log(least)))
     tried = alpha
     for _ in range(_ROUNDS):
         ends = _Ends(ladder, tried, horizon, goes_on=True)
