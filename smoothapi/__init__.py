@@ -18,6 +18,7 @@ from smoothapi._lazy import lazy_names
 from smoothapi._version import __version__
 
 if TYPE_CHECKING:
+    from smoothapi.advice import Advice, advise
     from smoothapi.answer import Answer, Label
     from smoothapi.certificates import verify
     from smoothapi.certify.certificate import Certificate
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
+    from smoothapi.many import ManyProgress, PhotoResult
+    from smoothapi.photos import FetchLimits, PhotoFetcher
     from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.signing import PublicKey, SignedCertificate, SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from smoothapi.wrapping import certificate_of, finding_of, with_options, wrap
 
 _HOMES = {
+    "smoothapi.advice": ("Advice", "advise"),
     "smoothapi.answer": ("Answer", "Label"),
     "smoothapi.certificates": ("verify",),
     "smoothapi.certify.certificate": ("Certificate",),
@@ -92,6 +96,8 @@ _HOMES = {
     "smoothapi.image": ("WorkingImage", "load_image"),
     "smoothapi.study": ("Study", "StudyResult"),
     "smoothapi.signing": ("PublicKey", "SignedCertificate", "SigningKey"),
+    "smoothapi.many": ("ManyProgress", "PhotoResult"),
+    "smoothapi.photos": ("FetchLimits", "PhotoFetcher"),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
 }
@@ -100,6 +106,7 @@ __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 __all__ = [
     "Absence",
     "Adapter",
+    "Advice",
     "Answer",
     "Budget",
     "BudgetExceededError",
@@ -107,14 +114,18 @@ __all__ = [
     "CertificateError",
     "DenoiserError",
     "FatalError",
+    "FetchLimits",
     "ImageError",
     "Label",
     "LabelSpace",
     "Limits",
+    "ManyProgress",
     "MissingExtraError",
     "ModelChangedError",
     "MostSpecific",
     "PermanentError",
+    "PhotoFetcher",
+    "PhotoResult",
     "Plan",
     "Presence",
     "Price",
@@ -144,6 +155,7 @@ __all__ = [
     "UsageError",
     "WorkingImage",
     "__version__",
+    "advise",
     "certificate_of",
     "finding_of",
     "load_image",

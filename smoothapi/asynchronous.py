@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from concurrent.futures import Executor, Future
+from collections.abc import AsyncIterable
+from concurrent.futures import Executor, Future, wait
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from smoothapi.dispatch import Totals
 from smoothapi.dispatch.run import STOPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from smoothapi.dispatch import Run
 
 _Result = TypeVar("_Result")
 _Given = ParamSpec("_Given")
+
+_LOOK = 0.1  # seconds between looks whether it is stopped
 
 
 class Stop:
@@ -26,12 +29,23 @@ class Stop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._runs: list[Run] = []
+        self._runs: list[Run | Stop] = []
         self._stopped = False
         self._why = STOPPED
 
-    def watch(self, run: Run) -> None:
-        """Take a run that begins."""
+    def for_one(self) -> Stop:
+        """Return a stop for a part of the runs, which this one stops, too, until it forgets it."""
+        part = Stop()
+        self.watch(part)
+        return part
+
+    def forget(self, part: Stop) -> None:
+        """Let go of a part whose runs have ended, and of what they sent."""
+        with self._lock:
+            self._runs.remove(part)
+
+    def watch(self, run: Run | Stop) -> None:
+        """Take a run that begins, or several that one stop is for."""
         with self._lock:
             self._runs.append(run)
             stopped = self._stopped
@@ -127,6 +141,53 @@ async def in_thread(
                 continue
         _take_note(thread)
         raise
+
+
+async def taken_in_threads(
+    results: Generator[_Result, None, None], stop: Stop
+) -> AsyncIterator[_Result]:
+    """Yield what a generator yields, which runs in threads; see `in_thread`."""
+    try:
+        while (result := await in_thread(lambda: next(results, None), stop)) is not None:
+            yield result
+    finally:
+        await in_thread(results.close, Stop())
+
+
+def as_iterable(given: Any, stop: Stop) -> Any:
+    """Return what is asynchronous as an iterator for other threads than the loop's.
+
+    Args:
+        given: to be iterated over; what is not asynchronous is returned as it is.
+        stop: ends it while it waits.
+    """
+    if not isinstance(given, AsyncIterable):
+        return given
+    return _taken_from_loop(given, asyncio.get_running_loop(), stop)
+
+
+def _taken_from_loop(
+    given: AsyncIterable[_Result], loop: asyncio.AbstractEventLoop, stop: Stop
+) -> Iterator[_Result]:
+    source = aiter(given)
+
+    async def one() -> tuple[_Result] | None:
+        try:
+            return (await anext(source),)
+        except StopAsyncIteration:
+            return None
+
+    while True:
+        future = asyncio.run_coroutine_threadsafe(one(), loop)
+        while not future.done():
+            if stop.stopped:
+                future.cancel()
+                return
+            wait([future], timeout=_LOOK)
+        found = future.result()
+        if found is None:
+            return
+        yield found[0]
 
 
 def _take_note(thread: asyncio.Future[_Result]) -> None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import ndtri
 
+from smoothapi._special import special
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,5 +131,5 @@ def _standard_normal(seeds: Sequence[int], count: int) -> NDArray[np.float64]:
     uniform += 0.5
     uniform *= 2.0**-53
     np.minimum(uniform, 1.0 - 2.0**-53, out=uniform)  # the half is rounded, at the very top to 1
-    normal: NDArray[np.float64] = ndtri(uniform, out=uniform)
+    normal: NDArray[np.float64] = special.ndtri(uniform, out=uniform)
     return normal

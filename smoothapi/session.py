@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.certify.targets import Presence, Target, Top1, parse_target
+from smoothapi.denoise import gathered
 from smoothapi.dispatch import Delivery, Dispatcher, Run, Totals, Work
 from smoothapi.errors import (
     BudgetExceededError,
@@ -33,6 +34,7 @@ from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_un
 from smoothapi.store import Answers, answer_key, refreshes_of
 from smoothapi.store.owners import refuse_fork
 from smoothapi.text import printable
+from smoothapi.variants import MadeVariants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -337,6 +339,13 @@ class Session:
         runtime = None if denoiser is None else choose_denoiser(denoiser, self.settings.device)
         variants = self.variants.at(sigma, runtime)
         warn_unsuited(variants)
+        return replace(self, variants=variants)
+
+    def for_many(self) -> Session:
+        """Return a session for several photos at once, which fill the denoiser's batches."""
+        if not isinstance(self.variants, MadeVariants):  # a recording's need no denoiser
+            return self
+        variants = self.variants.at(self.sigma, gathered(self.variants.denoiser))
         return replace(self, variants=variants)
 
     def close(self) -> None:

@@ -11,19 +11,22 @@ came to.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-from smoothapi.asynchronous import Stop, in_thread
+from smoothapi.asynchronous import Stop, as_iterable, in_thread, taken_in_threads
 from smoothapi.certificates import issue, radius_around, verify
 from smoothapi.certify.arithmetic import share_deduction
 from smoothapi.certify.predict import SequentialPredict
 from smoothapi.certify.radii import native_radius
 from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
+from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
+from smoothapi.many import Ask, ManyProgress, PhotoResult, certify_photos
 from smoothapi.options import Radius, SmootherOptions, keywords
+from smoothapi.photos import FoundPhoto, PhotoFetcher, find
 from smoothapi.plan import Plan, count_stored, plan_run, refuse_unpayable
 from smoothapi.radius import WantedRadius
 from smoothapi.session import Collection, Progress, Session
@@ -31,11 +34,12 @@ from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.decision import VoteTest
     from smoothapi.dispatch import Totals
+    from smoothapi.photos import Fetcher
     from smoothapi.provider import Adapter
 
 _log = logging.getLogger("smoothapi")
@@ -150,6 +154,99 @@ class Smoother:
         target = Top1(session.space)
         return certify(session, image, target, start, on_progress, kind="predict")
 
+    def certify_many(
+        self,
+        photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
+        radius: Radius | None = None,
+        *,
+        target: Target | Literal["top1"] = "top1",
+        or_less: bool = False,
+        final: bool = False,
+        photos_at_once: int = 8,
+        in_order: bool = True,
+        fail_fast: bool = False,
+        fetcher: Fetcher | None = None,
+        on_progress: Callable[[ManyProgress], None] | None = None,
+    ) -> Generator[PhotoResult]:
+        """Certify many photos, several at once, and yield what each comes to.
+
+        They are taken a few at a time, as their results are taken here: a source without end needs
+        no more memory than one of ten. A photo that cannot be read, or that the provider fails on,
+        is a result with an `error`; the rest go on. Leaving the loop (by Ctrl-C, too) stops what is
+        under way; what was answered is kept, and the same call continues there.
+
+        Args:
+            photos: folders, patterns, files, "s3://bucket/prefix/", "https://..." and others (see
+                `smoothapi.photos.find`), or photos as for `certify`; one of these, or any number.
+            radius: as for `certify`.
+            target: as for `certify`.
+            or_less: as for `certify`.
+            final: as for `certify`.
+            photos_at_once: photos under way at the same time, at least 1. They share the denoiser's
+                batches, the budget, the pace and the requests in flight.
+            in_order: yield results in the order of the photos; else as they end.
+            fail_fast: raise the first photo's error instead of going on.
+            fetcher: of photos that are elsewhere; by default a `PhotoFetcher`, which refuses
+                private addresses.
+            on_progress: called some times a second, in the thread that iterates.
+
+        Raises:
+            ImageError: a folder or a pattern has no photos.
+            UsageError: a value is out of range.
+            BudgetExceededError: the budget does not allow the next query; what was finished before
+                has been yielded, as for the next two.
+            ProviderError: the service fails on all: a credential, an outage, one photo in five.
+            StoreError: answers cannot be kept.
+        """
+        options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
+        return self._certify_many(
+            Stop(), photos, radius, target, options, or_less=or_less, final=final
+        )
+
+    async def certify_many_async(
+        self,
+        photos: AsyncIterable[PhotoSource] | Iterable[PhotoSource] | PhotoSource,
+        radius: Radius | None = None,
+        *,
+        target: Target | Literal["top1"] = "top1",
+        or_less: bool = False,
+        final: bool = False,
+        photos_at_once: int = 8,
+        in_order: bool = True,
+        fail_fast: bool = False,
+        fetcher: Fetcher | None = None,
+        on_progress: Callable[[ManyProgress], None] | None = None,
+    ) -> AsyncIterator[PhotoResult]:
+        """Do what `certify_many` does in threads, and yield what each photo comes to.
+
+        Takes what `certify_many` takes; photos may come from an asynchronous iterable, too. When
+        the task is cancelled, nothing more is sent; what is under way is awaited and kept. Leave
+        the loop early only within `contextlib.aclosing`, or what is under way ends later.
+        """
+        stop = Stop()
+        options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
+        given = as_iterable(photos, stop)
+        results = self._certify_many(
+            stop, given, radius, target, options, or_less=or_less, final=final
+        )
+        async for result in taken_in_threads(results, stop):
+            yield result
+
+    def predict_many(
+        self,
+        photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
+        *,
+        photos_at_once: int = 8,
+        in_order: bool = True,
+        fail_fast: bool = False,
+        fetcher: Fetcher | None = None,
+        on_progress: Callable[[ManyProgress], None] | None = None,
+    ) -> Generator[PhotoResult]:
+        """Predict many photos as `predict` does, several at once; all else as `certify_many`."""
+        session = self._session.for_many()
+        options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
+        return options.run(partial(_predict, session), session, photos, Stop())
+
     async def certify_async(
         self,
         photo: PhotoSource,
@@ -241,11 +338,99 @@ class Smoother:
     async def __aexit__(self, *_: object) -> None:
         await in_thread(self.close, Stop())
 
+    def _certify_many(
+        self,
+        stop: Stop,
+        photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
+        radius: Radius | None,
+        target: Target | Literal["top1"],
+        options: _Many,
+        *,
+        or_less: bool,
+        final: bool,
+    ) -> Generator[PhotoResult]:
+        session = self._session.for_many()
+        ask = partial(
+            _certify_one,
+            session,
+            radius=radius,
+            target=session.target(target),
+            or_less=or_less,
+            final=final,
+            asked=asked_radius(session, radius),
+        )
+        return options.run(ask, session, photos, stop)
+
     def _watched(self, stop: Stop) -> Self:
         """Return a Smoother whose runs `stop` can stop; all else is shared."""
         twin = object.__new__(type(self))
         twin._session = replace(self._session, on_run=stop.watch)
         return twin
+
+
+@dataclass(frozen=True, slots=True)
+class _Many:
+    """How many photos are worked on; members as the arguments of `Smoother.certify_many`."""
+
+    photos_at_once: int
+    in_order: bool
+    fail_fast: bool
+    fetcher: Fetcher | None
+    on_progress: Callable[[ManyProgress], None] | None
+
+    def __post_init__(self) -> None:
+        if self.photos_at_once < 1:
+            raise UsageError(
+                f"photos_at_once={self.photos_at_once}: at least one photo is under way."
+            )
+
+    def run(
+        self,
+        ask: Ask,
+        session: Session,
+        photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
+        stop: Stop,
+    ) -> Generator[PhotoResult]:
+        fetcher = self.fetcher or PhotoFetcher()
+        return certify_photos(
+            ask,
+            find(photos, fetcher),
+            size=session.size,
+            fetcher=fetcher,
+            at_once=self.photos_at_once,
+            in_order=self.in_order,
+            fail_fast=self.fail_fast,
+            stop=stop,
+            on_progress=self.on_progress,
+        )
+
+
+def _certify_one(
+    session: Session,
+    image: WorkingImage,
+    stop: Stop,
+    on_progress: Callable[[Progress], None] | None,
+    *,
+    radius: Radius | None,
+    target: Target,
+    or_less: bool,
+    final: bool,
+    asked: WantedRadius | None,
+) -> Certificate:
+    mine = replace(session, on_run=stop.watch)
+    start = partial(start_test, mine, image, radius, target, or_less=or_less, final=final)
+    return certify(mine, image, target, start, on_progress, asked=asked)
+
+
+def _predict(
+    session: Session,
+    image: WorkingImage,
+    stop: Stop,
+    on_progress: Callable[[Progress], None] | None,
+) -> Certificate:
+    mine, settings = replace(session, on_run=stop.watch), session.settings
+    start = partial(SequentialPredict, alpha=settings.alpha, max_votes=settings.max_votes)
+    return certify(mine, image, Top1(session.space), start, on_progress, kind="predict")
 
 
 def certify(

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from scipy.special import betaincinv
-
+from smoothapi._special import special
 from smoothapi._version import __version__
 from smoothapi.denoise.storage import SHIPPED
 from smoothapi.files import replacing
@@ -108,8 +107,8 @@ class BeforeAfter:
         changed = self.gained + self.lost
         if not changed:
             return 0.0, 0.0
-        low = float(betaincinv(self.gained, self.lost + 1, 0.025)) if self.gained else 0.0
-        high = float(betaincinv(self.gained + 1, self.lost, 0.975)) if self.lost else 1.0
+        low = float(special.betaincinv(self.gained, self.lost + 1, 0.025)) if self.gained else 0.0
+        high = float(special.betaincinv(self.gained + 1, self.lost, 0.975)) if self.lost else 1.0
         return (2 * low - 1) * changed / self.photos, (2 * high - 1) * changed / self.photos
 
 

@@ -26,7 +26,7 @@ from smoothapi.adapting.race import Race
 from smoothapi.adapting.result import Adapted, AdaptPlan, AdaptProgress, BeforeAfter, Tried
 from smoothapi.adapting.schedule import Schedule, spread
 from smoothapi.denoise.adaptation import Adaptation
-from smoothapi.denoise.gathering import Gathering
+from smoothapi.denoise.gathering import gathered
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.sources import File, Shared, Tuned
@@ -304,7 +304,7 @@ class _Opened:
 
     def _runtime(self, source: Source) -> DenoiserRuntime:
         runtime = LocalRuntime(source, device=self._device, precision="auto")
-        return Gathering(runtime) if runtime.takes_turns else runtime
+        return gathered(runtime)
 
     def __enter__(self) -> Self:
         return self

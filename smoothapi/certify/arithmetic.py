@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
-
+from smoothapi._special import special
 from smoothapi.errors import UsageError
 
 GRID = 2.0**-20
@@ -80,7 +79,7 @@ def noise_delta(pixels: int, sigma: float) -> float:
     if not (math.isfinite(sigma) and sigma > 0.0):
         raise UsageError(f"sigma={sigma}: the noise level is a positive number.")
     scale = sigma / GRID
-    reach = -float(ndtri(2.0 * _STEP))
+    reach = -float(special.ndtri(2.0 * _STEP))
     discrete = (2.0 * reach * scale + 1.0) * 2.0 * _STEP
     inexact = 2.0 * _NDTRI_ERROR * (scale * math.sqrt(2.0 / math.pi) + 1.0)
     tail = 4.0 * _STEP

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import betaincinv, ndtr, ndtri
-
+from smoothapi._special import special
 from smoothapi.errors import UsageError
 
 # More than the special functions used here are off, relative (they are good to about 1e-15).
@@ -38,7 +37,7 @@ def required_p(radius: float, sigma: float) -> float:
     check_sigma(sigma)
     check_radius(radius)
     # The exponentially small 1 - p is what must not be rounded up to nothing.
-    missing = float(ndtr(-radius / sigma)) * (1.0 - _SLACK)
+    missing = float(special.ndtr(-radius / sigma)) * (1.0 - _SLACK)
     return min(1.0, math.nextafter(1.0 - missing, 2.0))
 
 
@@ -64,7 +63,7 @@ def radius_from_p(p_low: float, sigma: float) -> float:
         return 0.0
     # A bound of 1 would be a radius without end; no number of votes proves that.
     p_low = min(p_low, math.nextafter(1.0, 0.0))
-    return max(0.0, sigma * float(ndtri(p_low)) * (1.0 - _SLACK) - _SLACK * sigma)
+    return max(0.0, sigma * float(special.ndtri(p_low)) * (1.0 - _SLACK) - _SLACK * sigma)
 
 
 def clopper_pearson_lower(k: int, n: int, alpha: float) -> float:
@@ -89,7 +88,7 @@ def clopper_pearson_lower(k: int, n: int, alpha: float) -> float:
     check_alpha(alpha)
     if k == 0:
         return 0.0
-    return max(0.0, float(betaincinv(k, n - k + 1.0, alpha)) * (1.0 - _INVERSE_SLACK))
+    return max(0.0, float(special.betaincinv(k, n - k + 1.0, alpha)) * (1.0 - _INVERSE_SLACK))
 
 
 def clopper_pearson_upper(k: int, n: int, alpha: float) -> float:

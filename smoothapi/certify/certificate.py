@@ -383,7 +383,7 @@ class Certificate:
             spent = f"{self.total_votes} votes replayed from {printable(self.replayed_from)}"
         if self.label is None:
             less = f"; {less_text(self)}" if self.lesser else ""
-            return f"abstained ({self.explanation}){less}: {spent}"
+            return f"abstained ({self.explanation}){less}: {_leader_text(self)}{spent}"
         label, sure = printable(self.label), confidence(self.alpha)
         if self.kind == "predict":
             return f"{label}: the smoothed label, with confidence {sure}, {spent}"
@@ -426,6 +426,16 @@ class Certificate:
             for name, value in rows
         )
         return f"<table>{body}</table>"
+
+
+def _leader_text(certificate: Certificate) -> str:
+    """Return which label leads, and by what share; "" where votes are no labels, or none leads."""
+    tally = certificate.tally if certificate.target.get("target") == "top1" else {}
+    label, count = next(((k, n) for k, n in tally.items() if k is not None), (None, 0))
+    if label is None:
+        return ""
+    share = floor_to(100.0 * count / sum(tally.values()), 1)
+    return f"{printable(label)} leads with {share:g}% of "
 
 
 def less_text(certificate: Certificate) -> str:

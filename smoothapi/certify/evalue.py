@@ -42,8 +42,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from scipy.special import betaincc, betaln, log1p
 
+from smoothapi._special import special
 from smoothapi.certify.bounds import check_alpha, check_counts
 from smoothapi.errors import UsageError
 
@@ -80,11 +80,11 @@ def log_evalue(
     k, n, q = (np.asarray(value, dtype=np.float64) for value in (k, n, q))
     a, b = prior
     wins, losses = k + a, n - k + b
-    log_q, log_rest = np.log(q), log1p(-q)
-    scale = betaln(a, b) + np.log(betaincc(a, b, q))
-    tail = betaincc(wins, losses, q)
+    log_q, log_rest = np.log(q), special.log1p(-q)
+    scale = special.betaln(a, b) + np.log(special.betaincc(a, b, q))
+    tail = special.betaincc(wins, losses, q)
     with np.errstate(divide="ignore"):
-        plain = betaln(wins, losses) + np.log(tail) - k * log_q - (n - k) * log_rest
+        plain = special.betaln(wins, losses) + np.log(tail) - k * log_q - (n - k) * log_rest
     if np.any(tail < _TINY):
         # The tail underflows where k / n is far below q. The fraction's leading factor
         # q^wins (1 - q)^losses cancels against the likelihood, so nothing large is left.

@@ -31,10 +31,11 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy.special import betainc, betaincc, gammaln, ndtr, xlog1py, xlogy
 
+from smoothapi._special import special
 from smoothapi.certify.bounds import check_counts
 from smoothapi.certify.decision import UNLIKELY
+from smoothapi.certify.default_mix import SHARES, WEIGHTS
 from smoothapi.certify.evalue import PRIOR, Boundary, boundary
 from smoothapi.errors import UsageError
 
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 _MOST_VOTES = 10_000  # up to which the best rule is worked out, in less than a second
 _PRICE = 85.0
-_GRID = np.arange(-20, 51) * 0.1  # values of Phi^-1(p), as radii are: p from 0.02 to 1 - 3e-7
-_DEFAULT_PRIOR = (0.5, 0.25)
 _SHRINKAGE = 50.0  # photos' worth of the default mix in one that is learnt
 _ROUNDS = 200  # of expectation and maximisation: by then weights move by less than matters
 _DECIMALS = 9
@@ -91,7 +90,7 @@ class ChanceRule:
         """Return whether a run is given up; see `Futility`."""
         votes, losses = np.asarray(votes), np.asarray(losses)
         hope = hoped_share(enough, max_votes)
-        chance = betaincc(votes - losses + PRIOR[0], losses + PRIOR[1], hope)
+        chance = special.betaincc(votes - losses + PRIOR[0], losses + PRIOR[1], hope)
         return np.asarray(chance < self.least)
 
 
@@ -147,7 +146,7 @@ class Mix:
                 for part in np.unique(np.array(rows, dtype=float), axis=0, return_counts=True)
             )
             p = np.array(DEFAULT_MIX.shares)
-            logs = xlogy(k[:, None], p) + xlog1py((n - k)[:, None], -p)
+            logs = special.xlogy(k[:, None], p) + special.xlog1py((n - k)[:, None], -p)
             likely = np.exp(logs - logs.max(axis=1, keepdims=True))
             for _ in range(_ROUNDS):
                 belongs = likely * weights
@@ -177,19 +176,14 @@ class Mix:
         """Return the chance of so many losses in so many votes, element by element."""
         n, lost = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (votes, losses)))
         p = np.array(self.shares).reshape(-1, *(1,) * n.ndim)
-        orders = gammaln(n + 1.0) - gammaln(lost + 1.0) - gammaln(n - lost + 1.0)
-        each = np.exp(orders + xlogy(n - lost, p) + xlog1py(lost, -p))
+        orders = (
+            special.gammaln(n + 1.0) - special.gammaln(lost + 1.0) - special.gammaln(n - lost + 1.0)
+        )
+        each = np.exp(orders + special.xlogy(n - lost, p) + special.xlog1py(lost, -p))
         return np.asarray(np.tensordot(self.weights, np.where(lost <= n, each, 0.0), axes=1))
 
 
-def _default() -> Mix:
-    shares = ndtr(_GRID)
-    between = np.concatenate([[0.0], ndtr(_GRID[:-1] + 0.05), [1.0]])
-    weights = np.diff(betainc(*_DEFAULT_PRIOR, between))
-    return Mix(tuple(shares.tolist()), tuple(weights.round(_DECIMALS).tolist()))
-
-
-DEFAULT_MIX = _default()
+DEFAULT_MIX = Mix(SHARES, WEIGHTS)
 """Beta(1/2, 1/4): on mixes that it was not chosen on, nearly as good as the true one."""
 
 

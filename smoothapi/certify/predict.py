@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from scipy.special import betaincc
-
+from smoothapi._special import special
 from smoothapi.certify.ballot import FIRST_WEIGHT, Ballot, Candidate, Candidates
 from smoothapi.certify.bounds import check_alpha, check_max_votes
 from smoothapi.certify.decision import UNLIKELY, Decision, Reason, Vote, check_vote
@@ -138,5 +137,5 @@ class SequentialPredict:
         at_most = boundary(0.5, self._alpha * FIRST_WEIGHT).most_losses(both)
         if at_most < 0:
             return True
-        chance = betaincc(ours + PRIOR[0], rival + PRIOR[1], 1.0 - at_most / both)
+        chance = special.betaincc(ours + PRIOR[0], rival + PRIOR[1], 1.0 - at_most / both)
         return bool(chance < self._unlikely)

@@ -14,8 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
-from scipy.special import betaincc
-
+from smoothapi._special import special
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot, Candidate, Candidates
 from smoothapi.certify.bounds import check_alpha, check_max_votes
@@ -357,7 +356,7 @@ class MostSpecificTest:
             return Reason.FUTILE
         if chain and place is None:
             return Reason.UNLIKELY
-        hopeless = betaincc(PRIOR[0], ballot.votes + PRIOR[1], self._hope) < self._unlikely
+        hopeless = special.betaincc(PRIOR[0], ballot.votes + PRIOR[1], self._hope) < self._unlikely
         return Reason.UNLIKELY if chain is None and hopeless else None
 
     def _aim(self, chain: _Chain) -> int | None:
@@ -368,7 +367,7 @@ class MostSpecificTest:
                 return place
             if k == n and self._rules > 1:  # given up at a loss only
                 return place
-            if betaincc(k + PRIOR[0], n - k + PRIOR[1], self._hope) >= self._unlikely:
+            if special.betaincc(k + PRIOR[0], n - k + PRIOR[1], self._hope) >= self._unlikely:
                 return place
         return None
 

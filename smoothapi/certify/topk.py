@@ -26,8 +26,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import betaincinv, ndtr, ndtri
 
+from smoothapi._special import special
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot, Candidates
 from smoothapi.certify.bounds import (
@@ -132,12 +132,12 @@ def topk_holds(
         there: the same, at the moved photo.
     """
     shift = radius / sigma
-    own = float(ndtr(ndtri(max(p_low - here, 0.0)) - shift)) - there
+    own = float(special.ndtr(special.ndtri(max(p_low - here, 0.0)) - shift)) - there
     room = min(1.0, 1.0 - p_low + here)
     # The sum of the t-th to the k-th largest, for t = 1..k.
     sums = np.cumsum(np.sort(np.asarray(uppers, dtype=np.float64)))[::-1] + here
     ranks = np.arange(len(sums), 0, -1)
-    rivals = (ndtr(ndtri(np.minimum(sums, room)) + shift) + there) / ranks
+    rivals = (special.ndtr(special.ndtri(np.minimum(sums, room)) + shift) + there) / ranks
     return own > float(rivals.min()) * (1.0 + 1e-12)
 
 
@@ -389,7 +389,7 @@ class TopKTest:
         leader = ballot.leader
         n, cap = ballot.votes, ballot.max_votes
         k = 0 if leader is None else ballot.tally[leader]
-        hoped = float(betaincinv(k + 0.5, n - k + 0.5, 1.0 - self._unlikely))
+        hoped = float(special.betaincinv(k + 0.5, n - k + 0.5, 1.0 - self._unlikely))
         scale = (1.0 - hoped) / max(n - k, 1)
         others = sorted((v for label, v in ballot.tally.items() if label != leader), reverse=True)
         counts = [int(votes * scale * cap) for votes in others[: self._k]]

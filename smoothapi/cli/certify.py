@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,9 +18,11 @@ from smoothapi.cli.terminal import echo
 from smoothapi.errors import SigningKeyError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from smoothapi.certify import Certificate
+    from smoothapi.many import PhotoResult
+    from smoothapi.photos import Fetcher
     from smoothapi.radius import WantedRadius
     from smoothapi.signing import SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
@@ -30,6 +34,7 @@ _SHARED = (
     "provider", "sigma", "alpha", "max-votes", "budget", "size", "classes", "plain", "denoiser",
     "device", "codec", "concurrency", "home", "partial", "refresh", "record",
 )  # fmt: skip
+_MANY = ("out", "photos-at-once", "fail-fast", "allow-private")
 _PHOTOS = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per photo.")
 _OF_THE_HOME = "\0"  # no file has such a name
@@ -63,7 +68,7 @@ _SIGN = click.option(
 
 @click.command()
 @_PHOTOS
-@options(*_SHARED)
+@options(*_SHARED, *_MANY)
 @_JSON
 @_SIGN
 @options(
@@ -79,43 +84,79 @@ def certify(  # noqa: PLR0917  click passes options by name
     or_less: bool,
     final: bool,
     accept_radius: WantedRadius | None,
+    out: Path | None,
+    photos_at_once: int,
+    fail_fast: bool,
+    allow_private: bool,
     **given: Any,
 ) -> int:
-    """Certify the label of each PHOTO; - is standard input.
+    """Certify the label of each PHOTO.
+
+    PHOTO is a file, a folder (with all below it), a pattern ('photos/**/*.jpg'), https://...,
+    s3://bucket/prefix/, gs://..., az://container/..., or - for standard input. Several are worked
+    on at once; one that cannot be read is reported, and the rest go on. Stopped or killed, the same
+    command continues and pays for what is missing; --out FILE also keeps what it came to.
 
     What is not given is taken from the settings; `smoothapi config` shows them. Exits with 0 if all
-    are certified, 1 if smoothapi abstains on one. Where it abstains, what its votes certify at a
-    smaller radius is shown; --accept-radius says how much is enough, there and elsewhere.
+    are certified, 1 if smoothapi abstains on one, else with the code of what failed. Where it
+    abstains, what its votes certify at a smaller radius is shown; --accept-radius says how much is
+    enough, there and elsewhere.
     """
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
     with Smoother(**given) as smoother:
         meant = target_of(target)
-        key = _signing_key(sign, smoother, as_json=as_json)
+        how = _How(as_json, _signing_key(sign, smoother, as_json=as_json), accept_radius)
+        many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private))
         if dry_run:
             plan = partial(smoother.plan, target=meant, or_less=or_less, final=final)
-            return _plan_each(photos, as_json, smoother, plan)
-        ask = partial(smoother.certify, target=meant, or_less=or_less, final=final)
-        return _each(photos, as_json, smoother, ask, key=key, accept_radius=accept_radius)
+            return _plan_each(photos, as_json, smoother, many.fetcher, plan)
+        said = smoother.session.target(meant).description
+        return _run(
+            photos,
+            smoother,
+            how,
+            many,
+            one=partial(smoother.certify, target=meant, or_less=or_less, final=final),
+            several=partial(smoother.certify_many, target=meant, or_less=or_less, final=final),
+            asked={"kind": "certify", "target": said, "or_less": or_less, "final": final},
+        )
 
 
 @click.command()
 @_PHOTOS
-@options(*_SHARED)
+@options(*_SHARED, *_MANY)
 @_JSON
 @_SIGN
-def predict(
-    photos: tuple[str, ...], as_json: bool, sign: SigningKey | str | None, **given: Any
+def predict(  # noqa: PLR0917  click passes options by name
+    photos: tuple[str, ...],
+    as_json: bool,
+    sign: SigningKey | str | None,
+    out: Path | None,
+    photos_at_once: int,
+    fail_fast: bool,
+    allow_private: bool,
+    **given: Any,
 ) -> int:
     """Give the label that most noisy copies of each PHOTO get, with no radius.
 
-    What is not given is taken from the settings; `smoothapi config` shows them.
+    PHOTO is as for `smoothapi certify`. What is not given is taken from the settings; `smoothapi
+    config` shows them.
     """
     from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
 
     with Smoother(**given) as smoother:
-        key = _signing_key(sign, smoother, as_json=as_json)
-        return _each(photos, as_json, smoother, smoother.predict, key=key)
+        how = _How(as_json, _signing_key(sign, smoother, as_json=as_json))
+        many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private))
+        return _run(
+            photos,
+            smoother,
+            how,
+            many,
+            one=smoother.predict,
+            several=smoother.predict_many,
+            asked={"kind": "predict"},
+        )
 
 
 def _signing_key(
@@ -134,43 +175,100 @@ def _signing_key(
     return SigningKey.read(Home(smoother.session.settings.home).signing_key_file)
 
 
-def _each(
-    photos: tuple[str, ...],
-    as_json: bool,
-    smoother: Smoother,
-    ask: Callable[..., Certificate],
-    *,
-    key: SigningKey | None = None,
-    accept_radius: WantedRadius | None = None,
-) -> int:
-    """Run photo after photo. A bad photo is reported and the rest go on; all else ends it."""
-    from smoothapi.cli import output  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How certificates are shown, and which are enough."""
 
-    code = _check_files(photos, as_json=as_json)
+    as_json: bool
+    key: SigningKey | None
+    accepted: WantedRadius | None = None
+
+    def text(self, certificate: Certificate) -> str:
+        return (certificate if self.key is None else certificate.sign(self.key)).to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class _Many:
+    """How many photos are worked on."""
+
+    out: Path | None
+    photos_at_once: int
+    fail_fast: bool
+    fetcher: Fetcher
+
+
+def _fetcher(allow_private: bool) -> Fetcher:
+    from smoothapi.photos import PhotoFetcher  # noqa: PLC0415
+
+    return PhotoFetcher(private=allow_private)
+
+
+def _run(
+    photos: tuple[str, ...],
+    smoother: Smoother,
+    how: _How,
+    many: _Many,
+    *,
+    one: Callable[..., Certificate],
+    several: Callable[..., Iterator[PhotoResult]],
+    asked: dict[str, object],
+) -> int:
+    """Run all photos: a single file with its votes in the bar, others several at once."""
+    from smoothapi.cli.many import Photos, run, settings_digest  # noqa: PLC0415
+
+    if photos.count(_STDIN) > 1:
+        raise UsageError("Standard input (-) has one photo: name it once.")
+    named = Photos(photos, many.fetcher)
+    code = named.check(as_json=how.as_json)
     if code:
         return code  # before the first is paid for: a name is easily mistyped
-    for photo in photos:
-        waited = 0.0
-        try:
-            with output.progress(Path(photo).name) as advance:
+    if many.out is None and len(photos) == 1 and named.one_by_one:
+        return _one(photos[0], smoother, how, one)
+    with ExitStack() as stack:
+        file = None
+        if many.out is not None:
+            from smoothapi.many.files import ResultFile  # noqa: PLC0415
 
-                def note(state: Progress, advance: Callable[[Progress], None] = advance) -> None:
-                    nonlocal waited
-                    waited = state.waited
-                    advance(state)
+            digest = settings_digest(smoother.session, **asked)
+            file = stack.enter_context(ResultFile(many.out, digest, smoother.session.price))
+        return run(
+            partial(
+                several,
+                photos_at_once=many.photos_at_once,
+                fail_fast=many.fail_fast,
+                fetcher=many.fetcher,
+            ),
+            named,
+            session=smoother.session,
+            as_json=how.as_json,
+            file=file,
+            is_enough=lambda certificate, photo: _is_enough(certificate, how.accepted, photo),
+            as_text=how.text,
+        )
 
-                certificate = ask(_source(photo), on_progress=note)
-        except UsageError as error:
-            report(error, as_json=as_json, photo=photo)
-            code = error.exit_code
-        else:
-            if as_json:
-                echo((certificate if key is None else certificate.sign(key)).to_json())
-            else:
-                output.show_certificate(certificate, smoother.session.adapter.price, waited)
-            if not _is_enough(certificate, accept_radius, photo) and code == 0:
-                code = _ABSTAINED
-    return code
+
+def _one(photo: str, smoother: Smoother, how: _How, ask: Callable[..., Certificate]) -> int:
+    """Run one photo. If it is bad, that is reported; all else is raised."""
+    from smoothapi.cli import output  # noqa: PLC0415
+
+    waited = 0.0
+    try:
+        with output.progress(Path(photo).name, smoother.session) as advance:
+
+            def note(state: Progress) -> None:
+                nonlocal waited
+                waited = state.waited
+                advance(state)
+
+            certificate = ask(_source(photo), on_progress=note)
+    except UsageError as error:
+        report(error, as_json=how.as_json, photo=photo)
+        return error.exit_code
+    if how.as_json:
+        echo(how.text(certificate))
+    else:
+        output.show_certificate(certificate, smoother.session.price, waited)
+    return 0 if _is_enough(certificate, how.accepted, photo) else _ABSTAINED
 
 
 def _is_enough(certificate: Certificate, accepted: WantedRadius | None, photo: str) -> bool:
@@ -190,39 +288,28 @@ def _is_enough(certificate: Certificate, accepted: WantedRadius | None, photo: s
     return False
 
 
-def _check_files(photos: tuple[str, ...], *, as_json: bool) -> int:
-    """Report each file that cannot be read; return the exit code, 0 if all can."""
-    from smoothapi.image import check_readable  # noqa: PLC0415  keeps --help light
-
-    code = 0
-    for photo in photos:
-        try:
-            if photo != _STDIN:
-                check_readable(photo)
-        except UsageError as error:
-            report(error, as_json=as_json, photo=photo)
-            code = error.exit_code
-    if photos.count(_STDIN) > 1:
-        raise UsageError("Standard input (-) has one photo: name it once.")
-    return code
-
-
 def _source(photo: str) -> str | BinaryIO:
     return sys.stdin.buffer if photo == _STDIN else photo
 
 
 def _plan_each(
-    photos: tuple[str, ...], as_json: bool, smoother: Smoother, plan: Callable[..., Plan]
+    photos: tuple[str, ...],
+    as_json: bool,
+    smoother: Smoother,
+    fetcher: Fetcher,
+    plan: Callable[..., Plan],
 ) -> int:
     from smoothapi.cli import output  # noqa: PLC0415
+    from smoothapi.cli.many import Photos  # noqa: PLC0415
+    from smoothapi.photos import opened  # noqa: PLC0415
 
     plans: list[Plan] = []
     code = 0
-    for photo in photos:
+    for photo in Photos(photos, fetcher):
         try:
-            plans.append(plan(_source(photo)))
+            plans.append(plan(opened(photo.source, fetcher)))
         except UsageError as error:
-            report(error, as_json=as_json, photo=photo)
+            report(error, as_json=as_json, photo=photo.name)
             code = error.exit_code
             continue
         if as_json:

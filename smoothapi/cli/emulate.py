@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smoothapi.cli.signals import EndingSignal
 from smoothapi.cli.terminal import echo
 from smoothapi.text import printable
 
@@ -174,7 +175,7 @@ def emulate(  # noqa: PLR0917  click passes options by name
     PROVIDER is aws, google, google-grpc, azure, azure4 or clarifai.
 
     With the provider's limits and error bodies, and with failures if asked for. Nothing is sent
-    anywhere. Ctrl-C ends it.
+    anywhere. Ctrl-C ends it; a second one does not wait for a backend that is still at work.
     """
     from smoothapi.services import (  # noqa: PLC0415
         Faults,
@@ -190,7 +191,8 @@ def emulate(  # noqa: PLR0917  click passes options by name
     if backend == "efficientnet":
         _warm_up(labeller)
     done = _json_line if as_json else _line
-    with serve(
+    serving = partial(
+        serve,
         provider,
         labeller,
         faults=plan,
@@ -200,7 +202,8 @@ def emulate(  # noqa: PLR0917  click passes options by name
         key=key,
         on_done=done,
         keep=0,
-    ) as service:
+    )
+    with _leaving_at_the_second_ctrl_c(), serving() as service:
         if not _is_loopback(host):
             echo(
                 f"smoothapi: {printable(host)} can be reached from elsewhere. This service is for "
@@ -285,6 +288,17 @@ def _until_stopped(begin: Callable[[], None]) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         begin()  # in here: whoever reads that it is ready may ask to stop at once
         _wait()
+
+
+@contextlib.contextmanager
+def _leaving_at_the_second_ctrl_c() -> Iterator[None]:
+    """End the process if Ctrl-C interrupts the closing: Python would join the backend's threads."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        echo("\nEnded while a backend was still at work.", err=True)
+        sys.stdout.flush()
+        os._exit(EndingSignal().exit_code)
 
 
 def _wait() -> None:

@@ -69,6 +69,27 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "callback": lambda *given: _accepted(given[2]),
         "help": "Exit with 0 where at least this radius is certified; in any unit of --radius.",
     },
+    "out": {
+        "type": click.Path(dir_okay=False, path_type=Path),
+        "metavar": "FILE",
+        "help": "Keep results in FILE (.jsonl, .csv, .parquet) and continue it.",
+    },
+    "photos-at-once": {
+        "type": click.IntRange(1, 1000),
+        "default": 8,
+        "show_default": True,
+        "help": "Photos under way at the same time.",
+    },
+    "fail-fast": {
+        "is_flag": True,
+        "default": False,
+        "help": "End at the first photo that fails; by default go on.",
+    },
+    "allow-private": {
+        "is_flag": True,
+        "default": False,
+        "help": "Fetch from private addresses (and this machine's), too.",
+    },
     "dry-run": {
         "is_flag": True,
         "default": False,

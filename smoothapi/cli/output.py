@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from smoothapi.advice import advise
 from smoothapi.certify.certificate import (
     claim_text,
     confidence,
@@ -19,22 +30,29 @@ from smoothapi.certify.certificate import (
 )
 from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
+from smoothapi.cli.terminal import echo
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.progress import ProgressColumn, TaskID
 
     from smoothapi import smoother
     from smoothapi.certify.certificate import Certificate
     from smoothapi.config import Settings
+    from smoothapi.many import ManyProgress
     from smoothapi.provider import Price
+    from smoothapi.session import Session
 
 _MOST_LABELS = 4
 _SHORTEST_SHOWN = 0.05  # seconds
+_LOOK = 0.1  # seconds between looks at what is waited for
+_SAID_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
 
 @contextmanager
-def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
+def progress(name: str, session: Session) -> Iterator[Callable[[smoother.Progress], None]]:
     """Show a bar on stderr while votes come in; yields what to call after each."""
     columns = (
         TextColumn("{task.description}"),
@@ -43,23 +61,118 @@ def progress(name: str) -> Iterator[Callable[[smoother.Progress], None]]:
         TextColumn("votes, {task.fields[sent]} sent, ${task.fields[cost]:.4f}"),
         TimeElapsedColumn(),
     )
+    with _bar(*columns) as bar:
+        task = bar.add_task("", total=None, sent=0, cost=0.0)
+        with _saying_what(bar, task, name, session):
+
+            def advance(state: smoother.Progress) -> None:
+                bar.update(
+                    task,
+                    completed=state.votes,
+                    total=state.votes + state.needed,
+                    sent=state.queries,
+                    cost=state.cost,
+                )
+
+            yield advance
+
+
+@contextmanager
+def progress_of_many(
+    total: int | None, session: Session
+) -> Iterator[Callable[[ManyProgress], None]]:
+    """Show one bar over all photos on stderr; yields what to call now and then.
+
+    Without a terminal there is a line every half minute.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with _bar(*columns) as bar:
+        task = bar.add_task("", total=total, said="")
+        said = [time.monotonic()]
+        with _saying_what(bar, task, "photos", session):
+
+            def advance(state: ManyProgress) -> None:
+                number = f"{state.done:,}" + ("" if total is None else f" of {total:,}")
+                line = (
+                    f"{number}: {state.certified:,} certified, {state.abstained:,} abstained, "
+                    + (f"{state.failed:,} failed, " if state.failed else "")
+                    + f"${state.cost:.2f}"
+                )
+                bar.update(task, completed=state.done, said=line)
+                if bar.disable and time.monotonic() - said[0] > _SAID_EVERY:
+                    said[0] = time.monotonic()
+                    echo(f"photos {line}", err=True)
+
+            yield advance
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
     console = PrintableConsole(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        # Progress reads its description as markup.
-        task = bar.add_task(Text(printable(name)).markup, total=None, sent=0, cost=0.0)
+    return Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # What is printed meanwhile would go to stderr, also where stdout is a file or a pipe.
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
-        def advance(state: smoother.Progress) -> None:
-            bar.update(
-                task,
-                completed=state.votes,
-                total=state.votes + state.needed,
-                sent=state.queries,
-                cost=state.cost,
-            )
 
-        yield advance
+@contextmanager
+def _saying_what(bar: Progress, task: TaskID, name: str, session: Session) -> Iterator[None]:
+    """Have a bar's description say what is waited for: the denoiser, or what `name` says."""
+    plain = Text(printable(name)).markup  # a description is read as markup
+    denoiser, ended = session.variants.denoiser, threading.Event()
+
+    def look() -> None:
+        while not ended.wait(_LOOK):
+            loading = getattr(denoiser, "loading", False)
+            bar.update(task, description="loading the denoiser" if loading else plain)
+
+    bar.update(task, description=plain)
+    if bar.disable:
+        yield
+        return
+    watch = threading.Thread(target=look, name="smoothapi-bar", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watch.join()
+
+
+def show_line(photo: str, certificate: Certificate) -> None:
+    """Print what one of many photos came to as one line."""
+    certified = certificate.label is not None
+    line = Text("● ", style="green" if certified else "yellow")
+    line.append(f"{printable(photo)}  ")
+    line.append(printable(certificate.label or "abstained"), style="bold" if certified else "")
+    if certified and certificate.kind == "certify":
+        line.append(f"  {rounded_down(certificate.radius)}")
+    elif certificate.lesser:
+        line.append(f"  {less_text(certificate)}")
+    PrintableConsole().print(line, soft_wrap=True)
+
+
+def show_summary(
+    counts: Mapping[str, int], kept: int, spent: ManyProgress | None, *, err: bool
+) -> None:
+    """Print what many photos came to: counts by outcome, and what this run spent."""
+    total = sum(counts.values())
+    parts = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    echo(f"{total:,} photos: {parts}." + (f" {kept:,} were in the file." if kept else ""), err=err)
+    if spent is not None:
+        echo(
+            f"Sent now: {spent.queries:,} queries (${spent.cost:.4f}); {spent.cached:,} answers "
+            f"from the store; {spent.seconds:.1f} s.",
+            err=err,
+        )
 
 
 def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0) -> None:
@@ -88,7 +201,7 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
 def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tuple[str, str]]:
     image = certificate.image
     if certificate.abstained:
-        yield "  why", certificate.explanation
+        yield from _abstention(certificate, price)
     yield "  photo", _photo(certificate)
     for note in image.notes:
         yield "", note
@@ -117,6 +230,13 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
         + ")",
     )
     yield "  time", f"{certificate.seconds:.1f} s"
+
+
+def _abstention(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
+    yield "  why", certificate.explanation
+    advice = advise(certificate, price)
+    for number, line in enumerate(advice.lines() if advice is not None else ()):
+        yield "" if number else "  what now", line
 
 
 def _claims(certificate: Certificate) -> Iterator[tuple[str, str]]:

@@ -153,6 +153,11 @@ def _texts(file: str) -> list[tuple[str, bytes]]:
             f"Cannot read the certificate {file!r}: {reason or error}."
         ) from error
     text = text.removeprefix(_BOM)
+    from smoothapi.many.files import certificates_of  # noqa: PLC0415  keeps --help light
+
+    results = certificates_of(text)
+    if results:
+        return [(f"{file!r}, certificate {number}", one) for number, one in enumerate(results, 1)]
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > 1 and all(line.lstrip().startswith(b"{") for _, line in lines):
         return [(f"{file!r}, line {number}", line) for number, line in lines]

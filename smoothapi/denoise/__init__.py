@@ -6,7 +6,7 @@ the network is read when the first variants are asked for.
 
 from __future__ import annotations
 
-from smoothapi.denoise.gathering import Gathering
+from smoothapi.denoise.gathering import Gathering, gathered
 from smoothapi.denoise.protocol import Denoiser, DenoiserIdentity, DenoiserRuntime, is_runtime
 from smoothapi.denoise.recorded import RecordedDenoiser
 from smoothapi.denoise.runtime import load
@@ -17,6 +17,7 @@ __all__ = [
     "DenoiserRuntime",
     "Gathering",
     "RecordedDenoiser",
+    "gathered",
     "is_runtime",
     "load",
 ]

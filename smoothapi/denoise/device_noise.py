@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
+from smoothapi._special import special
 from smoothapi.errors import DenoiserError
 
 if TYPE_CHECKING:
@@ -192,10 +192,10 @@ def check_generator(device: torch.device, generator: Generator | None = None) ->
     uniform = ((expected >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     given = np.concatenate([uniform.ravel(), _special_points()])
     normal = generator.normal(torch.from_numpy(given).to(device)).cpu().numpy()
-    exact = ndtri(given)
+    exact = special.ndtri(given)
     clean = np.arange(count, dtype=np.float64).reshape(31, 43, 3) * (257.0 / _GRID)
     drawn = generator.pictures(torch.from_numpy(clean).to(device), _CHECKED_SIGMA, seeds)
-    rounded = np.rint(ndtri(uniform) * (_CHECKED_SIGMA * _GRID)).reshape(2, *clean.shape)
+    rounded = np.rint(special.ndtri(uniform) * (_CHECKED_SIGMA * _GRID)).reshape(2, *clean.shape)
     moved = np.abs(drawn.double().cpu().numpy() * _GRID - (rounded + clean * _GRID))
     right = (
         np.array_equal(words, expected)

@@ -72,6 +72,11 @@ class Gathering:
         """Whether the network is in memory."""
         return self._inner.loaded
 
+    @property
+    def loading(self) -> bool:
+        """Whether the network is being read now."""
+        return bool(getattr(self._inner, "loading", False))
+
     def variants_of(
         self, pixels: NDArray[np.float64], sigma: float, seeds: Sequence[int]
     ) -> NDArray[np.uint8]:
@@ -107,6 +112,11 @@ class Gathering:
         finally:
             for one in together:
                 one.ended = True
+
+
+def gathered(runtime: DenoiserRuntime) -> DenoiserRuntime:
+    """Return a denoiser for several photos at once: few large batches where it takes turns."""
+    return Gathering(runtime) if runtime.takes_turns else runtime
 
 
 class _Lot:

@@ -68,6 +68,7 @@ class LocalRuntime:
         name: for reports and certificates.
         adaptation: to which provider it was adapted, and by answers about which photos; None for
             a denoiser that no answer had a part in.
+        loading: whether the network is being read now.
 
     Raises:
         DenoiserError: the device or the precision cannot be used.
@@ -78,6 +79,7 @@ class LocalRuntime:
         check_precision(precision)
         self.name = source.name
         self.adaptation = source.adaptation
+        self.loading = False
         self._source = source
         self._wanted = (device, precision)
         self._lock = threading.Lock()
@@ -306,6 +308,13 @@ class LocalRuntime:
         return np.concatenate(list(self._pool.map(self._pictures, parts, repeat(sigma))))
 
     def _open(self) -> None:
+        self.loading = True
+        try:
+            self._load()
+        finally:
+            self.loading = False
+
+    def _load(self) -> None:
         import torch  # noqa: PLC0415 - a fully cached run never needs it
 
         call = self._source.open()

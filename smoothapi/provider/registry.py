@@ -33,6 +33,11 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mock": "smoothapi_adapters.mock:MockAdapter",
         "torch": "smoothapi_adapters.torch:TorchAdapter",
     },
+    "smoothapi.buckets": {
+        "az": "smoothapi_adapters.azure.bucket:sign_in",
+        "gs": "smoothapi_adapters.google.bucket:sign_in",
+        "s3": "smoothapi_adapters.aws.bucket:sign_in",
+    },
     "smoothapi.wrappers": {
         "aiobotocore.client": "smoothapi_adapters.aws.aio:AioRekognitionWrapper",
         "azure.ai.vision.imageanalysis": "smoothapi_adapters.azure.v4.wrap:ImageAnalysisWrapper",

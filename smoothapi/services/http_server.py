@@ -203,6 +203,8 @@ class _Server(uvicorn.Server):
                         connection.transport.abort()
                 break
             await asyncio.sleep(0.002)
+        if self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=_GRACE)
         await asyncio.sleep(0)  # let transports tell that they were closed
 
     def stop(self) -> None:
@@ -255,6 +257,10 @@ class _Endpoint:
             status = await self._carry(line, received, question, refusal, began)
             if endless:
                 await line.close()
+        except asyncio.CancelledError:
+            if not self.stopping.is_set():
+                raise
+            await line.cut()  # the service closes, and has waited for the backend long enough
         finally:
             self._service.done(received, status, began)
 

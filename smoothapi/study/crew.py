@@ -1,32 +1,28 @@
-"""The many hands of a study: many cells under way at once, and what they spend."""
+"""The cells of a study: what is bought for each, and what becomes of one that fails."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from smoothapi.certify import runs_of, share_deduction, top1
-from smoothapi.denoise import Gathering
+from smoothapi.denoise import gathered
 from smoothapi.errors import (
     BudgetExceededError,
-    ImageError,
     ModelChangedError,
     ProviderError,
     SmoothAPIError,
     TooManyFailuresError,
-    UsageError,
 )
 from smoothapi.image import WorkingImage, load_image
+from smoothapi.many import OF_ONE_PHOTO, Crew, Failures, Spending, Spent
 from smoothapi.parts import choose_budgets
 from smoothapi.smoother import collect_votes
-from smoothapi.store.owners import refuse_fork
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,
@@ -42,12 +38,8 @@ if TYPE_CHECKING:
     from smoothapi.certify import Target
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
-    from smoothapi.session import Progress, Session
+    from smoothapi.session import Session
     from smoothapi.store import Budget
-
-_LOOK = 0.2  # seconds between reports of progress
-_FEWEST_FAILED = 3
-_MOST_FAILED = 0.2  # share of the cells; then the service, not a photo, is at fault
 
 
 @dataclass(frozen=True)
@@ -135,9 +127,7 @@ class Opened:
         self._setup = setup
         self._stack = ExitStack()
         self.sessions: dict[tuple[str, str, float], Session] = {}
-        runtimes: dict[str, DenoiserRuntime] = {}
-        for name, runtime in setup.denoisers.items():
-            runtimes[name] = Gathering(runtime) if runtime.takes_turns else runtime
+        runtimes = {name: gathered(runtime) for name, runtime in setup.denoisers.items()}
         self.denoisers = tuple(DenoiserFacts(n, r.fingerprint) for n, r in runtimes.items())
         facts: list[ProviderFacts] = []
         try:
@@ -195,7 +185,7 @@ def _is_replay(provider: object) -> bool:
     return isinstance(provider, str) and provider.startswith("replay:")
 
 
-class Crew:
+class CellCrew:
     """Works on many cells at once, and knows what was spent."""
 
     def __init__(self, setup: Setup, open_: Opened, began: float, problems: int) -> None:
@@ -205,53 +195,42 @@ class Crew:
         self._known_problems = problems
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._latest: dict[Task, tuple[int, int, int, float]] = {}
-        self._failed = 0
+        self._spending: Spending[Task] = Spending()
+        self._failures = Failures()
+        self._ended = 0
         self.cells: list[Cell] = []
         self.problems: list[Problem] = []
         self.error: SmoothAPIError | None = None
 
     def run(self, tasks: list[Task], on_progress: Callable[[StudyProgress], None] | None) -> None:
         """Fill the cells of `tasks`; after an error that concerns all, no further ones."""
-        done, process = 0, os.getpid()
-        workers = min(self._setup.at_once, len(tasks))
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="smoothapi-study")
+        done = 0
         cells: dict[Task, Cell] = {}
-        try:
-            futures: dict[Future[Cell | None], Task] = {
-                pool.submit(self._fill, task): task for task in tasks
-            }
-            left = set(futures)
-            while left:
-                refuse_fork(process)  # in `on_progress`: the threads stayed behind
-                ended, left = wait(left, timeout=_LOOK, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    cell = future.result()
-                    done += 1
-                    if cell is not None:
-                        cells[futures[future]] = cell
-                if on_progress is not None:
-                    on_progress(self._progress(done, len(tasks)))
-        except BaseException:
-            self._stop.set()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+        def look() -> None:
+            if on_progress is not None:
+                on_progress(self._progress(done, len(tasks)))
+
+        crew = Crew(self._fill, self._setup.at_once)
+        for task, cell in crew.run(tasks, in_order=False, on_look=look, on_cut=self._stop.set):
+            done += 1
+            if cell is not None:
+                cells[task] = cell
+        look()
         self.cells = [cells[task] for task in tasks if task in cells]
 
     def _progress(self, done: int, total: int) -> StudyProgress:
+        spent = self._spending.so_far
         with self._lock:
-            latest = list(self._latest.values())
             problems = self._known_problems + len(self.problems)
-        votes, queries, cached = (sum(row[i] for row in latest) for i in range(3))
         return StudyProgress(
             phase="asking",
             done=done,
             total=total,
-            votes=int(votes),
-            queries=int(queries),
-            cached=int(cached),
-            cost=sum(row[3] for row in latest),
+            votes=spent.votes,
+            queries=spent.queries,
+            cached=spent.cached,
+            cost=spent.cost,
             problems=problems,
             seconds=time.monotonic() - self._began,
         )
@@ -274,7 +253,7 @@ class Crew:
                 futility=session.futility,
             )
             collected = collect_votes(
-                session, image, collector, setup.target, partial(self._note, task)
+                session, image, collector, setup.target, partial(self._spending.note, task)
             )
         except SmoothAPIError as error:
             return self._failed_cell(task, session, collector, error)
@@ -282,10 +261,11 @@ class Crew:
             self._stop.set()
             raise
         totals = collected.totals
+        votes = len(collected.votes)
+        spent = Spent(votes, totals.queries, totals.cached, float(totals.dollars))
+        self._spending.end(task, spent)
         with self._lock:
-            self._latest[task] = (
-                len(collected.votes), totals.queries, totals.cached, float(totals.dollars),
-            )  # fmt: skip
+            self._ended += 1
         if not collected.votes and not collector.decided:
             return None
         space = getattr(setup.target, "space", None)
@@ -305,12 +285,6 @@ class Crew:
             outcomes=collector.outcomes(collected.plain),
         )
 
-    def _note(self, task: Task, progress: Progress) -> None:
-        with self._lock:
-            self._latest[task] = (
-                progress.votes, progress.queries, progress.cached, progress.cost,
-            )  # fmt: skip
-
     def _failed_cell(
         self,
         task: Task,
@@ -319,17 +293,14 @@ class Crew:
         error: SmoothAPIError,
     ) -> Cell | None:
         """Note what went wrong; stop the study if it is wrong for all; keep the votes."""
-        cell = self._cut_short(task, session, collector, error)
-        ours = isinstance(error, (UsageError, TooManyFailuresError, ModelChangedError))
+        cell = self._cut_short(task, session, collector, error, self._spending.end(task))
         with self._lock:
-            if ours:
+            self._ended += 1
+            if isinstance(error, OF_ONE_PHOTO):
                 why = f"sigma {task.sigma:g}, {task.provider}, {task.denoiser}: {error}"
                 kind = "failed" if cell is None else "undecided"
                 self.problems.append(Problem(task.read.photo.name, why, kind))
-                self._failed += not isinstance(error, ImageError)
-                ended = len(self._latest) + 1
-                ours = self._failed < max(_FEWEST_FAILED, _MOST_FAILED * ended)
-            if not ours:
+            if self._failures.concern_all(error, self._ended):
                 self.error = self.error or error
                 # Without money others still have what is stored.
                 if not isinstance(error, BudgetExceededError):
@@ -342,6 +313,7 @@ class Crew:
         session: Session,
         collector: Collector | None,
         error: SmoothAPIError,
+        spent: Spent,
     ) -> Cell | None:
         """Return the cell with the votes so far; None before the first.
 
@@ -353,7 +325,6 @@ class Crew:
             return None
         if not collector.votes:
             return None
-        _, queries, cached, _ = self._latest.get(task, (0, 0, 0, 0.0))
         image = task.read.load(self._setup.size)
         plain = session.stored(image)(None)
         answer = None if plain is None or isinstance(plain, Exception) else plain
@@ -371,9 +342,9 @@ class Crew:
             votes=runs_of(collector.votes),
             plain=None if answer is None else top1(answer, space),
             model_version="" if answer is None else answer.model_version,
-            queries=queries,
+            queries=spent.queries,
             attempts=error.attempts,
-            cached=cached,
+            cached=spent.cached,
             dollars=error.cost,
             seconds=0.0,
             outcomes=collector.outcomes(answer, ended),

@@ -28,8 +28,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import bdtr, bdtrc, betaincinv
 
+from smoothapi._special import special
 from smoothapi.certificates import rounding_of
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper, required_p
 from smoothapi.certify.arithmetic import floor_to
@@ -215,7 +215,7 @@ def highprob(count: int, total: int, alpha: float, rho: float = RHO) -> float:
     if total == 0:
         return 0.0
     wrong = 0
-    while wrong < count and bdtr(wrong, total, alpha) < 1.0 - rho:
+    while wrong < count and special.bdtr(wrong, total, alpha) < 1.0 - rho:
         wrong += 1
     return (count - wrong) / total
 
@@ -349,8 +349,8 @@ def _estimated(
     certified = agreeing = 0.0
     for cell in cells:
         k, votes = cell.share
-        shares = betaincinv(k + 0.5, votes - k + 0.5, grid)
-        chance = float(np.mean(bdtrc(enough - 1, n, shares))) if enough <= n else 0.0
+        shares = special.betaincinv(k + 0.5, votes - k + 0.5, grid)
+        chance = float(np.mean(special.bdtrc(enough - 1, n, shares))) if enough <= n else 0.0
         certified += chance
         agreeing += chance * (cell.leader is not None and cell.leader == cell.plain)
     total = len(cells)

@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import UsageError
 from smoothapi.files import read_csv, shown_name
+from smoothapi.photos import SUFFIXES, below
 from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from smoothapi.image import PhotoSource
 
 Photos: TypeAlias = "str | Path | Iterable[PhotoSource] | Mapping[str, PhotoSource]"
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif"}
-    | {".tiff", ".ppm", ".pgm", ".jp2", ".j2k"}
-)
-"""Files with other suffixes are not taken for photos."""
 
 _FILE_COLUMNS = ("file", "filename", "path", "photo", "image")
 _LABEL_COLUMNS = ("label", "name", "class")
@@ -88,15 +83,11 @@ def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], in
         if not path.is_dir():
             found.append((shown_name(path.name), path))
             continue
-        below = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
-        photos = [file for file in below if file.suffix.lower() in SUFFIXES]
-        passed_over += len(below) - len(photos)
+        files = list(below(path))
+        photos = [file for file in files if file.suffix.lower() in SUFFIXES]
+        passed_over += len(files) - len(photos)
         found += [(shown_name(file.relative_to(path).as_posix()), file) for file in photos]
     return found, passed_over
-
-
-def _is_visible(file: Path, root: Path) -> bool:
-    return file.is_file() and not any(p.startswith(".") for p in file.relative_to(root).parts)
 
 
 def read_truth(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, ...]]:

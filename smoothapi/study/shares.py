@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import betaincinv, ndtr, ndtri
 
+from smoothapi._special import special
 from smoothapi.errors import UsageError
 from smoothapi.files import parse_json
 from smoothapi.study.findings import Findings
@@ -70,8 +70,10 @@ class Shares:
             if low < sigma < high:
                 weight = math.log(sigma / low) / math.log(high / low)
                 size = np.linspace(0.0, 1.0, 500)
-                below, above = (np.quantile(ndtri(self._values(one)), size) for one in (low, high))
-                return np.asarray(ndtr((1.0 - weight) * below + weight * above))
+                below, above = (
+                    np.quantile(special.ndtri(self._values(one)), size) for one in (low, high)
+                )
+                return np.asarray(special.ndtr((1.0 - weight) * below + weight * above))
         raise UsageError(
             f"sigma={sigma:g}: shares were measured at {', '.join(f'{one:g}' for one in known)}. "
             "Give --distribution with the result.json of a study at this sigma, or assume a share "
@@ -81,7 +83,7 @@ class Shares:
     def _values(self, sigma: float) -> NDArray[np.float64]:
         k, n = np.array(self.counts[sigma], dtype=float).T
         quantiles = np.array(_QUANTILES)[:, None]
-        values = np.sort(betaincinv(k + 0.5, n - k + 0.5, quantiles), axis=None)
+        values = np.sort(special.betaincinv(k + 0.5, n - k + 0.5, quantiles), axis=None)
         return np.asarray(np.clip(values, 1e-9, 1.0 - 1e-9))
 
     @classmethod

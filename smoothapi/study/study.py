@@ -24,7 +24,7 @@ from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser, choose_label_space
 from smoothapi.study.collect import Rules
-from smoothapi.study.crew import Crew, Opened, Read, Setup, StudyProgress
+from smoothapi.study.crew import CellCrew, Opened, Read, Setup, StudyProgress
 from smoothapi.study.findings import Photo, Problem
 from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
@@ -239,7 +239,7 @@ class Study:
             )
         studied = reads[:pilot]
         with Opened(self._setup, reads) as open_:
-            crew = Crew(self._setup, open_, began, len(problems))
+            crew = CellCrew(self._setup, open_, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
             _warn_of_never_seen(open_, self._setup.target)

@@ -131,9 +131,14 @@ def smoothapi_home(
 
 @pytest.fixture
 def smoothapi_mock(smoothapi_home: Path, monkeypatch: pytest.MonkeyPatch) -> MockFactory:
-    """Make mocks: `smoothapi_mock({"bus": 0.97, None: 0.03}, faults="2% timeout")`."""
+    """Make mocks: `smoothapi_mock({"bus": 0.97, None: 0.03}, faults="2% timeout")`.
+
+    No denoiser is put in front unless a test names one: a mock's answers do not depend on it, and
+    to load and run it takes seconds.
+    """
     del smoothapi_home
     monkeypatch.setenv("SMOOTHAPI_PROVIDER", "mock")
+    monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     return MockFactory(monkeypatch)
 
 
@@ -141,12 +146,14 @@ def smoothapi_mock(smoothapi_home: Path, monkeypatch: pytest.MonkeyPatch) -> Moc
 def smoothapi_service(smoothapi_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Start local services that speak a provider's protocol: `smoothapi_service("aws", backend)`.
 
-    Takes what `smoothapi.services.serve` takes and returns the service; it ends with the test.
+    Takes what `smoothapi.services.serve` takes and returns the service; it ends with the test. No
+    denoiser is put in front unless a test names one.
     Where the environment names a proxy, what is on this machine is reached without it.
     """
     import os  # noqa: PLC0415
 
     del smoothapi_home
+    monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
     # Programs differ in which spelling they read first.
     for name in ("no_proxy", "NO_PROXY"):
         without = os.environ.get(name) or os.environ.get(name.swapcase()) or ""

@@ -76,6 +76,7 @@ class Certifier:
         self._session: Session | None = None
         self._closed = False
         self._uncertified: Counter[str] = Counter()
+        self._told: set[tuple[str, str]] = set()  # causes, and what was given for them
 
     @property
     def _lock(self) -> threading.Lock:
@@ -199,12 +200,13 @@ class Certifier:
         return item.write(item.own.response, verdict), finding
 
     def _note(self, finding: Finding, policy: CallPolicy, provider: str) -> None:
-        """Count a picture that was left uncertified; say it of the first for each cause."""
+        """Count a picture that was left uncertified; say once for each cause what it is given."""
         emit(Uncertified(provider, finding.ended))
         with self._lock:
             self._uncertified[finding.ended] += 1
-            first = self._uncertified[finding.ended] == 1
-        if first:
+            known = (finding.ended, policy.otherwise) in self._told
+            self._told.add((finding.ended, policy.otherwise))
+        if not known:
             given = "the provider's own answer" if policy.otherwise == "plain" else "no labels"
             _log.warning(
                 "A call was given %s, uncertified, as otherwise=%r says: %s Each such response "

@@ -55,8 +55,8 @@ class Deadline(Stop):
         if self.cancelled:
             raise StoppedError("The call was cancelled. What was answered is kept.")
 
-    def watch(self, run: Run) -> None:
-        """Take a run that begins."""
+    def watch(self, run: Run | Stop) -> None:
+        """Take a run that begins, or several that one stop is for."""
         super().watch(run)
         if self._cancel is not None:
             self._cancel.watch(run)

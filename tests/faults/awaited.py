@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from contextlib import AsyncExitStack
 
@@ -23,12 +24,14 @@ SESSION = get_session()  # one, which has read the description of the service on
 class Awaited:
     """An adapter that asks through an asynchronous client; it runs the event loop."""
 
-    def __init__(self, client, wrapper, adapter, timeout):
+    def __init__(self, client, wrapper, adapter, timeout, ready=None):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
         self._thread.start()
         self._stack = AsyncExitStack()
         opened = self._run(self._stack.enter_async_context(client))
+        if ready is not None:
+            self._run(ready(opened))
         seen = wrapper(opened).through(self._run(self._portal()))._client
         self._adapter = adapter(client=seen, timeout=timeout)
 
@@ -48,20 +51,26 @@ class Awaited:
         return Portal()
 
 
-def rekognition(url, timeout):
+def rekognition(url, timeout, secret=SECRET):
     client = SESSION.create_client(
         "rekognition",
         endpoint_url=url,
         region_name="eu-west-1",
         aws_access_key_id="AKIDEXAMPLE",
-        aws_secret_access_key=SECRET,
-        aws_session_token=SECRET,
+        aws_secret_access_key=secret,
+        aws_session_token=secret,
     )
-    return Awaited(client, AioRekognitionWrapper, AwsAdapter, timeout)
+    return Awaited(client, AioRekognitionWrapper, AwsAdapter, timeout, _with_certificates)
 
 
-def image_analysis(url, timeout):
-    client = ImageAnalysisClient(url, AzureKeyCredential(SECRET))
+async def _with_certificates(client):
+    """Have the certificates read, which the first request would do within its time limit."""
+    await client._endpoint.http_session._get_session(None)
+
+
+def image_analysis(url, timeout, secret=SECRET):
+    trusted = os.environ.get("REQUESTS_CA_BUNDLE") or True
+    client = ImageAnalysisClient(url, AzureKeyCredential(secret), connection_verify=trusted)
     return Awaited(client, AioImageAnalysisWrapper, Azure4Adapter, timeout)
 
 

@@ -13,16 +13,19 @@ from PIL import Image
 
 from smoothapi import (
     Adapter,
+    Advice,
     Answer,
     Budget,
     Certificate,
     Label,
     Limits,
+    PhotoResult,
     Plan,
     Price,
     Progress,
     ProviderError,
     Smoother,
+    advise,
     verify,
 )
 
@@ -65,3 +68,13 @@ with Smoother("mock", sigma=0.25, budget=Budget(attempts=500)) as smoother:
 Smoother(MyAdapter(), classes={"bus": ["School Bus"]}, denoiser="none", budget="$2")
 assert_type(verify(certificate, "photo.jpg"), list[str])
 Smoother(sigma="loud")  # pyright: ignore[reportArgumentType]
+
+
+async def many(smoother: Smoother) -> None:
+    for result in smoother.certify_many(["photo.jpg", Path("folder"), array, b"bytes"]):
+        assert_type(result, PhotoResult)
+        assert_type(result.certificate, Certificate | None)
+        if result.certificate is not None:
+            assert_type(advise(result.certificate), Advice | None)
+    async for result in smoother.certify_many_async("photos/", in_order=False):
+        assert_type(result, PhotoResult)

@@ -51,6 +51,12 @@ def test_importing_loads_no_torch_no_sdk_and_no_scipy_stats(statement):
     assert done.returncode == 0, done.stderr
 
 
+def test_importing_the_smoother_loads_no_scipy():
+    """A third of a second, for what a stored answer or a plan may never need."""
+    script = "import sys; from smoothapi import Smoother; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_hints_of_the_smoother_resolve():
     assert typing.get_type_hints(smoothapi.Budget)
 

@@ -17,7 +17,7 @@ _GRPC = re.compile(
     r"name resolution|connections to all backends failing",
     re.IGNORECASE,
 )
-_OF_AIOHTTP = ("ClientConnectorError", "ConnectionTimeoutError")
+_OF_AIOHTTP = ("ClientConnectorError", "ClientHttpProxyError", "ConnectionTimeoutError")
 _LONGEST = 200
 
 
@@ -90,7 +90,7 @@ def _why(links: list[BaseException]) -> str:
             return "the name of the host is not known (DNS)"
         if isinstance(link, ConnectionRefusedError):
             return "the connection was refused"
-        if isinstance(link, ssl.SSLError) and link.reason:
+        if isinstance(link, ssl.SSLError) and getattr(link, "reason", None):  # aiohttp's has none
             return f"the TLS handshake failed ({link.reason})"
         if isinstance(link, TimeoutError):
             return "no connection came about in time"

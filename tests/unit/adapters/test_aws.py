@@ -612,7 +612,7 @@ def test_the_region_of_a_profile(tmp_path):
 def test_a_botocore_that_lacks_the_newest_errors_will_do():
     """aioboto3 comes with botocore 1.40."""
     script = (
-        "import botocore.exceptions as e; del e.LoginError, e.UnknownTokenProviderError;"
+        "import boto3, botocore.exceptions as e; del e.LoginError, e.UnknownTokenProviderError;"
         "import smoothapi_adapters.aws.errors"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from smoothapi import Budget, Smoother
 from smoothapi.errors import FatalError, ProviderError, TransientError
 from smoothapi.provider import make_adapter
+from tests.faults.awaited import AWAITED
 
 # No name below leads anywhere: .invalid and .example are reserved for that.
 pytestmark = [pytest.mark.smoothapi_network, pytest.mark.timeout(60)]
@@ -42,6 +44,7 @@ ADAPTERS = {
     "azure4": lambda url: make_adapter("azure4", endpoint=url, key=KEY),
     "clarifai": lambda url: make_adapter("clarifai", endpoint=url, pat=KEY),
     "http": lambda url: make_adapter("http", url=f"{url}/label", labels="labels[*]"),
+    **{name: partial(make, timeout=30.0, secret=KEY) for name, make in AWAITED.items()},
 }
 
 
@@ -136,7 +139,7 @@ KINDS = [
 def matrix():
     """All kinds for one adapter of each way to send, and the commonest for the others."""
     for name in ADAPTERS:
-        full = name in ("aws", "google gRPC", "azure4", "http")
+        full = name in ("aws", "google gRPC", "azure4", "http", "aws, awaited")
         for kind in KINDS if full else ("refused", "unknown host", "no TLS there"):
             yield name, kind
 

@@ -296,3 +296,13 @@ def test_a_mix_that_is_none_is_refused(
 def test_the_digest_tells_mixes_apart() -> None:
     assert len({DEFAULT_MIX.digest, TWO.digest, Mix.learnt([(9, 10)]).digest}) == 3
     assert Mix(TWO.shares, TWO.weights, photos=9).digest == TWO.digest
+
+
+def test_the_default_mix_is_the_one_that_its_formula_gives():
+    from scipy.special import betainc, ndtr
+
+    grid = np.arange(-20, 51) * 0.1  # of Phi^-1(p), as radii are: p from 0.02 to 1 - 3e-7
+    between = np.concatenate([[0.0], ndtr(grid[:-1] + 0.05), [1.0]])
+    weights = np.diff(betainc(0.5, 0.25, between))
+    assert DEFAULT_MIX.shares == pytest.approx(tuple(ndtr(grid)), rel=1e-15, abs=0.0)
+    assert DEFAULT_MIX.weights == tuple(weights.round(9).tolist())

@@ -274,10 +274,14 @@ def test_a_run_that_is_stopped_ends(store):
 
 @pytest.mark.parametrize("per_second", [None, 0.1])
 def test_waits_that_were_cut_short_are_counted_as_they_were(store, per_second):
+    asked = threading.Event()  # else the first "slow down" may keep it waiting too
+
     def script(payload, attempt):
         if payload == b"0":
+            asked.set()
             time.sleep(0.2)
             return FatalError("no permission")
+        asked.wait(10.0)
         return ThrottledError("slow down", retry_after=50.0)
 
     adapter = ScriptedAdapter(script)

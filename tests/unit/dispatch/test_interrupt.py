@@ -93,6 +93,14 @@ def test_what_ends_a_command_keeps_what_came_and_the_same_command_goes_on(
     assert f"{sent} answered from the store" in out
 
 
+HANGS = """
+import itertools, threading
+numbers = itertools.count()
+def label(picture):
+    if next(numbers) >= 5:
+        threading.Event().wait()
+    return "bus"
+"""
 STUDY = ["study", "photos", "--out", "out", "--sigma", "0.25", "--max-votes", "400"]
 ADAPT = ["denoiser", "adapt", "mock", "--photos", "photos", "--out", "out.json", "--size", "32",
          "--denoiser", "small", "--device", "cpu"]  # fmt: skip
@@ -106,6 +114,7 @@ ADAPT = ["denoiser", "adapt", "mock", "--photos", "photos", "--out", "out.json",
         (STUDY, [signal.SIGTERM]),
         (STUDY, [signal.SIGINT, signal.SIGINT]),
         (ADAPT, [signal.SIGHUP]),
+        (ADAPT, [signal.SIGINT, signal.SIGINT]),
     ],
 )
 def test_what_asks_about_many_photos_ends_likewise(tmp_path, command, numbers):
@@ -113,10 +122,11 @@ def test_what_asks_about_many_photos_ends_likewise(tmp_path, command, numbers):
     (tmp_path / "photos").mkdir()
     for number in range(30 if command is ADAPT else 3):
         photo_in(tmp_path / "photos" / f"{number}.png", number)
-    # Two of Ctrl-C leave behind what does not answer.
-    latency = 0.3 if len(numbers) == 1 else 1.0
-    (tmp_path / "smoothapi.toml").write_text(SETTINGS.replace("LATENCY", str(latency)))
+    (tmp_path / "smoothapi.toml").write_text(SETTINGS.replace("LATENCY", "0.3"))
     environment = {name: value for name, value in os.environ.items() if name != "SMOOTHAPI_HOME"}
+    if len(numbers) > 1:  # two of Ctrl-C leave behind what never answers
+        (tmp_path / "hangs.py").write_text(HANGS)
+        environment["SMOOTHAPI_PROVIDERS__MOCK__LABELLER"] = "hangs:label"
     main = "from smoothapi.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", main, *command, "--home", str(home), "--budget", "900/day"],
@@ -126,10 +136,11 @@ def test_what_asks_about_many_photos_ends_likewise(tmp_path, command, numbers):
         wait_for_answers(home, process)
         for number in numbers:
             process.send_signal(number)
-            time.sleep(0.1)
+            time.sleep(0.5)  # two that come while the process does not run are one
         out, err = process.communicate(timeout=60.0)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 128 + numbers[0], err
     assert "Traceback" not in err + out
     assert "continues where this one ended" in err

@@ -116,12 +116,13 @@ def test_the_curl_line_it_prints_works_as_it_stands(provider, monkeypatch, capsy
     assert run(["emulate", provider, *COLOURS]) == 0
 
 
-def start(*arguments):
+def start(*arguments, cwd=None):
     return subprocess.Popen(
         [sys.executable, "-c", "from smoothapi.cli import main; main()", "emulate", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env={**os.environ, "PYTHONWARNINGS": "default::ResourceWarning"},
     )
 
@@ -152,6 +153,61 @@ def test_ctrl_c_and_a_supervisor_end_it_cleanly_even_while_callers_hang(sign):
         "None",
         "timeout",
     ]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("provider", ["azure4", "google-grpc"])
+def test_a_second_ctrl_c_ends_it_though_a_backend_never_answers(provider, tmp_path):
+    import socket
+
+    (tmp_path / "hung.py").write_text(
+        "import sys, threading\n"
+        "def label(picture):\n"
+        "    print('asked', file=sys.stderr, flush=True)\n"
+        "    threading.Event().wait()\n"
+    )
+    process = start(provider, "--port", "0", "--backend", "hung:label", "--json", cwd=tmp_path)
+    call = None
+    try:
+        address = json.loads(process.stdout.readline())["address"]
+        if provider == "azure4":
+            host, port = address.split(":")
+            body = picture()
+            head = (
+                "POST /computervision/imageanalysis:analyze?api-version=2023-10-01&features=tags "
+                "HTTP/1.1\r\nHost: x\r\nOcp-Apim-Subscription-Key: k\r\n"
+                f"Content-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            caller = socket.create_connection((host, int(port)), timeout=30)
+            caller.sendall(head.encode() + body)
+        else:
+            import grpc
+            from google.cloud import vision
+
+            asked = vision.BatchAnnotateImagesRequest(
+                requests=[{"image": {"content": picture()}, "features": [{"type_": 4}]}]
+            )
+            caller = grpc.insecure_channel(address)
+            method = "/google.cloud.vision.v1.ImageAnnotator/BatchAnnotateImages"
+            call = caller.unary_unary(method).future(  # cancelled once nobody holds it
+                vision.BatchAnnotateImagesRequest.serialize(asked),
+                metadata=[("x-goog-api-key", "k")],
+            )
+        assert process.stderr.readline() == "asked\n"
+        assert call is None or not call.done()
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        caller.close()
+        process.stdout.close()
+        process.stderr.close()
+    assert process.returncode == 130
+    assert err == "\nEnded while a backend was still at work.\n"
 
 
 def test_a_signal_as_soon_as_it_is_ready_ends_it_cleanly(monkeypatch):

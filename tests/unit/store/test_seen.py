@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import diskcache
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smoothapi.answer import Answer, Label
-from smoothapi.store import Seen, StoredAnswer
+from smoothapi.store import Home, Seen, StoredAnswer
 from smoothapi.store.local.answers import AnswerStore
 from smoothapi.store.local.cache import FILE, AnswerCache
+from smoothapi.store.recording import header, to_line
+from smoothapi.store.rows import names_in, names_in_row
+from tests.conftest import invoke
 
 
 def of(n, *names, provider="p", operation="labels"):
@@ -49,6 +55,23 @@ def test_what_no_database_can_keep_is_left_out_and_loses_no_answer(store):
     assert len(store) == 1
 
 
+_NAMES = st.text(min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    labels=st.lists(
+        st.builds(
+            Label, _NAMES, st.just(0.5), st.lists(_NAMES, max_size=2), st.lists(_NAMES, max_size=2)
+        )
+    )
+)
+def test_a_row_has_the_names_that_its_answer_had(labels):
+    kept = StoredAnswer({"provider": "p", "identity": {}}, Answer(tuple(labels)))
+    row = json.loads(json.dumps(kept.row()))
+    assert names_in_row(row) == names_in(kept.asked, kept.outcome)
+
+
 def test_an_identity_without_an_operation_has_one_of_its_own(store):
     store.put(of(0, "Bus", operation=None), of(1, "Kite"))
     assert seen(store, "") == {"Bus"}
@@ -74,9 +97,16 @@ def test_it_is_forgotten_with_the_answers(store):
     assert seen(store) == {"Van"}
 
 
-def test_rows_that_are_imported_are_seen(store):
-    assert store.add_row(of(0, "Bus").row())
-    assert seen(store) == {"Bus"}
+def test_rows_that_are_imported_are_seen(store, tmp_path):
+    store.put(of(0, "Bus"))
+    lines = [header(), *(to_line(store.row(key)) for key in store.all_keys())]
+    (tmp_path / "answers.jsonl").write_text("".join(lines))
+    assert (
+        invoke("cache", "import", tmp_path / "answers.jsonl", "--home", tmp_path / "b").exit_code
+        == 0
+    )
+    with Home(tmp_path / "b") as home:
+        assert seen(home.answers) == {"Bus"}
 
 
 def test_a_store_of_before_learns_what_it_holds(store, reopened, tmp_path, monkeypatch):

@@ -294,7 +294,7 @@ class TestGoogle:
             copies = {
                 size
                 for received in service.received
-                if received.parameters["features"][0][0]["maxResults"] == 50
+                if received.parameters["features"][0][0].get("maxResults") == 50
                 for size in received.sizes
             }
         assert {finding_of(response, number).ended for number in range(3)} == {"deadline"}

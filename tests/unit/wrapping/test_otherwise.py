@@ -119,6 +119,19 @@ def test_open_and_marked_no_label_is_marked_certified(end, kit, wrapped):
 
 
 @aws
+def test_the_log_says_once_of_each_choice_what_is_given(kit, service, wrapped, caplog):
+    caplog.set_level(logging.WARNING, logger="smoothapi")
+    client = wrapped(budget=Budget(attempts=3))
+    for otherwise in ("plain", "none", "plain", "none"):
+        kit.label(with_options(client, otherwise=otherwise))
+    told = [r.getMessage() for r in caplog.records if "uncertified" in r.getMessage()]
+    assert len(told) == 2
+    assert "given the provider's own answer, uncertified, as otherwise='plain' says" in told[0]
+    assert "given no labels, uncertified, as otherwise='none' says" in told[1]
+    assert _behind(client).certifier.uncertified == {"budget": 4}
+
+
+@aws
 def test_a_budget_that_is_used_up_stops_votes_and_never_the_callers_own_call(kit, service, wrapped):
     client = wrapped(budget=Budget(attempts=30), otherwise="plain")
     photos = [png(PIXELS[:, i:]) for i in range(5)]

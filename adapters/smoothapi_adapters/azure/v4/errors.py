@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import FatalError, ProviderError, TransientError
+from smoothapi.provider.chain import chain
 from smoothapi_adapters._common.errors import of_bounds, of_requests
 from smoothapi_adapters.azure.errors import OF_PARSING, of_status
 from smoothapi_adapters.azure.resource import ADVICE
@@ -69,6 +71,11 @@ def _of_connection(error: Any, resource: Resource) -> ProviderError:
     inner = error.inner_exception
     if isinstance(inner, requests.RequestException):
         return of_requests(inner, "Azure")
+    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain(error)):
+        return FatalError(
+            "Azure shows a certificate that is not trusted here. Behind a proxy that opens TLS, "
+            "give the client a file of certificates, as connection_verify=."
+        )
     if inner is None and not isinstance(error, ServiceRequestTimeoutError):
         # The SDK itself would not send it: a token without TLS, say.
         return FatalError(

@@ -1,0 +1,201 @@
+"""What an abstention says besides: how near it was, what is certified all the same, what to try.
+
+Nothing here is certified but `Advice.certified`. The rest is a plan, worked out as if the label's
+share of votes were the one that was seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoothapi.certify.arithmetic import floor_to, share_deduction
+from smoothapi.certify.bounds import radius_from_p
+from smoothapi.certify.certificate import claim_text, rounded_down
+from smoothapi.certify.planning import queries_needed
+from smoothapi.certify.sequential import needed_share
+from smoothapi.errors import UnreachableRadiusError
+from smoothapi.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from smoothapi.certify.certificate import Certificate
+    from smoothapi.provider import Price
+
+_TIMES = (2, 5, 10)  # the cap
+_LARGEST_CAP = 10_000
+_SIGMAS = (0.12, 0.25, 0.5, 0.75, 1.0)
+_WORTH = 0.5  # chance of a certificate from which a change is worth naming
+_PERCENT = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A change that would probably certify, if the label's share of votes stayed as it was.
+
+    Attributes:
+        change: "max_votes" or "sigma".
+        value: what to set it to. A sigma is for all photos of a deployment, never for one.
+        needed_share: what the label's share of votes must exceed then.
+        votes: that it would take, on average.
+        certified: the chance that they certify.
+        dollars: that they would cost by the price list, those that are stored not counted.
+    """
+
+    change: Literal["max_votes", "sigma"]
+    value: float
+    needed_share: float
+    votes: float
+    certified: float
+    dollars: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to make of an abstention.
+
+    Attributes:
+        leader: the label with the most votes; None where none has any, or votes are not labels.
+        share: its share of the votes, 0 without one.
+        votes: counted.
+        needed_share: what its share must exceed for the radius; None where that is not one number.
+        certified: largest radius at which these votes certify, and what: (what, radius). To ask for
+            it sends nothing, and it holds whether or not it is asked for.
+        limit: radius that no number of votes reaches if its true share is the one seen; 0 for none.
+        trials: what else to try, cheapest first.
+    """
+
+    leader: str | None
+    share: float
+    votes: int
+    needed_share: float | None
+    certified: tuple[tuple[str, float], ...]
+    limit: float
+    trials: tuple[Trial, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {"schema": "smoothapi.advice/1", **asdict(self)}
+
+    def lines(self) -> Iterator[str]:
+        """Yield it in words, fit to be shown."""
+        if self.leader is not None:
+            line = (
+                f"{printable(self.leader)} leads with {_percent(self.share)} of {self.votes} votes"
+            )
+            if self.needed_share is not None:
+                line += f"; the radius takes more than {_percent(self.needed_share)}"
+            yield line
+        for what, radius in self.certified:
+            yield (
+                f"these votes certify {what} at radius {rounded_down(radius)}: ask for that "
+                f"(--radius {rounded_down(radius)}), and nothing more is sent"
+            )
+        if not self.certified:
+            yield "at no radius from sigma / 8 up do these votes certify anything"
+        if self.limit:
+            yield (
+                "with that share no number of votes certifies more than about "
+                f"{rounded_down(floor_to(self.limit, 3))}"
+            )
+        for trial in self.trials:
+            cost = (
+                f"{trial.votes:,.0f} votes (${trial.dollars:.2f}), a chance of "
+                f"{floor_to(_PERCENT * trial.certified, 0):.0f}% if its share is as seen"
+            )
+            if trial.change == "max_votes":
+                yield f"try --max-votes {trial.value:.0f}: about {cost}"
+            else:
+                yield (
+                    f"try --sigma {trial.value:g}, for all photos and not for this one alone: it "
+                    f"takes more than {_percent(trial.needed_share)}; about {cost}. More noise "
+                    "mostly lowers shares: `smoothapi study` measures by how much"
+                )
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def advise(certificate: Certificate, price: Price | None = None) -> Advice | None:
+    """Return what to make of an abstention; None for a certificate with a label, or a prediction.
+
+    Args:
+        certificate: what `certify` returned.
+        price: of the provider; None for one that costs nothing.
+    """
+    if not certificate.abstained or certificate.kind != "certify":
+        return None
+    certified = tuple((claim_text(claim), claim.radius) for claim in certificate.largest)
+    leader, count = None, 0
+    if certificate.target["target"] == "top1":
+        named = ((k, n) for k, n in certificate.tally.items() if k is not None)
+        leader, count = next(named, (None, 0))
+    votes = certificate.total_votes
+    if leader is None:
+        return Advice(None, 0.0, votes, None, certified, 0.0, ())
+    share, wanted = count / votes, certificate.radius_requested
+    limit = _limit(share - certificate.delta, certificate.sigma)
+    needed: float | None = None
+    trials: tuple[Trial, ...] = ()
+    if wanted is not None:
+        needed = needed_share(wanted, certificate.sigma, certificate.delta)
+        trials = tuple(sorted(_trials(certificate, share, wanted, price), key=lambda t: t.dollars))
+        limit = limit if limit < wanted else 0.0
+    return Advice(leader, share, votes, needed, certified, limit, trials)
+
+
+def _limit(share: float, sigma: float) -> float:
+    return radius_from_p(share, sigma) if 0.5 < share < 1.0 else 0.0
+
+
+def _trials(
+    certificate: Certificate, share: float, radius: float, price: Price | None
+) -> Iterator[Trial]:
+    """Yield the smallest larger cap, and the smallest larger sigma, that are worth trying."""
+    caps = (min(certificate.max_votes * times, _LARGEST_CAP) for times in _TIMES)
+    for cap in caps:
+        if cap > certificate.max_votes:
+            trial = _trial("max_votes", certificate, share, radius, certificate.sigma, cap, price)
+            if trial is not None:
+                yield trial
+                break
+    for sigma in _SIGMAS:
+        if sigma > certificate.sigma:
+            cap = certificate.max_votes
+            trial = _trial("sigma", certificate, share, radius, sigma, cap, price)
+            if trial is not None:
+                yield trial
+                break
+
+
+def _trial(  # noqa: PLR0917  private, and called above alone
+    change: Literal["max_votes", "sigma"],
+    certificate: Certificate,
+    share: float,
+    radius: float,
+    sigma: float,
+    cap: int,
+    price: Price | None,
+) -> Trial | None:
+    """Return what a change would come to; None where it is not worth it."""
+    width, height = certificate.image.size
+    delta = share_deduction(3 * width * height, sigma)
+    try:
+        needed = needed_share(radius, sigma, delta)
+        if share <= needed:
+            return None
+        count = queries_needed(radius, sigma, certificate.alpha, share, max_votes=cap, delta=delta)
+    except UnreachableRadiusError:
+        return None
+    if count.certified < _WORTH:
+        return None
+    # A larger cap goes on from the votes that are there; another sigma begins anew.
+    new = max(0, round(count.mean) - (certificate.total_votes if change == "max_votes" else 0))
+    dollars = 0.0 if price is None else float(price.of(new))
+    value = float(cap if change == "max_votes" else sigma)
+    return Trial(change, value, needed, count.mean, count.certified, dollars)
+
+
+def _percent(share: float) -> str:
+    return f"{floor_to(_PERCENT * share, 1):g}%"

@@ -1,0 +1,203 @@
+"""Many photos on the command line: found, certified several at once, and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from smoothapi.cli import output
+from smoothapi.cli.errors import report
+from smoothapi.cli.terminal import echo
+from smoothapi.errors import SmoothAPIError
+from smoothapi.files import canonical_json
+from smoothapi.image import check_readable
+from smoothapi.photos import FoundPhoto, find, is_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from smoothapi.certify import Certificate
+    from smoothapi.many import ManyProgress, PhotoResult
+    from smoothapi.many.files import ResultFile
+    from smoothapi.photos import Fetcher
+    from smoothapi.session import Session
+
+ABSTAINED = 1
+STDIN = "-"
+_MOST_COUNTED = 100_000  # photos; to count more would take longer than the number is worth
+_MOST_SHOWN = 20  # tables of single photos
+
+
+class Photos:
+    """The photos that a command names.
+
+    Args:
+        named: as they stand on the command line.
+        fetcher: of those that are elsewhere.
+    """
+
+    def __init__(self, named: tuple[str, ...], fetcher: Fetcher) -> None:
+        self._named = named
+        self._fetcher = fetcher
+
+    def __iter__(self) -> Iterator[FoundPhoto]:
+        for name in self._named:
+            if name == STDIN:
+                yield FoundPhoto(STDIN, sys.stdin.buffer)
+            else:
+                yield from find(name, self._fetcher)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether each is named, so that an error about one is reported before anything is paid."""
+        return all(map(_is_file, self._named))
+
+    def count(self) -> int | None:
+        """Return how many there are, None for a great many; raises ImageError as finding them."""
+        counted = sum(1 for _ in islice(self, _MOST_COUNTED + 1))
+        return None if counted > _MOST_COUNTED else counted
+
+    def check(self, *, as_json: bool) -> int:
+        """Report each file that cannot be read; return the exit code, 0 if all can."""
+        code = 0
+        for name in filter(_is_file, self._named):
+            try:
+                if name != STDIN:
+                    check_readable(name)
+            except SmoothAPIError as error:
+                report(error, as_json=as_json, photo=name)
+                code = error.exit_code
+        return code
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name is that of one file, or of standard input."""
+    if name == STDIN:
+        return True
+    import glob  # noqa: PLC0415
+    import os  # noqa: PLC0415
+
+    if is_remote(name) or os.path.isdir(name):  # noqa: PTH112
+        return False
+    return os.path.lexists(name) or not glob.has_magic(name)
+
+
+class Outcomes:
+    """What the photos of a command came to; tells the exit code."""
+
+    def __init__(self, kept: dict[str, int]) -> None:
+        self.counts = {"certified": 0, "abstained": 0, "failed": 0} | kept
+        self.kept = sum(kept.values())
+        self.enough = not kept.get("abstained")
+        self.worst = 0
+
+    def take(self, result: PhotoResult, *, enough: bool) -> None:
+        """Count a result."""
+        self.counts[result.outcome] += 1
+        if result.error is not None:
+            self.worst = max(self.worst, result.error.exit_code)
+        self.enough = self.enough and enough
+
+    @property
+    def code(self) -> int:
+        """What failed decides, then what is not certified."""
+        return self.worst or (0 if self.enough else ABSTAINED)
+
+
+def run(
+    certify_many: Callable[..., Iterator[PhotoResult]],
+    photos: Photos,
+    *,
+    session: Session,
+    as_json: bool,
+    file: ResultFile | None,
+    is_enough: Callable[[Certificate, str], bool],
+    as_text: Callable[[Certificate], str],
+) -> int:
+    """Run many photos and show what each comes to; return the exit code.
+
+    Args:
+        certify_many: returns the results of photos, and takes `on_progress`.
+        photos: which.
+        session: who is asked.
+        as_json: whether stdout has a line of JSON for each.
+        file: where results are written; None for nowhere.
+        is_enough: whether a certificate is what was asked for.
+        as_text: of a certificate, as JSON.
+    """
+    total = photos.count()
+    outcomes = Outcomes({} if file is None else file.kept)
+    wanted = (p for p in photos if file is None or not file.holds(p))
+    left = None if total is None else max(0, total - outcomes.kept)
+    bar: AbstractContextManager[Callable[[ManyProgress], None]]
+    bar = output.progress_of_many(left, session)
+    spent = None
+    try:
+        with bar as advance:
+
+            def note(state: ManyProgress) -> None:
+                nonlocal spent
+                spent = state
+                advance(state)
+
+            for result in certify_many(wanted, on_progress=note):
+                if file is not None:
+                    file.write(result)
+                _show(result, session, as_json=as_json, total=total, as_text=as_text,
+                      quiet=file is not None)  # fmt: skip
+                enough = result.certificate is None or is_enough(result.certificate, result.photo)
+                outcomes.take(result, enough=enough)
+    finally:
+        if spent is not None or outcomes.kept:
+            output.show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
+    return outcomes.code
+
+
+def _show(
+    result: PhotoResult,
+    session: Session,
+    *,
+    as_json: bool,
+    total: int | None,
+    as_text: Callable[[Certificate], str],
+    quiet: bool,
+) -> None:
+    if result.certificate is None:
+        assert result.error is not None  # noqa: S101
+        report(result.error, as_json=as_json, photo=result.photo)
+    elif as_json:
+        echo(as_text(result.certificate))
+    elif quiet:
+        return
+    elif total is not None and total <= _MOST_SHOWN:
+        output.show_certificate(result.certificate, session.price)
+    else:
+        output.show_line(result.photo, result.certificate)
+
+
+def settings_digest(session: Session, **asked: object) -> str:
+    """Return what tells results of these settings from those of others.
+
+    Args:
+        session: who is asked.
+        asked: what was, besides.
+    """
+    settings, variants = session.settings, session.variants
+    told = {
+        "provider": variants.adapter.name,
+        "identity": dict(variants.adapter.identity),
+        "denoiser": variants.denoiser.fingerprint,
+        "noise": variants.noise_key,
+        "sigma": session.sigma,
+        "alpha": settings.alpha,
+        "max_votes": settings.max_votes,
+        "codec": settings.codec,
+        "size": session.size,
+        "radius": settings.radius,
+        "plain": settings.plain,
+        **asked,
+    }
+    return hashlib.sha256(canonical_json(told)).hexdigest()[:16]

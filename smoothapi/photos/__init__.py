@@ -1,0 +1,31 @@
+"""Where photos come from: folders, patterns, buckets and the web, each fetched within limits."""
+
+from smoothapi.photos.buckets import BucketFetcher
+from smoothapi.photos.fetching import (
+    Fetcher,
+    FetchLimits,
+    PhotoFetcher,
+    is_remote,
+    opened,
+    shown_location,
+)
+from smoothapi.photos.finding import SUFFIXES, FoundPhoto, below, find
+from smoothapi.photos.naming import RemoteFile
+from smoothapi.photos.web import WebFetcher, is_public
+
+__all__ = [
+    "SUFFIXES",
+    "BucketFetcher",
+    "FetchLimits",
+    "Fetcher",
+    "FoundPhoto",
+    "PhotoFetcher",
+    "RemoteFile",
+    "WebFetcher",
+    "below",
+    "find",
+    "is_public",
+    "is_remote",
+    "opened",
+    "shown_location",
+]

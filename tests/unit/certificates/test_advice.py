@@ -1,0 +1,122 @@
+"""What an abstention says: how near it was, what is certified all the same, what to try."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothapi import advise
+from smoothapi.certify import queries_needed, runs_of
+from smoothapi.cli.output import show_certificate
+from smoothapi.smoother import Smoother
+from tests.conftest import ScriptedAdapter, answer
+
+PHOTO = np.zeros((8, 8, 3), np.uint8)
+
+
+def certificate(share, radius=0.25, turns=10**6, **options):
+    """Certify with a provider of which `share` in 100 answers, evenly spread, say "bus".
+
+    From the answer `turns` on none does.
+    """
+    asked = iter(range(10**6))
+
+    def script(payload, attempt):
+        index = next(asked)
+        if index >= turns:
+            return answer("van")
+        return answer("bus" if index * share // 100 != (index + 1) * share // 100 else "van")
+
+    adapter = ScriptedAdapter(script)
+    options = {"sigma": 0.25, "plain": False, "max_votes": 300, **options}
+    with Smoother(adapter, denoiser="none", radius=radius, concurrency=1, **options) as smoother:
+        return smoother.certify(PHOTO), smoother.session.price
+
+
+def test_a_certificate_and_a_prediction_need_none():
+    certified, _ = certificate(100)
+    assert not certified.abstained
+    assert advise(certified) is None
+
+
+def test_an_abstention_says_the_share_and_what_is_certified_all_the_same(capsys):
+    given, price = certificate(80)
+    assert given.abstained
+    advice = advise(given, price)
+    assert advice.leader == "bus"
+    assert advice.share == pytest.approx(given.tally["bus"] / given.total_votes)
+    assert [radius for _, radius in advice.certified] == [c.radius for c in given.largest]
+    assert advice.share < advice.needed_share
+    assert advice.limit < 0.25
+    show_certificate(given, price)
+    shown = capsys.readouterr().out
+    for part in ("what now", "bus leads with", "no number of votes certifies more"):
+        assert part in " ".join(shown.split())
+    assert "bus leads with" in str(given)
+    assert json.loads(json.dumps(advice.to_dict()))["leader"] == "bus"
+
+
+def test_a_lower_radius_from_the_same_votes_is_named_and_costs_nothing():
+    given, price = certificate(100, radius=0.4, turns=60)  # and then none is for it
+    assert given.abstained
+    [(label, radius)] = advise(given, price).certified
+    assert label == "bus"
+    assert 0.0 < radius < 0.4
+    assert f"--radius {radius:.6f}".rstrip("0") in str(advise(given, price)).replace(")", " ")
+
+
+def test_a_larger_cap_is_advised_where_it_would_probably_do_and_says_what_it_costs():
+    given, price = certificate(95, radius=0.25, max_votes=70)
+    assert given.abstained
+    advice = advise(given, price)
+    [trial] = [t for t in advice.trials if t.change == "max_votes"]
+    count = queries_needed(
+        0.25, 0.25, given.alpha, advice.share, max_votes=int(trial.value), delta=given.delta
+    )
+    assert trial.certified == count.certified >= 0.5
+    assert trial.votes == count.mean
+    new = max(0, round(count.mean) - given.total_votes)
+    assert trial.dollars == pytest.approx(new / 1000)
+
+
+def test_a_larger_sigma_is_advised_for_all_photos_only():
+    given, price = certificate(80, radius=0.25)
+    advice = advise(given, price)
+    [trial] = [t for t in advice.trials if t.change == "sigma"]
+    assert trial.value > given.sigma
+    assert trial.needed_share < advice.share
+    assert "for all photos and not for this one alone" in str(advice)
+
+
+def test_nothing_is_advised_where_no_label_leads():
+    given, price = certificate(50)
+    advice = advise(given, price)
+    assert advice.trials == ()
+    assert advice.limit == 0.0
+
+
+@pytest.fixture(scope="module")
+def abstention(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMOOTHAPI_HOME", str(tmp_path_factory.mktemp("home")))
+        return certificate(80)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    runs=st.lists(st.tuples(st.sampled_from(["bus", "van", None]), st.integers(1, 40)), max_size=4),
+    radius=st.sampled_from([None, 0.05, 0.25, 0.4]),
+)
+def test_advice_is_there_for_whatever_votes(abstention, runs, radius):
+    given, price = abstention
+    votes = runs_of(label for label, length in runs for _ in range(length))
+    advice = advise(replace(given, votes=votes, radius_requested=radius, largest=()), price)
+    assert advice.certified == ()
+    assert 0.0 <= advice.share <= 1.0
+    assert all(trial.certified >= 0.5 and trial.dollars >= 0.0 for trial in advice.trials)
+    assert all(line.isprintable() for line in advice.lines())
