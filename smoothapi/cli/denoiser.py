@@ -290,8 +290,8 @@ def pack(
     "--radius",
     callback=working_radius(
         "Here photos are cut or shrunk to --size first, and certified as if they came so: what a "
-        "native or rms radius comes to would be that of no real photo. `smoothapi certify` takes all "
-        "units."
+        "native or rms radius comes to would be that of no real photo. `smoothapi certify` takes "
+        "all units."
     ),
     default="0.25",
     show_default=True,
