@@ -17,7 +17,7 @@ from tests.statistics import oracle
 
 SIGMA = 0.25
 MOST = 250
-RADII = (None, 0.03, 0.0625, 0.2, 0.25, 0.4)
+RADII = (None, 0.0625, 0.25)
 
 
 def walls_of(found, most=MOST):
@@ -57,7 +57,7 @@ def chances_at_any_share(q0, level, shares, most=MOST):
 
 
 @pytest.mark.parametrize("alpha", [0.3, 0.05, 0.001])
-@pytest.mark.parametrize("smallest", [0.0, 0.05, 0.125])
+@pytest.mark.parametrize("smallest", [0.0, 0.125])
 def test_one_level_does_for_every_share_at_once(smallest, alpha):
     q0 = needed_share(smallest * SIGMA, SIGMA, 0.0)
     level = joint_level(smallest * SIGMA, SIGMA, alpha, 0.0)
@@ -77,7 +77,7 @@ def test_what_comes_after_the_horizon_is_bounded():
     assert max(many) <= alpha
 
 
-@pytest.mark.parametrize("alpha", [0.3, 0.05, 0.001])
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
 @pytest.mark.parametrize("radius", RADII)
 def test_all_radii_of_a_run_with_a_last_cap_hold_at_once(radius, alpha):
     found = levels(radius, SIGMA, alpha, 0.0, last_cap=MOST)
