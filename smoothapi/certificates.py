@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from smoothapi._version import __version__
@@ -32,7 +34,7 @@ from smoothapi.text import printable
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from smoothapi.address import HomeAddress
@@ -59,6 +61,7 @@ def issue(
     by_name: bool = True,
     asked: WantedRadius | None = None,
     replaced: str = "",
+    clock: Callable[[], float] = time.time,
 ) -> Certificate:
     """Return the certificate of what was decided.
 
@@ -72,11 +75,12 @@ def issue(
         by_name: whether the labels that the target names are the caller's words.
         asked: the radius in the unit that it was asked for in.
         replaced: what the answers came to that were asked for anew, "" if none were.
+        clock: seconds since the epoch, for the time of issue.
     """
     certify = kind == "certify"
     variants, settings = session.variants, session.settings
     plain, totals = collection.plain, collection.totals
-    rounding = _rounding(image.pixels.size) if certify else 0.0
+    rounding = rounding_of(image.pixels.size) if certify else 0.0
     return Certificate(
         kind=kind,
         label=decision.label,
@@ -113,6 +117,7 @@ def issue(
         claims=decision.claims,
         largest=decision.largest,
         or_less=decision.or_less,
+        final=decision.final,
         radius_asked="" if asked is None or asked.unit == "working" else str(asked),
         noise_key=variants.noise_key,
         version=__version__,
@@ -126,6 +131,7 @@ def issue(
         failed=totals.failed,
         cost=ceil_to(float(totals.dollars), _DECIMALS),
         seconds=round(collection.seconds, 3),
+        issued=f"{datetime.fromtimestamp(clock(), UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
 
 
@@ -182,18 +188,22 @@ def verify(
         UsageError: its answers are a recording's, which no home has bought.
     """
     trusted = None if keys is None else _public_keys(keys)
-    signer, signed = None, isinstance(certificate, SignedCertificate)
+    signer, said = None, "it is not signed"
     if isinstance(certificate, SignedCertificate):
         signer = certificate.signer(trusted or ())  # before anything in it is looked at
+        if certificate.signatures:
+            said = (
+                f"none of the keys given has signed it. It names {certificate.named} as its key, "
+                "which anybody can write"
+            )
         certificate = Certificate.from_json(certificate.payload)
     checks = _verify_contents(certificate, photo, home)
     if signer is not None:
         checks.append(f"the signature, by the key {short_id(signer)}")
     elif trusted is not None:
         raise UntrustedCertificateError(
-            "The certificate adds up, but nobody vouches for it: "
-            + ("another key than those given has signed it" if signed else "it is not signed")
-            + ". Ask its maker for a signed one, or, if you trust its maker's key, give that too."
+            f"The certificate adds up, but nobody vouches for it: {said}. Ask its maker for a "
+            "signed one, or, if you trust its maker's key, give that too."
         )
     return checks
 
@@ -219,7 +229,7 @@ def _verify_contents(
         raise CertificateError("The certificate does not add up: its photo is impossibly large.")
     gain = resize_norm(native_width, width) * resize_norm(native_height, height)
     pixels = 3 * width * height
-    rounding = _rounding(pixels)
+    rounding = rounding_of(pixels)
     _check_asked(certificate, gain, rounding)
     deduction = noise_delta if certificate.rules == 1 else share_deduction
     checks = verify_claims(
@@ -249,7 +259,7 @@ def _verify_contents(
 
 def radius_around(image: WorkingImage, wanted: WantedRadius) -> float:
     """Return the L2 radius around a working image that covers the one wanted."""
-    rounding = _rounding(image.pixels.size)
+    rounding = rounding_of(image.pixels.size)
     return working_radius(wanted, image.native_size, image.gain, rounding)
 
 
@@ -429,5 +439,6 @@ def _check_asked(certificate: Certificate, gain: float, rounding: float) -> None
         )
 
 
-def _rounding(pixels: int) -> float:
+def rounding_of(pixels: int) -> float:
+    """Return what is taken off the native radius for rounding so many numbers to the grid."""
     return ceil_to(rounding_radius(pixels), _DECIMALS)

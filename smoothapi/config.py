@@ -29,7 +29,7 @@ from pydantic_settings import (
 from smoothapi.address import DatabaseAddress, HomeAddress, parse_home
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, is_file, parse_toml, shown_name, text_of
-from smoothapi.radius import WantedRadius
+from smoothapi.radius import parsed
 from smoothapi.text import printable, shortened
 from smoothapi.trust import SettingsFile, examined
 
@@ -160,13 +160,10 @@ class Settings(BaseSettings):
     @field_validator("radius")
     @classmethod
     def _radius(cls, value: float | str) -> float | str:
-        if value == "largest":
-            return value
         try:
-            asked = WantedRadius.parse(value)
+            return parsed(value)
         except UsageError as error:
             raise ValueError(str(error)) from error
-        return asked.value if asked.unit == "working" else str(value)
 
     @classmethod
     def settings_customise_sources(

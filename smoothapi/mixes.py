@@ -1,30 +1,34 @@
 """Mixes of shares that a deployment learnt from its own past photos, to give runs up by.
 
-How sure a provider is of photos under noise depends on the denoiser and on sigma, so there is a mix
-for each `Deployment`. They are kept in one file of the home, and in the header of a recording.
+How sure a provider is of photos under noise depends on its options, on the denoiser, sigma and size
+of what it is shown, and on which classes its labels are counted for: so there is a mix for each
+`Deployment`. They are kept in one file of the home, and in the header of a recording.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.answer import Answer
 from smoothapi.certify.futility import ChanceRule, Futility, Mix, PriceRule
 from smoothapi.certify.labels import LabelSpace, top1
 from smoothapi.errors import StoreError, UsageError
-from smoothapi.files import parse_json
+from smoothapi.files import canonical_json, parse_json
 from smoothapi.store.rows import answer_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from smoothapi.errors import PermanentError
     from smoothapi.store import Store
 
-SCHEMA = "smoothapi.mixes/1"
+SCHEMA = "smoothapi.mixes/2"
+_DIGITS = 16  # of a digest
+_BEFORE = "smoothapi.mixes/1"  # of deployments by provider, denoiser and sigma alone
 _NOTE = "mixes"
 
 
@@ -36,11 +40,44 @@ class Deployment:
         provider: the adapter's name.
         denoiser: the denoiser's fingerprint.
         sigma: noise level.
+        options: digest of the options that decide the provider's answers; "" where they were not
+            noted, in mixes of before.
+        size: shorter side of the working image; 0 where it was not noted.
+        classes: digest of the caller's classes; "" for the provider's own labels.
     """
 
     provider: str
     denoiser: str
     sigma: float
+    options: str = ""
+    size: int = 0
+    classes: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        provider: str,
+        identity: Mapping[str, object],
+        denoiser: str,
+        sigma: float,
+        size: int | Sequence[int],
+        space: LabelSpace | None,
+    ) -> Deployment:
+        """Return the deployment of an adapter with these options.
+
+        Args:
+            provider: the adapter's name.
+            identity: what decides its answers besides the picture.
+            denoiser: the denoiser's fingerprint.
+            sigma: noise level.
+            size: of the working image, its shorter side or (width, height).
+            space: the caller's classes.
+        """
+        options = hashlib.sha256(canonical_json(dict(identity))).hexdigest()[:_DIGITS]
+        shorter = size if isinstance(size, int) else min(size)
+        classes = "" if space is None else space.digest[:_DIGITS]
+        return cls(provider, denoiser, float(sigma), options, shorter, classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +100,13 @@ class Mixes:
     by_deployment: Mapping[Deployment, Mix]
 
     def mix(self, deployment: Deployment) -> Mix | None:
-        """Return the mix of a deployment, None where none was learnt."""
-        return self.by_deployment.get(deployment)
+        """Return the mix of a deployment, None where none was learnt.
+
+        One that was learnt before options, size and classes were noted is of them all.
+        """
+        known = self.by_deployment
+        before = Deployment(deployment.provider, deployment.denoiser, deployment.sigma)
+        return known.get(deployment) or known.get(before)
 
     @classmethod
     def learnt(cls, photos: Iterable[PastPhoto]) -> Mixes:
@@ -103,6 +145,9 @@ class Mixes:
                 "provider": deployment.provider,
                 "denoiser": deployment.denoiser,
                 "sigma": deployment.sigma,
+                "options": deployment.options,
+                "size": deployment.size,
+                "classes": deployment.classes,
                 "photos": mix.photos,
                 "shares": list(mix.shares),
                 "weights": list(mix.weights),
@@ -115,15 +160,22 @@ class Mixes:
     def from_dict(cls, data: Any) -> Mixes:
         """Rebuild mixes; raises UsageError."""
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        if found != SCHEMA:
+        if found not in (SCHEMA, _BEFORE):
             raise UsageError(f"The schema is {found!r}; this version reads {SCHEMA!r}")
         try:
-            return cls(dict(map(_from_row, data["mixes"])))
+            read = _from_row if found == SCHEMA else _from_row_of_before
+            return cls(dict(map(read, data["mixes"])))
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise UsageError(f"The mixes are malformed: {error!r}") from error
 
 
 def _from_row(row: Mapping[str, Any]) -> tuple[Deployment, Mix]:
+    deployment, mix = _from_row_of_before(row)
+    options, classes = (str(row[name]) for name in ("options", "classes"))
+    return replace(deployment, options=options, size=int(row["size"]), classes=classes), mix
+
+
+def _from_row_of_before(row: Mapping[str, Any]) -> tuple[Deployment, Mix]:
     shares, weights = (tuple(map(float, row[name])) for name in ("shares", "weights"))
     mix = Mix(shares, weights, int(row["photos"]))
     return Deployment(str(row["provider"]), str(row["denoiser"]), float(row["sigma"])), mix
@@ -167,8 +219,13 @@ def past_photos(
         photo = answer_key({name: asked[name] for name in asked if name != "index"})
         vote = top1(outcome, space) if isinstance(outcome, Answer) else None
         tallies[photo][vote] += 1
-        deployments[photo] = Deployment(
-            str(asked["provider"]), str(asked["denoiser"]), float(asked["sigma"])
+        deployments[photo] = Deployment.of(
+            provider=str(asked["provider"]),
+            identity=asked["identity"],
+            denoiser=str(asked["denoiser"]),
+            sigma=float(asked["sigma"]),
+            size=asked["size"],
+            space=space,
         )
     return [
         PastPhoto(

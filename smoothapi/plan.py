@@ -55,6 +55,8 @@ def plan_run(
     target: Target,
     test: VoteTest,
     radius: float | None,
+    *,
+    final: bool = False,
 ) -> Plan:
     """Say what a run would send and cost.
 
@@ -64,6 +66,7 @@ def plan_run(
         target: what would be certified.
         test: a fresh test of its votes; takes the ones that are stored.
         radius: the radius wanted, None for the largest.
+        final: whether the test is calibrated to its cap.
     """
     settings = session.settings
     stored = session.stored(image)
@@ -76,7 +79,7 @@ def plan_run(
         stored=votes + sum(ahead),
         at_least=test.needed() - sum(ahead[: test.needed()]) + plain,
         at_most=(0 if test.done else ahead.count(False)) + plain,
-        expected=() if radius is None else _expected(session, image, target, radius),
+        expected=() if radius is None else _expected(session, image, target, radius, final=final),
         dollars=float(price.per_thousand),
         price_date=price.as_of,
     )
@@ -134,7 +137,7 @@ def count_stored(
 
 
 def _expected(
-    session: Session, image: WorkingImage, target: Target, radius: float
+    session: Session, image: WorkingImage, target: Target, radius: float, *, final: bool
 ) -> tuple[tuple[float, float], ...]:
     """Return (p, mean votes) where they can be told."""
     sigma, alpha = session.sigma, session.settings.alpha
@@ -149,6 +152,7 @@ def _expected(
         max_votes=most,
         delta=delta,
         futility=session.futility,
+        final=final,
     )
     counts = ((p, planned(p)) for p in _SHARES)
     return tuple((p, count.mean) for p, count in counts if count is not None)

@@ -60,3 +60,39 @@ class WantedRadius:
 
     def __str__(self) -> str:
         return f"{self.value!r} {self.unit}"
+
+
+def parsed(given: float | str) -> float | str:
+    """Return a radius as settings hold it.
+
+    Args:
+        given: what `WantedRadius.parse` takes, or "largest".
+
+    Returns:
+        A number around the working image, the text of one in another unit, or "largest".
+
+    Raises:
+        UsageError: it is no radius.
+    """
+    if given == "largest":
+        return given
+    asked = WantedRadius.parse(given)
+    return asked.value if asked.unit == "working" else str(given)
+
+
+def working_only(given: float | str, why_not: str) -> float:
+    """Return a radius around the working image, where no other can be meant.
+
+    Args:
+        given: as for `parsed`.
+        why_not: why other units cannot be used here, and what to do, in a sentence.
+
+    Raises:
+        UsageError: it is no radius, the largest, or one in another unit.
+    """
+    radius = parsed(given)
+    if isinstance(radius, str):
+        raise UsageError(
+            f"{given!r} is not a radius around the working image, such as 0.25. {why_not}"
+        )
+    return radius

@@ -24,6 +24,7 @@ from smoothapi.errors import (
     ModelChangedError,
     PermanentError,
     SmoothAPIError,
+    StoreError,
     UsageError,
 )
 from smoothapi.known_labels import KnownLabels
@@ -173,7 +174,14 @@ class Session:
     @property
     def deployment(self) -> Deployment:
         """What the shares of photos' top labels depend on."""
-        return Deployment(self.adapter.name, self.variants.denoiser.fingerprint, self.sigma)
+        return Deployment.of(
+            provider=self.adapter.name,
+            identity=self.adapter.identity,
+            denoiser=self.variants.denoiser.fingerprint,
+            sigma=self.sigma,
+            size=self.size,
+            space=self.space,
+        )
 
     @property
     def learnt_mix(self) -> Mix | None:
@@ -244,9 +252,12 @@ class Session:
     def _refreshes(self, image: WorkingImage) -> int:
         """Return how often the answers about an image will have been asked for anew, by choice."""
         key = answer_key(self.variants.asked(image)(0))
-        if self.answers.get(key) is None:
+        kept = self.answers.get(key) is not None
+        try:
+            row = self.answers.row(key)  # also of what was erased
+        except (StoreError, LookupError):
             return 0
-        return refreshes_of(self.answers.row(key)) + self.refresh
+        return refreshes_of(row) + (self.refresh and kept)
 
     def look_at(
         self, image: WorkingImage, index: int

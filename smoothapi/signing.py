@@ -233,8 +233,9 @@ class SignedCertificate:
         """Return which of `keys` signed this; None if none did.
 
         Raises:
-            CertificateError: a signature says that it is by one of them, and is not: what was
-                signed has been changed, or the signature is forged.
+            CertificateError: a signature says that it is by one of them, or does not say whose it
+                is, and is not by one of them: what was signed has been changed, or the signature
+                is forged.
         """
         trusted = tuple(keys)
         message = _signed_bytes(self.payload)
@@ -249,7 +250,19 @@ class SignedCertificate:
                     f"{key.id[:_SHORT_ID]}..., and is not by it. The certificate was changed after "
                     "it was signed, or the signature is forged."
                 )
+        if trusted and "" in named:
+            raise CertificateError(
+                "The certificate does not hold: it has a signature that does not say whose it is, "
+                "and that is by none of the keys given. The certificate was changed after it was "
+                "signed, the signature is forged, or its key is another and its name was left out."
+            )
         return None
+
+    @property
+    def named(self) -> str:
+        """The keys that the signatures say they are by, shortened, as messages show them."""
+        ids = dict.fromkeys(signature.key[:_SHORT_ID] for signature in self.signatures)
+        return ", ".join(f"{shortened(key)}..." for key in ids)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the envelope, JSON-ready; `from_dict` is its inverse."""

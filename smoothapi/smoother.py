@@ -105,6 +105,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Return the label that no change of the photo smaller than `radius` can flip.
@@ -120,6 +121,10 @@ class Smoother:
                 `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
                 label's parents, or `TopK(3)`. Chosen before the first vote is seen.
             or_less: where `radius` is given up, go on to `max_votes` for the largest below it.
+            final: promise to ask about this photo neither with more votes nor at another radius.
+                Calibrated to `max_votes`, the test certifies with fewer votes; asking otherwise
+                would be a second test, and alpha holds for one of the two. Not for `TopK` and
+                `MostSpecific`.
             on_progress: called after each vote.
 
         Raises:
@@ -131,7 +136,7 @@ class Smoother:
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
-        start = partial(start_test, session, image, radius, meant, or_less=or_less)
+        start = partial(start_test, session, image, radius, meant, or_less=or_less, final=final)
         asked = asked_radius(session, radius)
         return certify(session, image, meant, start, on_progress, asked=asked)
 
@@ -157,6 +162,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
         photos_at_once: int = 8,
         in_order: bool = True,
         fail_fast: bool = False,
@@ -176,6 +182,7 @@ class Smoother:
             radius: as for `certify`.
             target: as for `certify`.
             or_less: as for `certify`.
+            final: as for `certify`.
             photos_at_once: photos under way at the same time, at least 1. They share the denoiser's
                 batches, the budget, the pace and the requests in flight.
             in_order: yield results in the order of the photos; else as they end.
@@ -193,7 +200,9 @@ class Smoother:
             StoreError: answers cannot be kept.
         """
         options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
-        return self._certify_many(Stop(), photos, radius, target, options, or_less=or_less)
+        return self._certify_many(
+            Stop(), photos, radius, target, options, or_less=or_less, final=final
+        )
 
     async def certify_many_async(
         self,
@@ -202,6 +211,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
         photos_at_once: int = 8,
         in_order: bool = True,
         fail_fast: bool = False,
@@ -217,7 +227,9 @@ class Smoother:
         stop = Stop()
         options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
         given = as_iterable(photos, stop)
-        results = self._certify_many(stop, given, radius, target, options, or_less=or_less)
+        results = self._certify_many(
+            stop, given, radius, target, options, or_less=or_less, final=final
+        )
         async for result in taken_in_threads(results, stop):
             yield result
 
@@ -243,6 +255,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         abandon_on_cancel: bool = False,
     ) -> Certificate:
@@ -256,6 +269,7 @@ class Smoother:
             radius: as for `certify`.
             target: as for `certify`.
             or_less: as for `certify`.
+            final: as for `certify`.
             on_progress: called after each vote, in the thread.
             abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
                 what is under way. `close`, and the end of the event loop, wait for the thread.
@@ -263,7 +277,13 @@ class Smoother:
         stop = Stop()
         twin = self._watched(stop)
         call = partial(
-            twin.certify, photo, radius, target=target, or_less=or_less, on_progress=on_progress
+            twin.certify,
+            photo,
+            radius,
+            target=target,
+            or_less=or_less,
+            final=final,
+            on_progress=on_progress,
         )
         return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
@@ -287,13 +307,16 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
+        final: bool = False,
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
-        test = start_test(session, image, radius, meant, or_less=or_less)
-        return plan_run(session, image, meant, test, wanted_radius(session, image, radius))
+        test = start_test(session, image, radius, meant, or_less=or_less, final=final)
+        return plan_run(
+            session, image, meant, test, wanted_radius(session, image, radius), final=final
+        )
 
     @property
     def session(self) -> Session:
@@ -325,6 +348,7 @@ class Smoother:
         options: _Many,
         *,
         or_less: bool,
+        final: bool,
     ) -> Generator[PhotoResult]:
         session = self._session.for_many()
         ask = partial(
@@ -333,6 +357,7 @@ class Smoother:
             radius=radius,
             target=session.target(target),
             or_less=or_less,
+            final=final,
             asked=asked_radius(session, radius),
         )
         return options.run(ask, session, photos, stop)
@@ -390,10 +415,11 @@ def _certify_one(
     radius: Radius | None,
     target: Target,
     or_less: bool,
+    final: bool,
     asked: WantedRadius | None,
 ) -> Certificate:
     mine = replace(session, on_run=stop.watch)
-    start = partial(start_test, mine, image, radius, target, or_less=or_less)
+    start = partial(start_test, mine, image, radius, target, or_less=or_less, final=final)
     return certify(mine, image, target, start, on_progress, asked=asked)
 
 
@@ -493,6 +519,7 @@ def start_test(
     target: Target,
     *,
     or_less: bool = False,
+    final: bool = False,
 ) -> VoteTest:
     """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
     settings = session.settings
@@ -505,8 +532,11 @@ def start_test(
     )
     if or_less:
         terms["or_less"] = True
+    if final:
+        terms["final"] = True
     if isinstance(target, Top1):
-        return target.start(session.futility, **terms)
+        stored = session.stored(image)
+        return target.start(session.futility, lambda n: stored(n) is not None, **terms)
     return target.start(**terms)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
@@ -29,6 +30,8 @@ SCHEMA = "smoothapi.certificate/3"
 _SCHEMAS = {"smoothapi.certificate/1": 1, "smoothapi.certificate/2": 2, SCHEMA: RULES}
 _VOTES_AS_JSON = 3  # rules, that is schema, from which on they stand so
 _SINCE_2 = ("largest", "or_less", "radius_asked", "mix", "refreshes", "replaced")
+_SINCE_3 = ("final", "issued")
+_UTC = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\dZ", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ class Certificate:
             All of this holds together with the rest, with probability 1 - alpha: the radius that
             is relied on may be chosen after the votes.
         or_less: whether the run was to go on for less than the radius asked for.
+        final: whether the test was calibrated to `max_votes`, never to be raised: then alpha does
+            not hold for this certificate and one of the same photo at another radius or with a
+            larger cap together.
         radius_asked: the radius in the unit that it was asked for in ("0.5 native"), "" where that
             is `radius_requested`; see `smoothapi.radius`.
         noise_key: public id of the installation's noise key.
@@ -117,6 +123,8 @@ class Certificate:
             no claim rests on it.
         replayed_from: the recording that the answers were replayed from; "" where a provider gave
             them to this installation.
+        issued: when, by the clock of the machine that issued it: UTC, "2026-11-28T22:06:05Z"; "" in
+            certificates of schemas 1 and 2. For information: whoever signs vouches for it.
         queries: variants sent in this run, each counted once, the plain query included.
         attempts: pictures sent, retries included.
         cached: answers that earlier runs had bought.
@@ -158,6 +166,7 @@ class Certificate:
     version: str
     largest: tuple[Claim, ...] = ()
     or_less: bool = False
+    final: bool = False
     radius_asked: str = ""
     rules: int = RULES
     mix: str = field(default="", compare=False)
@@ -165,6 +174,7 @@ class Certificate:
     replaced: str = field(default="", compare=False)
     never_seen: tuple[str, ...] = field(default=(), compare=False)
     replayed_from: str = field(default="", compare=False)
+    issued: str = field(default="", compare=False)
     queries: int = field(default=0, compare=False)
     attempts: int = field(default=0, compare=False)
     cached: int = field(default=0, compare=False)
@@ -183,7 +193,7 @@ class Certificate:
 
         Where smoothapi abstained it may be above 0: less than was asked for. Of several labels
         asked for by name it is the least of theirs, 0 if one is not certified at all; of the most
-        specific label that was certified, its own.
+        specific label that was certified, its own, and where none was, the least of its chain.
         """
         claims = self.largest or self.claims
         asked = self.target.get("labels")
@@ -191,7 +201,7 @@ class Certificate:
             reach = {claim.label: claim.radius for claim in claims}
             return min((reach.get(name, 0.0) for name in asked), default=0.0)
         named = [claim.radius for claim in claims if claim.label == self.label]
-        return max(named or [claim.radius for claim in claims] or [self.radius])
+        return max(named) if named else min((claim.radius for claim in claims), default=self.radius)
 
     def certified_at(self, radius: float) -> tuple[Claim, ...]:
         """Return what is certified at a radius that may be chosen now, after the votes.
@@ -211,8 +221,14 @@ class Certificate:
 
     @property
     def lesser(self) -> tuple[Claim, ...]:
-        """What is certified where smoothapi abstains, at a smaller radius than was asked for."""
-        return self.largest if self.abstained else ()
+        """What is certified at a smaller radius than was asked for: of a label that is not at that.
+
+        Of several labels one can be certified as asked for, and another at less.
+        """
+        asked = self.radius_requested
+        if asked is None:
+            return ()
+        return tuple(claim for claim in self.largest if claim.radius < asked)
 
     @property
     def radius_rms(self) -> float:
@@ -280,7 +296,8 @@ class Certificate:
         data["radius_rms"] = self.radius_rms
         if self.rules == 1:
             del data["radius_rms"]
-            for name in _SINCE_2:
+        for since, names in ((2, _SINCE_2), (3, _SINCE_3)):
+            for name in names if self.rules < since else ():
                 del data[name]
         data["image"] = {
             "name": self.image.name,
@@ -370,9 +387,11 @@ class Certificate:
         label, sure = printable(self.label), confidence(self.alpha)
         if self.kind == "predict":
             return f"{label}: the smoothed label, with confidence {sure}, {spent}"
+        less = f"; {less_text(self)}" if self.lesser else ""
         return (
             f"{label}: certified at L2 radius {rounded_down(self.radius)} (native "
-            f"{rounded_down(self.radius_native)}), sigma {self.sigma:g}, confidence {sure}, {spent}"
+            f"{rounded_down(self.radius_native)}), sigma {self.sigma:g}, confidence {sure}{less}, "
+            f"{spent}"
         )
 
     def __hash__(self) -> int:
@@ -521,21 +540,35 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values["never_seen"] = _never_seen(data)
     values["claims"] = tuple(_claim(claim) for claim in data["claims"])
     values["rules"] = _SCHEMAS[data["schema"]]
-    if values["rules"] > 1:
-        values["largest"] = tuple(_claim(claim) for claim in data["largest"])
-        if not isinstance(data["or_less"], bool):
-            raise TypeError("or_less is not a boolean")
-        values["or_less"] = data["or_less"]
-        values["radius_asked"] = _string(data["radius_asked"], "radius_asked")
-        values["refreshes"] = _count(data["refreshes"], "refreshes")
-        values["replaced"] = _string(data["replaced"], "replaced")
-        values["mix"] = _string(data["mix"], "mix")
+    values.update(_later(data, values["rules"]))
     order = data["votes"]["order"]
     if values["rules"] >= _VOTES_AS_JSON:
         order = [(text_of(vote), length) for vote, length in order]
     values["votes"] = _votes(order)
     values["image"] = _image(data["image"])
     return values
+
+
+def _later(data: Mapping[str, Any], rules: int) -> dict[str, Any]:
+    """Return what certificates of schema 1 do not have."""
+    values: dict[str, Any] = {}
+    if rules > 1:
+        values["largest"] = tuple(_claim(claim) for claim in data["largest"])
+        values["or_less"] = _bool(data, "or_less")
+        values["refreshes"] = _count(data["refreshes"], "refreshes")
+        for name in ("radius_asked", "replaced", "mix"):
+            values[name] = _string(data[name], name)
+    if rules > 2:
+        values["final"] = _bool(data, "final")
+        values["issued"] = _issued(data["issued"])
+    return values
+
+
+def _bool(data: Mapping[str, Any], name: str) -> bool:
+    value = data[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is not a boolean")
+    return value
 
 
 def _never_seen(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -618,6 +651,13 @@ def _string(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} is not text")
     return value
+
+
+def _issued(value: object) -> str:
+    text = _string(value, "issued")
+    if text and not _UTC.fullmatch(text):
+        raise ValueError("issued is not a time in UTC")
+    return text
 
 
 def _size(value: object) -> tuple[int, int]:

@@ -20,8 +20,10 @@ UNLIKELY = 0.01
 RULES = 3
 """The rules that votes are tested by.
 
-By rules 2, of certificates of schema 2, runs for labels that were asked for by name were given up
-by `ChanceRule`; that decides about cost, never about validity.
+By rules 2, of certificates of schema 2, the level was that of `label_level`, which leaves some of
+alpha unused (`smoothapi.certify.calibration`). And runs for labels that were asked for by name were
+given up by `ChanceRule`; that decides about cost, never about validity.
+
 By rules 1, of certificates of schema 1, each radius had a level of its own, so that certificates
 of one photo at several radii did not hold jointly, and the share of votes was spared once the
 chance of noise that float64 rounds differently, not twice.
@@ -96,13 +98,14 @@ class Decision:
         candidate: the label certified, else the leader, None if no vote was for a label.
         candidate_votes: (k, n) of the candidate's test: votes for it, and all votes it counts.
         alpha: chance that a run like this certifies anything wrongly.
-        level: chance that the candidate's test alone does.
+        level: 1 over the e-value that the candidate's test must reach for the radius wanted.
         claims: what is certified by targets other than the top label; `label` then says it in
             words. All claims of a decision hold together with probability 1 - alpha.
         largest: of each label that the votes certify at some radius from sigma / 8 up, the largest
             such radius, whether or not it is the one asked for. These hold together with the label
             and the claims with probability 1 - alpha.
         or_less: whether the run was to go on for less than the radius asked for.
+        final: whether the test was calibrated to its cap, which is never raised.
     """
 
     label: str | None
@@ -119,6 +122,7 @@ class Decision:
     claims: tuple[Claim, ...] = ()
     largest: tuple[Claim, ...] = ()
     or_less: bool = False
+    final: bool = False
 
     @property
     def abstained(self) -> bool:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -48,6 +49,9 @@ _PRICE = 85.0
 _SHRINKAGE = 50.0  # photos' worth of the default mix in one that is learnt
 _ROUNDS = 200  # of expectation and maximisation: by then weights move by less than matters
 _DECIMALS = 9
+_MOST_LOST = 0.05  # of the chance of a certificate, at any share, for a mix that was learnt
+_MOST_BOUNDED = 2_000  # votes
+_HALVINGS = 7
 
 
 class Futility(Protocol):
@@ -151,6 +155,17 @@ class Mix:
         kept = [round(float(weight), _DECIMALS) for weight in weights]
         return cls(DEFAULT_MIX.shares, tuple(kept), len(rows))
 
+    def drawn(self, counts: float) -> Mix:
+        """Return the mix of which this one is a part in (0, 1], and the default mix the rest."""
+        parts = [*zip(self.shares, np.multiply(self.weights, counts), strict=True)]
+        parts += zip(
+            DEFAULT_MIX.shares, np.multiply(DEFAULT_MIX.weights, 1.0 - counts), strict=True
+        )
+        together: dict[float, float] = defaultdict(float)
+        for share, weight in sorted(parts):
+            together[share] += float(weight)
+        return Mix(tuple(together), tuple(together.values()), self.photos)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the shares and weights."""
@@ -179,6 +194,11 @@ class PriceRule:
     The best rule for a mix of photos (the top of this module says why), at a price of
     85 * sqrt(max_votes) votes for a certificate. Above 10,000 votes it is `ChanceRule`.
 
+    A mix that was learnt from hopeless photos would give up those between, too. So it counts for
+    half, a quarter and so on, the default mix for the rest, until at no share of votes the chance
+    of a certificate is more than 0.05 below what it is by the default mix. Above 2,000 votes, where
+    that takes long to find out, it does not count.
+
     Attributes:
         mix: of the photos' shares.
     """
@@ -191,7 +211,7 @@ class PriceRule:
         """Return whether a run is given up; see `Futility`."""
         if max_votes > _MOST_VOTES:
             return ChanceRule().gives_up(votes, losses, enough, max_votes)
-        fewest = _fewest_hopeful(self.mix, _near(enough), max_votes)
+        fewest = _fewest_bounded(self.mix, _near(enough), max_votes)
         return np.asarray(np.asarray(votes) < fewest[np.minimum(losses, len(fewest) - 1)])
 
 
@@ -210,6 +230,38 @@ def _near(enough: Boundary) -> Boundary:
     The deduction for arithmetic, and with it the boundary, differs a little by a photo's size.
     """
     return boundary(1.0 - float(f"{1.0 - enough.q:.3g}"), float(f"{enough.alpha:.2g}"))
+
+
+@lru_cache(maxsize=256)
+def _fewest_bounded(mix: Mix, enough: Boundary, max_votes: int) -> NDArray[np.int64]:
+    """Return `_fewest_hopeful` of a mix, drawn towards the default mix as far as it must be."""
+    usual = _fewest_hopeful(DEFAULT_MIX, enough, max_votes)
+    if mix == DEFAULT_MIX or max_votes > _MOST_BOUNDED:
+        return usual
+    wanted = _certified(usual, enough, max_votes) - _MOST_LOST
+    for halvings in range(_HALVINGS):
+        fewest = _fewest_hopeful(mix.drawn(0.5**halvings), enough, max_votes)
+        if np.all(_certified(fewest, enough, max_votes) >= wanted):
+            return fewest
+    return usual
+
+
+def _certified(fewest: NDArray[np.int64], enough: Boundary, max_votes: int) -> NDArray[np.float64]:
+    """Return the chance of a certificate, by share of votes, of runs that go on from `fewest`."""
+    p = np.array([share for share in DEFAULT_MIX.shares if share > enough.q])[:, None]
+    certify = enough.upto(max_votes)
+    alive = np.zeros((len(p), len(certify)))
+    alive[:, :1] = 1.0
+    certified = np.zeros(len(p))
+    for n in range(1, max_votes + 1):
+        lost = alive[:, :-1] * (1.0 - p)
+        alive *= p
+        alive[:, 1:] += lost
+        done = int(np.searchsorted(certify, n, side="right"))
+        certified += alive[:, :done].sum(axis=1)
+        alive[:, :done] = 0.0
+        alive[:, fewest[:-1] > n] = 0.0
+    return certified
 
 
 @lru_cache(maxsize=256)

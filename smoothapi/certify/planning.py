@@ -21,7 +21,7 @@ from smoothapi.certify.decision import UNLIKELY
 from smoothapi.certify.evalue import boundary
 from smoothapi.certify.futility import DEFAULT_RULE, ChanceRule, Futility
 from smoothapi.certify.reach import check_reachable
-from smoothapi.certify.sequential import fewest_votes, joint_level, needed_share
+from smoothapi.certify.sequential import levels, needed_share, shortest_run
 from smoothapi.certify.targets import MostSpecific, Presence, Scores, Target, Top1
 from smoothapi.errors import UnreachableRadiusError, UsageError
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from smoothapi.certify.calibration import Levels
 
 _TargetT = TypeVar("_TargetT", bound=Target)
 
@@ -62,6 +64,7 @@ def queries_needed(
     max_votes: int = 10_000,
     delta: float = 0.0,
     futility: Futility = DEFAULT_RULE,
+    final: bool = False,
 ) -> QueryCount:
     """Return how many queries certifying takes if the top label has share `p` of the votes.
 
@@ -77,6 +80,7 @@ def queries_needed(
         max_votes: most votes of a run.
         delta: what is taken off the share for arithmetic.
         futility: when a run is given up.
+        final: whether the test is calibrated to `max_votes` (`SequentialCertify`).
 
     Raises:
         UnreachableRadiusError: no run within `max_votes` reaches the radius.
@@ -84,13 +88,8 @@ def queries_needed(
     """
     check_alpha(alpha)
 
-    def fewest(wanted: float) -> int:
-        return fewest_votes(wanted, sigma, alpha, delta)
-
-    check_reachable(radius, fewest, sigma=sigma, alpha=alpha, max_votes=max_votes)
-    share = needed_share(radius, sigma, delta)
-    level = joint_level(radius, sigma, alpha, delta)
-    return _count(_Walk(share, level, p, max_votes, futility), alpha)
+    at = _levels(radius, sigma, alpha, delta, max_votes, final=final)
+    return _count(_Walk(at.wanted, at.upto, p, max_votes, futility), alpha)
 
 
 def presence_queries(
@@ -103,6 +102,7 @@ def presence_queries(
     max_votes: int = 10_000,
     delta: float = 0.0,
     futility: Futility = DEFAULT_RULE,
+    final: bool = False,
 ) -> QueryCount:
     """Return how many queries `Presence` of some labels takes.
 
@@ -120,13 +120,8 @@ def presence_queries(
     if labels < 1:
         raise UsageError(f"labels={labels}: presence is that of at least one label.")
 
-    def fewest(wanted: float) -> int:
-        return fewest_votes(wanted, sigma, alpha / labels, delta)
-
-    check_reachable(radius, fewest, sigma=sigma, alpha=alpha, max_votes=max_votes)
-    share = needed_share(radius, sigma, delta)
-    level = joint_level(radius, sigma, alpha / labels, delta)
-    walk = _Walk(share, level, p, max_votes, futility)
+    at = _levels(radius, sigma, alpha / labels, delta, max_votes, final=final)
+    walk = _Walk(at.wanted, at.upto, p, max_votes, futility)
     return _count(walk, alpha, together=labels)
 
 
@@ -181,6 +176,7 @@ def target_queries(
     max_votes: int = 10_000,
     delta: float = 0.0,
     futility: Futility = DEFAULT_RULE,
+    final: bool = False,
 ) -> QueryCount | None:
     """Return how many queries a target takes, as its own function above says.
 
@@ -190,12 +186,26 @@ def target_queries(
     """
     if isinstance(target, Top1):
         return queries_needed(
-            radius, sigma, alpha, p, max_votes=max_votes, delta=delta, futility=futility
+            radius,
+            sigma,
+            alpha,
+            p,
+            max_votes=max_votes,
+            delta=delta,
+            futility=futility,
+            final=final,
         )
     if isinstance(target, (Presence, Scores)):  # a score comes out of the votes for presence
         labels = len(target.labels)
         return presence_queries(
-            radius, sigma, alpha, p, labels=labels, max_votes=max_votes, delta=delta
+            radius,
+            sigma,
+            alpha,
+            p,
+            labels=labels,
+            max_votes=max_votes,
+            delta=delta,
+            final=final,
         )
     if isinstance(target, MostSpecific):
         return most_specific_queries(radius, sigma, alpha, p, max_votes=max_votes, delta=delta)
@@ -227,6 +237,16 @@ def reachable(
 
     # More labels need more votes, so the first count that is too many can be bisected for.
     return target(1 + bisect_left(range(2, len(labels) + 1), x=True, key=too_many))
+
+
+def _levels(
+    radius: float, sigma: float, alpha: float, delta: float, max_votes: int, *, final: bool
+) -> Levels:
+    """Return the levels of a run; raises UnreachableRadiusError if it cannot certify."""
+    last_cap = max_votes if final else None
+    least = shortest_run(radius, sigma, alpha, delta, last_cap=last_cap)
+    check_reachable(radius, least, sigma=sigma, alpha=alpha, max_votes=max_votes)
+    return levels(radius, sigma, alpha, delta, last_cap=last_cap)
 
 
 @dataclass(frozen=True, slots=True)

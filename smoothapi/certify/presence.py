@@ -36,6 +36,7 @@ from smoothapi.certify.sequential import (
     VoteTerms,
     needed_share,
     radius_above,
+    refuse_final,
     smallest_radius,
 )
 from smoothapi.errors import UsageError
@@ -204,7 +205,7 @@ class MostSpecificTest:
         score: the least score of a label that counts as present; of a vote it must be the same.
         sigma, alpha, max_votes, delta: as for `SequentialCertify`.
         radius: the L2 radius wanted. None, the largest, is refused: which label is the most
-            specific would depend on it. So is `or_less`.
+            specific would depend on it. So are `or_less` and `final`.
         unlikely: a label is given up, and its parent tried for, as by `ChanceRule`.
         rules: those of the certificate to be checked; see `RULES`.
 
@@ -223,6 +224,7 @@ class MostSpecificTest:
         radius: float | None,
         delta: float = 0.0,
         or_less: bool = False,
+        final: bool = False,
         unlikely: float = UNLIKELY,
         rules: int = RULES,
     ) -> None:
@@ -233,6 +235,7 @@ class MostSpecificTest:
                 "Which label is the most specific depends on the radius, so neither the largest "
                 "nor a smaller one can be searched for: name the radius wanted, such as 0.25."
             )
+        refuse_final(final=final, what="the most specific label")
         self._score = score
         self._alpha = alpha
         self._radius = float(radius)

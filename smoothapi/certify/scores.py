@@ -36,7 +36,7 @@ from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.decision import RULES, SHARE_DECIMALS, Claim, Decision, Vote, check_vote
 from smoothapi.certify.evalue import boundary
 from smoothapi.certify.presence import LabelsTest
-from smoothapi.certify.sequential import VoteTerms, joint_level, needed_share
+from smoothapi.certify.sequential import VoteTerms, levels
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,10 +84,12 @@ class ScoresTest(LabelsTest):
         self._least = least
         self._radius = float(radius)
         sigma, delta = terms["sigma"], terms.get("delta", 0.0)
-        self._share = needed_share(radius, sigma, delta)
         alpha = self._alpha / len(self._labels)
-        level = joint_level(radius, sigma, alpha, delta, terms.get("rules", RULES))
-        self._boundary = boundary(self._share, level)
+        last_cap = terms["max_votes"] if terms.get("final") else None
+        rules = terms.get("rules", RULES)
+        at = levels(self._radius, sigma, alpha, delta, rules, last_cap=last_cap)
+        self._share = at.wanted
+        self._boundary = boundary(self._share, at.upto)
         self._allowed = -1  # losses that so many votes may have
         self._failed = 0
         self._scores = {label: _Scores() for label in self._labels}

@@ -45,13 +45,20 @@ All radii at once
     So the certificates of a photo at all radii from sigma / 8 up hold jointly, with probability
     1 - alpha, and which of them is used may be chosen after the votes.
 
+Used in full
+    This level leaves some of alpha unused. `smoothapi.certify.calibration` sums exactly what it
+    leaves, and finds a larger one that does for all radii as well; `levels` is what tests take. (By
+    rules 1 and 2 the level above was taken as it is.)
+
 Nothing here assumes when or why a run is stopped, so giving up early is free.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+import numpy as np
 
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.ballot import Ballot
@@ -64,6 +71,7 @@ from smoothapi.certify.bounds import (
     radius_from_p,
     required_p,
 )
+from smoothapi.certify.calibration import Levels, for_last_cap, joint
 from smoothapi.certify.decision import (
     RADIUS_DECIMALS,
     RULES,
@@ -74,15 +82,20 @@ from smoothapi.certify.decision import (
     Vote,
     check_vote,
 )
-from smoothapi.certify.evalue import Boundary, boundary, p_lower
+from smoothapi.certify.evalue import Boundary, boundary
 from smoothapi.certify.futility import DEFAULT_RULE, Futility
 from smoothapi.certify.reach import check_reachable
 from smoothapi.errors import UnreachableRadiusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SMALLEST_RADIUS = 0.125
 """The smallest radius that is worth a certificate where a larger one was asked for, in sigmas.
 
 All radii from here up are certified jointly."""
+
+_BETWEEN = 1.0 / 32.0  # sigmas between the radii that are tested below the one wanted
 
 
 class VoteTerms(TypedDict):
@@ -94,6 +107,7 @@ class VoteTerms(TypedDict):
     radius: float | None
     delta: NotRequired[float]
     or_less: NotRequired[bool]
+    final: NotRequired[bool]
     rules: NotRequired[int]
 
 
@@ -117,8 +131,13 @@ class SequentialCertify:
         radius: the L2 radius wanted, in the units of sigma; None for the largest.
         delta: what arithmetic takes off the share of votes (`share_deduction`).
         or_less: go on where the radius wanted is given up, for the largest below it.
+        final: the photo is asked about neither with a larger `max_votes` nor at another radius, so
+            the test is calibrated to these and needs fewer votes. What it gives up: another run of
+            the same photo has a test of its own, and alpha holds for one of the two, not for both.
         futility: when a run is given up although an unbroken run of votes could still suffice
             (`smoothapi.certify.futility`). It decides about cost, never about validity.
+        kept: whether the vote of this number (from 0) was bought before: a run that is given up
+            still takes those, which cost nothing.
         rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
@@ -135,7 +154,9 @@ class SequentialCertify:
         radius: float | None,
         delta: float = 0.0,
         or_less: bool = False,
+        final: bool = False,
         futility: Futility = DEFAULT_RULE,
+        kept: Callable[[int], bool] = lambda _: False,
         rules: int = RULES,
     ) -> None:
         check_sigma(sigma)
@@ -145,31 +166,33 @@ class SequentialCertify:
         refuse_or_less(radius, or_less=or_less)
         self._radius = None if radius is None else float(radius)
         self._sigma = sigma
-        self._delta = delta
         self._alpha = alpha
         self._or_less = or_less
+        self._final = final
         self._futility = futility
+        self._kept = kept
+        self._given_up = False
         self._rules = rules
         self._smallest = smallest_radius(self._radius, sigma, rules)
         wanted = self._smallest if self._radius is None else self._radius
+        last_cap = max_votes if final else None
         check_reachable(
             wanted,
-            lambda asked: fewest_votes(asked, sigma, alpha, delta, rules),
+            shortest_run(wanted, sigma, alpha, delta, rules, last_cap=last_cap),
             sigma=sigma,
             alpha=alpha,
             max_votes=max_votes,
             named="any radius" if radius is None else "",
         )
-        self._least_share = needed_share(self._smallest, sigma, delta)
-        self._share = needed_share(wanted, sigma, delta)
-        self._level = label_level(self._least_share, alpha)
-        self._least_boundary = boundary(self._least_share, self._level)
-        self._boundary = boundary(self._share, self._level)
+        self._levels = levels(self._radius, sigma, alpha, delta, rules, last_cap=last_cap)
+        self._least_boundary = boundary(self._levels.least, self._levels.upto)
+        self._boundary = boundary(self._levels.wanted, self._levels.upto)
         self._ballot = Ballot(max_votes)
         self._robust: str | None = None  # the label certified at some radius
         self._certified: str | None = None  # the label certified at the radius wanted
         self._p_lower = 0.0  # of the robust label
         self._risen = False
+        self._ends: list[tuple[int, int]] = []  # (k, n) where the bound may have risen
         self._ended: Reason | None = None
 
     @property
@@ -188,7 +211,7 @@ class SequentialCertify:
         """
         check_vote(vote, done=self.done)
         if vote != self._robust:
-            self._raise_bound()
+            self._note_end()
         self._ballot.add(vote)
         if vote is None or vote != self._candidate():
             self._ended = self._give_up()
@@ -197,12 +220,15 @@ class SequentialCertify:
             self._robust = vote
         if self._certified is None and self._missing(self._boundary) <= 0:
             self._certified = vote
+            self._given_up = False
             self._keep_bound_of(vote)
         self._risen = self._risen or vote == self._robust
         if self._certified is not None and self._radius is not None:
             self._ended = Reason.CERTIFIED
         elif self._ballot.left == 0:
             self._ended = Reason.CAP
+        elif self._given_up:
+            self._ended = self._unless_kept()
 
     def needed(self) -> int:
         """Return the most further votes that may be in flight without buying one in vain.
@@ -216,6 +242,8 @@ class SequentialCertify:
         left = self._ballot.left
         if self._radius is None:
             return left
+        if self._given_up:
+            return 1  # that one is kept
         missing = self._missing(self._boundary)
         return left if self._or_less and missing > left else min(left, missing)
 
@@ -240,18 +268,19 @@ class SequentialCertify:
             candidate=candidate,
             candidate_votes=(k, votes),
             alpha=self._alpha,
-            level=self._level,
+            level=self._levels.upto,
             largest=self._largest(p_low, radius),
             or_less=self._or_less,
+            final=self._final,
         )
 
     def _found(self, p_low: float) -> float:
-        return radius_above(p_low, self._delta, self._sigma, 0.0)
+        return radius_above(p_low, self._levels.delta, self._sigma, 0.0)
 
     def _largest(self, p_low: float, radius: float) -> tuple[Claim, ...]:
         if self._robust is None or self._rules == 1:
             return ()
-        most = max(radius, radius_above(p_low, self._delta, self._sigma, self._smallest))
+        most = max(radius, radius_above(p_low, self._levels.delta, self._sigma, self._smallest))
         votes = (self._ballot.tally[self._robust], self._ballot.votes)
         return (Claim(self._robust, "top", most, p_low, votes),)
 
@@ -274,15 +303,21 @@ class SequentialCertify:
         """Follow the bound of the label that is certified, should another have been robust."""
         if label != self._robust:
             self._robust, self._p_lower, self._risen = label, 0.0, False
+            self._ends.clear()
+
+    def _note_end(self) -> None:
+        """Note the end of a run of votes for the robust label: there its bound is highest."""
+        if self._risen and self._robust is not None:
+            self._ends.append((self._ballot.tally[self._robust], self._ballot.votes))
+            self._risen = False
 
     def _raise_bound(self) -> None:
-        """Take the largest bound so far: it is highest at the end of a run of votes."""
-        if self._risen and self._robust is not None:
-            ballot = self._ballot
-            now = p_lower(ballot.tally[self._robust], ballot.votes, self._level)
-            proved = self._least_share if self._certified is None else self._share
-            self._p_lower = max(self._p_lower, now, proved)
-            self._risen = False
+        """Take the largest bound so far, of all ends that were noted since."""
+        self._note_end()
+        if self._ends:
+            proved = self._levels.least if self._certified is None else self._levels.wanted
+            self._p_lower = max(self._p_lower, self._levels.exceeded(self._ends), proved)
+            self._ends.clear()
 
     def _give_up(self) -> Reason | None:
         ballot = self._ballot
@@ -300,7 +335,12 @@ class SequentialCertify:
         if self._missing(enough) > ballot.left:
             return Reason.FUTILE
         given_up = self._futility.gives_up(ballot.votes, losses, enough, ballot.max_votes)
-        return Reason.UNLIKELY if given_up else None
+        self._given_up = self._given_up or bool(given_up)
+        return self._unless_kept() if self._given_up else None
+
+    def _unless_kept(self) -> Reason | None:
+        """Return why a run that was given up ends; None while it costs nothing."""
+        return None if self._kept(self._ballot.votes) else Reason.UNLIKELY
 
     def _reason(self) -> Reason:
         if self._certified is not None:
@@ -333,6 +373,15 @@ def refuse_or_less(radius: float | None, *, or_less: bool) -> None:
         )
 
 
+def refuse_final(*, final: bool, what: str) -> None:
+    """Raise UsageError if a test is to be calibrated to its cap that cannot be."""
+    if final:
+        raise UsageError(
+            f"The test of {what} cannot be calibrated to its cap, only those of the top label, of "
+            "presence and of scores: leave out final (--final)."
+        )
+
+
 def radius_above(p_low: float, delta: float, sigma: float, smallest: float) -> float:
     """Return the radius that a share is certified for which passed that of the smallest one.
 
@@ -354,9 +403,18 @@ def joint_level(
 ) -> float:
     """Return the level at which every label is tested, at every radius that counts.
 
-    It is the `label_level` of `smallest_radius`. Raises as `needed_share` and `label_level` do.
+    By rules 1 and 2 it is the `label_level` of `smallest_radius`; now it is larger, by exact sums
+    (`smoothapi.certify.calibration.joint`). Raises as `needed_share` and `label_level` do.
     """
-    return label_level(needed_share(smallest_radius(radius, sigma, rules), sigma, delta), alpha)
+    least = needed_share(smallest_radius(radius, sigma, rules), sigma, delta)
+    level = label_level(least, alpha)
+    if rules < 3:
+        return level
+    # Rounded down, so that photos of nearly one size share what is worked out: a smaller share has
+    # a smaller level, and more is tested at it.
+    rounded = max(0.5, math.floor(least * 1e4) / 1e4)
+    alpha = min(alpha, math.exp(-1.0))
+    return max(level, joint(rounded, alpha, label_level(rounded, alpha)))
 
 
 def label_level(share: float, alpha: float) -> float:
@@ -404,9 +462,81 @@ def needed_share(radius: float, sigma: float, delta: float) -> float:
     return share
 
 
+def levels(
+    radius: float | None,
+    sigma: float,
+    alpha: float,
+    delta: float,
+    rules: int = RULES,
+    *,
+    last_cap: int | None = None,
+) -> Levels:
+    """Return which shares a run tests, and at which levels.
+
+    Args:
+        radius: the one wanted, None for the largest.
+        sigma: noise level, positive.
+        alpha: chance that the run certifies anything wrongly, in (0, 1).
+        delta: what arithmetic takes off the share of votes.
+        rules: see `RULES`.
+        last_cap: most votes that will ever be asked for, None if that is not certain.
+
+    Raises as `needed_share` does.
+    """
+    smallest = smallest_radius(radius, sigma, rules)
+    wanted = smallest if radius is None else radius
+    if last_cap is None or rules < 3:
+        shares = (needed_share(smallest, sigma, delta), needed_share(wanted, sigma, delta))
+        level = joint_level(radius, sigma, alpha, delta, rules)
+        return Levels(shares, level, level, every=True, delta=delta)
+    delta = _two_digits_up(delta)
+    between = np.arange(smallest, wanted, _BETWEEN * sigma)[1:]
+    radii = (smallest, *(float(r) for r in between if r < wanted), wanted)
+    tested = tuple(sorted({needed_share(r, sigma, delta) for r in radii}))
+    alpha = min(alpha, math.exp(-1.0))
+    return for_last_cap(tested, alpha, label_level(tested[0], alpha), delta, last_cap)
+
+
+def _two_digits_up(delta: float) -> float:
+    """Return a deduction rounded up, so that photos of nearly one size share their levels."""
+    if delta == 0.0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(delta)) - 1)
+    return max(delta, math.ceil(delta / unit * (1.0 - 1e-12)) * unit)
+
+
 def fewest_votes(
-    radius: float, sigma: float, alpha: float, delta: float, rules: int = RULES
+    radius: float,
+    sigma: float,
+    alpha: float,
+    delta: float,
+    rules: int = RULES,
+    *,
+    last_cap: int | None = None,
 ) -> int:
     """Return how many votes in a row certify a label at `radius`; errors as `needed_share`."""
-    level = joint_level(radius, sigma, alpha, delta, rules)
-    return boundary(needed_share(radius, sigma, delta), level)[0]
+    found = levels(radius, sigma, alpha, delta, rules, last_cap=last_cap)
+    return boundary(found.wanted, found.upto)[0]
+
+
+def shortest_run(
+    wanted: float,
+    sigma: float,
+    alpha: float,
+    delta: float,
+    rules: int = RULES,
+    *,
+    last_cap: int | None = None,
+) -> Callable[[float], int]:
+    """Return `fewest_votes` as `check_reachable` asks for it: exact for the radius wanted.
+
+    For the others that it tries it is what suffices without a last cap, so none has to be
+    calibrated to say that the one wanted is out of reach.
+    """
+
+    def least(radius: float) -> int:
+        if last_cap is None or radius == wanted:
+            return fewest_votes(radius, sigma, alpha, delta, rules, last_cap=last_cap)
+        return fewest_votes(radius, sigma, alpha, delta, rules)
+
+    return least

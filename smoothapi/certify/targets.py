@@ -56,8 +56,8 @@ class Target(Protocol):
     def start(self, **terms: Unpack[VoteTerms]) -> VoteTest:
         """Return a fresh test of such votes; arguments as for `SequentialCertify`.
 
-        A target of one's own may leave out `or_less` and `rules`: they are given only where they
-        are asked for.
+        A target of one's own may leave out `or_less`, `final` and `rules`: they are given only
+        where they are asked for.
         """
         ...
 
@@ -87,10 +87,13 @@ class Top1:
         return None if name is None or decision.label is None else name == decision.label
 
     def start(
-        self, futility: Futility = DEFAULT_RULE, **terms: Unpack[VoteTerms]
+        self,
+        futility: Futility = DEFAULT_RULE,
+        kept: Callable[[int], bool] = lambda _: False,
+        **terms: Unpack[VoteTerms],
     ) -> SequentialCertify:
         """Return a `SequentialCertify`."""
-        return SequentialCertify(futility=futility, **terms)
+        return SequentialCertify(futility=futility, kept=kept, **terms)
 
 
 @dataclass(frozen=True)

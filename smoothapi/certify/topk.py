@@ -51,7 +51,7 @@ from smoothapi.certify.decision import (
 )
 from smoothapi.certify.evalue import log_evalue_lower
 from smoothapi.certify.reach import check_reachable
-from smoothapi.certify.sequential import refuse_or_less
+from smoothapi.certify.sequential import refuse_final, refuse_or_less
 from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ class TopKTest:
         radius: float | None,
         delta: float = 0.0,
         or_less: bool = False,
+        final: bool = False,
         unlikely: float = UNLIKELY,
         rules: int = RULES,
     ) -> None:
@@ -182,6 +183,7 @@ class TopKTest:
         if k < 1:
             raise UsageError(f"k={k}: the best are at least one label.")
         refuse_or_less(radius, or_less=or_less)
+        refuse_final(final=final, what="the best k")
         if radius is not None:
             check_radius(radius)
             radius = float(radius)

@@ -62,6 +62,7 @@ def verify_claims(
     if not certify and (
         certificate.radius_requested is not None
         or certificate.or_less
+        or certificate.final
         or not isinstance(target, Top1)
     ):
         raise CertificateError("The certificate does not add up: a prediction has no radius.")
@@ -110,6 +111,8 @@ def _start(certificate: Certificate, target: Target) -> VoteTest:
     )
     if certificate.or_less:
         terms["or_less"] = True
+    if certificate.final:
+        terms["final"] = True
     if certificate.rules != RULES:
         terms["rules"] = certificate.rules
     if isinstance(target, Top1):

@@ -72,7 +72,7 @@ _SIGN = click.option(
 @_JSON
 @_SIGN
 @options(
-    "radius", "target", "or-less", "accept-radius", "dry-run",
+    "radius", "target", "or-less", "final", "accept-radius", "dry-run",
     radius="L2 radius to certify: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
 )  # fmt: skip
 def certify(  # noqa: PLR0917  click passes options by name
@@ -82,6 +82,7 @@ def certify(  # noqa: PLR0917  click passes options by name
     dry_run: bool,
     target: str,
     or_less: bool,
+    final: bool,
     accept_radius: WantedRadius | None,
     out: Path | None,
     photos_at_once: int,
@@ -108,7 +109,7 @@ def certify(  # noqa: PLR0917  click passes options by name
         how = _How(as_json, _signing_key(sign, smoother, as_json=as_json), accept_radius)
         many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private))
         if dry_run:
-            plan = partial(smoother.plan, target=meant, or_less=or_less)
+            plan = partial(smoother.plan, target=meant, or_less=or_less, final=final)
             return _plan_each(photos, as_json, smoother, many.fetcher, plan)
         said = smoother.session.target(meant).description
         return _run(
@@ -116,9 +117,9 @@ def certify(  # noqa: PLR0917  click passes options by name
             smoother,
             how,
             many,
-            one=partial(smoother.certify, target=meant, or_less=or_less),
-            several=partial(smoother.certify_many, target=meant, or_less=or_less),
-            asked={"kind": "certify", "target": said, "or_less": or_less},
+            one=partial(smoother.certify, target=meant, or_less=or_less, final=final),
+            several=partial(smoother.certify_many, target=meant, or_less=or_less, final=final),
+            asked={"kind": "certify", "target": said, "or_less": or_less, "final": final},
         )
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from smoothapi.cli.adapt import adapt
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.cli.group import Group
+from smoothapi.cli.options import working_radius
 from smoothapi.cli.terminal import echo
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
 
@@ -285,7 +286,17 @@ def pack(
 @click.option("--resize", is_flag=True, help="Shrink the whole photo to the size instead.")
 @click.option("--limit", default=0, help="Only the first so many photos.")
 @click.option("--certify", is_flag=True, help="Certify each photo, before each classifier, too.")
-@click.option("--radius", default=0.25, show_default=True, help="With --certify: L2 radius wanted.")
+@click.option(
+    "--radius",
+    callback=working_radius(
+        "Here photos are cut or shrunk to --size first, and certified as if they came so: what a "
+        "native or rms radius comes to would be that of no real photo. `smoothapi certify` takes "
+        "all units."
+    ),
+    default="0.25",
+    show_default=True,
+    help="With --certify: L2 radius wanted, around the working image.",
+)
 @click.option("--alpha", default=0.001, show_default=True, help="Chance of a wrong certificate.")
 @click.option("--max-votes", default=200, show_default=True, help="Most votes a photo.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")

@@ -55,7 +55,9 @@ def learn(settings: Settings, files: Sequence[Path], *, as_json: bool) -> int:
     for row in rows:
         echo(
             f"{printable(row['provider'])}, denoiser {printable(row['denoiser'])[:12]}, sigma "
-            f"{row['sigma']:g}: {row['photos']:,} photos, mean share {row['mean_share']:.2f}"
+            f"{row['sigma']:g}, size {row['size']}, "
+            f"{'classes ' + row['classes'][:8] if row['classes'] else 'its own labels'}, options "
+            f"{row['options'][:8]}: {row['photos']:,} photos, mean share {row['mean_share']:.2f}"
         )
         if row["queries"] is not None:
             echo(
@@ -83,6 +85,7 @@ def _answers(
 
 def _of_study(file: Path) -> list[PastPhoto] | None:
     """Return what a study's result counted; None if the file is none."""
+    from smoothapi.certify import parse_target  # noqa: PLC0415
     from smoothapi.mixes import Deployment, PastPhoto  # noqa: PLC0415
     from smoothapi.study.findings import Findings  # noqa: PLC0415
 
@@ -98,8 +101,20 @@ def _of_study(file: Path) -> list[PastPhoto] | None:
         return None
     findings = Findings.from_dict(data)
     fingerprints = {each.name: each.fingerprint for each in findings.denoisers}
+    identities = {each.name: each.identity for each in findings.providers}
+    space = getattr(parse_target(findings.target), "space", None)
     return [
-        PastPhoto(Deployment(cell.provider, fingerprints[cell.denoiser], cell.sigma), *cell.share)
+        PastPhoto(
+            Deployment.of(
+                provider=cell.provider,
+                identity=identities[cell.provider],
+                denoiser=fingerprints[cell.denoiser],
+                sigma=cell.sigma,
+                size=findings.size,
+                space=space,
+            ),
+            *cell.share,
+        )
         for cell in findings.cells
         if cell.votes
     ]
@@ -115,6 +130,9 @@ def _row(deployment: Deployment, mix: Mix, settings: Settings) -> dict[str, Any]
         "provider": deployment.provider,
         "denoiser": deployment.denoiser,
         "sigma": deployment.sigma,
+        "options": deployment.options,
+        "size": deployment.size,
+        "classes": deployment.classes,
         "photos": mix.photos,
         "mean_share": sum(p * w for p, w in zip(mix.shares, mix.weights, strict=True)),
         "digest": mix.digest,

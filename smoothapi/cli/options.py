@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from smoothapi.errors import UsageError
-from smoothapi.radius import WantedRadius
+from smoothapi.radius import WantedRadius, parsed, working_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +59,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "is_flag": True,
         "default": False,
         "help": "Where the radius is given up, go on for the largest below it.",
+    },
+    "final": {
+        "is_flag": True,
+        "default": False,
+        "help": "Ask about these photos with no more votes, at no other radius: fewer suffice.",
     },
     "accept-radius": {
         "callback": lambda *given: _accepted(given[2]),
@@ -164,13 +169,20 @@ def _accepted(value: str | None) -> WantedRadius | None:
 
 
 def _radius(value: str | None) -> float | str | None:
-    if value is None or value == "largest":
-        return value
     try:
-        asked = WantedRadius.parse(value)
+        return None if value is None else parsed(value)
     except UsageError as error:
-        raise click.BadParameter(
-            f"{value!r} is neither a number above 0 nor 'largest'. '0.5 native' and '0.1/255 rms' "
-            "are radii around the photo before the resize."
-        ) from error
-    return asked.value if asked.unit == "working" else value
+        raise click.BadParameter(str(error)) from error
+
+
+def working_radius(why_not: str) -> Callable[..., float | None]:
+    """Return a click callback that reads a radius around the working image."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+        del ctx, param
+        try:
+            return None if value is None else working_only(value, why_not)
+        except UsageError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return read

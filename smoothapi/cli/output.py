@@ -182,7 +182,7 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
     head = Text()
     head.append("● ", style="green" if certified else "yellow")
     color = "green" if certified else "yellow"
-    if certificate.lesser:
+    if certificate.abstained and certificate.lesser:
         head.append(less_text(certificate), style=color)
     else:
         head.append(printable(certificate.label or "no label"), style="bold")
@@ -243,12 +243,17 @@ def _claims(certificate: Certificate) -> Iterator[tuple[str, str]]:
     for claim in certificate.claims:
         k, n = claim.votes
         yield "  claim", f"{claim_text(claim)}, in {k} of {n} answers"
+    if certificate.lesser and not certificate.abstained:
+        yield "  at less", less_text(certificate)
+    if certificate.final:
+        yield "  final", f"alpha is for at most {certificate.max_votes:,} votes, and this radius"
     if certificate.never_seen:
         yield "  note", f"{never_seen_text(certificate)}: that it is absent says little"
 
 
 def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    radius = certificate.radius or max((claim.radius for claim in certificate.lesser), default=0.0)
+    # Of several labels all are certified at the least of their radii.
+    radius = certificate.radius or min((claim.radius for claim in certificate.lesser), default=0.0)
     if not radius:
         yield "  radius", "none certified"
         return

@@ -14,18 +14,23 @@ from smoothapi.cli.options import options
 from smoothapi.cli.study import numbers
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.radius import working_only
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
     from smoothapi.provider import Price
     from smoothapi.study import Expected, Shares
 
+_WHY_NOT = (
+    "A plan is for one radius, and what native and rms radii come to depends on each photo's size: "
+    "`smoothapi certify PHOTO --radius '0.5 native' --dry-run` plans for one photo."
+)
 _WIDTH = 30  # of a bar
 _PARTS = " ▏▎▍▌▋▊▉█"
 
 
 @click.command()
-@click.option("--radius", type=float, help="L2 radius to certify.")
+@options("radius", radius="L2 radius to certify, around the working image.")
 @click.option(
     "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
 )
@@ -53,7 +58,7 @@ _PARTS = " ▏▎▍▌▋▊▉█"
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def plan(
     *,
-    radius: float | None,
+    radius: float | str | None,
     sigmas: tuple[float, ...] | None,
     photos: int,
     provider: str | None,
@@ -96,11 +101,7 @@ def plan(
         return learn(settings, files, as_json=as_json)
     if files:
         raise UsageError("--from says what to learn from: give --learn, too.")
-    if not isinstance(settings.radius, float):
-        raise UsageError(
-            f"--radius: plan for one radius around the working image; the settings say "
-            f"{settings.radius!r}. What another unit comes to depends on each photo's size."
-        )
+    wanted = working_only(settings.radius, _WHY_NOT)
     shares = _shares(distribution, share)
     with Smoother(settings.provider, denoiser="none", home=home) as smoother:
         price = smoother.session.price
@@ -110,7 +111,7 @@ def plan(
         try:
             found.append(
                 expect(
-                    settings.radius,
+                    wanted,
                     sigma,
                     alpha=settings.alpha,
                     max_votes=settings.max_votes,

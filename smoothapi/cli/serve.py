@@ -211,16 +211,14 @@ def _configured(
 def _records(file: Path | None, home: str | None) -> Records:
     """Open the records of the gateway that a configuration, or the settings, stand for."""
     from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.files import expanded  # noqa: PLC0415
     from smoothapi.gateway import Records, read_config  # noqa: PLC0415
+    from smoothapi.gateway.config import records_of  # noqa: PLC0415
 
-    if home is not None:
-        return Records(expanded(home) / "gateway.db")
-    if file is not None:
-        return Records(read_config(file).home / "gateway.db")
-    resolved = resolve()
+    if file is not None and home is None:
+        return Records(read_config(file).records_file)
+    resolved = resolve(home=home)
     resolved.require_trust(("home",))
-    return Records(resolved.settings.home / "gateway.db")
+    return Records(records_of(resolved.settings.home))
 
 
 def _serve(configure: Any, *, check: bool, as_json: bool) -> int:

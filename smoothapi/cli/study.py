@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.cli.group import Group
-from smoothapi.cli.options import options, target_of
+from smoothapi.cli.options import options, target_of, working_radius
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
 from smoothapi.files import check_folder, shown_name
@@ -56,6 +56,15 @@ def numbers(kind: type[int | float]) -> Callable[..., Any]:
     return read
 
 
+def _radii(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
+    """Read "0.1,0.25,0.5", a click callback."""
+    read = working_radius(
+        "A study compares photos of all sizes at the same radii; it says what each comes to around "
+        "the photos, native and as rms."
+    )
+    return tuple(radius for part in value.split(",") if (radius := read(ctx, param, part)))
+
+
 @click.group(cls=_StudyGroup)
 def study() -> None:
     """Say what a query budget buys, over a folder of photos."""
@@ -70,7 +79,7 @@ def study() -> None:
 @click.option(
     "--radius",
     "radii",
-    callback=numbers(float),
+    callback=_radii,
     default="0.1,0.25,0.5",
     show_default=True,
     metavar="LIST",
@@ -292,9 +301,12 @@ def _show(result: StudyResult) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+    from smoothapi.study.figures import around_photos  # noqa: PLC0415
 
     console = PrintableConsole()
     console.print(_table(result))
+    for around in around_photos(result):
+        console.print(Text(around.text), style="dim")
     for line in _advice(result):
         console.print(Text(printable(line)))
     sent = f"Sent now: {result.queries:,} queries (${result.dollars:.2f})."

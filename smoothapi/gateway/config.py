@@ -38,6 +38,8 @@ from smoothapi.wrapping.policy import CallOptions, Otherwise, RemotePictures, Un
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from smoothapi.address import HomeAddress
+    from smoothapi.config import Settings
 
 Passthrough = bool | tuple[str, ...]
 
@@ -85,7 +87,8 @@ class CertifyTable(_Table):
     device: str | None = None
     codec: str | None = None
     concurrency: int | None = None
-    home: _File | None = None
+    home: str | None = None
+    noise_key_file: _File | None = None
 
     def over(self, other: CertifyTable) -> CertifyTable:
         """Return these options, and where they are None the other's."""
@@ -152,6 +155,8 @@ class GatewayTable(_Table):
         retry_after: seconds that a caller is told to wait when the queue is full.
         grace: seconds that calls under way have to end, once the gateway is asked to stop.
         keep_days: days for which certificates are kept.
+        records: file of tokens and certificates; by default gateway.db in the home, which must be
+            named where the home is a database.
     """
 
     host: str = "127.0.0.1"
@@ -167,6 +172,7 @@ class GatewayTable(_Table):
     retry_after: float = Field(1.0, gt=0.0, le=3600.0)
     grace: float = Field(30.0, ge=0.0, le=3600.0)
     keep_days: float = Field(30.0, gt=0.0, allow_inf_nan=False)
+    records: _File | None = None
 
 
 class GatewayConfig(_Table):
@@ -192,9 +198,16 @@ class GatewayConfig(_Table):
         return [] if text == "unlimited" else [_lasting(text, f"{ACCOUNTS}{provider}")]
 
     @cached_property
-    def home(self) -> Path:
-        """The folder of noise key, answers, budgets, tokens and certificates."""
-        return resolve(None, self.certify.session).settings.home
+    def settings(self) -> Settings:
+        """The settings in force for all providers: of home and noise key there is one."""
+        return resolve(None, self.certify.session).settings
+
+    @property
+    def records_file(self) -> Path:
+        """The file of tokens and certificates."""
+        if self.gateway.records is not None:
+            return self.gateway.records
+        return records_of(self.settings.home)
 
 
 def read_config(
@@ -243,6 +256,20 @@ def read_config(
     return config
 
 
+def records_of(home: HomeAddress) -> Path:
+    """Return the file of tokens and certificates that is in a home.
+
+    Raises:
+        UsageError: the home is a database, which holds none.
+    """
+    if isinstance(home, Path):
+        return home / "gateway.db"
+    raise UsageError(
+        f"The home is {home}, and the gateway's tokens and certificates are in a file. Say which: "
+        'records = "/var/lib/smoothapi/gateway.db" in the table [gateway].'
+    )
+
+
 def lasting_budget(text: str, name: str) -> Budget:
     """Return the budget of one caller, "" for one without a limit that is counted all the same.
 
@@ -279,8 +306,10 @@ def _check(config: GatewayConfig) -> None:
         _ = options.policy
         resolve(None, options.session)
         config.budgets(name)
-        if options.given.get("home", config.home) != config.home:
-            raise UsageError("home: a gateway has one, in the table [certify].")
+        for one in ("home", "noise_key_file"):
+            if getattr(config.providers[name].certify, one) is not None:
+                raise UsageError(f"{one}: a gateway has one, in the table [certify].")
+    _ = config.records_file
     if table.grpc_port is not None and "google" not in config.providers:
         raise UsageError("grpc_port is for google, which is not among the providers served.")
     if (table.tls_certificate is None) != (table.tls_key is None):

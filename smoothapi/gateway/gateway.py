@@ -31,7 +31,7 @@ from smoothapi.gateway.front import make_front
 from smoothapi.gateway.records import Records, outcome_of
 from smoothapi.options import resolve
 from smoothapi.parts import choose_denoiser
-from smoothapi.store import Home
+from smoothapi.store import open_home
 from smoothapi.wires.wire import Refusal, Reply, Trouble
 from smoothapi.wiring import open_session
 from smoothapi.wrapping import Certifier, Remote
@@ -109,14 +109,12 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, records: Records | None = None) -> None:
         self.config = config
-        self.records = records or Records(
-            config.home / "gateway.db", keep_days=config.gateway.keep_days
-        )
+        self.records = records or Records(config.records_file, keep_days=config.gateway.keep_days)
         self._own_records = records is None
         self.served: dict[str, ServedProvider] = {}
         self._certifiers: dict[tuple[str, str, str], Certifier] = {}
         self._denoisers: dict[tuple[str, str], DenoiserRuntime] = {}
-        self._home = Home(config.home)
+        self._home = open_home(config.settings.home, config.settings.noise_key_file)
         self._lock = threading.Lock()
         self._stopped = False
         try:

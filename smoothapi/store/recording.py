@@ -34,7 +34,6 @@ from smoothapi.store.rows import (
     names_in_row,
     outcome_of,
     seen_among,
-    to_text,
 )
 from smoothapi.text import printable, shortened
 
@@ -62,7 +61,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 def to_line(row: Mapping[str, Any]) -> str:
     """Return a row of a recording as a line of it, with its checksum."""
-    return to_text(row) + "\n"
+    return json.dumps({**row, "check": checksum(row)}, separators=(",", ":")) + "\n"
 
 
 def header(

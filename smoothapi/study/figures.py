@@ -30,7 +30,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smoothapi._special import special
+from smoothapi.certificates import rounding_of
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper, required_p
+from smoothapi.certify.arithmetic import floor_to
+from smoothapi.certify.certificate import rounded_down
+from smoothapi.certify.radii import native_radius, rms_radius
 from smoothapi.study.collect import OPEN, Outcome
 from smoothapi.study.folder import is_right
 from smoothapi.study.plans import votes_left
@@ -50,6 +54,52 @@ RHO = 0.001
 RESAMPLES = 4000
 _FEWEST_TO_PROJECT = 8
 _FEWEST_CERTIFIED = 0.5  # of an estimate, for queries per certificate to mean anything
+
+
+@dataclass(frozen=True, slots=True)
+class AroundPhotos:
+    """What a radius around the working image comes to around the photos of a study.
+
+    Attributes:
+        radius: L2, around the working image.
+        native: around the photo before its resize: least, median and most, rounded down.
+        rms: the same as a root mean square over a photo's channel values.
+    """
+
+    radius: float
+    native: tuple[float, float, float]
+    rms: tuple[float, float, float]
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        least, median, most = (rounded_down(floor_to(value, 3)) for value in self.native)
+        steps = [f"{floor_to(255.0 * value, 3):g}/255" for value in self.rms]
+        return (
+            f"Radius {self.radius:g} is {median} around the median photo before its resize "
+            f"({least} to {most}), as rms {steps[1]} ({steps[0]} to {steps[2]})."
+        )
+
+
+def around_photos(result: Findings) -> tuple[AroundPhotos, ...]:
+    """Return what each radius of a study comes to around its photos; empty if it has none."""
+    found = []
+    for radius in result.rules.radii if result.photos else ():
+        native = [
+            native_radius(radius, photo.gain, rounding_of(3 * math.prod(photo.size)))
+            for photo in result.photos
+        ]
+        rms = [
+            rms_radius(value, photo.native_size)
+            for value, photo in zip(native, result.photos, strict=True)
+        ]
+        found.append(AroundPhotos(radius, _spread(native), _spread(rms)))
+    return tuple(found)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    ordered = sorted(values)
+    return ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]
 
 
 @dataclass(frozen=True, slots=True)

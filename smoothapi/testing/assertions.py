@@ -55,7 +55,7 @@ def assert_certified(
 
 def _label(certificate: Certificate) -> str | None:
     less = [claim.label for claim in certificate.lesser]
-    return ", ".join(less) if less else certificate.label
+    return ", ".join(less) if less and certificate.abstained else certificate.label
 
 
 def assert_abstained(certificate: Certificate, *, reason: str | None = None) -> None:

@@ -12,14 +12,13 @@ from scipy.stats import beta
 from smoothapi.certify import (
     SequentialCertify,
     clopper_pearson_lower,
-    joint_level,
     label_level,
     p_lower,
     required_p,
 )
 from smoothapi.certify.evalue import PRIOR, boundary, log_evalue
 from smoothapi.certify.futility import NEVER
-from smoothapi.certify.sequential import SMALLEST_RADIUS, needed_share
+from smoothapi.certify.sequential import SMALLEST_RADIUS, joint_level, needed_share
 from tests.statistics.harness import ALPHA, RUNS, Rate, chance_to_certify, ever_certified, votes
 
 CAP = 600

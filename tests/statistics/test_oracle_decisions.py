@@ -1,4 +1,8 @@
-"""Whole runs decide as a second implementation does: plain loops over all votes and all labels."""
+"""Whole runs decide as a second implementation does: plain loops over all votes and all labels.
+
+Levels are those before calibration (rules 2), which the oracle derives by itself; calibrated ones are
+in `test_calibration`.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +88,13 @@ def test_certify_decides_as_the_oracle(radius, delta):
     reasons = set()
     for votes in streams(25, 91):
         test = SequentialCertify(
-            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, futility=NEVER
+            sigma=SIGMA,
+            rules=2,
+            alpha=ALPHA,
+            max_votes=CAP,
+            radius=radius,
+            delta=delta,
+            futility=NEVER,
         )
         decision, used = feed(test, votes)
         label, n = first_to_pass(votes, share(radius, delta), level)
@@ -126,7 +136,7 @@ def test_an_abstention_says_the_largest_radius_that_its_votes_certify(or_less):
     less = 0
     for votes in streams(30, 92):
         test = SequentialCertify(
-            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, or_less=or_less
+            sigma=SIGMA, rules=2, alpha=ALPHA, max_votes=CAP, radius=radius, or_less=or_less
         )
         decision, used = feed(test, votes)
         assert_largest(decision, used, radius, share(LEAST), level, 0.0)
@@ -141,7 +151,7 @@ def test_the_largest_radius_is_the_running_maximum():
     level = oracle.label_level(share(LEAST), ALPHA)
     fell = 0
     for votes in streams(25, 93):
-        test = SequentialCertify(sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=None)
+        test = SequentialCertify(sigma=SIGMA, rules=2, alpha=ALPHA, max_votes=CAP, radius=None)
         decision, used = feed(test, votes)
         label, _ = first_to_pass(used, share(LEAST), level)
         assert decision.label == label
@@ -172,7 +182,13 @@ def test_mutants_of_the_rule_decide_otherwise(mutant):
     differ = 0
     for votes in streams(25, 91):
         test = SequentialCertify(
-            sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, delta=delta, futility=NEVER
+            sigma=SIGMA,
+            rules=2,
+            alpha=ALPHA,
+            max_votes=CAP,
+            radius=radius,
+            delta=delta,
+            futility=NEVER,
         )
         decision, used = feed(test, votes)
         label, n = first_to_pass(votes, q, level)
@@ -270,7 +286,7 @@ def test_presence_decides_as_the_oracle(wanted):
     outcomes, lost = set(), 0
     for answers in yes_no(15, 2, 96):
         test = PresenceTest(
-            names, wanted, 0.5, sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius
+            names, wanted, 0.5, sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, rules=2
         )
         for answer in answers:
             if test.done:
@@ -306,7 +322,9 @@ def test_scores_decide_as_the_oracle():
         low = rng.uniform(-0.4, 0.5, 2)
         answers = np.round(np.maximum(rng.uniform(low, 1.0, (CAP, 2)), 0.0), 2)
         failed = rng.random(CAP) < 0.02
-        test = ScoresTest(names, least, sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius)
+        test = ScoresTest(
+            names, least, sigma=SIGMA, alpha=ALPHA, max_votes=CAP, radius=radius, rules=2
+        )
         used = 0
         for row, lost in zip(answers, failed, strict=True):
             if test.done:

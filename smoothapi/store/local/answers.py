@@ -6,6 +6,7 @@ itself, each with a checksum; anything pickled is refused on reading, since unpi
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from smoothapi.errors import SmoothAPIError, StoreError, UsageError
+from smoothapi.files import parse_json, replacing
 from smoothapi.store.local.cache import FILE, AnswerCache
 from smoothapi.store.local.damage import (
     first_of,
@@ -31,7 +33,10 @@ from smoothapi.store.rows import (
     UnreadableRowError,
     answer_key,
     answer_to,
+    counted_on,
+    is_first,
     names_in,
+    refreshes_of,
     to_text,
 )
 
@@ -49,6 +54,7 @@ _PATIENCE = 300.0  # seconds to wait for another process that writes
 _log = logging.getLogger("smoothapi")
 
 
+_ERASED = "erased.json"
 _SPARE = 2**19  # bytes set aside for what is under way when the disk is full
 
 
@@ -281,6 +287,9 @@ class AnswerStore:
     def row(self, key: str) -> dict[str, Any]:
         """Return a stored answer with what was asked, as JSON-ready values.
 
+        Of one that `clear` deleted only what must outlive it: how often it will have been asked for
+        anew once it is asked for again.
+
         Raises:
             StoreError: the row is damaged, or was not written by smoothapi.
         """
@@ -289,6 +298,8 @@ class AnswerStore:
         except UnreadableRowError as error:
             raise StoreError(f"A stored answer is damaged: {error}.") from error
         if found is None:
+            if erased := self._erased().get(key):
+                return {"refreshes": erased}
             raise StoreError("A stored answer is there no more: another process deleted it.")
         return found[0]
 
@@ -311,7 +322,12 @@ class AnswerStore:
     def add(self, answers: Sequence[StoredAnswer]) -> int:
         """Keep those that are not here yet, in one transaction; return how many these were."""
         found = {answer.key or answer_key(answer.asked): answer for answer in answers}
-        new = [answer for key, answer in found.items() if self.get(key) is None]
+        erased = self._erased()
+        new = [
+            counted_on(answer, erased.get(key, 0))
+            for key, answer in found.items()
+            if self.get(key) is None
+        ]
         if new:
             self.put(*new)
         return len(new)
@@ -336,11 +352,51 @@ class AnswerStore:
         return sum(file.stat().st_size for file in self.directory.glob(f"{FILE}*"))
 
     def clear(self) -> int:
-        """Delete all answers; return how many there were."""
+        """Delete all answers; return how many there were.
+
+        How often they were asked for anew stays, and asking again will be once more: who erases
+        answers until a set of them certifies has the chance alpha with each set.
+        """
+        self._note_erased()
         count = self._read(lambda cache: int(cache.clear()))
         # Nor is what is gone to be found again in the log.
         self._read(lambda cache: cache.write_log())
         return count
+
+    def _note_erased(self) -> None:
+        """Write down, for each photo, how often its answers will have been asked for anew."""
+        erased = self._erased()
+        for key in self.all_keys():
+            try:
+                row = self.row(key)
+            except StoreError:
+                continue
+            if is_first(row["asked"]):
+                erased[key] = refreshes_of(row) + 1
+        if not erased:
+            return
+        try:
+            with replacing(self.directory / _ERASED) as stream:
+                stream.write(json.dumps(erased) + "\n")
+        except OSError as error:
+            raise StoreError(
+                f"Nothing was deleted: how often the answers had been asked for cannot be written "
+                f"to {str(self.directory / _ERASED)!r}: {error.strerror}."
+            ) from error
+
+    def _erased(self) -> dict[str, int]:
+        """Return what was written down of answers that are no more, by key."""
+        try:
+            found = parse_json((self.directory / _ERASED).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{str(self.directory / _ERASED)!r} cannot be read: {error}. It says how often "
+                "answers that were deleted had been asked for, which certificates count."
+            ) from error
+        counts = found.items() if isinstance(found, dict) else ()
+        return {key: count for key, count in counts if type(count) is int and count > 0}
 
     def close(self) -> None:
         """Close the database, for all threads, once nobody reads or writes.

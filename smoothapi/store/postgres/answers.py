@@ -16,8 +16,11 @@ from smoothapi.store.rows import (
     UnreadableRowError,
     answer_key,
     answer_to,
+    counted_on,
+    is_first,
     names_in,
     noise_key_of,
+    refreshes_of,
     seen_among,
     to_text,
 )
@@ -53,6 +56,15 @@ ON CONFLICT (key) DO NOTHING RETURNING key
 """
 _PAGE = """
 SELECT key, line FROM smoothapi.answers WHERE key > %s ORDER BY key LIMIT %s
+"""
+_ERASED = "SELECT key, refreshes FROM smoothapi.erased WHERE key = ANY (%s::bytea[])"
+_CLEAR = """
+WITH names AS (DELETE FROM smoothapi.seen), counts AS (
+    INSERT INTO smoothapi.erased AS e (key, refreshes)
+        SELECT * FROM unnest(%s::bytea[], %s::bigint[])
+    ON CONFLICT (key) DO UPDATE SET refreshes = greatest(e.refreshes, excluded.refreshes)
+)
+DELETE FROM smoothapi.answers RETURNING 1
 """
 _AT_ONCE = 1000  # rows of a page
 
@@ -108,8 +120,10 @@ class PostgresAnswers:
         """Keep those that are not here yet, in one transaction; return how many these were."""
         if not answers:
             return 0
-        added = {key.hex() for (key,) in self._write(_ADD, answers)}
-        here = {answer.key or answer_key(answer.asked): answer for answer in answers}
+        given = {answer.key or answer_key(answer.asked): answer for answer in answers}
+        erased = self._erased(list(given))
+        here = {key: counted_on(answer, erased.get(key, 0)) for key, answer in given.items()}
+        added = {key.hex() for (key,) in self._write(_ADD, list(here.values()))}
         for key in (*added, *self.get_all(list(here.keys() - added))):
             del here[key]
         self.put(*here.values())  # in the place of what is damaged
@@ -148,11 +162,15 @@ class PostgresAnswers:
     def row(self, key: str) -> dict[str, Any]:
         """Return a stored answer with what was asked, as JSON-ready values.
 
+        Of one that `clear` deleted only how often it will have been asked for anew.
+
         Raises:
             StoreError: it is damaged, or there no more.
         """
         rows = self._server.run(_GET, [bytes.fromhex(key)])
         if not rows:
+            if erased := self._erased([key]):
+                return {"refreshes": erased[key]}
             raise StoreError("A stored answer is there no more: another process deleted it.")
         return _row(key, rows[0][1])
 
@@ -182,14 +200,19 @@ class PostgresAnswers:
         return int(size)
 
     def clear(self) -> int:
-        """Delete all answers; return how many there were."""
+        """Delete all answers, but for how often they were asked for; return how many there were."""
         self._named.clear()
-        return len(
-            self._server.run(
-                "WITH names AS (DELETE FROM smoothapi.seen) "
-                "DELETE FROM smoothapi.answers RETURNING 1"
-            )
-        )
+        counts = {
+            bytes.fromhex(key): refreshes_of(row) + 1
+            for key, row in self.scan()
+            if not isinstance(row, StoreError) and is_first(row["asked"])
+        }
+        return len(self._server.run(_CLEAR, list(counts), list(counts.values())))
+
+    def _erased(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return how often those of `keys` that were deleted will have been asked for anew."""
+        rows = self._server.run(_ERASED, [bytes.fromhex(key) for key in keys])
+        return {bytes(key).hex(): int(refreshes) for key, refreshes in rows}
 
     def close(self) -> None:
         """Nothing to release: the connections are the store's."""

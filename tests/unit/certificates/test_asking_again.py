@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from smoothapi import Certificate, Smoother, verify
+from smoothapi.cli import run
 from smoothapi.cli.output import show_certificate
 from tests.conftest import ScriptedAdapter, answer
 
@@ -32,9 +33,8 @@ def moody():
 @pytest.fixture
 def certify(moody, photo, tmp_path):
     def certified(**options):
-        with Smoother(
-            ScriptedAdapter(moody), denoiser="none", size=20, home=tmp_path, **options
-        ) as smoother:
+        options = {"home": tmp_path, **options}
+        with Smoother(ScriptedAdapter(moody), denoiser="none", size=20, **options) as smoother:
             return smoother.certify(photo)
 
     return certified
@@ -81,3 +81,41 @@ def test_it_is_in_the_file_and_on_the_screen(certify, moody, capsys, monkeypatch
     show_certificate(certificate, ScriptedAdapter().price)
     said = "once, where it was abstained before: that one of these sets is wrong has a chance up to 0.002"
     assert said in capsys.readouterr().out
+
+
+def cache(home, *arguments):
+    assert run(["cache", *arguments, "--home", str(home)]) == 0
+
+
+def test_what_erases_the_answers_keeps_the_count(certify, moody, tmp_path, capsys):
+    certify()
+    assert certify(refresh=True).refreshes == 1
+    cache(tmp_path, "clear", "--yes")
+    assert certify().refreshes == 2  # a third set of answers
+    cache(tmp_path, "clear", "--yes")
+    cache(tmp_path, "clear", "--yes")
+    moody.sure = True
+    assert certify(refresh=True).refreshes == 3  # there was none left to be replaced
+    assert certify().refreshes == 3
+
+
+def test_a_recording_takes_the_count_along(certify, tmp_path, capsys):
+    certify()
+    certify(refresh=True)
+    cache(tmp_path, "export", str(tmp_path / "all.jsonl"))
+    other = tmp_path / "other"
+    cache(other, "import", str(tmp_path / "all.jsonl"))
+    (other / "noise.key").write_bytes((tmp_path / "noise.key").read_bytes())
+    (other / "noise.key").chmod(0o600)
+    assert certify(home=other).refreshes == 1
+    cache(tmp_path, "clear", "--yes")
+    cache(tmp_path, "import", str(tmp_path / "all.jsonl"))
+    assert certify().refreshes == 2
+
+
+def test_nothing_is_erased_whose_count_cannot_be_kept(certify, tmp_path, capsys):
+    certify()
+    (tmp_path / "answers" / "erased.json").mkdir()
+    assert run(["cache", "clear", "--yes", "--home", str(tmp_path)]) != 0
+    assert "erased.json" in capsys.readouterr().err
+    assert certify().queries == 0

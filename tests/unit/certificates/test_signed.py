@@ -124,12 +124,31 @@ def test_the_hint_decides_nothing(signed):
     assert unnamed.signer([KEY.public]) == KEY.public
 
 
+def test_leaving_the_hint_out_hides_no_forgery(signed):
+    (signature,) = signed.signatures
+    for payload, keys in [(signed.payload + b" ", KEY), (signed.payload, OTHER)]:
+        unnamed = SignedCertificate(payload, (Signature("", signature.value),))
+        with pytest.raises(CertificateError, match="does not say whose it is"):
+            verify(unnamed, keys=[keys.public])
+        assert unnamed.signer([]) is None
+    renamed = SignedCertificate(signed.payload, (Signature("ab" * 32, signature.value),))
+    with pytest.raises(UntrustedCertificateError, match=r"names 'ab.*anybody can write"):
+        verify(renamed, keys=[OTHER.public])
+
+
 def test_one_of_several_signatures_suffices(signed):
     other = SignedCertificate.make(signed.payload, OTHER)
     both = SignedCertificate(signed.payload, other.signatures + signed.signatures)
     assert both.signer([KEY.public]) == KEY.public
     assert code(both.to_json(), "--key", "mine.pub") == VALID
     assert SignedCertificate(signed.payload, ()).signer([KEY.public]) is None
+
+
+def without_hints(text):
+    data = json.loads(text)
+    for signature in data["signatures"]:
+        del signature["keyid"]
+    return json.dumps(data)
 
 
 def test_the_exit_codes_tell_apart(certificate, signed):
@@ -145,6 +164,9 @@ def test_the_exit_codes_tell_apart(certificate, signed):
         (signed.to_json(), both, VALID),
         (by_other.to_json(), both, VALID),
         (by_other.to_json(), keys, UNTRUSTED),
+        (without_hints(changed), keys, FORGED),
+        (without_hints(by_other.to_json()), keys, FORGED),
+        (without_hints(signed.to_json()), keys, VALID),
         (certificate.to_json(), (), VALID),
         (certificate.to_json(), keys, UNTRUSTED),
         (certificate.to_json(indent=2), keys, UNTRUSTED),
@@ -167,7 +189,7 @@ def test_the_exit_codes_tell_apart(certificate, signed):
         (envelope(signed, signatures=[{}]), keys, UNREADABLE),
         (envelope(signed, signatures=[{"sig": "AAAA", "keyid": 1}]), keys, UNREADABLE),
         (envelope(signed, signatures=[{"sig": "AAB="}]), keys, UNREADABLE),  # slack bits are set
-        (envelope(signed, signatures=[{"sig": "AAAA"}]), keys, UNTRUSTED),
+        (envelope(signed, signatures=[{"sig": "AAAA"}]), keys, FORGED),
         (envelope(signed, signatures=[{"sig": "AAAA"}] * 10**5), keys, UNREADABLE),
         (signed.to_json(), ("--key", "missing.pub"), UNREADABLE),
         (signed.to_json(), ("--key", "mine"), UNREADABLE),

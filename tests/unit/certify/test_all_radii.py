@@ -78,7 +78,7 @@ def test_it_is_what_a_run_for_the_largest_radius_finds_in_these_votes(votes, rad
         assert found == pytest.approx(max(most.radius, decision.radius), abs=1e-6)
         assert decision.level == most.level
     else:  # a smaller radius than the smallest that counts is tested at its own level
-        assert decision.level == joint_level(radius, SIGMA, ALPHA, 0.0) < most.level
+        assert decision.level == joint_level(radius, SIGMA, ALPHA, 0.0) <= most.level
 
 
 @given(
@@ -100,14 +100,14 @@ def test_all_radii_together_cost_few_votes():
         ratio: queries_needed(ratio * SIGMA, SIGMA, ALPHA, 1.0, max_votes=400).at_least
         for ratio in (0.125, 1.0, 2.0)
     }
-    # One vote more at sigma, three at 2 sigma, than each radius at a level of its own.
+    # Hardly more than each radius at a level of its own.
     alone = {
         ratio: SequentialCertify(
             radius=ratio * SIGMA, **{**TERMS, "max_votes": 400}, rules=1
         ).needed()
         for ratio in least
     }
-    assert {ratio: least[ratio] - alone[ratio] for ratio in least} == {0.125: 0, 1.0: 1, 2.0: 3}
+    assert {ratio: least[ratio] - alone[ratio] for ratio in least} == {0.125: 0, 1.0: 0, 2.0: 1}
 
 
 def test_or_less_goes_on_where_the_radius_is_given_up():

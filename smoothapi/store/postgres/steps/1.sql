@@ -6,6 +6,7 @@
 CREATE TABLE smoothapi.answers (
     key bytea PRIMARY KEY, noise_key text, stored timestamptz NOT NULL, line text NOT NULL
 );
+CREATE TABLE smoothapi.erased (key bytea PRIMARY KEY, refreshes bigint NOT NULL CHECK (refreshes > 0));
 CREATE TABLE smoothapi.seen (
     provider text, operation text, kind text, name text,
     PRIMARY KEY (provider, operation, kind, name)
