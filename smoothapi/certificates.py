@@ -318,7 +318,7 @@ def _at_home(certificate: Certificate, where: HomeAddress) -> list[str]:
         keys = home.known_keys()
         if not keys:
             raise StoreError(
-                f"There is no home in {str(where)!r}: it has no noise key. Name the folder or "
+                f"There is no home in {str(where)!r}: it has no noise.key. Name the folder or "
                 "database that smoothapi used where the certificate was made (`smoothapi config` "
                 "shows it)."
             )
