@@ -82,9 +82,9 @@ def app(home: str | None) -> None:
 
     \b
     Completion of commands and options, in the start file of your shell:
-      bash  eval "$(_SMOOTHAPI_COMPLETE=bash_source smoothapi)"
-      zsh   eval "$(_SMOOTHAPI_COMPLETE=zsh_source smoothapi)"
-      fish  _SMOOTHAPI_COMPLETE=fish_source smoothapi | source
+    bash: eval "$(_SMOOTHAPI_COMPLETE=bash_source smoothapi)"
+    zsh: eval "$(_SMOOTHAPI_COMPLETE=zsh_source smoothapi)"
+    fish: _SMOOTHAPI_COMPLETE=fish_source smoothapi | source
     """
     del home  # kept by the option itself, for the command that follows
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smoothapi.cli.options import options
-from smoothapi.cli.terminal import echo
+from smoothapi.cli.terminal import echo, prompt
 from smoothapi.errors import UsageError
 from smoothapi.files import create, replacing
 from smoothapi.text import printable
@@ -115,7 +115,7 @@ def _chosen(signed_in: Sequence[str], *, asking: bool) -> str:
         names = [*signed_in, _OFFLINE]
         said = ", ".join(map(printable, signed_in)) or "none of the clouds"
         echo(f"Signed in: {said}. {_OFFLINE} works offline, for nothing.")
-        answer: str = click.prompt("Provider", type=click.Choice(names), default=first)
+        answer: str = prompt("Provider", type=click.Choice(names), default=first)
         return answer
     if len(signed_in) > 1:
         raise UsageError(
@@ -135,7 +135,7 @@ def _asked_budget() -> str:
             raise click.BadParameter(printable(str(error))) from error
         return text
 
-    answer: str = click.prompt(
+    answer: str = prompt(
         "Hard limit of a run, in queries (500) or dollars ($2)",
         default=_FIRST_BUDGET,
         value_proc=checked,

@@ -19,6 +19,11 @@ def echo(text: object = "", *, err: bool = False) -> None:
     click.echo(printable_lines(str(text)), err=err)
 
 
+def prompt(question: str, **options: Any) -> Any:
+    """Ask for a value on the terminal; `options` are click's."""
+    return click.prompt(printable(question), **options)
+
+
 def confirm(question: str, **options: Any) -> bool:
     """Ask a question on the terminal; `options` are click's."""
     return click.confirm(printable(question), **options)

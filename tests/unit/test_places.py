@@ -363,7 +363,7 @@ def test_config_as_json_has_the_types_of_json(odd):
         (["budget", "rest"], "'reset'"),
         (["providers", "chek"], "'check'"),
         (["denoiser", "evl"], "'eval'"),
-        (["frobnicate"], "There are: certify, predict"),
+        (["frobnicate"], "There are: init, doctor, certify, predict"),
     ],
 )
 def test_a_mistyped_command_gets_the_nearest(command, said, odd):
