@@ -543,7 +543,7 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     values.update(_later(data, values["rules"]))
     order = data["votes"]["order"]
     if values["rules"] >= _VOTES_AS_JSON:
-        order = [(text_of(vote), length) for vote, length in order]
+        order = [(text_of(vote, values["target"]), length) for vote, length in order]
     values["votes"] = _votes(order)
     values["image"] = _image(data["image"])
     return values

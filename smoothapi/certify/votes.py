@@ -31,9 +31,27 @@ def shown(vote: Vote, target: Mapping[str, Any]) -> Any:
     return value if isinstance(value, (list, dict)) and json.dumps(value) == vote else vote
 
 
-def text_of(shown_vote: Any) -> Any:
-    """Return the text of a vote as it stands in a certificate's JSON."""
-    return json.dumps(shown_vote) if isinstance(shown_vote, (list, dict)) else shown_vote
+def text_of(shown_vote: Any, target: Mapping[str, Any]) -> Any:
+    """Return the text of a vote as it stands in a certificate's JSON.
+
+    The members of an object have no order in JSON, and signing sorts them; in a vote they stand as
+    the target names its labels.
+    """
+    if not isinstance(shown_vote, (list, dict)):
+        return shown_vote
+    labels = target.get("labels")
+    if isinstance(shown_vote, list) and isinstance(labels, list):
+        shown_vote = [_in_order(part, labels) for part in shown_vote]
+    return json.dumps(shown_vote)
+
+
+def _in_order(part: Any, labels: list[Any]) -> Any:
+    if not isinstance(part, dict) or len(part) != len(labels):
+        return part
+    try:
+        return {label: part[label] for label in labels}
+    except (KeyError, TypeError):  # of another target, which `verify` will say
+        return part
 
 
 def same_vote(one: Vote, other: Vote) -> bool:

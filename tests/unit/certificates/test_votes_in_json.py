@@ -15,10 +15,12 @@ from smoothapi import (
     MostSpecific,
     Presence,
     Scores,
+    SigningKey,
     Smoother,
     TopK,
     verify,
 )
+from smoothapi.certificates import read
 from smoothapi.certify.targets import parse_target
 from smoothapi.errors import CertificateError
 from smoothapi_adapters.mock import MockAdapter
@@ -29,7 +31,7 @@ TARGETS = [
     TopK(2),
     Presence(["Bird", "Weapon"], 0.5),
     Absence("Weapon", 0.5),
-    Scores(["Bird", "Tree", NAME], 0.5),
+    Scores(["Tree", NAME, "Bird"], 0.5),  # in no order that a tool would make
     MostSpecific(0.5),
 ]
 
@@ -89,6 +91,26 @@ def test_what_is_written_is_read_again_and_verified(certificates):
         assert (again, again.votes) == (certificate, certificate.votes)
         assert again.to_json() == certificate.to_json()
         verify(again)
+
+
+def backwards(value):
+    """Return parsed JSON with the members of each object in the other order."""
+    if isinstance(value, dict):
+        return {key: backwards(value[key]) for key in reversed(value)}
+    return [backwards(inside) for inside in value] if isinstance(value, list) else value
+
+
+def test_the_order_of_an_objects_members_means_nothing(certificates):
+    """Signing sorts them; so do jq -S and databases."""
+    key = SigningKey.generate()
+    for certificate in certificates:
+        data = json.loads(certificate.to_json())
+        for text in (json.dumps(data, sort_keys=True), json.dumps(backwards(data))):
+            again = Certificate.from_json(text)
+            assert (again, again.votes) == (certificate, certificate.votes)
+            verify(again)
+        signed = read(certificate.sign(key).to_json())
+        verify(signed, keys=[key.public])
 
 
 def test_votes_are_tallied_by_label(certificates):
