@@ -2,7 +2,8 @@
 
 A label that no answer ever holds is absent from every photo: that it is would be certified of any,
 and mean nothing. So a label that the provider cannot give is refused where that is known (a closed
-vocabulary), and where it is not, what was never seen in a stored answer is said to be so.
+vocabulary, whatever was seen), and where it is not, what was never seen in a stored answer of this
+very model, by the adapter's identity, is said to be so.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ class KnownLabels:
 
     @cached_property
     def seen(self) -> Seen:
-        """What stored answers of this provider and operation hold; raises StoreError."""
-        return self._answers.seen(self.provider, self.operation) if self._remembers else Seen()
+        """What stored answers of this provider and identity hold; raises StoreError."""
+        if not self._remembers:
+            return Seen()
+        return self._answers.seen(self.provider, self._adapter.identity)
 
     @property
     def _remembers(self) -> bool:
@@ -75,11 +78,15 @@ class KnownLabels:
         return label_key(name) in _by_key(self.vocabulary.all_names)
 
     def is_known(self, name: str) -> bool:
-        """Whether a label is stated, or was seen and is not retired since; raises StoreError."""
+        """Whether a label is stated or, of an open vocabulary, was seen and is not retired since.
+
+        Raises StoreError.
+        """
         if self.is_listed(name):
             return True
         key = label_key(name)
-        return key not in self._retired and key in self._seen_keys
+        open_ = not self.vocabulary.closed
+        return open_ and key not in self._retired and key in self._seen_keys
 
     def check(self, target: Target) -> None:
         """Refuse a target that names what the provider never says.
@@ -89,7 +96,6 @@ class KnownLabels:
 
         Raises:
             UnknownLabelError: says what may have been meant.
-            StoreError: what was seen cannot be read.
         """
         if not self.vocabulary.closed:
             return
@@ -131,7 +137,7 @@ class KnownLabels:
             _log.warning("%s Their classes have other labels.", self._cannot_say(strays))
 
     def never_seen(self, target: Target) -> tuple[str, ...]:
-        """Return what a target names that is neither stated nor in any stored answer.
+        """Return what a target names that is neither stated nor in any stored answer of the model.
 
         Of a label space: the labels of classes none of whose labels is known. Raises StoreError.
         """
@@ -166,8 +172,8 @@ class KnownLabels:
 
     def meant(self, name: str) -> tuple[str, ...]:
         """Return the known labels that may be meant by one that is not known, likeliest first."""
-        names = dict.fromkeys((*self.vocabulary.all_names, *sorted(self.seen.labels)))
-        return _meant(name, tuple(names))
+        seen = () if self.vocabulary.closed else sorted(self.seen.labels)
+        return _meant(name, tuple(dict.fromkeys((*self.vocabulary.all_names, *seen))))
 
     @cached_property
     def _seen_keys(self) -> frozenset[str]:
@@ -180,7 +186,7 @@ class KnownLabels:
     def _out_of_reach(self, space: LabelSpace) -> dict[str, tuple[str, ...]]:
         """Return the classes that no known label belongs to, each with its labels."""
         missing = set(space.classes) - {space.class_of(n) for n in self.vocabulary.all_names}
-        if missing:  # only then is the store asked
+        if missing and not self.vocabulary.closed:  # only then is the store asked
             missing -= {space.class_of(name) for name in self.seen.labels}
         if missing and space.categories:
             missing -= {space.class_of(name) for name in self.seen.categories}

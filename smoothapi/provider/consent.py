@@ -21,9 +21,9 @@ class SafeOptions:
     """Options that need no consent (`smoothapi config trust`) in a folder's settings file.
 
     An adapter has it as its class attribute `safe_options`. What is not named here may send
-    credentials or pictures elsewhere, run code or change what is paid, and needs consent; so does
-    any value that refers to a variable of the environment (`env:NAME`). An adapter without the
-    attribute has none that are safe.
+    credentials or pictures elsewhere, read files, run code, change what is paid or state which
+    labels there are, and needs consent; so does any value that refers to a variable of the
+    environment (`env:NAME`). An adapter without the attribute has none that are safe.
 
     Attributes:
         names: options that decide what is asked, and neither where, how safely nor at what price.

@@ -26,7 +26,7 @@ LOOK = 1.0
 _SHORTEST = 0.1  # seconds over which a pace is measured
 
 
-class Seen:
+class SentOfLate:
     """What this process has sent of late. Safe for threads."""
 
     def __init__(self) -> None:

@@ -89,12 +89,13 @@ class Answers(Protocol):
     def row(self, key: str) -> dict[str, Any]:
         """Return an answer with what was asked, as JSON-ready values."""
 
-    def seen(self, provider: str, operation: str) -> Seen:
-        """Return what the answers hold that a provider gave for an operation of its identity.
+    def seen(self, provider: str, identity: Mapping[str, object]) -> Seen:
+        """Return what the answers hold that a provider gave with one identity.
 
         Args:
             provider: the adapter's name.
-            operation: of its identity; "" where that states none.
+            identity: the adapter's own, whole: what another model of the provider said shows
+                nothing of what this one can say.
         """
 
     def close(self) -> None:

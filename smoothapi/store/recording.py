@@ -34,6 +34,7 @@ from smoothapi.store.rows import (
     names_in_row,
     outcome_of,
     seen_among,
+    source_of,
 )
 from smoothapi.text import printable, shortened
 
@@ -262,9 +263,9 @@ class Recorder:
         """Return a stored answer with what was asked."""
         return self._store.row(key)
 
-    def seen(self, provider: str, operation: str) -> Seen:
+    def seen(self, provider: str, identity: Mapping[str, object]) -> Seen:
         """Return what stored answers hold."""
-        return self._store.seen(provider, operation)
+        return self._store.seen(provider, identity)
 
     def close(self) -> None:
         """End the recording; the store stays open. A child of a fork leaves it to the parent."""
@@ -427,9 +428,9 @@ class Replay:
         """Return an answer with what was asked."""
         return self._rows[key]
 
-    def seen(self, provider: str, operation: str) -> Seen:
+    def seen(self, provider: str, identity: Mapping[str, object]) -> Seen:
         """Return what recorded answers hold."""
-        return seen_among(self._names, provider, operation)
+        return seen_among(self._names, source_of(provider, identity))
 
     @cached_property
     def _names(self) -> set[SeenName]:

@@ -222,7 +222,7 @@ def _schema() -> int:
 
 
 SeenName: TypeAlias = "tuple[str, str, str, str]"
-"""Provider, operation, "label" or "category", and a name that an answer holds."""
+"""Provider, digest of its identity, "label" or "category", and a name that an answer holds."""
 
 
 def names_in(asked: Any, outcome: Answer | PermanentError) -> set[SeenName]:
@@ -250,15 +250,19 @@ def _names(asked: Any, labels: Iterable[tuple[str, Iterable[str], Iterable[str]]
     if not isinstance(asked, Mapping):
         return set()
     provider, identity = asked.get("provider"), asked.get("identity")
-    operation = identity.get("operation") if isinstance(identity, Mapping) else None
-    operation = operation if isinstance(operation, str) else ""
     if not isinstance(provider, str):
         return set()
+    source = source_of(provider, identity if isinstance(identity, Mapping) else {})
     found: set[SeenName] = set()
     for name, parents, categories in labels:
-        found.update((provider, operation, "label", each) for each in (name, *parents))
-        found.update((provider, operation, "category", each) for each in categories)
+        found.update((*source, "label", each) for each in (name, *parents))
+        found.update((*source, "category", each) for each in categories)
     return {each for each in found if all(map(_is_unicode, each))}
+
+
+def source_of(provider: str, identity: Mapping[str, object]) -> tuple[str, str]:
+    """Return what the names of a provider's answers are kept by: two models share none."""
+    return provider, _digest(canonical_json(identity))
 
 
 def _is_unicode(text: str) -> bool:
@@ -272,12 +276,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def seen_among(names: Iterable[SeenName], provider: str, operation: str) -> Seen:
-    """Return those of one provider and operation."""
+def seen_among(names: Iterable[SeenName], source: tuple[str, str]) -> Seen:
+    """Return those of one `source_of` names."""
     labels: set[str] = set()
     categories: set[str] = set()
-    for *source, kind, name in names:
-        if source == [provider, operation]:
+    for its_provider, its_identity, kind, name in names:
+        if (its_provider, its_identity) == source:
             (labels if kind == "label" else categories).add(name)
     return Seen(frozenset(labels), frozenset(categories))
 

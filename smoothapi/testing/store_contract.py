@@ -187,12 +187,12 @@ class StoreContract:
         assert store.answers.get(answer_key({"n": 0})) is None
 
     def test_what_answers_held_is_seen(self, open_store: Open) -> None:
-        """By provider and operation: labels with their parents, apart from categories."""
+        """By provider and its whole identity: labels with their parents, apart from categories."""
         store = open_store()
         bus = Label("School Bus", 0.9, ("Bus", "Vehicle"), ("Transport",))
         store.answers.put(
             _of("p", "labels", 0, bus, Label("Weißkopf \N{EAGLE}", 0.2)),
-            _of("p", "moderation", 1, Label("Weapons", 0.9)),
+            _of("p", "labels", 1, Label("Weapons", 0.9), model="another"),
             _of("q", "labels", 2, Label("Kite", 0.9)),
             StoredAnswer({"n": 3}, _answer("nobody's")),
             StoredAnswer({"provider": "p", "n": 4}, PermanentError("too dark")),
@@ -200,9 +200,10 @@ class StoreContract:
         store.answers.put(_of("p", "labels", 0, Label("Van", 0.9)))  # in the place of the first
         store.close()
         store = open_store()
-        seen = store.answers.seen("p", "labels")
-        other = store.answers.seen("p", "moderation")
-        never = store.answers.seen("r", "labels"), store.answers.seen("p", "")
+        one = {"model": "one", "operation": "labels"}  # in another order than it was kept
+        seen = store.answers.seen("p", one)
+        other = store.answers.seen("p", {**one, "model": "another"})
+        never = store.answers.seen("r", one), store.answers.seen("p", {"operation": "labels"})
         store.close()
         named = frozenset({"School Bus", "Bus", "Vehicle", "Weißkopf \N{EAGLE}", "Van"})
         assert seen == Seen(named, frozenset({"Transport"}))
@@ -426,8 +427,9 @@ class StoreContract:
         assert other.known_keys() == (keys.id,)
 
 
-def _of(provider: str, operation: str, n: int, *labels: Label) -> StoredAnswer:
-    asked = {"provider": provider, "identity": {"operation": operation}, "n": n}
+def _of(provider: str, operation: str, n: int, *labels: Label, model: str = "one") -> StoredAnswer:
+    identity = {"operation": operation, "model": model}
+    asked = {"provider": provider, "identity": identity, "n": n}
     return StoredAnswer(asked, Answer(labels))
 
 

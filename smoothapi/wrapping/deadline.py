@@ -25,7 +25,8 @@ class Deadline(Stop):
 
     Args:
         seconds: from now on; None for no deadline.
-        cancel: stops its runs, too, when the caller no longer waits for the call.
+        cancel: stops its runs, too, when the caller no longer waits for the call; None for one
+            that is not awaited on an event loop.
     """
 
     def __init__(self, seconds: float | None, cancel: Stop | None = None) -> None:
@@ -36,10 +37,15 @@ class Deadline(Stop):
         if seconds is None:
             return
         self._ends = time.monotonic() + seconds
+        # An event loop that ends cancels the requests on it, whoever awaits them.
+        awaited = "" if cancel is None else (
+            ", if the wrapped client is closed before its event loop ends (`async with`, or "
+            "`await client.close()`)"
+        )  # fmt: skip
         self._message = (
             f"The call's deadline of {seconds:g} s passed before its labels were certified. "
-            "Nothing more is sent; what is under way is awaited and its answers are kept: the "
-            "same call continues where this one ended."
+            "Nothing more is sent; what is under way is awaited and its answers are kept"
+            f"{awaited}: the same call continues where this one ended."
         )
         self._timer = threading.Timer(seconds, self.stop, [self._message])
         self._timer.daemon = True
@@ -64,7 +70,7 @@ class Deadline(Stop):
     def call(self, function: Callable[[], _Result]) -> _Result:
         """Return what `function` returns, or leave it to a thread when the deadline passes.
 
-        The thread awaits and keeps what is under way.
+        The thread awaits and keeps what is under way, as long as an event loop that it is on runs.
 
         Raises:
             StoppedError: the deadline passed.

@@ -72,8 +72,8 @@ class _Memory:
     def row(self, key):
         return self._kept[key].row()
 
-    def seen(self, provider, operation):
-        return self._answers.seen(provider, operation)
+    def seen(self, provider, identity):
+        return self._answers.seen(provider, identity)
 
     def give_up(self, asked, why):
         pass
@@ -103,13 +103,15 @@ class Remembering(Home):
 
 
 class Blind(Home):
-    """Sees what a provider said of anything, whatever it was asked for."""
+    """Sees what any model of a provider said that does the same."""
 
     @property
     def answers(self):
         answers = super().answers
         seen = type(answers).seen
-        answers.seen = lambda provider, operation: seen(answers, provider, "labels")
+        answers.seen = lambda provider, identity: seen(
+            answers, provider, {"operation": identity["operation"], "model": "one"}
+        )
         return answers
 
 

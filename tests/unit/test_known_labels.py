@@ -53,8 +53,8 @@ class Answers:
     def __init__(self, *labels):
         self._labels = frozenset(labels)
 
-    def seen(self, provider, operation):
-        assert (provider, operation) == ("scripted", "label")
+    def seen(self, provider, identity):
+        assert (provider, identity) == ("scripted", {"operation": "label"})
         return Seen(self._labels)
 
 
@@ -113,8 +113,9 @@ def test_what_may_be_meant(asked, meant):
     assert known().meant(asked) == meant
 
 
-def test_what_was_seen_may_be_meant_too():
-    assert known("Riffle").meant("Rifle") == ("Riffle",)
+def test_of_an_open_vocabulary_what_was_seen_may_be_meant():
+    assert KnownLabels(ScriptedAdapter(), Answers("Riffle")).meant("Rifle") == ("Riffle",)
+    assert known("Riffle").meant("Rifle") == ()
 
 
 @pytest.mark.parametrize("wanted", ["either", "present", "absent"])
@@ -127,8 +128,14 @@ def test_a_closed_vocabulary_refuses_other_labels_and_says_what_may_be_meant(wan
     assert "smoothapi providers labels scripted --search weap" in str(caught.value)
 
 
-def test_of_a_closed_vocabulary_what_was_seen_is_accepted():
-    known("rifle").check(Scores("Rifle"))
+@pytest.mark.parametrize(
+    "target",
+    [Scores("Rifle"), Absence("Rifle", 0.8), Top1(LabelSpace({"gun": ["Rifle"]}))],
+)
+def test_a_closed_vocabulary_refuses_a_label_although_one_of_that_name_was_seen(target):
+    """What was seen may be of before the vocabulary was given, or a stranger's row."""
+    with pytest.raises(UnknownLabelError, match="Rifle"):
+        known("Rifle").check(target)
 
 
 def test_what_is_retired_stays_refused_although_it_was_seen():
@@ -289,6 +296,26 @@ def test_a_label_of_another_operation_is_not_seen(smoother):
     other = ScriptedAdapter(lambda *_: RIFLE)
     other.identity = {"operation": "moderation"}
     assert smoother(other).certify(PHOTO, target=Absence("Weapon", 0.8)).never_seen == ("Weapon",)
+
+
+def test_what_another_model_of_the_provider_said_counts_for_nothing(smoother):
+    """In one home, of one operation: neither for an open vocabulary nor for a closed one."""
+
+    def mock(labeller_id, *said, vocabulary=None):
+        def labeller(picture):
+            return [Label(name, 0.9) for name in said]
+
+        if vocabulary:
+            labeller.vocabulary = vocabulary
+        return MockAdapter(labeller, labeller_id=labeller_id)
+
+    said = smoother(mock("a", "weapon")).certify(PHOTO, target=Presence("weapon", 0.8))
+    assert said.never_seen == ()
+    target = Absence("weapon", 0.1)
+    assert smoother(mock("b", "cat")).certify(PHOTO, target=target).never_seen == ("weapon",)
+    only_cats = Vocabulary(("cat",), closed=True)
+    with pytest.raises(UnknownLabelError, match="'weapon'"):
+        smoother(mock("c", "cat", vocabulary=only_cats)).certify(PHOTO, target=target)
 
 
 def test_of_classes_those_that_none_of_its_labels_was_seen_of(smoother):

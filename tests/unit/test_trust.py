@@ -111,7 +111,7 @@ def refused_options(name, **options):
         ("aws", {"first_year": True}, ["first_year"]),
         ("torch", {"model": "torchvision.models:resnet18"}, ["model"]),
         ("torch", {"model": "model.pt", "weights": "w.pt"}, ["model", "weights"]),
-        ("torch", {"preprocess": "os:system", "labels": "l.txt"}, ["preprocess"]),
+        ("torch", {"preprocess": "os:system", "size": 64}, ["preprocess"]),
         ("mock", {"labeller": "os:system"}, ["labeller"]),
         ("mock", {"labeller": "probabilities:bus 100%", "faults": "3x429"}, []),
         ("mock", {"labeller": {"bus": 1.0}}, []),
@@ -119,6 +119,17 @@ def refused_options(name, **options):
 )
 def test_options_that_lead_elsewhere_or_run_code_need_consent(name, options, doubtful):
     assert refused_options(name, **options) == doubtful
+
+
+@pytest.mark.parametrize("given", ["/etc/passwd", ["Weapn"]])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("torch", "labels")]
+    + [(n, "vocabulary") for n in ("aws", "google", "azure", "azure4", "clarifai", "http")],
+)
+def test_which_labels_there_are_is_not_for_a_folder_to_say(name, option, given):
+    """It could name any file to be read, or state a misspelt label: never seen, and not said so."""
+    assert refused_options(name, **{option: given}) == [option]
 
 
 @pytest.mark.parametrize("name", provider_names())

@@ -133,7 +133,7 @@ class AwsAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"operation", "project_version_arn", "min_confidence", "max_labels"}
-            | {"region", "profile", "timeout", "per_second", "vocabulary"}
+            | {"region", "profile", "timeout", "per_second"}
         ),
         endpoint="endpoint",
         hosts=(

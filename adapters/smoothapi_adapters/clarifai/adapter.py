@@ -76,7 +76,7 @@ class ClarifaiAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"model", "version", "user", "app", "max_concepts", "min_value"}
-            | {"batch", "per_second", "timeout", "vocabulary"}
+            | {"batch", "per_second", "timeout"}
         ),
         endpoint="endpoint",
         hosts=("api.clarifai.com",),

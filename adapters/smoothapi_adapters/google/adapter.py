@@ -99,7 +99,6 @@ class GoogleAdapter:
     safe_options = SafeOptions(
         names=frozenset(
             {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
-            | {"vocabulary"}
         ),
         endpoint="endpoint",
         hosts=(

@@ -118,7 +118,7 @@ class HttpAdapter:
             {"url", "endpoint", "labels", "name", "method", "headers", "query", "body", "field"}
             | {"form", "template", "answers", "scale", "model_version", "request_id", "refused"}
             | {"failed", "batch", "max_bytes", "max_request_bytes", "min_side", "max_side"}
-            | {"formats", "per_second", "price", "price_date", "timeout", "vocabulary"}
+            | {"formats", "per_second", "price", "price_date", "timeout"}
         )
     )
 

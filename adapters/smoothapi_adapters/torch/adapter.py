@@ -93,7 +93,7 @@ class TorchAdapter:
 
     safe_options = SafeOptions(
         names=frozenset(
-            {"labels", "size", "resize", "mean", "std", "preprocess_id", "model_id", "scores"}
+            {"size", "resize", "mean", "std", "preprocess_id", "model_id", "scores"}
             | {"top", "min_score", "device", "batch", "name", "price"}
         )
     )

@@ -37,6 +37,7 @@ from smoothapi.store.rows import (
     is_first,
     names_in,
     refreshes_of,
+    source_of,
     to_text,
 )
 
@@ -303,13 +304,13 @@ class AnswerStore:
             raise StoreError("A stored answer is there no more: another process deleted it.")
         return found[0]
 
-    def seen(self, provider: str, operation: str) -> Seen:
-        """Return what the answers hold that a provider gave for an operation; see `Answers.seen`.
+    def seen(self, provider: str, identity: Mapping[str, object]) -> Seen:
+        """Return what the answers hold that a provider gave; see `Answers.seen`.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        return self._read(lambda cache: cache.seen(provider, operation))
+        return self._read(lambda cache: cache.seen(source_of(provider, identity)))
 
     def scan(self) -> Iterator[tuple[str, dict[str, Any] | StoreError]]:
         """Yield key and row of each answer, or why it cannot be read."""

@@ -38,10 +38,16 @@ _PLANTED = (
 
 
 _SEEN = (
-    "CREATE TABLE Seen (provider TEXT, operation TEXT, kind TEXT, name TEXT, "
-    "PRIMARY KEY (provider, operation, kind, name)) WITHOUT ROWID"
+    "CREATE TABLE Seen (provider TEXT, identity TEXT, kind TEXT, name TEXT, "
+    "PRIMARY KEY (provider, identity, kind, name)) WITHOUT ROWID"
 )
 _SEE = "INSERT OR IGNORE INTO Seen VALUES (?, ?, ?, ?)"
+_PAGE = (
+    "SELECT CAST(value AS BLOB), rowid, CAST(key AS BLOB) FROM Cache "
+    "WHERE rowid > ? ORDER BY rowid LIMIT 1000"
+)
+_SINCE = "SELECT CAST(value AS BLOB) FROM Cache WHERE rowid > ? OR store_time >= ?"
+_UNDER_WAY = 60.0  # seconds that a row may have been written before it is there to be read
 
 
 class _TextDisk(diskcache.Disk):  # type: ignore[misc]
@@ -123,7 +129,8 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
                 timeout=60,
             )
             self._mark_schema()
-            if not self._sql("SELECT 1 FROM Cache LIMIT 1").fetchone():
+            empty = not self._sql("SELECT 1 FROM Cache LIMIT 1").fetchone()
+            if empty and not self._sees():
                 self._begin_to_see()
         except BaseException as error:
             self.close()
@@ -149,8 +156,8 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
             rows: keys and texts.
             names: that are in them.
         """
-        now = time.time()
         with self.transact():
+            now = time.time()
             self._con.executemany(
                 "INSERT INTO Cache (key, raw, store_time, access_time, mode, value) "
                 "VALUES (?, 1, ?, ?, ?, ?) ON CONFLICT (key, raw) DO UPDATE SET "
@@ -161,54 +168,68 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
             if self._sees():
                 self._con.executemany(_SEE, names)
 
-    def seen(self, provider: str, operation: str) -> Seen:
-        """Return the names that were in what was kept of a provider's operation.
+    def seen(self, source: tuple[str, str]) -> Seen:
+        """Return the names that were in what was kept of one `source_of` them.
 
         A store of before has no table of them: it is made when it is first asked for. Where it
-        cannot be made (a full disk, a folder to read only), all rows are looked through.
+        cannot be made (a full disk, a folder to read only), all rows are looked through each time.
         """
         if not self._sees():
-            self._begin_to_see()
-        if not self._sees():
-            return seen_among(self._names(), provider, operation)
-        select = "SELECT * FROM Seen WHERE provider = ? AND operation = ?"
-        return seen_among(self._sql(select, (provider, operation)), provider, operation)
+            return seen_among(self._begin_to_see(), source)
+        select = "SELECT * FROM Seen WHERE provider = ? AND identity = ?"
+        return seen_among(self._sql(select, source), source)
 
     def clear(self, retry: bool = False) -> int:  # noqa: FBT001, FBT002  diskcache's signature
         """Remove all, and forget what was in it; return how many rows there were."""
         count: int = super().clear(retry)
-        if self._sees():
+        if self._table():
             self._sql("DELETE FROM Seen")
         return count
 
     def _sees(self) -> bool:
         """Whether there is a table of the names in all that is kept; it is never removed."""
         if not self._has_table:
-            found = self._sql("SELECT 1 FROM sqlite_master WHERE name = 'Seen'").fetchone()
-            self._has_table = found is not None
+            self._has_table = self._table() == _SEEN
         return self._has_table
 
-    def _begin_to_see(self) -> None:
-        """Make the table of names, if that is possible."""
+    def _table(self) -> str:
+        """Return how the table of names was made, maybe by an earlier smoothapi; "" for none."""
+        found = self._sql("SELECT sql FROM sqlite_master WHERE name = 'Seen'").fetchone()
+        return found[0] if found else ""
+
+    def _begin_to_see(self) -> set[SeenName]:
+        """Return the names in all rows, and make the table of them, if that is possible.
+
+        Others write to a large store while it is looked through: the transaction, for which they
+        wait, only looks at what they wrote meanwhile.
+        """
+        began = time.time() - _UNDER_WAY
+        found: set[SeenName] = set()
+        last, key = -(2**63), b""
+        while page := self._sql(_PAGE, (last,)).fetchall():
+            found |= _names_in(text for text, *_ in page)
+            _, last, key = page[-1]
         try:
             with self.transact():
-                if self._sql("SELECT 1 FROM sqlite_master WHERE name = 'Seen'").fetchone():
-                    return  # another process was here first
-                self._sql(_SEEN)
-                self._con.executemany(_SEE, self._names())
-                # In the same transaction: a schema with another mark counts as damaged.
-                self._sql(f"PRAGMA application_id = {self._fingerprint()}")
+                same = "SELECT 1 FROM Cache WHERE rowid = ? AND CAST(key AS BLOB) = ?"
+                if not self._sql(same, (last, key)).fetchone():
+                    found.clear()  # as all rows were that were looked through
+                found |= self._names_since(last, began)
+                if self._table() != _SEEN:  # else another process was here first
+                    self._sql("DROP TABLE IF EXISTS Seen")
+                    self._sql(_SEEN)
+                    self._con.executemany(_SEE, found)
+                    # In the same transaction: a schema with another mark counts as damaged.
+                    self._sql(f"PRAGMA application_id = {self._fingerprint()}")
         except (sqlite3.OperationalError, diskcache.Timeout) as error:
             if is_damage(first_of(error)):
                 raise
-
-    def _names(self) -> set[SeenName]:
-        """Return the names in all rows that can be read; what they say is not checked."""
-        found: set[SeenName] = set()
-        for (text,) in self._sql("SELECT CAST(value AS BLOB) FROM Cache"):
-            with suppress(ValueError, LookupError, TypeError, AttributeError, StoreError):
-                found |= names_in_row(json.loads(text))
+            found |= self._names_since(last, began)
         return found
+
+    def _names_since(self, last: int, moment: float) -> set[SeenName]:
+        """Return the names in rows after one, and in those before it that were written anew."""
+        return _names_in(text for (text,) in self._sql(_SINCE, (last, moment)))
 
     @property
     def _con(self) -> sqlite3.Connection:
@@ -276,6 +297,17 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
             while self._connections:
                 self._connections.popitem()[1].close()
             closed(self)
+
+
+def _names_in(texts: Iterable[bytes]) -> set[SeenName]:
+    """Return the names in those rows that can be read; what they say is not checked."""
+    found: set[SeenName] = set()
+    for text in texts:
+        with suppress(
+            ValueError, LookupError, TypeError, AttributeError, RecursionError, StoreError
+        ):
+            found |= names_in_row(json.loads(text))
+    return found
 
 
 def _size(path: Path) -> int:

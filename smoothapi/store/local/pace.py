@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.errors import UsageError
 from smoothapi.events import Throttled
-from smoothapi.store.pacing import BURST, DECREASE, INCREASE, LOOK, Seen
+from smoothapi.store.pacing import BURST, DECREASE, INCREASE, LOOK, SentOfLate
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LocalPace:
         self._provider = provider
         self._full = per_second
         self._lock = threading.Lock()
-        self._seen = Seen()
+        self._seen = SentOfLate()
         self._limited = per_second is not None
         self._looked = 0.0
 

@@ -22,6 +22,7 @@ from smoothapi.store.rows import (
     noise_key_of,
     refreshes_of,
     seen_among,
+    source_of,
     to_text,
 )
 
@@ -38,7 +39,7 @@ _GET = "SELECT key, line FROM smoothapi.answers WHERE key = ANY (%s::bytea[])"
 _NEW = """
 WITH named AS (
     INSERT INTO smoothapi.seen SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])
-        AS its(provider, operation, kind, name) ORDER BY provider, operation, kind, name
+        AS its(provider, identity, kind, name) ORDER BY provider, identity, kind, name
     ON CONFLICT DO NOTHING
 )
 INSERT INTO smoothapi.answers AS a (key, noise_key, stored, line)
@@ -129,15 +130,15 @@ class PostgresAnswers:
         self.put(*here.values())  # in the place of what is damaged
         return len(added) + len(here)
 
-    def seen(self, provider: str, operation: str) -> Seen:
-        """Return what the answers hold that a provider gave for an operation."""
+    def seen(self, provider: str, identity: Mapping[str, object]) -> Seen:
+        """Return what the answers hold that a provider gave with one identity."""
+        source = source_of(provider, identity)
         rows = self._server.run(
-            "SELECT provider, operation, kind, name FROM smoothapi.seen "
-            "WHERE provider = %s AND operation = %s",
-            provider,
-            operation,
+            "SELECT provider, identity, kind, name FROM smoothapi.seen "
+            "WHERE provider = %s AND identity = %s",
+            *source,
         )
-        return seen_among(rows, provider, operation)
+        return seen_among(rows, source)
 
     def _write(self, statement: str, answers: Sequence[StoredAnswer]) -> list[tuple[Any, ...]]:
         """Write answers, of those to one question the last, and the names in them."""

@@ -20,7 +20,7 @@ ARN = "arn:aws:rekognition:eu-west-1:1:project/p/version/v/1"
 class Nothing:
     """A store in which nothing was seen."""
 
-    def seen(self, provider, operation):
+    def seen(self, provider, identity):
         return Seen()
 
 

@@ -1,4 +1,4 @@
-"""Which labels answers held: by provider and operation, kept with them and lost with them alone."""
+"""Which labels answers held: by provider and identity, kept with them and lost with them alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothapi.answer import Answer, Label
-from smoothapi.store import Home, Seen, StoredAnswer
+from smoothapi.store import Home, Seen, StoredAnswer, answer_key
+from smoothapi.store.local import cache
 from smoothapi.store.local.answers import AnswerStore
 from smoothapi.store.local.cache import FILE, AnswerCache
 from smoothapi.store.recording import header, to_line
-from smoothapi.store.rows import names_in, names_in_row
+from smoothapi.store.rows import names_in, names_in_row, to_text
 from tests.conftest import invoke
 
 
@@ -26,7 +27,7 @@ def of(n, *names, provider="p", operation="labels"):
 
 
 def seen(store, operation="labels"):
-    return store.seen("p", operation).labels
+    return store.seen("p", {"operation": operation} if operation else {}).labels
 
 
 @pytest.fixture
@@ -72,9 +73,9 @@ def test_a_row_has_the_names_that_its_answer_had(labels):
     assert names_in_row(row) == names_in(kept.asked, kept.outcome)
 
 
-def test_an_identity_without_an_operation_has_one_of_its_own(store):
+def test_an_empty_identity_is_one_of_its_own(store):
     store.put(of(0, "Bus", operation=None), of(1, "Kite"))
-    assert seen(store, "") == {"Bus"}
+    assert seen(store, None) == {"Bus"}
 
 
 def test_what_is_not_put_is_not_seen(store, monkeypatch):
@@ -92,7 +93,7 @@ def test_what_is_not_put_is_not_seen(store, monkeypatch):
 def test_it_is_forgotten_with_the_answers(store):
     store.put(of(0, "Bus"))
     assert store.clear() == 1
-    assert store.seen("p", "labels") == Seen()
+    assert store.seen("p", {"operation": "labels"}) == Seen()
     store.put(of(0, "Van"))
     assert seen(store) == {"Van"}
 
@@ -111,12 +112,11 @@ def test_rows_that_are_imported_are_seen(store, tmp_path):
 
 def test_a_store_of_before_learns_what_it_holds(store, reopened, tmp_path, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(AnswerCache, "_begin_to_see", lambda self: None)
+        before.setattr(AnswerCache, "_begin_to_see", lambda self: set())
         old = AnswerStore(tmp_path / "old")
         old.put(
             of(0, "Bus"), of(1, "Kite", operation="moderation"), StoredAnswer({"n": 2}, Answer(()))
         )
-        assert seen(old) == {"Bus"}  # looked for among the rows
         old.close()
     now, other = AnswerStore(tmp_path / "old"), AnswerStore(tmp_path / "old")
     now.put(of(3, "Van"))
@@ -134,9 +134,98 @@ def test_a_store_of_before_learns_what_it_holds(store, reopened, tmp_path, monke
     again.close()
 
 
+_BEFORE = (
+    "CREATE TABLE Seen (provider TEXT, operation TEXT, kind TEXT, name TEXT, "
+    "PRIMARY KEY (provider, operation, kind, name)) WITHOUT ROWID"
+)
+
+
+@pytest.fixture
+def by_operation(tmp_path, monkeypatch):
+    """A store that kept names by operation, as an earlier smoothapi did, and what it had."""
+    with monkeypatch.context() as before:
+        before.setattr("smoothapi.store.local.cache._SEEN", _BEFORE)
+        old = AnswerStore(tmp_path / "old")
+        old._cache.keep(
+            [(one.key or answer_key(one.asked), to_text(one.row())) for one in (of(0, "Bus"),)],
+            [("p", "labels", "label", "Bus"), ("p", "labels", "label", "another model's")],
+        )
+        old.close()
+    now = AnswerStore(tmp_path / "old")
+    yield now
+    now.close()
+
+
+def test_names_that_were_kept_by_operation_are_collected_anew(by_operation, tmp_path):
+    by_operation.put(of(1, "Van"))
+    assert seen(by_operation) == {"Bus", "Van"}
+    by_operation.put(of(2, "Tram"))
+    assert seen(by_operation) == {"Bus", "Van", "Tram"}
+    names = by_operation._cache._sql("SELECT name FROM Seen").fetchall()
+    assert sorted(names) == [("Bus",), ("Tram",), ("Van",)]
+    again = AnswerStore(tmp_path / "old")
+    assert len(again) == 3
+    assert not list((tmp_path / "old").glob("damaged*"))
+    again.close()
+
+
+def test_names_that_were_kept_by_operation_are_forgotten_too(by_operation):
+    by_operation.clear()
+    assert by_operation._cache._sql("SELECT * FROM Seen").fetchall() == []
+
+
+@pytest.fixture
+def meanwhile(tmp_path, monkeypatch):
+    """Opens a store of before, and has a step taken once its first page was looked through."""
+    with monkeypatch.context() as before:
+        before.setattr(AnswerCache, "_begin_to_see", lambda self: set())
+        old = AnswerStore(tmp_path / "old")
+        old.put(*(of(n, f"label {n}") for n in range(4)))
+        old.close()
+    monkeypatch.setattr("smoothapi.store.local.cache._UNDER_WAY", 0.0)
+    opened = [AnswerStore(tmp_path / "old"), AnswerStore(tmp_path / "old")]
+    now, other = opened
+    steps = []
+    look = cache._names_in
+
+    def looking(texts):
+        found = look(texts)
+        if steps:
+            steps.pop()(other)
+        return found
+
+    def store_in_which(step):
+        steps.append(step)
+        monkeypatch.setattr(cache, "_names_in", looking)
+        return now
+
+    yield store_in_which
+    for each in opened:
+        each.close()
+
+
+def test_others_can_write_while_a_large_store_is_looked_through(meanwhile, monkeypatch):
+    monkeypatch.setattr("smoothapi.store.local.answers._PATIENCE", 0.0)
+    anew = of(1, "Van")  # in the place of a row that was looked through
+    now = meanwhile(lambda other: other.put(anew, of(4, "Tram")))
+    everything = {"label 0", "label 1", "label 2", "label 3", "Van", "Tram"}
+    assert seen(now) == everything
+    assert seen(now) == everything  # from the table
+
+
+def test_what_is_erased_while_a_store_is_looked_through_is_not_seen(meanwhile):
+    def erase(other):
+        other.clear()
+        other.put(of(7, "Kite"))
+
+    now = meanwhile(erase)
+    assert seen(now) == {"Kite"}
+    assert seen(now) == {"Kite"}
+
+
 def test_a_damaged_row_is_passed_over(tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as before:
-        before.setattr(AnswerCache, "_begin_to_see", lambda self: None)
+        before.setattr(AnswerCache, "_begin_to_see", lambda self: set())
         old = AnswerStore(tmp_path / "old")
         old.put(of(0, "Bus"), of(1, "Kite"))
         old._cache._sql("UPDATE Cache SET value = '{' WHERE rowid = 1")

@@ -495,6 +495,33 @@ def test_an_abandoned_call_ends_at_once_and_its_answers_are_kept(kit):
     assert certificate.cached == sent - 1
 
 
+@aws
+def test_after_a_deadline_closing_the_client_keeps_what_is_under_way(kit, monkeypatch):
+    """As the error says; the loop cancels what it still awaits when it ends."""
+
+    async def late():
+        async with opened(kit, service) as (_, wrapped):
+            with pytest.raises(StoppedError, match="deadline") as caught:
+                await kit.label(with_options(wrapped, within=60.0))
+            asyncio.get_running_loop().call_later(0.05, gate.open.set)
+        return str(caught.value)
+
+    async def again():
+        async with opened(kit, service) as (_, wrapped):
+            return certificate_of(await kit.label(wrapped))
+
+    gate = Gate()
+    reached = "smoothapi.wrapping.deadline.wait", lambda *_: gate.begun.acquire(timeout=30)
+    with serve(kit.service, gate) as service:
+        with monkeypatch.context() as when_a_request_is_under_way:
+            when_a_request_is_under_way.setattr(*reached)
+            said = asyncio.run(late())
+        asked_then = asked(service)
+        certificate = asyncio.run(again())
+    assert "kept, if the wrapped client is closed before its event loop ends" in said
+    assert certificate.cached == asked_then - 1 > 0
+
+
 def test_a_loop_that_ends_in_the_middle_ends_its_calls(kit):
     """asyncio.run cancels what is left: no thread is left behind, and nothing more is sent."""
 

@@ -8,8 +8,8 @@ CREATE TABLE smoothapi.answers (
 );
 CREATE TABLE smoothapi.erased (key bytea PRIMARY KEY, refreshes bigint NOT NULL CHECK (refreshes > 0));
 CREATE TABLE smoothapi.seen (
-    provider text, operation text, kind text, name text,
-    PRIMARY KEY (provider, operation, kind, name)
+    provider text, identity text, kind text, name text,
+    PRIMARY KEY (provider, identity, kind, name)
 );
 CREATE TABLE smoothapi.noise_keys (id text PRIMARY KEY, since timestamptz NOT NULL);
 CREATE TABLE smoothapi.notes (name text PRIMARY KEY, content text NOT NULL);
