@@ -145,6 +145,14 @@ def test_a_folder_below_that_cannot_be_read_is_a_failure_and_the_rest_go_on(
     assert "Permission denied" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["a b%20c.png", "=1+1.png", "\u202eé.png", "back\\slash.png"])
+def test_a_row_of_an_oddly_named_photo_verifies(name, folder, provider):
+    provider()
+    save(folder / name, 5)
+    assert invoke("certify", folder / name, "--out", "r.jsonl").exit_code == 0
+    assert invoke("verify", "r.jsonl").exit_code == 0
+
+
 def test_a_dry_run_of_a_folder_sends_nothing(folder, provider):
     adapter = provider()
     (folder / "broken.jpg").unlink()
@@ -173,4 +181,5 @@ def test_a_photo_is_fetched_from_an_address_of_ones_own(folder, provider, web):
     digest = hashlib.sha256(b"?token=secret").hexdigest()[:8]
     assert row["photo"] == f"{web.url}/a.png?...{digest}"
     assert row["certificate"]["image"]["name"] == "a.png"
+    assert invoke("verify", "r.jsonl").exit_code == 0
     assert "secret" not in Path("r.jsonl").read_text()
