@@ -229,7 +229,8 @@ def _run(
         if many.out is not None:
             from smoothapi.many.files import ResultFile  # noqa: PLC0415
 
-            digest = settings_digest(smoother.session, **asked)
+            accepted = None if how.accepted is None else str(how.accepted)
+            digest = settings_digest(smoother.session, accept_radius=accepted, **asked)
             file = stack.enter_context(ResultFile(many.out, digest, smoother.session.price))
         return run(
             partial(

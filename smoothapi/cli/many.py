@@ -7,6 +7,7 @@ import sys
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from smoothapi.certify import Top1
 from smoothapi.cli import output
 from smoothapi.cli.errors import report
 from smoothapi.cli.terminal import echo
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from smoothapi.certify import Certificate
     from smoothapi.many import ManyProgress, PhotoResult
-    from smoothapi.many.files import ResultFile
+    from smoothapi.many.files import Held, ResultFile
     from smoothapi.photos import Fetcher
     from smoothapi.session import Session
 
@@ -55,10 +56,14 @@ class NamedPhotos:
         """Whether each is named, so that an error about one is reported before anything is paid."""
         return all(map(_is_file, self._named))
 
-    def count(self) -> int | None:
-        """Return how many there are, None for a great many; raises ImageError as finding them."""
-        counted = sum(1 for _ in islice(self, _MOST_COUNTED + 1))
-        return None if counted > _MOST_COUNTED else counted
+    def count(self, is_left: Callable[[FoundPhoto], bool]) -> tuple[int | None, int | None]:
+        """Return how many there are and how many of them are left, None for a great many.
+
+        Raises:
+            ImageError: as finding them.
+        """
+        found = [is_left(photo) for photo in islice(self, _MOST_COUNTED + 1)]
+        return (None, None) if len(found) > _MOST_COUNTED else (len(found), sum(found))
 
     def check(self, *, as_json: bool) -> int:
         """Report each file that cannot be read; return the exit code, 0 if all can."""
@@ -88,11 +93,17 @@ def _is_file(name: str) -> bool:
 class Outcomes:
     """What the photos of a command came to; tells the exit code."""
 
-    def __init__(self, kept: dict[str, int]) -> None:
-        self.counts = {"certified": 0, "abstained": 0, "failed": 0} | kept
-        self.kept = sum(kept.values())
-        self.enough = not kept.get("abstained")
+    def __init__(self) -> None:
+        self.counts = {"certified": 0, "abstained": 0, "failed": 0}
+        self.kept = 0
+        self.enough = True
         self.worst = 0
+
+    def keep(self, held: Held) -> None:
+        """Count what an earlier run came to."""
+        self.counts[held.outcome] += 1
+        self.kept += 1
+        self.enough = self.enough and held.accepted
 
     def take(self, result: PhotoResult, *, enough: bool) -> None:
         """Count a result."""
@@ -128,10 +139,21 @@ def run(
         is_enough: whether a certificate is what was asked for.
         as_text: of a certificate, as JSON.
     """
-    total = photos.count()
-    outcomes = Outcomes({} if file is None else file.kept)
-    wanted = (p for p in photos if file is None or not file.holds(p))
-    left = None if total is None else max(0, total - outcomes.kept)
+
+    def held(photo: FoundPhoto) -> Held | None:
+        return None if file is None or session.refresh else file.held(photo)
+
+    def wanted() -> Iterator[FoundPhoto]:
+        for photo in photos:
+            if (already := held(photo)) is None:
+                yield photo
+            else:
+                outcomes.keep(already)
+                if already.outcome == "certified" and not already.accepted:
+                    echo(f"{photo.name}: certified, but not as --accept-radius says.", err=True)
+
+    total, left = photos.count(lambda photo: held(photo) is None)
+    outcomes = Outcomes()
     bar: AbstractContextManager[Callable[[ManyProgress], None]]
     bar = output.progress_of_many(left, session)
     spent = None
@@ -143,12 +165,15 @@ def run(
                 spent = state
                 advance(state)
 
-            for result in certify_many(wanted, on_progress=note):
+            # What has ended is written at once, though one before it has not.
+            results = certify_many(wanted(), in_order=file is None, on_progress=note)
+            for result in results:
+                certificate = result.certificate
+                enough = certificate is None or is_enough(certificate, result.photo)
                 if file is not None:
-                    file.write(result)
+                    file.write(result, accepted=None if certificate is None else enough)
                 _show(result, session, as_json=as_json, total=total, as_text=as_text,
                       quiet=file is not None)  # fmt: skip
-                enough = result.certificate is None or is_enough(result.certificate, result.photo)
                 outcomes.take(result, enough=enough)
     finally:
         if spent is not None or outcomes.kept:
@@ -198,6 +223,7 @@ def settings_digest(session: Session, **asked: object) -> str:
         "size": session.size,
         "radius": settings.radius,
         "plain": settings.plain,
+        "labels": Top1(session.space).description,
         **asked,
     }
     return hashlib.sha256(canonical_json(told)).hexdigest()[:16]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from smoothapi.certify.certificate import Certificate
+    from smoothapi.many.files import ResultLine
     from smoothapi.signing import PublicKey, SignedCertificate
 
 # From good to bad. That nobody vouches for one must not hide that another was forged.
@@ -73,25 +74,40 @@ def verify(
     """
     try:
         keys = _public_keys(key_files)
-        texts = _texts(file)
-        if photo is not None and len(texts) > 1:
+        given = _given(file)
+        if photo is not None and len(given) > 1:
             raise UsageError(
-                f"{file!r} has {len(texts)} certificates, and --photo is about one: give a file "
+                f"{file!r} has {len(given)} certificates, and --photo is about one: give a file "
                 "with the certificate of that photo alone."
             )
     except (CertificateError, SigningKeyError) as error:
         report(error, as_json=as_json, photo=photo)
         return _code(error)
     code = 0
-    for where, text in texts:
+    for one in given:
         try:
-            checked = _checked(where, text, photo, home, keys)
+            checked = _checked(one, photo, home, keys)
         except (CertificateError, ImageError, StoreError) as error:
             report(error, as_json=as_json, photo=photo)
             code = max(code, _code(error), key=_SEVERITY.index)
             continue
         _tell(checked, as_json=as_json)
     return code
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is to be checked.
+
+    Attributes:
+        where: it stands, in words.
+        text: of the certificate.
+        line: of results, in which it stands; None for a certificate by itself.
+    """
+
+    where: str
+    text: bytes
+    line: ResultLine | None = None
 
 
 @dataclass(frozen=True)
@@ -143,8 +159,8 @@ def _public_keys(files: Sequence[str]) -> tuple[PublicKey, ...] | None:
     return tuple(PublicKey.read(file) for file in files) or None
 
 
-def _texts(file: str) -> list[tuple[str, bytes]]:
-    """Return where each certificate is, in words, and its text."""
+def _given(file: str) -> list[_Given]:
+    """Return each certificate of a file."""
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except (OSError, ValueError) as error:  # a ValueError: no file has such a name
@@ -153,18 +169,21 @@ def _texts(file: str) -> list[tuple[str, bytes]]:
             f"Cannot read the certificate {file!r}: {reason or error}."
         ) from error
     text = text.removeprefix(_BOM)
-    from smoothapi.many.files import certificates_of  # noqa: PLC0415  keeps --help light
+    from smoothapi.many.files import result_lines  # noqa: PLC0415  keeps --help light
 
-    results = certificates_of(text)
-    if results:
-        return [(f"{file!r}, certificate {number}", one) for number, one in enumerate(results, 1)]
+    results = result_lines(text)
+    if results is not None:
+        told = [line for line in results if not line.is_failure]
+        if not told:
+            raise UnreadableCertificateError(f"{file!r} has results, and no certificate in them.")
+        return [_Given(f"{file!r}, line {line.number}", line.certificate, line) for line in told]
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) > 1 and all(line.lstrip().startswith(b"{") for _, line in lines):
-        return [(f"{file!r}, line {number}", line) for number, line in lines]
+        return [_Given(f"{file!r}, line {number}", line) for number, line in lines]
     documents = _documents(text)
     if len(documents) > 1:
-        return [(f"{file!r}, number {number}", one) for number, one in enumerate(documents, 1)]
-    return [(repr(file), text)]
+        return [_Given(f"{file!r}, number {n}", one) for n, one in enumerate(documents, 1)]
+    return [_Given(repr(file), text)]
 
 
 def _documents(text: bytes) -> list[bytes]:
@@ -184,8 +203,7 @@ def _documents(text: bytes) -> list[bytes]:
 
 
 def _checked(
-    where: str,
-    text: bytes,
+    one: _Given,
     photo: str | None,
     home: str | None,
     keys: tuple[PublicKey, ...] | None,
@@ -193,19 +211,25 @@ def _checked(
     from smoothapi import certificates  # noqa: PLC0415
 
     try:
-        given = certificates.read(text)
+        if one.line is not None and one.line.problem:
+            raise UnreadableCertificateError(f"It cannot be read: {one.line.problem}.")
+        given = certificates.read(one.text)
     except CertificateError as error:
         raise type(error)(
-            f"{where}: {error} `smoothapi certify PHOTO --json` writes one."
+            f"{one.where}: {error} `smoothapi certify PHOTO --json` writes one."
         ) from error
     try:
         checks = certificates.verify(given, photo, home=home, keys=keys)
+        certificate, signer = _opened(given, keys or ())
+        if one.line is not None:
+            one.line.check(certificate)
+            checks = [*checks, "the row of results"]
     except (CertificateError, StoreError) as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise type(error)(f"{one.where}: {error}") from error
     rests = certificates.unchecked(
         given, photo=photo is not None, home=home is not None, keys=keys is not None
     )
-    return _Checked(*_opened(given, keys or ()), checks, rests)
+    return _Checked(certificate, signer, checks, rests)
 
 
 def _opened(

@@ -108,10 +108,17 @@ def opened(source: PhotoSource, fetcher: Fetcher) -> PhotoSource:
     return _Fetched(fetcher.fetch(source), source)
 
 
+def file_name(location: str) -> str:
+    """Return what the file at a location is called."""
+    if location.partition("://")[0].lower() in {"http", "https"}:
+        parts = urlsplit(location)
+        return PurePosixPath(unquote(parts.path)).name or parts.hostname or "photo"
+    return PurePosixPath(shown_location(location)).name or "photo"
+
+
 class _Fetched(io.BytesIO):
     """A file that was fetched, and what it is called."""
 
     def __init__(self, data: bytes, location: str) -> None:
         super().__init__(data)
-        parts = urlsplit(location)
-        self.name = PurePosixPath(unquote(parts.path)).name or parts.hostname or "photo"
+        self.name = file_name(location)

@@ -6,6 +6,7 @@ They are found one by one as they are asked for, so that ten million take no mor
 from __future__ import annotations
 
 import glob
+import io
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,8 +61,10 @@ def find(
             and so are those that were found before, and {name: photo}.
         fetcher: for what is elsewhere.
 
+    A folder below that cannot be read stands in the place of its photos, as one that fails.
+
     Raises:
-        ImageError: a folder, a pattern or a prefix has no photo.
+        ImageError: a folder, a pattern or a prefix has no photo, or the folder cannot be read.
     """
     several: Iterable[Any]
     if isinstance(given, Mapping):
@@ -86,16 +89,26 @@ def below(folder: Path) -> Iterator[Path]:
     """Yield the visible files below a folder, each folder's in order of name.
 
     Raises:
-        OSError: the folder itself cannot be read; those below it that cannot are passed over.
+        OSError: the folder, or one below it, cannot be read.
     """
-    for entry in _entries(folder):
+    for path, error in _walked(folder):
+        if error is not None:
+            raise error
+        yield path
+
+
+def _walked(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """Yield the visible files below a folder; of a folder that cannot be read it, and the error."""
+    try:
+        entries = _entries(folder)
+    except OSError as error:
+        yield folder, error
+        return
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            try:
-                yield from below(Path(entry.path))
-            except OSError:
-                continue
+            yield from _walked(Path(entry.path))
         elif entry.is_file():
-            yield Path(entry.path)
+            yield Path(entry.path), None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -112,10 +125,16 @@ def _is_one(given: object) -> bool:
 
 def _here(path: str) -> Iterator[FoundPhoto]:
     if os.path.isdir(path):  # noqa: PTH112  Path's own raises where a name is too long
-        none = True
-        for file in _photos_below(Path(path)):
-            none = False
-            yield _file(file)
+        none, folder = True, Path(path)
+        for file, error in _walked(folder):
+            if error is not None and file == folder:
+                raise _unread(file, error) from error
+            if error is not None:
+                none = False
+                yield FoundPhoto(shown_name(str(file)), _Unreadable(_unread(file, error)))
+            elif file.suffix.lower() in SUFFIXES:
+                none = False
+                yield _file(file)
         if none:
             raise ImageError(
                 f"There are no photos in the folder {shown_name(path)!r}. Files with these "
@@ -131,13 +150,22 @@ def _here(path: str) -> Iterator[FoundPhoto]:
         yield _file(Path(path), path)
 
 
-def _photos_below(folder: Path) -> Iterator[Path]:
-    try:
-        yield from (file for file in below(folder) if file.suffix.lower() in SUFFIXES)
-    except OSError as error:
-        raise ImageError(
-            f"Cannot read the folder {shown_name(str(folder))!r}: {error.strerror or error}."
-        ) from error
+class _Unreadable(io.BytesIO):
+    """A folder that cannot be read, in the place of its photos: one that fails."""
+
+    def __init__(self, error: ImageError) -> None:
+        super().__init__()
+        self._error = error
+
+    def read(self, _: int | None = -1, /) -> bytes:
+        """Raise what is wrong."""
+        raise self._error
+
+
+def _unread(folder: Path, error: OSError) -> ImageError:
+    return ImageError(
+        f"Cannot read the folder {shown_name(str(folder))!r}: {error.strerror or error}."
+    )
 
 
 def _file(path: Path, given: str | None = None) -> FoundPhoto:

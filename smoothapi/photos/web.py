@@ -43,6 +43,7 @@ _PASSING = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_OF_THE_CLOUD = frozenset({ipaddress.ip_address("168.63.129.16")})  # Azure's WireServer
 
 
 def is_public(address: str) -> bool:
@@ -59,6 +60,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if ip.is_site_local:
             return False
+    if ip in _OF_THE_CLOUD:  # public by its number, and answered by this machine's own host
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
@@ -155,7 +158,7 @@ class WebFetcher:
         """Return the addresses of a host that may be connected to."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
+        except (socket.gaierror, ValueError) as error:  # a ValueError: no host has such a name
             raise _PassingError("the name of the host is not known (DNS)") from error
         addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
         allowed = [address for address in addresses if self._private or is_public(address)]
@@ -181,7 +184,10 @@ class WebFetcher:
     ) -> bytes | str:
         status = response.status
         if status in _REDIRECTS and (target := response.headers.get("location")):
-            return urljoin(url, target)
+            try:
+                return urljoin(url, target)
+            except ValueError:
+                raise _refused(shown, "it redirects to what is not a URL") from None
         if status in _PASSING:
             raise _PassingError(f"the server answered with status {status}")
         if status != 200:

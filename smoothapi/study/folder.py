@@ -83,7 +83,14 @@ def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], in
         if not path.is_dir():
             found.append((shown_name(path.name), path))
             continue
-        files = list(below(path))
+        try:
+            files = list(below(path))
+        except OSError as error:
+            where = shown_name(str(error.filename or path))
+            raise UsageError(
+                f"The folder {where!r} cannot be read: {error.strerror or error}. Of a part of the "
+                "photos a study would say too much."
+            ) from error
         photos = [file for file in files if file.suffix.lower() in SUFFIXES]
         passed_over += len(files) - len(photos)
         found += [(shown_name(file.relative_to(path).as_posix()), file) for file in photos]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,38 @@ def test_a_pattern_stands_for_the_files_that_match_unless_a_file_has_that_name(f
     assert json.loads(done.stdout)["image"]["name"] == "odd[1].png"
 
 
+def test_a_folder_below_that_cannot_be_read_is_a_failure_and_the_rest_go_on(
+    folder, provider, monkeypatch
+):
+    provider()
+    (folder / "broken.jpg").unlink()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    done = invoke("certify", folder, "--out", "r.jsonl")
+    assert done.exit_code == 2
+    assert f"Cannot read the folder '{folder / 'deep'}': Permission denied." in done.stderr
+    assert "3 photos: 2 certified, 0 abstained, 1 failed." in done.stdout
+    assert invoke("certify", folder, "--dry-run").exit_code == 2
+    assert invoke("study", folder, "--provider", "mock").exit_code == 2
+    done = invoke("certify", folder / "deep")
+    assert done.exit_code == 2
+    assert "Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a b%20c.png", "=1+1.png", "\u202eé.png", "back\\slash.png"])
+def test_a_row_of_an_oddly_named_photo_verifies(name, folder, provider):
+    provider()
+    save(folder / name, 5)
+    assert invoke("certify", folder / name, "--out", "r.jsonl").exit_code == 0
+    assert invoke("verify", "r.jsonl").exit_code == 0
+
+
 def test_a_dry_run_of_a_folder_sends_nothing(folder, provider):
     adapter = provider()
     (folder / "broken.jpg").unlink()
@@ -144,6 +178,8 @@ def test_a_photo_is_fetched_from_an_address_of_ones_own(folder, provider, web):
     assert done.exit_code == 0
     assert "secret" not in done.output
     row = json.loads(Path("r.jsonl").read_text())
-    assert row["photo"] == f"{web.url}/a.png?..."
+    digest = hashlib.sha256(b"?token=secret").hexdigest()[:8]
+    assert row["photo"] == f"{web.url}/a.png?...{digest}"
     assert row["certificate"]["image"]["name"] == "a.png"
+    assert invoke("verify", "r.jsonl").exit_code == 0
     assert "secret" not in Path("r.jsonl").read_text()
