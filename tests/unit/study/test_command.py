@@ -162,7 +162,7 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
         (["plan", "--sigma", "0.25", "--p", "2"], "share of answers"),
         (["plan", "--p", "0.9", "--distribution", "smoothapi.toml"], "not both"),
         (["plan", "--radius", "2", "--sigma", "0.25"], "needs at least|no number of votes"),
-        (["plan", "--radius", "largest"], "not a valid float"),
+        (["plan", "--radius", "largest"], "not a radius around the working image"),
     ],
 )
 def test_what_cannot_work_says_so(folder, capsys, arguments, message):
