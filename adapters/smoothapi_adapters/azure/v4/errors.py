@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.errors import FatalError, ProviderError, TransientError
@@ -28,7 +29,7 @@ def mapped_error(error: Exception, resource: Resource) -> ProviderError | None:
         mapped = _of_answer(error, resource)
     elif isinstance(error, core.SerializationError):
         mapped = FatalError(f"The request to Azure could not be made ({kind}).")
-    elif isinstance(error, (core.DecodeError, core.DeserializationError, *OF_PARSING)):
+    elif isinstance(error, (core.DecodeError, core.DeserializationError, zlib.error, *OF_PARSING)):
         mapped = _of_unread(error, kind, resource)
     elif isinstance(error, core.ServiceRequestError):
         mapped = _of_connection(error, resource)
