@@ -136,8 +136,6 @@ class SequentialCertify:
             the same photo has a test of its own, and alpha holds for one of the two, not for both.
         futility: when a run is given up although an unbroken run of votes could still suffice
             (`smoothapi.certify.futility`). It decides about cost, never about validity.
-        kept: whether the vote of this number (from 0) was bought before: a run that is given up
-            still takes those, which cost nothing.
         rules: those of the certificate to be checked; see `RULES`.
 
     Raises:
@@ -156,7 +154,6 @@ class SequentialCertify:
         or_less: bool = False,
         final: bool = False,
         futility: Futility = DEFAULT_RULE,
-        kept: Callable[[int], bool] = lambda _: False,
         rules: int = RULES,
     ) -> None:
         check_sigma(sigma)
@@ -170,8 +167,6 @@ class SequentialCertify:
         self._or_less = or_less
         self._final = final
         self._futility = futility
-        self._kept = kept
-        self._given_up = False
         self._rules = rules
         self._smallest = smallest_radius(self._radius, sigma, rules)
         wanted = self._smallest if self._radius is None else self._radius
@@ -220,15 +215,12 @@ class SequentialCertify:
             self._robust = vote
         if self._certified is None and self._missing(self._boundary) <= 0:
             self._certified = vote
-            self._given_up = False
             self._keep_bound_of(vote)
         self._risen = self._risen or vote == self._robust
         if self._certified is not None and self._radius is not None:
             self._ended = Reason.CERTIFIED
         elif self._ballot.left == 0:
             self._ended = Reason.CAP
-        elif self._given_up:
-            self._ended = self._unless_kept()
 
     def needed(self) -> int:
         """Return the most further votes that may be in flight without buying one in vain.
@@ -242,8 +234,6 @@ class SequentialCertify:
         left = self._ballot.left
         if self._radius is None:
             return left
-        if self._given_up:
-            return 1  # that one is kept
         missing = self._missing(self._boundary)
         return left if self._or_less and missing > left else min(left, missing)
 
@@ -335,12 +325,7 @@ class SequentialCertify:
         if self._missing(enough) > ballot.left:
             return Reason.FUTILE
         given_up = self._futility.gives_up(ballot.votes, losses, enough, ballot.max_votes)
-        self._given_up = self._given_up or bool(given_up)
-        return self._unless_kept() if self._given_up else None
-
-    def _unless_kept(self) -> Reason | None:
-        """Return why a run that was given up ends; None while it costs nothing."""
-        return None if self._kept(self._ballot.votes) else Reason.UNLIKELY
+        return Reason.UNLIKELY if given_up else None
 
     def _reason(self) -> Reason:
         if self._certified is not None:

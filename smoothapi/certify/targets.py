@@ -87,13 +87,10 @@ class Top1:
         return None if name is None or decision.label is None else name == decision.label
 
     def start(
-        self,
-        futility: Futility = DEFAULT_RULE,
-        kept: Callable[[int], bool] = lambda _: False,
-        **terms: Unpack[VoteTerms],
+        self, futility: Futility = DEFAULT_RULE, **terms: Unpack[VoteTerms]
     ) -> SequentialCertify:
         """Return a `SequentialCertify`."""
-        return SequentialCertify(futility=futility, kept=kept, **terms)
+        return SequentialCertify(futility=futility, **terms)
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,9 @@ def test_a_mix_from_before_is_of_them_all(tmp_path):
     before = Mixes.from_dict({"schema": "smoothapi.mixes/1", "mixes": rows})
     assert before == Mixes({BEFORE: SURE})
     assert before.mix(WHERE) == SURE
-    before.save(tmp_path / "mixes.json")
-    assert Mixes.load(tmp_path / "mixes.json").mix(WHERE) == SURE
+    with Home(tmp_path) as home:
+        before.save(home)
+        assert Mixes.load(home).mix(WHERE) == SURE
 
 
 @pytest.mark.parametrize("mix", [HOPELESS, Mix((0.3, 0.6), (0.5, 0.5), photos=400)])
@@ -227,38 +228,6 @@ def test_a_learnt_mix_decides_when_a_run_is_given_up_and_the_certificate_names_i
         # It is for information: no claim rests on it.
         changed = json.loads(certificate.to_json()) | {"mix": "ab"}
         verify(Certificate.from_dict(changed), PHOTO)
-
-
-def test_votes_that_were_bought_are_not_given_up_by_a_mix_learnt_since(tmp_path):
-    options = {"plain": False, "concurrency": 1, "max_votes": 200}
-    keep(tmp_path, SURE, provider=ScriptedAdapter())
-    with smoother(tmp_path, halves(), **options) as s:
-        first = s.certify(PHOTO)
-    (tmp_path / "mixes.json").unlink()
-    with smoother(tmp_path, ScriptedAdapter(), **options) as s:
-        again = s.certify(PHOTO)
-        assert s.plan(PHOTO).at_most == 0
-    assert again == first
-    assert (again.label, again.queries, again.mix) == ("bus", 0, "")
-    verify(Certificate.from_json(again.to_json()), PHOTO)
-
-
-def test_a_run_that_is_given_up_takes_what_is_kept_and_buys_nothing():
-    kept = [*["bus", "van"] * 20, "bus", "bus"]
-    test = SequentialCertify(
-        sigma=0.25, alpha=0.001, max_votes=200, radius=0.1, kept=lambda n: n < len(kept)
-    )
-    for vote in kept:
-        assert test.needed() > 0
-        test.add(vote)
-    assert test.done
-    decision = test.result()
-    assert (decision.reason, decision.votes) == ("unlikely", len(kept))
-    plain = SequentialCertify(sigma=0.25, alpha=0.001, max_votes=200, radius=0.1)
-    for vote in kept:
-        if not plain.done:
-            plain.add(vote)
-    assert plain.result().votes < len(kept)
 
 
 def test_what_is_certified_after_another_rule_would_have_given_up_verifies(tmp_path):

@@ -775,7 +775,7 @@ def test_answers_go_from_home_to_home_and_back(database, tmp_path, noise_key_fil
     assert invoke("cache", "copy", database, str(back)).exit_code == 0
     with Home(folder) as first, Home(back) as second:
         rows = [
-            {key: {**row, "stored": 0} for key, row in home.answers.scan()}
+            {key: {**row, "stored": 0, "refreshes": 0} for key, row in home.answers.scan()}
             for home in (first, second)
         ]
     assert rows[0] == rows[1]
