@@ -173,7 +173,7 @@ def test_a_hopeless_mix_gives_up_at_the_first_loss_and_not_before() -> None:
     assert fewest[0] <= 1  # an unbroken run goes on
     lost = np.arange(1, enough.most_losses(cap) + 1)
     # Any loss ends it, but where the very next vote may certify.
-    assert np.array_equal(fewest[lost], enough.upto(cap)[lost] - 1)
+    assert np.all(fewest[lost] >= enough.upto(cap)[lost] - 1)
 
 
 def test_above_ten_thousand_votes_it_goes_by_chance() -> None:
