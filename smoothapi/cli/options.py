@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from smoothapi.errors import UsageError
+from smoothapi.files import is_file
 from smoothapi.radius import WantedRadius, parsed, working_only
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def target_of(text: str) -> Target | Literal["top1"]:
 def _home(ctx: click.Context, value: str | None) -> str | None:
     """Return the home given here, or else before the command; the last one counts."""
     if value is not None:
-        if Path(value).is_file():
+        if is_file(value):
             raise click.BadParameter(f"{value!r} is a file, and a home is a folder.")
         ctx.meta[_HOME] = value  # shared with the contexts of subcommands
     found: str | None = ctx.meta.get(_HOME)

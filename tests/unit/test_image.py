@@ -236,7 +236,7 @@ def test_arrays_are_never_guessed_at(array, complaint):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ImageError, match=r"No such file or directory\.$"):
         load_image(tmp_path / "missing.jpg")
-    with pytest.raises(ImageError, match=r"directory.*`smoothapi study`"):
+    with pytest.raises(ImageError, match=r"directory.*`smoothapi certify FOLDER`"):
         load_image(tmp_path)
 
 

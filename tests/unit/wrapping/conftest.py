@@ -25,10 +25,9 @@ FAST = {
     "concurrency": 4,
     "radius": 0.05,
     "alpha": 0.01,
-    "retry": Retry(
-        attempts=3, base=0.001, cap=0.002, deadline=30.0
-    ),  # however busy this machine is
+    "retry": Retry(attempts=3, base=0.001, cap=0.002, deadline=30.0),  # however busy it is here
 }
+IMPATIENT = Retry(attempts=3, base=0.001, cap=0.002, deadline=1.0)  # of a service that stays down
 
 
 def digest(pixels):

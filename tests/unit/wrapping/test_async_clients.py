@@ -536,12 +536,12 @@ def test_a_loop_that_ends_in_the_middle_ends_its_calls(kit):
     gate = Gate()
     with serve(kit.service, gate) as service:
         wrapped = asyncio.run(main())
-        sent = asked(service)
         gate.open.set()
         for thread in alive("smoothapi-async-call"):
             thread.join(20)
             assert not thread.is_alive()
-        assert asked(service) == sent
+        # The call's own, and what was in flight; some of it reaches the server only now.
+        assert asked(service) <= 1 + FAST["concurrency"]
         _behind(wrapped).certifier.close()
 
 

@@ -313,7 +313,7 @@ def test_a_provider_that_was_given_up_is_still_asked_by_the_callers_own_call(kit
     from botocore.exceptions import ClientError
 
     with serve(kit.service, labeller, faults="@2-30 503") as service:
-        retry = Retry(attempts=2, base=0.001, cap=0.002, deadline=30.0)
+        retry = Retry(attempts=2, base=0.001, cap=0.002, deadline=1.0)
         client = wrapped(kit.client(service), otherwise="plain", retry=retry)
         assert finding_of(kit.label(client)).ended == "provider"
         asked = len(service.received)

@@ -27,7 +27,7 @@ from smoothapi.wiring import open_session
 from smoothapi.wrapping import Call, Certifier, Item, OwnCall, Passed, proxy
 from smoothapi.wrapping.proxy import _behind
 from smoothapi_adapters.mock import MockAdapter
-from tests.unit.wrapping.conftest import FAST, KITS, PHOTO, PIXELS, SECRET, labeller, png
+from tests.unit.wrapping.conftest import FAST, IMPATIENT, KITS, PHOTO, PIXELS, SECRET, labeller, png
 
 
 def outcome(call, *args):
@@ -250,7 +250,7 @@ def test_after_it_smoothapis_errors_say_what_was_spent(kit, wrapped):
         assert SECRET not in str(caught.value)
         client.close()
     with serve(kit.service, labeller, faults="@2- 500") as service:
-        client = wrapped(kit.client(service))
+        client = wrapped(kit.client(service), retry=IMPATIENT)
         with pytest.raises((TooManyFailuresError, ProviderError)):
             kit.label(client)
         client.close()
