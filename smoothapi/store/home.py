@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import StoreError
-from smoothapi.files import read_text, replacing
+from smoothapi.files import is_file, read_text, replacing
 from smoothapi.keyring import KeyRing, own_keys
 from smoothapi.store.local import accounts
 from smoothapi.store.local.answers import AnswerStore
@@ -85,11 +85,13 @@ class Home:
 
     def known_keys(self) -> tuple[str, ...]:
         """Return the public ids of the keys in use and before; makes none."""
-        if self.noise_key_file.exists():
+        if is_file(self.noise_key_file):
             keys = self.keys()
             return (keys.id, *keys.former_ids)
         # The deployment's key may not be at hand here: the answers say which it was.
-        return tuple(self.answers.noise_keys()) if (self.folder / "answers").exists() else ()
+        if not os.path.isdir(self.folder / "answers"):  # noqa: PTH112  Path's own may raise
+            return ()
+        return tuple(self.answers.noise_keys())
 
     def admit_key(self, key_id: str) -> None:
         """Do nothing: whatever key is in the folder is taken."""
