@@ -20,7 +20,7 @@ def test_the_gallery_shows_the_way_that_certified_most():
 
 
 def test_plots_say_whose_they_are_where_several_are_compared(tmp_path):
-    several = synthetic(8, denoisers=("none", "default")).report(tmp_path / "a").read_text()
+    several = synthetic(20, denoisers=("none", "default")).report(tmp_path / "a").read_text()
     alone = synthetic(8).report(tmp_path / "b").read_text()
     assert several.count("<figcaption>aws, denoiser default. ") == 5
     assert "<figcaption>aws, denoiser" not in alone
