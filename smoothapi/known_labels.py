@@ -156,9 +156,8 @@ class KnownLabels:
         """
         stated = self.vocabulary
         listed = _by_key(stated.all_names)
-        more = [
-            n for n in sorted(self.seen.labels) if label_key(n) not in listed.keys() | self._retired
-        ]
+        told = listed.keys() | self._retired.keys()
+        more = [name for name in sorted(self.seen.labels) if label_key(name) not in told]
         return [
             {
                 "name": name,

@@ -7,12 +7,12 @@ What each means and its range stand in the docstring of `Smoother`; defaults are
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeVar
 
 from smoothapi import config
+from smoothapi.text import meant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,11 +94,9 @@ def keywords(*declared: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             for name in kwargs:
                 if name not in known:
-                    near = get_close_matches(name, known, n=1)
-                    hint = f" Did you mean {near[0]!r}?" if near else ""
                     raise TypeError(
                         f"{function.__qualname__.removesuffix('.__init__')}() got an unexpected "
-                        f"keyword argument {name!r}.{hint}"
+                        f"keyword argument {name!r}.{meant(name, known)}"
                     )
             return function(*args, **kwargs)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def printable(text: str) -> str:
     """Return text without what could steer a terminal, hide in a line or forge another.
@@ -25,3 +30,11 @@ def shortened(value: object, most: int = 60) -> str:
     except (ValueError, RecursionError):  # of a number with thousands of digits, or deep nesting
         text = f"a {type(value).__name__} too large to be shown"
     return printable(text if len(text) <= most else f"{text[:most]}...")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name that is nearest; "" if none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415  for errors alone
+
+    near = get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

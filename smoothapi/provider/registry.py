@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi.config import no_consent
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
 from smoothapi.provider.consent import SafeOptions
-from smoothapi.text import shortened
+from smoothapi.text import meant, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,12 +202,11 @@ def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> Non
         return
     for option in options:
         if option not in parameters:
-            near = get_close_matches(option, parameters, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UsageError(
-                f"The provider {provider!r} has no option {option!r}.{hint} It takes: "
-                f"{', '.join(parameters) or 'none'}. Options come from [providers.{provider}] in "
-                f"smoothapi.toml or from SMOOTHAPI_PROVIDERS__{provider.upper()}__NAME."
+                f"The provider {provider!r} has no option {option!r}.{meant(option, parameters)} "
+                f"It takes: {', '.join(parameters) or 'none'}. Options come from "
+                f"[providers.{provider}] in smoothapi.toml or from "
+                f"SMOOTHAPI_PROVIDERS__{provider.upper()}__NAME."
             )
 
 
@@ -216,9 +214,7 @@ def _find(name: str) -> EntryPoint:
     points = registered(GROUP)
     if name in points:
         return points[name]
-    near = get_close_matches(name, points, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    said = f"No provider is registered as {shortened(name)}.{hint} Installed: "
+    said = f"No provider is registered as {shortened(name)}.{meant(name, points)} Installed: "
     said += f"{', '.join(sorted(points)) or 'none'}."
     if not entry_points(group=GROUP):
         said += (

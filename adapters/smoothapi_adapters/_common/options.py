@@ -12,7 +12,6 @@ import math
 import re
 import uuid
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from smoothapi.encode import CODECS
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, is_file, parse_json, read_text, shown_name
 from smoothapi.provider import Price, Vocabulary
+from smoothapi.text import meant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,11 +44,9 @@ def known(provider: str, given: Mapping[str, Any], names: Sequence[str]) -> None
     """
     for name in given:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UsageError(
-                f"The gateway's way to {provider} has no option {name!r}.{hint} It takes: "
-                f"{', '.join(names)}. What is asked about pictures comes with each call."
+                f"The gateway's way to {provider} has no option {name!r}.{meant(name, names)} "
+                f"It takes: {', '.join(names)}. What is asked about pictures comes with each call."
             )
 
 
