@@ -5,9 +5,10 @@ Imported where a server is started, and nowhere else: it needs uvicorn.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _WITHIN = 60.0  # seconds that a request has to come in whole, and a caller to go on reading
 _CONNECTIONS = 512  # at once; below the usual limit on a process's open files
+
+BACKLOG = 2048
+"""Connections that wait to be taken."""
 
 
 class PatientProtocol(H11Protocol):
@@ -67,3 +71,28 @@ class PatientProtocol(H11Protocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
+
+
+def quiet_config(app: Any, protocol: type[PatientProtocol], **more: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration for a server that says nothing by itself.
+
+    Args:
+        app: of ASGI 3.
+        protocol: what speaks to callers.
+        more: options of uvicorn besides.
+    """
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        **more,
+    )

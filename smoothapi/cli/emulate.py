@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ import click
 
 from smoothapi.cli.signals import EndingSignal
 from smoothapi.cli.terminal import echo
+from smoothapi.hosts import is_loopback
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def emulate(  # noqa: PLR0917  click passes options by name
         keep=0,
     )
     with _leaving_at_the_second_ctrl_c(), serving() as service:
-        if not _is_loopback(host):
+        if not is_loopback(host):
             echo(
                 f"smoothapi: {printable(host)} can be reached from elsewhere. This service is for "
                 "tests: it verifies no signatures, and whoever reaches it can use it.",
@@ -310,13 +310,6 @@ def _warm_up(labeller: Any) -> None:
     import numpy as np  # noqa: PLC0415
 
     labeller(np.zeros((224, 224, 3), np.uint8))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextlib.contextmanager

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.errors import StoreError
 from smoothapi.events import Served
 from smoothapi.gateway.access import Access
-from smoothapi.gateway.config import GatewayConfig, is_loopback, read_config
+from smoothapi.gateway.config import GatewayConfig, read_config
 from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
 from smoothapi.gateway.line import GoneError, Line
 from smoothapi.gateway.rate import Rates
 from smoothapi.gateway.records import GatewayCaller, anyone
 from smoothapi.gateway.room import NoRoomError, Room, Users
+from smoothapi.hosts import is_loopback
 from smoothapi.telemetry import emit
 from smoothapi.wires.wire import Reply, Request, Trouble
 

@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -29,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from smoothapi.errors import UsageError
 from smoothapi.files import expanded, parse_toml
 from smoothapi.gateway.front import SignedBy  # noqa: TC001  pydantic reads it
+from smoothapi.hosts import is_loopback
 from smoothapi.options import CertifyOptions, resolve
 from smoothapi.store import Budget
 from smoothapi.text import printable
@@ -279,14 +279,6 @@ def lasting_budget(text: str, name: str) -> Budget:
     if not text:
         return Budget(per="month", name=name)
     return _lasting(text, name)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _lasting(text: str, name: str) -> Budget:

@@ -15,6 +15,8 @@ import grpc
 from grpc_status import rpc_status
 
 from smoothapi.errors import UsageError
+from smoothapi.grpc_protocol import patient_server
+from smoothapi.hosts import bracketed
 from smoothapi.provider import retry_after_seconds
 from smoothapi.wires.google import MAX_BODY
 from smoothapi.wires.google_grpc import (
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from smoothapi.gateway.asgi import GatewayApp
     from smoothapi.gateway.config import GatewayTable
 
-_WITHIN = 60.0  # seconds that a caller has to begin with HTTP/2, or to answer a ping
-_CONNECTIONS = 512  # at once
 _PATH = "/v1/images:annotate"
 _OF_GRPC = frozenset({"content-type", "grpc-accept-encoding", "te", "user-agent"})
 
@@ -62,21 +62,10 @@ class GrpcServer:
         self._grace = table.grace
         threads = table.workers + table.queue + 8  # some more, to say that the queue is full
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="smoothapi-gateway-grpc")
-        method = grpc.unary_unary_rpc_method_handler(self._answer)
-        self._server = grpc.server(
-            self._pool,
-            handlers=[grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})],
-            options=[
-                ("grpc.max_receive_message_length", MAX_BODY),
-                ("grpc.so_reuseport", 0),
-                ("grpc.server_handshake_timeout_ms", int(1000 * _WITHIN)),
-                ("grpc.keepalive_time_ms", int(1000 * _WITHIN)),
-                ("grpc.keepalive_timeout_ms", int(1000 * _WITHIN)),
-                ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
-            ],
+        self._server = patient_server(
+            self._pool, self._answer, service=SERVICE, method=METHOD, most=MAX_BODY
         )
-        host = f"[{table.host}]" if ":" in table.host else table.host
-        address = f"{host}:{table.grpc_port}"
+        address = f"{bracketed(table.host)}:{table.grpc_port}"
         try:
             if table.tls_certificate is None or table.tls_key is None:
                 self.port: int = self._server.add_insecure_port(address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
@@ -14,16 +13,17 @@ import uvicorn
 
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UsageError
 from smoothapi.gateway.asgi import GatewayApp, app
-from smoothapi.http_protocol import PatientProtocol
+from smoothapi.hosts import bracketed, listening
+from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from smoothapi.gateway.config import GatewayConfig
     from smoothapi.gateway.grpc_server import GrpcServer
 
-_BACKLOG = 2048
 _ENDING = ("SIGINT", "SIGTERM")
 
 _log = logging.getLogger("smoothapi")
@@ -56,24 +56,11 @@ class GatewayServer:
         self._host = table.host
         self.app: GatewayApp = app(config)
         try:
-            family = socket.AF_INET6 if ":" in table.host else socket.AF_INET
-            self._listener = socket.create_server(
-                (table.host, table.port), family=family, backlog=_BACKLOG
-            )
-            made = uvicorn.Config(
+            self._listener = listening(table.host, table.port, backlog=BACKLOG)
+            made = quiet_config(
                 self.app,
-                http=PatientProtocol,
-                ws="none",
-                loop="asyncio",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                log_level=None,
-                access_log=False,
-                server_header=False,
+                PatientProtocol,
                 proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=75,
                 timeout_graceful_shutdown=int(table.grace),
                 ssl_certfile=table.tls_certificate,
                 ssl_keyfile=table.tls_key,
@@ -97,8 +84,7 @@ class GatewayServer:
     @property
     def address(self) -> str:
         """HOST:PORT."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{host}:{self.port}"
+        return f"{bracketed(self._host)}:{self.port}"
 
     @property
     def url(self) -> str:

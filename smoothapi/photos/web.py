@@ -28,6 +28,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from smoothapi._version import __version__
 from smoothapi.errors import ImageError
+from smoothapi.hosts import bracketed
 from smoothapi.photos.naming import RemoteFile, shown_location
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ def _headers(parts: SplitResult) -> dict[str, str]:
 
 def _host_header(parts: SplitResult) -> str:
     host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    host = bracketed(host) if ":" in host else host.encode("idna").decode()
     return host if parts.port in (None, _PORTS.get(parts.scheme)) else f"{host}:{parts.port}"
 
 

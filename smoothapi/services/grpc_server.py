@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import grpc
 from grpc_status import rpc_status
 
+from smoothapi.grpc_protocol import patient_server
+from smoothapi.hosts import bracketed
 from smoothapi.services.faults import Fault
 from smoothapi.wires.google import OPERATION, Google
 from smoothapi.wires.google_grpc import METHOD, SERVICE, read, to_message, to_status
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
 _THREADS = 256
 _GRACE = 3.0
 _FOREVER = 4_000.0  # seconds; no adapter waits longer than an hour
-_WITHIN = 60.0  # seconds that a caller has to begin with HTTP/2, or to answer a ping
 _AGE = 3_600.0  # seconds; a connection that is older is made anew, which callers do not notice
-_CONNECTIONS = 512  # at once; below the usual limit on a process's open files
 _NOT_A_MESSAGE = b"<!DOCTYPE html><html></html>"
 
 
@@ -48,26 +48,19 @@ class GrpcTransport:
     def __init__(self, service: Service, host: str, port: int) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"smoothapi-{service.name}")
         self._annotator = _Annotator(service)
-        most = service.wire.max_body
-        # Messages are read where a bad one can be counted and refused.
-        method = grpc.unary_unary_rpc_method_handler(self._annotator.answer)
-        self._server = grpc.server(
+        self._server = patient_server(
             self._pool,
-            handlers=[grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})],
-            options=[
-                ("grpc.max_receive_message_length", most),
-                ("grpc.so_reuseport", 0),
-                ("grpc.server_handshake_timeout_ms", int(1000 * _WITHIN)),
-                ("grpc.keepalive_time_ms", int(1000 * _WITHIN)),
-                ("grpc.keepalive_timeout_ms", int(1000 * _WITHIN)),
+            self._annotator.answer,
+            service=SERVICE,
+            method=METHOD,
+            most=service.wire.max_body,
+            more=(
                 ("grpc.max_connection_age_ms", int(1000 * _AGE)),
                 ("grpc.max_connection_age_grace_ms", int(1000 * _AGE)),
-                ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
-            ],
+            ),
         )
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port: int = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
         except RuntimeError as error:
             self._pool.shutdown()
             raise OSError(str(error)) from error

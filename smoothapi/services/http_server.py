@@ -19,7 +19,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from smoothapi.http_protocol import PatientProtocol
+from smoothapi.hosts import listening
+from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config
 from smoothapi.services.faults import Fault
 from smoothapi.wires.wire import Question, Refusal, Reply, Request
 
@@ -55,30 +56,15 @@ class HttpTransport:
     """A uvicorn server in a thread."""
 
     def __init__(self, service: Service, host: str, port: int) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-        self.port: int = listener.getsockname()[1]
+        taking = listening(host, port, backlog=BACKLOG)
+        self.port: int = taking.getsockname()[1]
         # Labellers block; the loop must not.
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"smoothapi-{service.name}")
         endpoint = _Endpoint(service, self._pool)
-        config = uvicorn.Config(
-            endpoint.app(),
-            http=_Protocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level=None,
-            access_log=False,
-            server_header=False,
-            backlog=2048,
-            timeout_keep_alive=75,
-        )
-        self._server = _Server(config, endpoint)
+        self._server = _Server(quiet_config(endpoint.app(), _Protocol), endpoint)
         self._failures: list[BaseException] = []
         self._thread = threading.Thread(
-            target=self._run, args=(listener,), name=f"smoothapi-{service.name}", daemon=True
+            target=self._run, args=(taking,), name=f"smoothapi-{service.name}", daemon=True
         )
         self._thread.start()
         self._server.ready.wait()
@@ -86,13 +72,13 @@ class HttpTransport:
             self.stop()
             raise OSError(f"the web server did not start: {failure!r}") from failure
 
-    def _run(self, listener: socket.socket) -> None:
+    def _run(self, taking: socket.socket) -> None:
         try:
-            self._server.run(sockets=[listener])
+            self._server.run(sockets=[taking])
         except BaseException as error:  # noqa: BLE001  whoever waits for it must hear of it
             self._failures.append(error)
         finally:
-            listener.close()
+            taking.close()
             self._server.ready.set()
 
     def stop(self) -> None:

@@ -23,6 +23,7 @@ from smoothapi.errors import (
     TransientError,
     UsageError,
 )
+from smoothapi.hosts import bracketed
 from smoothapi.services.faults import Faults
 from smoothapi.services.labellers import PayloadLabeller, to_answer
 from smoothapi.services.latency import Latency
@@ -161,8 +162,7 @@ class Service:
     @property
     def address(self) -> str:
         """HOST:PORT."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def url(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from smoothapi.errors import UsageError
+from smoothapi.hosts import bracketed
 from smoothapi_adapters._common.options import text
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def is_exposed(url: str) -> bool:
 def origin(url: str) -> str:
     """Return scheme, host and port of a URL: what may be shown of it."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
+    host = bracketed(parts.hostname or "")
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
@@ -84,7 +84,7 @@ def _right_form(given: object) -> str:
     if not known or "@" in cleaned or parts.scheme not in ("http", "https"):
         return ""
     scheme = "http" if host in _LOOPBACK and parts.scheme == "http" else "https"
-    host = f"[{host}]" if ":" in host else host
+    host = bracketed(host)
     return f"{scheme}://{host}" + (f":{port}" if port else "")
 
 

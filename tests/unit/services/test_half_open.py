@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from smoothapi import http_protocol
-from smoothapi.services import grpc_server, serve
+from smoothapi import grpc_protocol, http_protocol
+from smoothapi.services import serve
 from tests.unit.services.conftest import AwsCaller, picture
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: RekognitionService.DetectLabels\r\n"
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def hasty(monkeypatch):
-    for module in (http_protocol, grpc_server):
+    for module in (http_protocol, grpc_protocol):
         monkeypatch.setattr(module, "_WITHIN", 0.5)
 
 
@@ -125,7 +125,7 @@ def test_who_waits_for_a_slow_answer_or_comes_back_later_is_not_cut_off():
 
 @pytest.mark.parametrize("provider", ["aws", "google-grpc"])
 def test_there_is_an_end_to_how_many_connect(provider, monkeypatch):
-    for module in (http_protocol, grpc_server):
+    for module in (http_protocol, grpc_protocol):
         monkeypatch.setattr(module, "_CONNECTIONS", 4)
         monkeypatch.setattr(module, "_WITHIN", 2.0)
     with serve(provider, lambda _: "bus") as service, ExitStack() as stack:
