@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from smoothapi.errors import UsageError
 from smoothapi.wires.wire import Refusal, Reply
@@ -14,11 +14,13 @@ from smoothapi_adapters.azure.errors import of_status
 from smoothapi_adapters.azure.resource import Resource, find_resource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.errors import ProviderError
     from smoothapi.gateway.front import Incoming, SignedBy
     from smoothapi.wires.wire import Request
+
+_Votes = TypeVar("_Votes")
 
 _OPTIONS = ("endpoint", "key", "credential", "timeout")
 _KEYS = ("authorization", "ocp-apim-subscription-key")
@@ -87,6 +89,25 @@ class AzureFront:
         """Return the SDK's client for noisy copies, which signs as `signing` says."""
         raise NotImplementedError
 
+    def _votes(
+        self,
+        adapter: Callable[..., _Votes],
+        request: Request,
+        query: Mapping[str, str],
+        features: Sequence[str],
+    ) -> _Votes | None:
+        """Return who asks the same about noisy copies; None where the service will refuse it."""
+        try:
+            return adapter(
+                client=self._clients[self._signing(request)],
+                features=features,
+                model_version=query.get("model-version") or "latest",
+                language=query.get("language") or "en",
+                timeout=self._timeout,
+            )
+        except UsageError:  # a model version that cannot be pinned
+            return None
+
     def _resource_of(self, signing: str) -> Resource:
         """Return the resource as the gateway (""), or a caller, signs to it."""
         kind, _, secret = signing.partition(" ")
@@ -126,6 +147,11 @@ class AzureFront:
         headers = {name.lower(): value for name, value in reply.headers}
         text = reply.body.decode(errors="replace")
         return of_status(reply.status, text, headers, self._resource)
+
+
+def lowered(query: Mapping[str, str]) -> dict[str, str]:
+    """Return a query by its names in small letters: Azure takes them in any."""
+    return {name.lower(): value for name, value in query.items()}
 
 
 def photo_of(request: Request) -> bytes | Remote | None:

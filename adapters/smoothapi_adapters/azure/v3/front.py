@@ -6,12 +6,12 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.errors import TransientError, UsageError
+from smoothapi.errors import TransientError
 from smoothapi.wires.azure import Azure
 from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common.relay import own_call
 from smoothapi_adapters.azure.errors import OF_PARSING
-from smoothapi_adapters.azure.front import AzureFront, photo_of
+from smoothapi_adapters.azure.front import AzureFront, lowered, photo_of
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v3.adapter import AzureAdapter
 from smoothapi_adapters.azure.v3.client import connect
@@ -47,7 +47,7 @@ class ComputerVisionFront(AzureFront):
             "/vision/v3.2/tag",
         }:
             return None
-        query = {name.lower(): value for name, value in request.query.items()}
+        query = lowered(request.query)
         asked = ["tags"]
         if request.path.endswith("analyze"):
             given = query.get("visualfeatures", "") or "categories"
@@ -56,15 +56,8 @@ class ComputerVisionFront(AzureFront):
         photo = photo_of(request)
         if not features or not photo or isinstance(photo, Remote):
             return photo if features and isinstance(photo, Remote) else None
-        try:
-            votes = AzureAdapter(
-                client=self._clients[self._signing(request)],
-                features=features,
-                model_version=query.get("model-version") or "latest",
-                language=query.get("language") or "en",
-                timeout=self._timeout,
-            )
-        except UsageError:  # a model version that cannot be pinned: the service refuses it
+        votes = self._votes(AzureAdapter, request, query, features)
+        if votes is None:
             return None
         own = own_call(
             votes,

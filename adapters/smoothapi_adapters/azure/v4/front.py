@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.errors import UsageError
 from smoothapi.wires.azure4 import Azure4
 from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common.relay import own_call
-from smoothapi_adapters.azure.front import AzureFront, photo_of
+from smoothapi_adapters.azure.front import AzureFront, lowered, photo_of
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v4.adapter import Azure4Adapter
 from smoothapi_adapters.azure.v4.client import connect
@@ -39,20 +38,13 @@ class ImageAnalysisFront(AzureFront):
         request = incoming.request
         if request.method != "POST" or request.path != "/computervision/imageanalysis:analyze":
             return None
-        query = {name.lower(): value for name, value in request.query.items()}
+        query = lowered(request.query)
         asked = [name.strip() for name in query.get("features", "").split(",")]
         photo = photo_of(request)
         if "tags" not in asked or not photo or isinstance(photo, Remote):
             return photo if "tags" in asked and isinstance(photo, Remote) else None
-        try:
-            votes = Azure4Adapter(
-                client=self._clients[self._signing(request)],
-                features=["tags"],
-                model_version=query.get("model-version") or "latest",
-                language=query.get("language") or "en",
-                timeout=self._timeout,
-            )
-        except UsageError:  # a model version that cannot be pinned: the service refuses it
+        votes = self._votes(Azure4Adapter, request, query, ["tags"])
+        if votes is None:
             return None
         own = own_call(
             votes,
