@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from smoothapi.certify import Top1
@@ -56,14 +56,15 @@ class NamedPhotos:
         """Whether each is named, so that an error about one is reported before anything is paid."""
         return all(map(_is_file, self._named))
 
-    def count(self, is_left: Callable[[FoundPhoto], bool]) -> tuple[int | None, int | None]:
-        """Return how many there are and how many of them are left, None for a great many.
+    def looked_for(self) -> tuple[Iterator[FoundPhoto], list[FoundPhoto] | None]:
+        """Return them, looked for once, and as a list; None for the list of a great many.
 
         Raises:
             ImageError: as finding them.
         """
-        found = [is_left(photo) for photo in islice(self, _MOST_COUNTED + 1)]
-        return (None, None) if len(found) > _MOST_COUNTED else (len(found), sum(found))
+        rest = iter(self)
+        found = list(islice(rest, _MOST_COUNTED + 1))
+        return chain(found, rest), None if len(found) > _MOST_COUNTED else found
 
     def check(self, *, as_json: bool) -> int:
         """Report each file that cannot be read; return the exit code, 0 if all can."""
@@ -144,7 +145,7 @@ def run(
         return None if file is None or session.refresh else file.held(photo)
 
     def wanted() -> Iterator[FoundPhoto]:
-        for photo in photos:
+        for photo in found:
             if (already := held(photo)) is None:
                 yield photo
             else:
@@ -152,7 +153,9 @@ def run(
                 if already.outcome == "certified" and not already.accepted:
                     echo(f"{photo.name}: certified, but not as --accept-radius says.", err=True)
 
-    total, left = photos.count(lambda photo: held(photo) is None)
+    found, listed = photos.looked_for()
+    total = None if listed is None else len(listed)
+    left = None if listed is None else sum(held(photo) is None for photo in listed)
     outcomes = Outcomes()
     bar: AbstractContextManager[Callable[[ManyProgress], None]]
     bar = output.progress_of_many(left, session)
