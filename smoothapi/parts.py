@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from smoothapi import denoise
 from smoothapi.certify.labels import LabelSpace
@@ -14,7 +14,7 @@ from smoothapi.encode import Codec
 from smoothapi.errors import UsageError
 from smoothapi.label_file import read_label_space
 from smoothapi.noise import NoiseKey
-from smoothapi.provider import Adapter, Price, adapter_options, make_adapter
+from smoothapi.provider import Adapter, adapter_options, make_adapter
 from smoothapi.store import Budget, Replay
 from smoothapi.text import printable
 from smoothapi.variants import MadeVariants, RecordedVariants, Variants
@@ -69,12 +69,6 @@ def choose_label_space(given: Classes | None, file: Path | None = None) -> Label
         )
     path = given if file is None else file
     return None if path is None else read_label_space(path)
-
-
-def choose_price(settings: Settings, adapter: Adapter) -> Price:
-    """Return the adapter's price list, or the one that the settings give instead."""
-    override: Mapping[str, Any] | None = settings.prices.get(adapter.name)
-    return adapter.price if override is None else Price.parse(override, adapter.name)
 
 
 def recorded(replay: Replay, settings: Settings, *, refresh: bool) -> RecordedVariants:

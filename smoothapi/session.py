@@ -30,7 +30,8 @@ from smoothapi.errors import (
 from smoothapi.known_labels import KnownLabels
 from smoothapi.mixes import Deployment, Mixes, futility_rule
 from smoothapi.noise import MAX_SIGMA
-from smoothapi.parts import choose_codec, choose_denoiser, choose_price, warn_unsuited
+from smoothapi.parts import choose_codec, choose_denoiser, warn_unsuited
+from smoothapi.provider import choose_price
 from smoothapi.store import Answers, answer_key, refreshes_of
 from smoothapi.store.owners import refuse_fork
 from smoothapi.text import printable
@@ -252,12 +253,11 @@ class Session:
     def _refreshes(self, image: WorkingImage) -> int:
         """Return how often the answers about an image will have been asked for anew, by choice."""
         key = answer_key(self.variants.asked(image)(0))
-        kept = self.answers.get(key) is not None
         try:
-            row = self.answers.row(key)  # also of what was erased
+            row = self.answers.row(key)  # also of what was erased, which has no more than the count
         except (StoreError, LookupError):
             return 0
-        return refreshes_of(row) + (self.refresh and kept)
+        return refreshes_of(row) + (self.refresh and "asked" in row)
 
     def look_at(
         self, image: WorkingImage, index: int

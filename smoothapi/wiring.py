@@ -11,10 +11,10 @@ from smoothapi.options import SmootherOptions, resolve
 from smoothapi.parts import (
     choose_budgets,
     choose_label_space,
-    choose_price,
     made_here,
     recorded,
 )
+from smoothapi.provider import choose_price
 from smoothapi.session import Resources, Session
 from smoothapi.store import Answers, Recorder, Replay, open_home
 

@@ -41,7 +41,7 @@ def init(provider: str | None, budget: str | None, force: bool) -> int:
     written: they stay where the provider's SDK finds them.
     """
     from smoothapi import config  # noqa: PLC0415  keeps --help light
-    from smoothapi.provider import Price, adapter_options, make_adapter, providers  # noqa: PLC0415
+    from smoothapi.provider import adapter_options, choose_price, make_adapter, providers  # noqa: PLC0415
     from smoothapi.store import Budget  # noqa: PLC0415
 
     file = Path(config.FILE)
@@ -58,8 +58,7 @@ def init(provider: str | None, budget: str | None, force: bool) -> int:
         provider = _chosen(_signed_in(providers(resolved)), asking=asking)
     adapter = make_adapter(provider, **adapter_options(provider, resolved))
     try:
-        given = resolved.settings.prices.get(adapter.name)
-        price = adapter.price if given is None else Price.parse(given, adapter.name)
+        price = choose_price(resolved.settings, adapter)
         identity = dict(adapter.identity)
     finally:
         adapter.close()

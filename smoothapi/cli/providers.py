@@ -75,7 +75,9 @@ def check(name: str, photo: str | None, yes: bool, home: str | None, as_json: bo
 def _check(
     adapter: Adapter, settings: Settings, photo: str | None, *, sure: bool, as_json: bool
 ) -> int:
-    price = _price_of(adapter, settings)
+    from smoothapi.provider import choose_price  # noqa: PLC0415
+
+    price = choose_price(settings, adapter)
     cost = price.per_thousand / 1000
     payload = _payload(adapter, settings, photo)
     found = _credentials(adapter)
@@ -260,13 +262,6 @@ def _dollars(price: Price) -> str:
     return f"${price.per_thousand / 1000:.4f}{date}{free}"
 
 
-def _price_of(adapter: Adapter, settings: Settings) -> Price:
-    from smoothapi.provider import Price  # noqa: PLC0415
-
-    given = settings.prices.get(adapter.name)
-    return adapter.price if given is None else Price.parse(given, adapter.name)
-
-
 def _credentials(adapter: Adapter) -> Credentials | None:
     """Return what the adapter found to sign in with; None if it needs nothing."""
     from smoothapi.provider import NeedsCredentials  # noqa: PLC0415
@@ -293,8 +288,14 @@ def _row(info: ProviderInfo, settings: Settings) -> dict[str, Any]:
     adapter = info.adapter
     if adapter is None:
         return row
+    from smoothapi.provider import choose_price  # noqa: PLC0415
+
     try:  # a stranger's broken adapter must not hide the rest
-        price, limits, found = _price_of(adapter, settings), adapter.limits, _credentials(adapter)
+        price, limits, found = (
+            choose_price(settings, adapter),
+            adapter.limits,
+            _credentials(adapter),
+        )
         row |= {
             "credentials": found.found if found else None,
             "where": found.where if found else None,

@@ -11,14 +11,13 @@ from smoothapi.doctor.result import CheckResult
 from smoothapi.errors import SmoothAPIError
 from smoothapi.parts import choose_adapter
 from smoothapi.provider import refused_settings
+from smoothapi.store.recording import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from smoothapi.config import Resolved
-
-_REPLAY = "replay:"
 
 
 def examine(arguments: Mapping[str, Any], *, online: bool = True) -> Iterator[CheckResult]:
@@ -70,7 +69,7 @@ def _settings(resolved: Resolved) -> CheckResult:
 
 def _provider(resolved: Resolved, *, online: bool) -> Iterator[CheckResult]:
     name = resolved.settings.provider
-    if name.startswith(_REPLAY):
+    if name.startswith(PREFIX):
         yield CheckResult("provider", "ok", "a recording: no provider is asked")
         return
     with closing(choose_adapter(None, resolved)) as adapter:

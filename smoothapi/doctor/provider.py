@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from smoothapi.doctor.network import Reached, Unreachable, reach
 from smoothapi.doctor.result import CheckResult
-from smoothapi.parts import choose_price
-from smoothapi.provider import HasEndpoint, NeedsCredentials
+from smoothapi.provider import HasEndpoint, NeedsCredentials, choose_price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

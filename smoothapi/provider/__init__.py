@@ -14,6 +14,7 @@ from smoothapi.provider.price import Price
 from smoothapi.provider.registry import (
     ProviderInfo,
     adapter_options,
+    choose_price,
     doubtful_options,
     make_adapter,
     provider_names,
@@ -39,6 +40,7 @@ __all__ = [
     "Vocabulary",
     "adapter_options",
     "check_client",
+    "choose_price",
     "doubtful_options",
     "make_adapter",
     "masked",

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from smoothapi.config import no_consent
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UnknownProviderError, UsageError
 from smoothapi.provider.consent import SafeOptions
+from smoothapi.provider.price import Price
 from smoothapi.text import meant, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from smoothapi.config import Resolved
+    from smoothapi.config import Resolved, Settings
     from smoothapi.provider.contract import Adapter
 
 GROUP = "smoothapi.adapters"
@@ -132,6 +133,16 @@ def adapter_options(name: str, resolved: Resolved) -> Mapping[str, Any]:
             )
         )
     return resolved.settings.providers.get(name, {})
+
+
+def choose_price(settings: Settings, adapter: Adapter) -> Price:
+    """Return the adapter's price list, or the one that the settings give instead.
+
+    Raises:
+        UsageError: that one cannot be read.
+    """
+    override: Mapping[str, Any] | None = settings.prices.get(adapter.name)
+    return adapter.price if override is None else Price.parse(override, adapter.name)
 
 
 def doubtful_options(name: str, resolved: Resolved) -> list[str]:
