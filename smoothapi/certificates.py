@@ -11,7 +11,7 @@ from smoothapi._version import __version__
 from smoothapi.address import parse_home
 from smoothapi.answer import Answer
 from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, share_deduction
-from smoothapi.certify.certificate import Certificate, ImageFacts, runs_of
+from smoothapi.certify.certificate import Certificate, ImageFacts, never_seen_names, runs_of
 from smoothapi.certify.labels import top1
 from smoothapi.certify.radii import native_radius, working_radius
 from smoothapi.certify.targets import Top1, TopK, parse_target
@@ -30,7 +30,6 @@ from smoothapi.noise import MAX_SIGMA
 from smoothapi.radius import WantedRadius
 from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
 from smoothapi.store import answer_key, open_home
-from smoothapi.text import printable
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 _DECIMALS = 6
 _LONGEST_NATIVE = 10**6
-_MOST_NAMED = 8
 
 
 def issue(
@@ -296,11 +294,9 @@ def unchecked(
         if certificate.refreshes:
             rests.append("that its answers were not asked for anew more often than it says")
     if certificate.never_seen:
-        named = ", ".join(repr(printable(name)) for name in certificate.never_seen[:_MOST_NAMED])
-        more = len(certificate.never_seen) - _MOST_NAMED
         rests.append(
-            f"that the provider can say {named}{f' and {more} more' if more > 0 else ''} at all: "
-            "it was never seen in any answer of it"
+            f"that the provider can say {never_seen_names(certificate)} at all: it was never seen "
+            "in any answer of it"
         )
     if not photo:
         rests.append("which photo it is about")

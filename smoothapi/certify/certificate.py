@@ -450,13 +450,19 @@ def less_text(certificate: Certificate) -> str:
 _MOST_NEVER_SEEN = 8
 
 
-def never_seen_text(certificate: Certificate) -> str:
-    """Return which labels that were asked for the provider is not known to have, in words."""
+def never_seen_names(certificate: Certificate) -> str:
+    """Return the labels that were asked for and the provider is not known to have, in quotes."""
     names = [repr(printable(name)) for name in certificate.never_seen]
     shown = ", ".join(names[:_MOST_NEVER_SEEN])
     if len(names) > _MOST_NEVER_SEEN:
         shown += f" and {len(names) - _MOST_NEVER_SEEN} more"
-    return f"{shown} never seen in any answer of {printable(certificate.provider)}"
+    return shown
+
+
+def never_seen_text(certificate: Certificate) -> str:
+    """Return which labels that were asked for the provider is not known to have, in words."""
+    names = never_seen_names(certificate)
+    return f"{names} never seen in any answer of {printable(certificate.provider)}"
 
 
 def asked_text(certificate: Certificate) -> str:
