@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smoothapi.certify.arithmetic import floor_to, share_deduction
 from smoothapi.certify.bounds import radius_from_p
-from smoothapi.certify.certificate import claim_text, rounded_down
+from smoothapi.certify.certificate import claim_text, leader_of, rounded_down
 from smoothapi.certify.planning import queries_needed
 from smoothapi.certify.sequential import needed_share
 from smoothapi.errors import UnreachableRadiusError
@@ -127,13 +127,10 @@ def advise(certificate: Certificate, price: Price | None = None) -> Advice | Non
     if not certificate.abstained or certificate.kind != "certify":
         return None
     certified = tuple((claim_text(claim), claim.radius) for claim in certificate.largest)
-    leader, count = None, 0
-    if certificate.target["target"] == "top1":
-        named = ((k, n) for k, n in certificate.tally.items() if k is not None)
-        leader, count = next(named, (None, 0))
-    votes = certificate.total_votes
-    if leader is None:
+    votes, leading = certificate.total_votes, leader_of(certificate)
+    if leading is None:
         return Advice(None, 0.0, votes, None, certified, 0.0, ())
+    leader, count = leading
     share, wanted = count / votes, certificate.radius_requested
     limit = _limit(share - certificate.delta, certificate.sigma)
     needed: float | None = None

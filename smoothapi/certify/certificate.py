@@ -428,13 +428,19 @@ class Certificate:
         return f"<table>{body}</table>"
 
 
-def _leader_text(certificate: Certificate) -> str:
-    """Return which label leads, and by what share; "" where votes are no labels, or none leads."""
+def leader_of(certificate: Certificate) -> tuple[str, int] | None:
+    """Return the label with the most votes, and how many; None if none leads or votes are lists."""
     tally = certificate.tally if certificate.target.get("target") == "top1" else {}
-    label, count = next(((k, n) for k, n in tally.items() if k is not None), (None, 0))
-    if label is None:
+    return next(((label, n) for label, n in tally.items() if label is not None), None)
+
+
+def _leader_text(certificate: Certificate) -> str:
+    """Return which label leads, and by what share; "" where none does."""
+    leader = leader_of(certificate)
+    if leader is None:
         return ""
-    share = floor_to(100.0 * count / sum(tally.values()), 1)
+    label, count = leader
+    share = floor_to(100.0 * count / certificate.total_votes, 1)
     return f"{printable(label)} leads with {share:g}% of "
 
 
