@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from smoothapi.errors import (
         BudgetExceededError,
         CertificateError,
+        ClusterError,
         DenoiserError,
         FatalError,
         ImageError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
     from smoothapi.image import WorkingImage, load_image
     from smoothapi.many import ManyProgress, PhotoResult
+    from smoothapi.many.cluster import Cluster
     from smoothapi.photos import FetchLimits, PhotoFetcher
     from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.signing import PublicKey, SignedCertificate, SigningKey
@@ -72,6 +74,7 @@ _HOMES = {
     "smoothapi.errors": (
         "BudgetExceededError",
         "CertificateError",
+        "ClusterError",
         "DenoiserError",
         "FatalError",
         "ImageError",
@@ -97,6 +100,7 @@ _HOMES = {
     "smoothapi.study": ("Study", "StudyResult"),
     "smoothapi.signing": ("PublicKey", "SignedCertificate", "SigningKey"),
     "smoothapi.many": ("ManyProgress", "PhotoResult"),
+    "smoothapi.many.cluster": ("Cluster",),
     "smoothapi.photos": ("FetchLimits", "PhotoFetcher"),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
@@ -112,6 +116,8 @@ __all__ = [
     "BudgetExceededError",
     "Certificate",
     "CertificateError",
+    "Cluster",
+    "ClusterError",
     "DenoiserError",
     "FatalError",
     "FetchLimits",

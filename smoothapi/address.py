@@ -70,6 +70,19 @@ class DatabaseAddress:
         return f"DatabaseAddress({str(self)!r})"
 
     @property
+    def without_secrets(self) -> DatabaseAddress:
+        """The same address, to be completed by passwords from where libpq finds them."""
+        before, sign, options = self.url.partition("?")
+        scheme, _, rest = before.partition("://")
+        login, at, place = rest.rpartition("@")
+        kept = [
+            pair for pair in options.split("&") if unquote(pair.partition("=")[0]) not in _SECRET
+        ]
+        sign = sign if any(kept) else ""
+        login = login.partition(":")[0]
+        return DatabaseAddress(f"{scheme}://{login}{at}{place}{sign}{'&'.join(kept)}")
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What of it must not be shown."""
         before, _, options = self.url.partition("?")

@@ -15,6 +15,7 @@
     │       └── UntrustedCertificateError    no trusted key has signed it               (exit 7)
     ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
     ├── StoreError                 answers cannot be kept                               (exit 2)
+    ├── ClusterError               machines that share the work, or the way to them     (exit 2)
     ├── BudgetExceededError        the next attempt would pass the budget               (exit 3)
     ├── StoppedError               the run was stopped; what was answered is kept     (exit 130)
     └── ProviderError              the service, or the way to it                        (exit 4)
@@ -117,6 +118,13 @@ class DenoiserError(SmoothAPIError):
 
 class StoreError(SmoothAPIError):
     """Answers cannot be kept, so none may be bought."""
+
+
+class ClusterError(SmoothAPIError):
+    """The machines that share the work cannot be reached, or too many of them died.
+
+    What was answered is kept; the same call continues where this one ended.
+    """
 
 
 class BudgetExceededError(SmoothAPIError):

@@ -11,6 +11,7 @@ came to.
 from __future__ import annotations
 
 import logging
+import pickle
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
@@ -25,8 +26,16 @@ from smoothapi.certify.targets import Target, Top1
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
 from smoothapi.many import Ask, ManyProgress, PhotoResult, certify_photos
+from smoothapi.many.cluster import (
+    Cluster,
+    Recipe,
+    TeamStop,
+    open_session_here,
+    open_team,
+    recipe_of,
+)
 from smoothapi.options import Radius, SmootherOptions, keywords
-from smoothapi.photos import FoundPhoto, PhotoFetcher, find
+from smoothapi.photos import CarriedPhoto, FoundPhoto, PhotoFetcher, carried, find, opened
 from smoothapi.plan import Plan, count_stored, plan_run, refuse_unpayable
 from smoothapi.radius import WantedRadius
 from smoothapi.session import Collection, Progress, Session
@@ -34,10 +43,19 @@ from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
 
     from smoothapi.certify.certificate import Certificate
     from smoothapi.certify.decision import VoteTest
+    from smoothapi.denoise import DenoiserRuntime
     from smoothapi.dispatch import Totals
     from smoothapi.photos import Fetcher
     from smoothapi.provider import Adapter
@@ -97,6 +115,7 @@ class Smoother:
         self, provider: str | Adapter | None = None, **options: Unpack[SmootherOptions]
     ) -> None:
         self._session = open_session(provider, **options)
+        self._given = provider, options.get("denoiser")
 
     def certify(
         self,
@@ -167,6 +186,7 @@ class Smoother:
         in_order: bool = True,
         fail_fast: bool = False,
         fetcher: Fetcher | None = None,
+        cluster: Cluster | str | None = None,
         on_progress: Callable[[ManyProgress], None] | None = None,
     ) -> Generator[PhotoResult]:
         """Certify many photos, several at once, and yield what each comes to.
@@ -189,17 +209,21 @@ class Smoother:
             fail_fast: raise the first photo's error instead of going on.
             fetcher: of photos that are elsewhere; by default a `PhotoFetcher`, which refuses
                 private addresses.
+            cluster: machines that share the work, each with `photos_at_once` photos for each of
+                its processes: "local", "auto", "ray://host:port", or a `Cluster`.
             on_progress: called some times a second, in the thread that iterates.
 
         Raises:
             ImageError: a folder or a pattern has no photos.
-            UsageError: a value is out of range.
+            UsageError: a value is out of range; something was given that other machines cannot be
+                told of, or one of them differs from this one.
+            ClusterError: the cluster cannot be reached, or is lost.
             BudgetExceededError: the budget does not allow the next query; what was finished before
                 has been yielded, as for the next two.
             ProviderError: the service fails on all: a credential, an outage, one photo in five.
             StoreError: answers cannot be kept.
         """
-        options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
+        options = _Many(photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress)
         return self._certify_many(
             Stop(), photos, radius, target, options, or_less=or_less, final=final
         )
@@ -216,6 +240,7 @@ class Smoother:
         in_order: bool = True,
         fail_fast: bool = False,
         fetcher: Fetcher | None = None,
+        cluster: Cluster | str | None = None,
         on_progress: Callable[[ManyProgress], None] | None = None,
     ) -> AsyncIterator[PhotoResult]:
         """Do what `certify_many` does in threads, and yield what each photo comes to.
@@ -225,7 +250,7 @@ class Smoother:
         the loop early only within `contextlib.aclosing`, or what is under way ends later.
         """
         stop = Stop()
-        options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
+        options = _Many(photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress)
         given = as_iterable(photos, stop)
         results = self._certify_many(
             stop, given, radius, target, options, or_less=or_less, final=final
@@ -241,12 +266,12 @@ class Smoother:
         in_order: bool = True,
         fail_fast: bool = False,
         fetcher: Fetcher | None = None,
+        cluster: Cluster | str | None = None,
         on_progress: Callable[[ManyProgress], None] | None = None,
     ) -> Generator[PhotoResult]:
         """Predict many photos as `predict` does, several at once; all else as `certify_many`."""
-        session = self._session.for_many()
-        options = _Many(photos_at_once, in_order, fail_fast, fetcher, on_progress)
-        return options.run(partial(_predict, session), session, photos, Stop())
+        options = _Many(photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress)
+        return options.run(_PREDICTION, self._session, self._given, photos, Stop())
 
     async def certify_async(
         self,
@@ -350,23 +375,50 @@ class Smoother:
         or_less: bool,
         final: bool,
     ) -> Generator[PhotoResult]:
-        session = self._session.for_many()
-        ask = partial(
-            _certify_one,
-            session,
-            radius=radius,
-            target=session.target(target),
-            or_less=or_less,
-            final=final,
-            asked=asked_radius(session, radius),
-        )
-        return options.run(ask, session, photos, stop)
+        session = self._session
+        asked_radius(session, radius)  # refuses what is none, before the first photo
+        asked = _Asked("certify", radius, session.target(target), or_less=or_less, final=final)
+        return options.run(asked, session, self._given, photos, stop)
 
     def _watched(self, stop: Stop) -> Self:
         """Return a Smoother whose runs `stop` can stop; all else is shared."""
         twin = object.__new__(type(self))
         twin._session = replace(self._session, on_run=stop.watch)
+        twin._given = self._given
         return twin
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked about each of many photos; members as the arguments of `certify_many`."""
+
+    kind: Literal["certify", "predict"]
+    radius: Radius | None
+    target: Target | None
+    or_less: bool
+    final: bool
+
+    def about(
+        self,
+        session: Session,
+        image: WorkingImage,
+        stop: Stop,
+        on_progress: Callable[[Progress], None],
+    ) -> Certificate:
+        """Return the certificate of an image; `stop` can end it."""
+        mine, settings = replace(session, on_run=stop.watch), session.settings
+        if self.target is None:
+            start = partial(SequentialPredict, alpha=settings.alpha, max_votes=settings.max_votes)
+            return certify(mine, image, Top1(session.space), start, on_progress, kind="predict")
+        begin = partial(
+            start_test, mine, image, self.radius, self.target,
+            or_less=self.or_less, final=self.final,
+        )  # fmt: skip
+        asked = asked_radius(session, self.radius)
+        return certify(mine, image, self.target, begin, on_progress, asked=asked)
+
+
+_PREDICTION = _Asked("predict", None, None, or_less=False, final=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +429,7 @@ class _Many:
     in_order: bool
     fail_fast: bool
     fetcher: Fetcher | None
+    cluster: Cluster | str | None
     on_progress: Callable[[ManyProgress], None] | None
 
     def __post_init__(self) -> None:
@@ -387,51 +440,160 @@ class _Many:
 
     def run(
         self,
-        ask: Ask,
+        asked: _Asked,
         session: Session,
+        given: tuple[object, object],
         photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
         stop: Stop,
     ) -> Generator[PhotoResult]:
+        """Yield what each photo comes to, here or on the cluster.
+
+        Args:
+            asked: what about each.
+            session: who is asked.
+            given: the provider and the denoiser that the session was opened with.
+            photos: which.
+            stop: ends all of them.
+        """
         fetcher = self.fetcher or PhotoFetcher()
+        found = find(photos, fetcher)
+        if self.cluster is not None:
+            duty = _CertifyingDuty(_recipe(session, given), asked, _sendable(fetcher))
+            return self._on_cluster(Cluster.of(self.cluster), duty, session, found, stop)
+        mine = session.for_many()
+
+        def ask(
+            photo: FoundPhoto, stop: Stop, on_progress: Callable[[Progress], None]
+        ) -> Certificate:
+            image = load_image(opened(photo.source, fetcher), size=mine.size)
+            return asked.about(mine, image, stop, on_progress)
+
+        return self._certified(ask, found, stop, at_once=self.photos_at_once)
+
+    def _on_cluster(
+        self,
+        cluster: Cluster,
+        duty: _CertifyingDuty,
+        session: Session,
+        found: Iterator[FoundPhoto],
+        stop: Stop,
+    ) -> Generator[PhotoResult]:
+        size = session.size
+        with open_team(cluster, duty, slots=self.photos_at_once, size=size) as team:
+            stop.watch(TeamStop(team))
+
+            def ask(
+                photo: FoundPhoto, _: Stop, on_progress: Callable[[Progress], None]
+            ) -> Certificate:
+                result: Certificate = team.do(_Errand(carried(photo.source, size)), on_progress)
+                return result
+
+            yield from self._certified(ask, found, stop, at_once=team.at_once, on_look=team.look)
+
+    def _certified(
+        self,
+        ask: Ask,
+        found: Iterator[FoundPhoto],
+        stop: Stop,
+        *,
+        at_once: int,
+        on_look: Callable[[], None] | None = None,
+    ) -> Generator[PhotoResult]:
         return certify_photos(
             ask,
-            find(photos, fetcher),
-            size=session.size,
-            fetcher=fetcher,
-            at_once=self.photos_at_once,
+            found,
+            at_once=at_once,
             in_order=self.in_order,
             fail_fast=self.fail_fast,
             stop=stop,
             on_progress=self.on_progress,
+            on_look=on_look,
         )
 
 
-def _certify_one(
-    session: Session,
-    image: WorkingImage,
-    stop: Stop,
-    on_progress: Callable[[Progress], None] | None,
-    *,
-    radius: Radius | None,
-    target: Target,
-    or_less: bool,
-    final: bool,
-    asked: WantedRadius | None,
-) -> Certificate:
-    mine = replace(session, on_run=stop.watch)
-    start = partial(start_test, mine, image, radius, target, or_less=or_less, final=final)
-    return certify(mine, image, target, start, on_progress, asked=asked)
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """A photo to be certified by another machine."""
+
+    photo: CarriedPhoto
 
 
-def _predict(
-    session: Session,
-    image: WorkingImage,
-    stop: Stop,
-    on_progress: Callable[[Progress], None] | None,
-) -> Certificate:
-    mine, settings = replace(session, on_run=stop.watch), session.settings
-    start = partial(SequentialPredict, alpha=settings.alpha, max_votes=settings.max_votes)
-    return certify(mine, image, Top1(session.space), start, on_progress, kind="predict")
+@dataclass(frozen=True, slots=True)
+class _CertifyingDuty:
+    """What a machine of a cluster is told to do with photos; a `Duty`."""
+
+    recipe: Recipe
+    asked: _Asked
+    fetcher: Fetcher
+
+    def open(self, denoisers: Mapping[str, DenoiserRuntime]) -> _CertifyingHands:
+        """Open the provider."""
+        (provider,), (denoiser,) = self.recipe.providers, denoisers.values()
+        session = open_session_here(self.recipe, provider, denoiser)
+        return _CertifyingHands(session, self.asked, self.fetcher)
+
+
+class _CertifyingHands:
+    """Certifies photos on a machine of a cluster; `Hands`."""
+
+    def __init__(self, session: Session, asked: _Asked, fetcher: Fetcher) -> None:
+        self._session = session
+        self._asked = asked
+        self._fetcher = fetcher
+
+    def do(self, task: _Errand, stop: Stop, note: Callable[[Progress], None]) -> Certificate:
+        """Return the certificate of a photo."""
+        image = load_image(task.photo.open(self._fetcher), size=self._session.size)
+        return self._asked.about(self._session, image, stop, note)
+
+    def close(self) -> None:
+        """Wait for requests under way, and release all."""
+        self._session.close()
+
+
+def _recipe(session: Session, given: tuple[object, object]) -> Recipe:
+    """Return what other machines open sessions like this one by.
+
+    Raises:
+        UsageError: something was given that they cannot be told of.
+    """
+    settings, dispatcher = session.settings, session.dispatcher
+    provider, denoiser = (
+        default if each is None else each
+        for each, default in zip(given, (settings.provider, settings.denoiser), strict=True)
+    )
+    return recipe_of(
+        {"": provider},
+        {"": denoiser},
+        settings,
+        {
+            "sigma": session.sigma,
+            "radius": settings.radius,
+            "alpha": settings.alpha,
+            "max_votes": settings.max_votes,
+            "size": session.size,
+            "classes": session.space,
+            "plain": settings.plain,
+            "partial": settings.partial,
+            "codec": settings.codec,
+            "concurrency": settings.concurrency,
+            "retry": dispatcher.route.retry,
+            "refresh": session.refresh,
+            "budget": tuple(dispatcher.route.ledger.shared),
+        },
+    )
+
+
+def _sendable(fetcher: Fetcher) -> Fetcher:
+    """Return a fetcher that other machines can have, too; raises UsageError."""
+    try:
+        pickle.dumps(fetcher)
+    except Exception as error:
+        raise UsageError(
+            f"The fetcher ({type(fetcher).__name__}) cannot be sent to other machines: a "
+            "PhotoFetcher can, and one of your own if it can be pickled."
+        ) from error
+    return fetcher
 
 
 def certify(

@@ -144,14 +144,8 @@ class MadeVariants:
 
     def prepare(self, image: WorkingImage, indices: Sequence[int]) -> list[Encode]:
         """Return for each index what makes the payload: noise and denoising are done now."""
-        key, denoiser, codec = self._key_for(image), self.denoiser, self.codec.for_size(image.size)
-        if denoiser.draws_noise:
-            seeds = variant_seeds(image, self.sigma, indices, key)
-            pictures = denoiser.variants_of(image.pixels, self.sigma, seeds)
-        else:
-            noisy = noisy_variants(image, self.sigma, indices, key)
-            pictures = denoiser.variants(noisy, self.sigma)
-        return [partial(codec.encode, picture) for picture in pictures]
+        codec = self.codec.for_size(image.size)
+        return [partial(codec.encode, picture) for picture in self._denoised(image, indices)]
 
     def prepare_plain(self, image: WorkingImage) -> list[Encode]:
         """Return what makes the payload of the image itself."""
@@ -161,7 +155,8 @@ class MadeVariants:
         self, image: WorkingImage, index: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return a variant as (noisy, denoised), each (height, width, 3) uint8."""
-        noisy = noisy_variants(image, self.sigma, [index], self._key_for(image))
+        key = _key_for(image, self.key, self.denoiser)
+        noisy = noisy_variants(image, self.sigma, [index], key)
         seen = np.rint(np.clip(noisy[0], 0.0, 1.0) * 255.0).astype(np.uint8)
         return seen, self.denoiser.variants(noisy, self.sigma)[0]
 
@@ -183,18 +178,36 @@ class MadeVariants:
         """Return those that ask through another adapter of the same provider."""
         return replace(self, adapter=adapter, codec=codec)
 
-    def _key_for(self, image: WorkingImage) -> NoiseKey:
-        """Return the key that the image's noise is drawn from.
+    def _denoised(self, image: WorkingImage, indices: Sequence[int]) -> NDArray[np.uint8]:
+        return denoised(image, self.sigma, indices, self.key, self.denoiser)
 
-        Where answers about this very image had a part in the denoiser, it is a stream of the
-        denoiser's own: the noise of those answers is no longer independent of what is certified.
-        Such variants are told apart in the store by the denoiser's fingerprint, of which the image
-        is part.
-        """
-        adaptation = self.denoiser.adaptation
-        if adaptation is None or image.digest not in adaptation.photos:
-            return self.key
-        return self.key.stream(f"adapted {adaptation.identity}")
+
+def denoised(
+    image: WorkingImage,
+    sigma: float,
+    indices: Sequence[int],
+    key: NoiseKey,
+    denoiser: DenoiserRuntime,
+) -> NDArray[np.uint8]:
+    """Return variants of an image as (len(indices), height, width, 3) uint8."""
+    key = _key_for(image, key, denoiser)
+    if denoiser.draws_noise:
+        seeds = variant_seeds(image, sigma, indices, key)
+        return denoiser.variants_of(image.pixels, sigma, seeds)
+    return denoiser.variants(noisy_variants(image, sigma, indices, key), sigma)
+
+
+def _key_for(image: WorkingImage, key: NoiseKey, denoiser: DenoiserRuntime) -> NoiseKey:
+    """Return the key that the image's noise is drawn from.
+
+    Where answers about this very image had a part in the denoiser, it is a stream of the denoiser's
+    own: the noise of those answers is no longer independent of what is certified. Such variants are
+    told apart in the store by the denoiser's fingerprint, of which the image is part.
+    """
+    adaptation = denoiser.adaptation
+    if adaptation is None or image.digest not in adaptation.photos:
+        return key
+    return key.stream(f"adapted {adaptation.identity}")
 
 
 @dataclass(frozen=True, slots=True)

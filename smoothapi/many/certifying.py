@@ -10,26 +10,23 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.errors import SmoothAPIError, StoppedError
-from smoothapi.image import load_image
 from smoothapi.many.crew import Crew, Failures, Spending
 from smoothapi.many.results import PhotoResult
-from smoothapi.photos import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from smoothapi.asynchronous import Stop
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.image import WorkingImage
-    from smoothapi.photos import Fetcher, FoundPhoto
+    from smoothapi.photos import FoundPhoto
     from smoothapi.session import Progress
 
 
 class Ask(Protocol):
-    """Certifies one working image."""
+    """Certifies one photo, here or elsewhere."""
 
     def __call__(
-        self, image: WorkingImage, stop: Stop, on_progress: Callable[[Progress], None], /
+        self, photo: FoundPhoto, stop: Stop, on_progress: Callable[[Progress], None], /
     ) -> Certificate:
         """Return its certificate; `stop` can end it, `on_progress` is called after each vote."""
         ...
@@ -68,13 +65,12 @@ def certify_photos(
     ask: Ask,
     photos: Iterable[FoundPhoto],
     *,
-    size: int | tuple[int, int],
-    fetcher: Fetcher,
     at_once: int,
     in_order: bool,
     fail_fast: bool,
     stop: Stop,
     on_progress: Callable[[ManyProgress], None] | None,
+    on_look: Callable[[], None] | None = None,
 ) -> Generator[PhotoResult]:
     """Yield what each photo comes to.
 
@@ -83,21 +79,22 @@ def certify_photos(
     the work: those under way end by themselves, their results are yielded, and the error is raised.
 
     Args:
-        ask: certifies one image.
+        ask: certifies one photo.
         photos: taken a few at a time.
-        size: of the working image.
-        fetcher: of photos that are elsewhere.
         at_once: photos under way at the same time.
         in_order: yield results in the order of the photos; else as they end.
         fail_fast: raise the first photo's error, too.
         stop: ends all of them from outside.
         on_progress: called some times a second, where this is iterated over.
+        on_look: called before it, for news of what is elsewhere.
     """
-    work = _Work(ask, size, fetcher, stop, fail_fast=fail_fast)
+    work = _Work(ask, stop, fail_fast=fail_fast)
     crew = work.crew = Crew(work.do, at_once)
     tasks = (_Task(index, photo) for index, photo in zip(count(), photos, strict=False))
 
     def look() -> None:
+        if on_look is not None:
+            on_look()
         if on_progress is not None:
             on_progress(work.progress)
 
@@ -120,18 +117,8 @@ class _Work:
 
     crew: Crew[_Task, PhotoResult | None]
 
-    def __init__(
-        self,
-        ask: Ask,
-        size: int | tuple[int, int],
-        fetcher: Fetcher,
-        stop: Stop,
-        *,
-        fail_fast: bool,
-    ) -> None:
+    def __init__(self, ask: Ask, stop: Stop, *, fail_fast: bool) -> None:
         self._ask = ask
-        self._size = size
-        self._fetcher = fetcher
         self._stop = stop
         self._fail_fast = fail_fast
         self._began = time.monotonic()
@@ -165,8 +152,7 @@ class _Work:
         mine = self._stop.for_one()
         photo = task.photo
         try:
-            image = load_image(opened(photo.source, self._fetcher), size=self._size)
-            certificate = self._ask(image, mine, partial(self._spending.note, task))
+            certificate = self._ask(photo, mine, partial(self._spending.note, task))
             result = PhotoResult(task.index, photo.name, certificate, stamp=photo.stamp)
         except SmoothAPIError as error:
             if self._concerns_all(error):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from smoothapi.errors import (
+    ClusterError,
     ImageError,
     ModelChangedError,
     SmoothAPIError,
@@ -189,7 +190,7 @@ class Spending(Generic[_T]):
             return sum(self._under_way.values(), self._ended)
 
 
-OF_ONE_PHOTO = (UsageError, TooManyFailuresError, ModelChangedError)
+OF_ONE_PHOTO = (UsageError, TooManyFailuresError, ModelChangedError, ClusterError)
 """Errors that need not concern other photos."""
 
 

@@ -1,6 +1,7 @@
 """Where photos come from: folders, patterns, buckets and the web, each fetched within limits."""
 
 from smoothapi.photos.buckets import BucketFetcher
+from smoothapi.photos.carrying import CarriedPhoto, NotHereError, carried, with_content
 from smoothapi.photos.fetching import (
     Fetcher,
     FetchLimits,
@@ -16,16 +17,20 @@ from smoothapi.photos.web import WebFetcher, is_public
 __all__ = [
     "SUFFIXES",
     "BucketFetcher",
+    "CarriedPhoto",
     "FetchLimits",
     "Fetcher",
     "FoundPhoto",
+    "NotHereError",
     "PhotoFetcher",
     "RemoteFile",
     "WebFetcher",
     "below",
+    "carried",
     "find",
     "is_public",
     "is_remote",
     "opened",
     "shown_location",
+    "with_content",
 ]

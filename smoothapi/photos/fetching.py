@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from smoothapi.errors import ImageError
@@ -15,7 +16,7 @@ from smoothapi.photos.naming import shown_location
 from smoothapi.photos.web import WebFetcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from smoothapi.image import PhotoSource
     from smoothapi.photos.naming import RemoteFile
@@ -64,6 +65,7 @@ class PhotoFetcher:
         private: bool = False,
         more: Mapping[str, Fetcher] | None = None,
     ) -> None:
+        self._given = limits, private, more
         limits = limits or FetchLimits()
         web, buckets = WebFetcher(limits, private=private), BucketFetcher(limits)
         self._fetchers: dict[str, Fetcher] = {
@@ -72,6 +74,11 @@ class PhotoFetcher:
             **dict.fromkeys(BUCKETS, buckets),
             **(more or {}),
         }
+
+    def __reduce__(self) -> tuple[Callable[..., PhotoFetcher], tuple[Any, ...]]:
+        """Have another process make one of the same arguments, without connections."""
+        limits, private, more = self._given
+        return partial(PhotoFetcher, private=private, more=more), (limits,)
 
     def fetch(self, location: str) -> bytes:
         """Return the file at a location; see `Fetcher`."""

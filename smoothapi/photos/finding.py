@@ -169,12 +169,16 @@ def _unread(folder: Path, error: OSError) -> ImageError:
 
 
 def _file(path: Path, given: str | None = None) -> FoundPhoto:
+    return FoundPhoto(shown_name(given or str(path)), path, stamp_of(path))
+
+
+def stamp_of(path: Path) -> str:
+    """Return what changes with a file's content; "" of what is no file, or cannot be looked at."""
     try:
         about = path.stat()
-        stamp = f"{about.st_size}-{about.st_mtime_ns}" if path.is_file() else ""
+        return f"{about.st_size}-{about.st_mtime_ns}" if path.is_file() else ""
     except (OSError, ValueError):  # whoever reads it says why
-        stamp = ""
-    return FoundPhoto(shown_name(given or str(path)), path, stamp)
+        return ""
 
 
 def _elsewhere(location: str, fetcher: Fetcher) -> Iterator[FoundPhoto]:

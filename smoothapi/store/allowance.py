@@ -126,6 +126,11 @@ class AllowanceLedger:
         """Write down what was settled, and give back what was reserved and not used."""
         self._ledger.rest()
 
+    @property
+    def shared(self) -> Sequence[Budget]:
+        """The budgets of the ledger; the allowance is one call's, in this process."""
+        return self._ledger.shared
+
     def priced(self, price: Price) -> AllowanceLedger:
         """Return a ledger of the same budgets, for attempts of another price."""
         return AllowanceLedger(self._ledger.priced(price), price, self._allowance)

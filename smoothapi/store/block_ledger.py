@@ -6,6 +6,7 @@ import os
 import threading
 import uuid
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from smoothapi.errors import BudgetExceededError
@@ -85,6 +86,11 @@ class BlockLedger(ABC):
     @abstractmethod
     def _forget_own(self) -> None:
         """Forget the account that belonged to this object alone."""
+
+    @property
+    def shared(self) -> tuple[Budget, ...]:
+        """The budgets by the names of their accounts, to be held by other processes, too."""
+        return tuple(replace(limit.budget, name=limit.name) for limit in self._limits)
 
     def room(self) -> int | None:
         """Return how many more attempts fit now, or None if there is no limit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
@@ -85,8 +85,11 @@ def refusal(limits: Sequence[Limit], standing: BudgetStanding, price: Price, att
         room = _room(limit, spent, standing, price)
         if room is not None and attempts > room:
             break
+    budget = limit.budget
+    if OWN_ACCOUNT.fullmatch(budget.name):  # a name that nobody gave it
+        budget = replace(budget, name="")
     return (
-        f"The budget ({limit.budget}) does not allow another attempt: {spent.attempts:,} made "
+        f"The budget ({budget}) does not allow another attempt: {spent.attempts:,} made "
         f"or reserved, ${spent.dollars.normalize():f} by the price list. All answers are kept: "
         "the same call with more budget continues where this one ended."
     )

@@ -153,6 +153,10 @@ class Ledger(Protocol):
     def rest(self) -> None:
         """Write down what was settled, and give back what was reserved and not used."""
 
+    @property
+    def shared(self) -> Sequence[Budget]:
+        """The budgets by the names of their accounts, to be held by other processes, too."""
+
     def priced(self, price: Price) -> Ledger:
         """Return a ledger of the same budgets, for attempts of another price."""
 
