@@ -34,7 +34,7 @@ _SHARED = (
     "provider", "sigma", "alpha", "max-votes", "budget", "size", "classes", "plain", "denoiser",
     "device", "codec", "concurrency", "home", "partial", "refresh", "record",
 )  # fmt: skip
-_MANY = ("out", "photos-at-once", "fail-fast", "allow-private")
+_MANY = ("out", "photos-at-once", "fail-fast", "allow-private", "cluster")
 _PHOTOS = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per photo.")
 _OF_THE_HOME = "\0"  # no file has such a name
@@ -88,6 +88,7 @@ def certify(  # noqa: PLR0917  click passes options by name
     photos_at_once: int,
     fail_fast: bool,
     allow_private: bool,
+    cluster: str | None,
     **given: Any,
 ) -> int:
     """Certify the label of each PHOTO.
@@ -107,7 +108,7 @@ def certify(  # noqa: PLR0917  click passes options by name
     with Smoother(**given) as smoother:
         meant = target_of(target)
         how = _How(as_json, _signing_key(sign, smoother, as_json=as_json), accept_radius)
-        many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private))
+        many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private), cluster)
         if dry_run:
             plan = partial(smoother.plan, target=meant, or_less=or_less, final=final)
             return _plan_each(photos, as_json, smoother, many.fetcher, plan)
@@ -136,6 +137,7 @@ def predict(  # noqa: PLR0917  click passes options by name
     photos_at_once: int,
     fail_fast: bool,
     allow_private: bool,
+    cluster: str | None,
     **given: Any,
 ) -> int:
     """Give the label that most noisy copies of each PHOTO get, with no radius.
@@ -147,7 +149,7 @@ def predict(  # noqa: PLR0917  click passes options by name
 
     with Smoother(**given) as smoother:
         how = _How(as_json, _signing_key(sign, smoother, as_json=as_json))
-        many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private))
+        many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private), cluster)
         return _run(
             photos,
             smoother,
@@ -195,6 +197,7 @@ class _Many:
     photos_at_once: int
     fail_fast: bool
     fetcher: Fetcher
+    cluster: str | None
 
 
 def _fetcher(allow_private: bool) -> Fetcher:
@@ -222,7 +225,7 @@ def _run(
     code = named.check(as_json=how.as_json)
     if code:
         return code  # before the first is paid for: a name is easily mistyped
-    if many.out is None and len(photos) == 1 and named.one_by_one:
+    if many.out is None and many.cluster is None and len(photos) == 1 and named.one_by_one:
         return _one(photos[0], smoother, how, one)
     with ExitStack() as stack:
         file = None
@@ -238,6 +241,7 @@ def _run(
                 photos_at_once=many.photos_at_once,
                 fail_fast=many.fail_fast,
                 fetcher=many.fetcher,
+                cluster=many.cluster,
             ),
             named,
             session=smoother.session,

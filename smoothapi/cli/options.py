@@ -91,6 +91,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": False,
         "help": "Fetch from private addresses (and this machine's), too.",
     },
+    "cluster": {
+        "metavar": "ADDRESS",
+        "help": "Share the work with the machines of Ray: ray://HOST, auto or local.",
+    },
     "dry-run": {
         "is_flag": True,
         "default": False,

@@ -113,7 +113,7 @@ def study() -> None:
 @click.option("--selection", type=int, help="Votes of a fixed sample that name its candidate.")
 @click.option("--photos-at-once", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--gallery", type=click.IntRange(0, 100), default=8, show_default=True)
-@options("size", "device", "codec", "concurrency", "home", "refresh")
+@options("size", "device", "codec", "concurrency", "home", "refresh", "cluster")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report."
 )

@@ -8,12 +8,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from smoothapi.certify import runs_of, share_deduction, top1
 from smoothapi.denoise import gathered
 from smoothapi.errors import (
     BudgetExceededError,
+    ImageError,
     ModelChangedError,
     ProviderError,
     SmoothAPIError,
@@ -35,10 +36,10 @@ from smoothapi.study.findings import Cell, DenoiserFacts, Photo, Problem, Provid
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from smoothapi.certify import Target
+    from smoothapi.certify import LabelSpace, Target
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
-    from smoothapi.session import Session
+    from smoothapi.session import Progress, Session
     from smoothapi.store import Budget
 
 
@@ -110,6 +111,24 @@ class Read:
         return load_image(self.source, size=size)
 
 
+def look_at(
+    name: str, source: PhotoSource, size: int | tuple[int, int], truth: tuple[str, ...]
+) -> Photo | Problem:
+    """Read a photo, and say what a study needs to know of it, or why it cannot be studied."""
+    try:
+        image = load_image(source, size=size)
+    except ImageError as error:
+        return Problem(name, str(error), "unreadable")
+    return Photo(
+        name=name,
+        digest=image.digest,
+        size=image.size,
+        native_size=image.native_size,
+        gain=image.gain,
+        truth=truth,
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """One cell to be filled."""
@@ -136,7 +155,7 @@ class Opened:
                     spec,
                     sigma=setup.sigmas[0],
                     denoiser=next(iter(runtimes.values())),
-                    budget=self._budgets(reads),
+                    budget=budgets_of(setup, reads),
                 )
                 self._stack.callback(first.close)
                 first.target(setup.target)  # refuses what this provider never says
@@ -153,19 +172,6 @@ class Opened:
         self.providers = tuple(facts)
         self.codec = first.settings.codec
 
-    def _budgets(self, reads: list[Read]) -> Sequence[Budget] | None:
-        """Return the budgets; one of a run is the study's, through kills and restarts."""
-        setup = self._setup
-        given = setup.budget
-        if given is None:
-            return None
-        budgets = choose_budgets(given)
-        parts = [*sorted(r.photo.digest for r in reads), *setup.providers]
-        parts += [*setup.denoisers, *(str(sigma) for sigma in setup.sigmas)]
-        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
-        name = f"study {digest}{setup.fresh}"
-        return [replace(b, name=name) if b.per == "run" and not b.name else b for b in budgets]
-
     def tasks(self, reads: Iterable[Read]) -> list[Task]:
         """Return the cells, photo by photo: a study cut short has whole photos to compare."""
         return [
@@ -181,16 +187,110 @@ class Opened:
         self._stack.close()
 
 
+def budgets_of(setup: Setup, reads: list[Read]) -> Sequence[Budget] | None:
+    """Return the budgets; one of a run is the study's, through kills and restarts."""
+    given = setup.budget
+    if given is None:
+        return None
+    budgets = choose_budgets(given)
+    parts = [*sorted(r.photo.digest for r in reads), *setup.providers]
+    parts += [*setup.denoisers, *(str(sigma) for sigma in setup.sigmas)]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
+    name = f"study {digest}{setup.fresh}"
+    return [replace(b, name=name) if b.per == "run" and not b.name else b for b in budgets]
+
+
 def _is_replay(provider: object) -> bool:
     return isinstance(provider, str) and provider.startswith("replay:")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which cell is to be filled, by plain values.
+
+    Attributes:
+        photo: its name.
+        provider: as the study calls it.
+        denoiser: as the study calls it.
+        sigma: noise level.
+        rules: what is tested on the votes.
+        target: what is certified.
+    """
+
+    photo: str
+    provider: str
+    denoiser: str
+    sigma: float
+    rules: Rules
+    target: Target
+
+    @property
+    def space(self) -> LabelSpace | None:
+        """The caller's classes."""
+        return getattr(self.target, "space", None)
+
+
+class Place(Protocol):
+    """Where the work of a study is done: on this machine, or on those of a cluster."""
+
+    @property
+    def at_once(self) -> int:
+        """Cells under way at the same time."""
+        ...
+
+    def fill(self, task: Task, note: Callable[[Progress], None], /) -> Filled:
+        """Fill a cell; raises SmoothAPIError where there is nothing to be had of it."""
+        ...
+
+    def look(self) -> None:
+        """Take the news; called some times a second."""
+        ...
+
+    def stop(self) -> None:
+        """Have nothing more sent."""
+        ...
+
+
+class Here:
+    """This machine; a `Place`.
+
+    Args:
+        setup: of the study.
+        sessions: by provider, denoiser and sigma.
+    """
+
+    def __init__(self, setup: Setup, sessions: Mapping[tuple[str, str, float], Session]) -> None:
+        self.at_once = setup.at_once
+        self._setup = setup
+        self._sessions = sessions
+        self._stop = threading.Event()
+
+    def fill(self, task: Task, note: Callable[[Progress], None]) -> Filled:
+        """Fill a cell."""
+        session = self._sessions[task.provider, task.denoiser, task.sigma]
+        load = partial(task.read.load, self._setup.size)
+        return fill_cell(session, load, wanted(task, self._setup), self._stop, note)
+
+    def look(self) -> None:
+        """Do nothing: all is known here."""
+
+    def stop(self) -> None:
+        """Have nothing more sent."""
+        self._stop.set()
+
+
+def wanted(task: Task, setup: Setup) -> Wanted:
+    """Return a task by plain values."""
+    return Wanted(
+        task.read.photo.name, task.provider, task.denoiser, task.sigma, setup.rules, setup.target
+    )
 
 
 class CellCrew:
     """Works on many cells at once, and knows what was spent."""
 
-    def __init__(self, setup: Setup, open_: Opened, began: float, problems: int) -> None:
-        self._setup = setup
-        self._open = open_
+    def __init__(self, place: Place, began: float, problems: int) -> None:
+        self._place = place
         self._began = began
         self._known_problems = problems
         self._lock = threading.Lock()
@@ -208,11 +308,12 @@ class CellCrew:
         cells: dict[Task, Cell] = {}
 
         def look() -> None:
+            self._place.look()
             if on_progress is not None:
                 on_progress(self._progress(done, len(tasks)))
 
-        crew = Crew(self._fill, self._setup.at_once)
-        for task, cell in crew.run(tasks, in_order=False, on_look=look, on_cut=self._stop.set):
+        crew = Crew(self._fill, self._place.at_once)
+        for task, cell in crew.run(tasks, in_order=False, on_look=look, on_cut=self._stop_all):
             done += 1
             if cell is not None:
                 cells[task] = cell
@@ -239,113 +340,158 @@ class CellCrew:
         """Return the cell; None if it has no votes."""
         if self._stop.is_set():
             return None
-        setup = self._setup
-        session = self._open.sessions[task.provider, task.denoiser, task.sigma]
-        collector: Collector | None = None
         try:
-            image = task.read.load(setup.size)
-            collector = Collector(
-                setup.rules,
-                setup.target,
-                sigma=task.sigma,
-                delta=share_deduction(image.pixels.size, task.sigma),
-                stop=self._stop,
-                futility=session.futility,
-            )
-            collected = collect_votes(
-                session, image, collector, setup.target, partial(self._spending.note, task)
-            )
+            filled = self._place.fill(task, partial(self._spending.note, task))
         except SmoothAPIError as error:
-            return self._failed_cell(task, session, collector, error)
+            filled = Filled(None, error=error)
         except BaseException:
-            self._stop.set()
+            self._stop_all()
             raise
-        totals = collected.totals
-        votes = len(collected.votes)
-        spent = Outlay(votes, totals.queries, totals.cached, float(totals.dollars))
-        self._spending.end(task, spent)
+        self._spending.end(task, filled.spent)
         with self._lock:
             self._ended += 1
-        if not collected.votes and not collector.decided:
-            return None
-        space = getattr(setup.target, "space", None)
-        return Cell(
-            photo=task.read.photo.name,
-            provider=task.provider,
-            denoiser=task.denoiser,
-            sigma=task.sigma,
-            votes=runs_of(collected.votes),
-            plain=None if collected.plain is None else top1(collected.plain, space),
-            model_version=collected.model_version,
-            queries=totals.queries,
-            attempts=totals.attempts,
-            cached=totals.cached,
-            dollars=float(totals.dollars),
-            seconds=round(collected.seconds, 3),
-            outcomes=collector.outcomes(collected.plain),
+            if filled.error is not None:
+                self._note_failure(task, filled, filled.error)
+        return filled.cell
+
+    def _note_failure(self, task: Task, filled: Filled, error: SmoothAPIError) -> None:
+        """Note what went wrong; stop the study if it is wrong for all."""
+        if isinstance(error, OF_ONE_PHOTO):
+            why = f"sigma {task.sigma:g}, {task.provider}, {task.denoiser}: {error}"
+            kind: Literal["failed", "undecided"] = "failed" if filled.cell is None else "undecided"
+            self.problems.append(Problem(task.read.photo.name, why, kind))
+        if self._failures.concern_all(error, self._ended):
+            self.error = self.error or error
+            # Without money others still have what is stored.
+            if not isinstance(error, BudgetExceededError):
+                self._stop_all()
+
+    def _stop_all(self) -> None:
+        self._stop.set()
+        self._place.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What came of filling a cell.
+
+    Attributes:
+        cell: with its votes; None if it has none.
+        spent: on it; None where that is as it was noted last.
+        error: what ended it early.
+    """
+
+    cell: Cell | None
+    spent: Outlay | None = None
+    error: SmoothAPIError | None = None
+
+
+def fill_cell(
+    session: Session,
+    load: Callable[[], WorkingImage],
+    wanted: Wanted,
+    stop: threading.Event,
+    note: Callable[[Progress], None],
+) -> Filled:
+    """Buy the votes of one cell, and say what the tests make of them; on any machine.
+
+    Args:
+        session: at the cell's sigma, with its denoiser.
+        load: returns the working image; raises ImageError if the photo has gone.
+        wanted: which cell.
+        stop: ends it early.
+        note: called after each vote.
+    """
+    last = _Last(note)
+    collector: Collector | None = None
+    target = wanted.target
+    try:
+        image = load()
+        collector = Collector(
+            wanted.rules,
+            target,
+            sigma=session.sigma,
+            delta=share_deduction(image.pixels.size, session.sigma),
+            stop=stop,
+            futility=session.futility,
         )
-
-    def _failed_cell(
-        self,
-        task: Task,
-        session: Session,
-        collector: Collector | None,
-        error: SmoothAPIError,
-    ) -> Cell | None:
-        """Note what went wrong; stop the study if it is wrong for all; keep the votes."""
-        cell = self._cut_short(task, session, collector, error, self._spending.end(task))
-        with self._lock:
-            self._ended += 1
-            if isinstance(error, OF_ONE_PHOTO):
-                why = f"sigma {task.sigma:g}, {task.provider}, {task.denoiser}: {error}"
-                kind = "failed" if cell is None else "undecided"
-                self.problems.append(Problem(task.read.photo.name, why, kind))
-            if self._failures.concern_all(error, self._ended):
-                self.error = self.error or error
-                # Without money others still have what is stored.
-                if not isinstance(error, BudgetExceededError):
-                    self._stop.set()
-        return cell
-
-    def _cut_short(
-        self,
-        task: Task,
-        session: Session,
-        collector: Collector | None,
-        error: SmoothAPIError,
-        spent: Outlay,
-    ) -> Cell | None:
-        """Return the cell with the votes so far; None before the first.
-
-        A photo that the service answers about, but not under noise, or with one model to the end,
-        counts as not certified: left out, the figures would be of those photos that it can
-        answer, or that take few votes. Tests that had decided before stand.
-        """
-        if collector is None or not isinstance(error, (BudgetExceededError, ProviderError)):
-            return None
-        if not collector.votes:
-            return None
-        image = task.read.load(self._setup.size)
-        plain = session.stored(image)(None)
-        answer = None if plain is None or isinstance(plain, Exception) else plain
-        if isinstance(error, TooManyFailuresError) and answer is None:
-            return None
-        ended = UNDECIDED
-        if isinstance(error, (TooManyFailuresError, ModelChangedError)):
-            ended = FAILED if isinstance(error, TooManyFailuresError) else MODEL_CHANGED
-        space = getattr(self._setup.target, "space", None)
-        return Cell(
-            photo=task.read.photo.name,
-            provider=task.provider,
-            denoiser=task.denoiser,
-            sigma=task.sigma,
-            votes=runs_of(collector.votes),
-            plain=None if answer is None else top1(answer, space),
-            model_version="" if answer is None else answer.model_version,
-            queries=spent.queries,
-            attempts=error.attempts,
-            cached=spent.cached,
-            dollars=error.cost,
-            seconds=0.0,
-            outcomes=collector.outcomes(answer, ended),
+        collected = collect_votes(session, image, collector, target, last)
+    except SmoothAPIError as error:
+        return Filled(
+            _cut_short(session, load, wanted, collector, error, spent=last.spent), None, error
         )
+    totals = collected.totals
+    spent = Outlay(len(collected.votes), totals.queries, totals.cached, float(totals.dollars))
+    if not collected.votes and not collector.decided:
+        return Filled(None, spent)
+    cell = Cell(
+        photo=wanted.photo,
+        provider=wanted.provider,
+        denoiser=wanted.denoiser,
+        sigma=session.sigma,
+        votes=runs_of(collected.votes),
+        plain=None if collected.plain is None else top1(collected.plain, wanted.space),
+        model_version=collected.model_version,
+        queries=totals.queries,
+        attempts=totals.attempts,
+        cached=totals.cached,
+        dollars=float(totals.dollars),
+        seconds=round(collected.seconds, 3),
+        outcomes=collector.outcomes(collected.plain),
+    )
+    return Filled(cell, spent)
+
+
+def _cut_short(
+    session: Session,
+    load: Callable[[], WorkingImage],
+    wanted: Wanted,
+    collector: Collector | None,
+    error: SmoothAPIError,
+    *,
+    spent: Outlay,
+) -> Cell | None:
+    """Return the cell with the votes so far; None before the first.
+
+    A photo that the service answers about, but not under noise, or with one model to the end,
+    counts as not certified: left out, the figures would be of those photos that it can answer, or
+    that take few votes. Tests that had decided before stand.
+    """
+    if collector is None or not isinstance(error, (BudgetExceededError, ProviderError)):
+        return None
+    if not collector.votes:
+        return None
+    plain = session.stored(load())(None)
+    answer = None if plain is None or isinstance(plain, Exception) else plain
+    if isinstance(error, TooManyFailuresError) and answer is None:
+        return None
+    ended = UNDECIDED
+    if isinstance(error, (TooManyFailuresError, ModelChangedError)):
+        ended = FAILED if isinstance(error, TooManyFailuresError) else MODEL_CHANGED
+    return Cell(
+        photo=wanted.photo,
+        provider=wanted.provider,
+        denoiser=wanted.denoiser,
+        sigma=session.sigma,
+        votes=runs_of(collector.votes),
+        plain=None if answer is None else top1(answer, wanted.space),
+        model_version="" if answer is None else answer.model_version,
+        queries=spent.queries,
+        attempts=error.attempts,
+        cached=spent.cached,
+        dollars=error.cost,
+        seconds=0.0,
+        outcomes=collector.outcomes(answer, ended),
+    )
+
+
+class _Last:
+    """Passes progress on, and keeps the last of it."""
+
+    def __init__(self, note: Callable[[Progress], None]) -> None:
+        self._note = note
+        self.spent = Outlay()
+
+    def __call__(self, progress: Progress) -> None:
+        self.spent = Outlay(progress.votes, progress.queries, progress.cached, progress.cost)
+        self._note(progress)

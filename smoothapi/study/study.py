@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,25 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from smoothapi._version import __version__
 from smoothapi.certify import LabelSpace, Target, Top1, parse_target
+from smoothapi.dispatch import Retry
 from smoothapi.errors import ImageError, UsageError
 from smoothapi.files import shown_name
-from smoothapi.image import load_image
+from smoothapi.many.cluster import Cluster, open_team, recipe_of
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser, choose_label_space
+from smoothapi.study.cluster import Elsewhere, StudyDuty, reader
 from smoothapi.study.collect import Rules
-from smoothapi.study.crew import CellCrew, Opened, Read, Setup, StudyProgress
+from smoothapi.study.crew import (
+    CellCrew,
+    Here,
+    Opened,
+    Read,
+    Setup,
+    StudyProgress,
+    budgets_of,
+    look_at,
+)
 from smoothapi.study.findings import Photo, Problem
 from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
@@ -34,12 +46,14 @@ from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from smoothapi.image import PhotoSource
+    from smoothapi.many.cluster import Recipe, Team
     from smoothapi.options import DenoiserSpec
     from smoothapi.provider import Adapter
     from smoothapi.store import Budget
+    from smoothapi.study.crew import Place
     from smoothapi.study.shares import Shares
 
 Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"
@@ -92,6 +106,8 @@ class Study:
         noise_key_file: file of a deployment's noise key; a home in a database has no other.
         name: what the study is called; by default the folder's name.
         command: what made it, for the report.
+        cluster: machines that share the work, each with `photos_at_once` cells for each of its
+            processes: "local", "auto", "ray://host:port", or a `Cluster`.
 
     Raises:
         UsageError: a value cannot work, a folder has no photos, a label file cannot be read.
@@ -117,6 +133,7 @@ class Study:
         gallery: int = 8,
         name: str | None = None,
         command: str = "",
+        cluster: Cluster | str | None = None,
         **options: Unpack[SharedOptions],
     ) -> None:
         resolved = resolve(provider, {**options, "denoiser": denoisers})
@@ -143,13 +160,15 @@ class Study:
             raise UsageError("classes are for target='top1'; other targets name their labels.")
         if photos_at_once < 1 or gallery < 0:
             raise UsageError("photos_at_once is at least 1, and gallery is a number of photos.")
+        self._cluster = None if cluster is None else Cluster.of(cluster)
+        self._denoisers = _named(settings.denoiser if denoisers is None else denoisers)
         self._setup = Setup(
             providers=_named(settings.provider if provider is None else provider),
+            # Those of a cluster are its machines'.
             denoisers={
                 name: choose_denoiser(spec, settings.device)
-                for name, spec in _named(
-                    settings.denoiser if denoisers is None else denoisers
-                ).items()
+                for name, spec in self._denoisers.items()
+                if cluster is None
             },
             sigmas=levels,
             rules=rules,
@@ -166,6 +185,7 @@ class Study:
                 **options | {"alpha": settings.alpha, "concurrency": concurrency},
             ),
         )
+        self._asked = settings, concurrency, options.get("retry"), bool(options.get("refresh"))
         self._gallery = gallery
         folder = photos if isinstance(photos, (str, Path)) else None
         self.name = shown_name(
@@ -190,8 +210,14 @@ class Study:
                 nothing was measured; by default the one that ships.
             on_progress: called while photos are read.
         """
-        reads, _ = self._read(on_progress)
-        with Opened(self._setup, reads) as open_:
+        with self._team() as (setup, team):
+            reads, _ = self._read(setup, team, on_progress)
+            return self._planned(setup, reads, pilot, shares)
+
+    def _planned(
+        self, setup: Setup, reads: list[Read], pilot: int | None, shares: Shares | None
+    ) -> StudyPlan:
+        with Opened(setup, reads) as open_:
             tasks = open_.tasks(reads[:pilot])
             return plan_cells(
                 [
@@ -199,13 +225,13 @@ class Study:
                         task.provider,
                         task.denoiser,
                         task.sigma,
-                        partial(task.read.load, self._setup.size),
+                        partial(task.read.load, setup.size),
                     )
                     for task in tasks
                 ],
                 open_.sessions,
-                self._setup.rules,
-                self._setup.target,
+                setup.rules,
+                setup.target,
                 shares=shares,
             )
 
@@ -231,19 +257,65 @@ class Study:
             BudgetExceededError: the budget does not even allow a first photo.
             StoreError: answers cannot be kept.
         """
+        with self._team() as (setup, team):
+            return self._run(setup, team, on_progress, pilot)
+
+    @contextmanager
+    def _team(self) -> Iterator[tuple[Setup, Team[Any] | None]]:
+        """Give the setup as it is where the work is done, and the machines; None for this one."""
+        if self._cluster is None:
+            yield self._setup, None
+            return
+        setup = self._setup
+        duty = StudyDuty(self._recipe(), dict(setup.providers), setup.sigmas, setup.size)
+        with open_team(self._cluster, duty, slots=setup.at_once, size=setup.size) as team:
+            yield replace(setup, denoisers=team.denoisers), team
+
+    def _recipe(self) -> Recipe:
+        """Return what other machines open sessions like these by; raises UsageError."""
+        settings, concurrency, retry, refresh = self._asked
+        setup = self._setup
+        return recipe_of(
+            setup.providers,
+            self._denoisers,
+            settings,
+            {
+                "sigma": setup.sigmas[0],
+                "alpha": settings.alpha,
+                "max_votes": setup.rules.max_votes[-1],
+                "size": setup.size,
+                "classes": getattr(setup.target, "space", None),
+                "plain": True,
+                "codec": settings.codec,
+                "concurrency": concurrency or settings.concurrency,
+                "retry": retry or Retry(attempts=settings.attempts, deadline=settings.deadline),
+                "refresh": refresh,
+            },
+        )
+
+    def _run(
+        self,
+        setup: Setup,
+        team: Team[Any] | None,
+        on_progress: Callable[[StudyProgress], None] | None,
+        pilot: int | None,
+    ) -> StudyResult:
         began = time.monotonic()
-        reads, problems = self._read(on_progress)
+        reads, problems = self._read(setup, team, on_progress)
         if not reads:
             raise ImageError(
                 f"None of the {len(self._found.photos)} photos can be used. The first: "
                 f"{problems[0].photo}: {problems[0].why}"
             )
         studied = reads[:pilot]
-        with Opened(self._setup, reads) as open_:
-            crew = CellCrew(self._setup, open_, began, len(problems))
+        with Opened(setup, reads) as open_:
+            place: Place = Here(setup, open_.sessions)
+            if team is not None:
+                place = Elsewhere(setup, team, budgets_of(setup, reads))
+            crew = CellCrew(place, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
-            _warn_of_never_seen(open_, self._setup.target)
+            _warn_of_never_seen(open_, setup.target)
             if crew.error is not None and not crew.cells:
                 raise crew.error
             done = {cell.photo for cell in crew.cells}
@@ -252,10 +324,10 @@ class Study:
                 created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 command=self._command,
                 versions=_versions(),
-                rules=self._setup.rules,
-                sigmas=self._setup.sigmas,
-                target=self._setup.target.description,
-                size=self._setup.size,
+                rules=setup.rules,
+                sigmas=setup.sigmas,
+                target=setup.target.description,
+                size=setup.size,
                 codec=open_.codec,
                 photos_found=len(self._found.photos),
                 passed_over=self._found.passed_over,
@@ -267,48 +339,35 @@ class Study:
                 stopped="" if crew.error is None else str(crew.error),
                 seconds=round(time.monotonic() - began, 3),
             )
-            loaders = {r.photo.name: partial(r.load, self._setup.size) for r in studied}
+            loaders = {r.photo.name: partial(r.load, setup.size) for r in studied}
             pictures = make_pictures(result, self._gallery, loaders, open_.sessions)
         return replace(result, pictures=pictures)
 
-    def _tuned(self) -> dict[str, str]:
-        """Return {digest: denoiser} of the photos whose answers had a part in a denoiser.
-
-        They are left out for all denoisers: each is measured on the same photos.
-        """
-        return {
-            digest: name
-            for name, runtime in self._setup.denoisers.items()
-            if runtime.adaptation is not None
-            for digest in runtime.adaptation.photos
-        }
-
     def _read(
-        self, on_progress: Callable[[StudyProgress], None] | None
+        self,
+        setup: Setup,
+        team: Team[Any] | None,
+        on_progress: Callable[[StudyProgress], None] | None,
     ) -> tuple[list[Read], list[Problem]]:
         """Return the photos in the order of study, each picture once, and what is wrong."""
         began = time.monotonic()
         reads: list[Read] = []
         problems: list[Problem] = []
         seen: dict[str, str] = {}
-        tuned = self._tuned()
+        tuned = _tuned(setup)
 
         def look(item: tuple[str, PhotoSource]) -> Photo | Problem:
             name, source = item
+            truth = truth_of(name, self._truth)
+            if team is None:
+                return look_at(name, source, setup.size, truth)
             try:
-                image = load_image(source, size=self._setup.size)
+                return reader(team, setup.size)(name, source, truth)
             except ImageError as error:
                 return Problem(name, str(error), "unreadable")
-            return Photo(
-                name=name,
-                digest=image.digest,
-                size=image.size,
-                native_size=image.native_size,
-                gain=image.gain,
-                truth=truth_of(name, self._truth),
-            )
 
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="smoothapi-read") as pool:
+        readers = _READERS if team is None else team.at_once
+        with ThreadPoolExecutor(readers, thread_name_prefix="smoothapi-read") as pool:
             looked = pool.map(look, self._found.photos)
             for number, (found, item) in enumerate(zip(looked, self._found.photos, strict=True)):
                 if isinstance(found, Problem):
@@ -336,6 +395,19 @@ class Study:
         # An order that has nothing to do with names or contents: any beginning is a fair sample.
         reads.sort(key=lambda read: _shuffled("order", read.photo.digest))
         return reads, problems
+
+
+def _tuned(setup: Setup) -> dict[str, str]:
+    """Return {digest: denoiser} of the photos whose answers had a part in a denoiser.
+
+    They are left out for all denoisers: each is measured on the same photos.
+    """
+    return {
+        digest: name
+        for name, runtime in setup.denoisers.items()
+        if runtime.adaptation is not None
+        for digest in runtime.adaptation.photos
+    }
 
 
 def _warn_of_never_seen(open_: Opened, target: Target) -> None:

@@ -108,7 +108,7 @@ def _connect(ray: Any, cluster: Cluster) -> ClusterError | None:
         options["include_dashboard"] = False
     try:
         ray.init(address=cluster.url, **options)
-    except (OSError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+    except Exception as error:  # noqa: BLE001  of any kind: Ray raises plain ones, too
         with suppress(Exception):
             ray.shutdown()
         said = printable(str(error).strip().partition("\n")[0])
