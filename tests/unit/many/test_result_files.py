@@ -12,10 +12,10 @@ import pytest
 from pyarrow import parquet
 
 from smoothapi import parts
+from smoothapi import smoother as smoother_module
 from smoothapi.certify import Certificate
 from smoothapi.cli import run
 from smoothapi.errors import UsageError
-from smoothapi.many import certifying
 from smoothapi.many.files import ResultFile, _cell
 from smoothapi.many.results import COLUMNS
 from tests.conftest import ScriptedAdapter, answer
@@ -198,7 +198,7 @@ def test_finished_results_are_kept_at_once_though_an_earlier_photo_has_not_ended
         seen.append(result.index)
         done.set()
 
-    load = certifying.load_image
+    load = smoother_module.load_image
 
     def wait(source, **more):
         if str(source).endswith("a.png"):
@@ -207,7 +207,7 @@ def test_finished_results_are_kept_at_once_though_an_earlier_photo_has_not_ended
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResultFile, "write", write)
-        patch.setattr(certifying, "load_image", wait)
+        patch.setattr(smoother_module, "load_image", wait)
         assert run(["certify", str(folder), "--out", str(out)]) == 0
     assert seen[0] != 0
     assert len(rows_of(out)) == 4

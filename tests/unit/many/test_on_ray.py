@@ -1,0 +1,167 @@
+"""Certifying many photos on Ray itself: two nodes on this machine, each process one to be killed.
+
+Starting Ray takes most of the time, so all tests share one cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smoothapi import Cluster, Smoother
+from tests.unit.many.conftest import save
+from tests.unit.many.labelling import Labelling
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    # Of Ray's own making, and of the grpc that it brings.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+PHOTOS = 6
+# Nodes at 127.0.0.1 alone, no reports to Ray's makers, workers that get their share of the cores.
+ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_niceness": "0",
+    "PYTHONPATH": str(Path(__file__).parents[3]),
+}
+OPTIONS = {"sigma": 0.25, "radius": 0.1, "size": 8, "plain": False, "denoiser": "none"}
+# A driver of its own, which is killed; argv: address, home, photos.
+DRIVER = """
+import sys
+import ray
+from smoothapi import Smoother
+ray.init(address=sys.argv[1], log_to_driver=False)
+options = {"sigma": 0.25, "radius": 0.1, "size": 8, "plain": False, "denoiser": "none"}
+with Smoother("http", home=sys.argv[2], **options) as s:
+    for result in s.certify_many(sys.argv[3:], cluster="auto", photos_at_once=2):
+        print(result.outcome, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def service():
+    made = Labelling(latency=0.01)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nodes(service):
+    """A head and another node; the test's own process is connected to them."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ENVIRONMENT, **service.settings}.items():
+            patch.setenv(name, value)
+        options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        made = Nodes(initialize_head=True, head_node_args=options)
+        try:
+            made.other = made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+            before = signal.getsignal(signal.SIGTERM)
+            ray.init(address=made.address, log_to_driver=False, configure_logging=False)
+            signal.signal(signal.SIGTERM, before)
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return [save(tmp_path / f"{n}.png", n) for n in range(PHOTOS)]
+
+
+@pytest.fixture
+def home(tmp_path):
+    def make(name="home"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "noise.key").write_bytes(bytes(range(32)))
+        (folder / "noise.key").chmod(0o600)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def calm(home, photos, service):
+    """The certificates that one machine issues, and how many requests they took."""
+    before = service.arrived
+    with Smoother("http", home=home("calm"), **OPTIONS) as s:
+        certificates = [result.certificate for result in s.certify_many(photos)]
+    return certificates, service.arrived - before
+
+
+def working():
+    """Return the processes that do tasks, as the operating system knows them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+            is_ours = f"PYTHONPATH={ENVIRONMENT['PYTHONPATH']}".encode() in (
+                folder / "environ"
+            ).read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if is_ours and b"ray::Workplace" in name:
+            found.append(int(folder.name))
+    return found
+
+
+def test_machines_die_and_the_certificates_are_those_of_a_calm_run(
+    nodes, service, home, photos, calm, caplog
+):
+    """A process is killed, then a whole node; what they had under way is done again."""
+    certificates, once = calm
+    before, killed = service.arrived, []
+
+    def disturb(state):
+        if state.votes > 10 and not killed:
+            killed.append(working()[0])
+            os.kill(killed[0], signal.SIGKILL)
+        elif state.done >= PHOTOS // 2 and len(killed) == 1:
+            nodes.remove_node(nodes.other, allow_graceful=False)
+            killed.append("node")
+
+    with Smoother("http", home=home(), **OPTIONS) as s:
+        there = s.certify_many(
+            photos, cluster=Cluster("auto", workers=2), photos_at_once=1, on_progress=disturb
+        )
+        results = list(there)
+    assert [result.certificate for result in results] == certificates
+    assert len(killed) == 2
+    assert "died" in caplog.text
+    # Each of the two took along at most what it had under way: 8 requests, and 4 that were ready.
+    assert once <= service.arrived - before <= once + 2 * 12
+    assert working() == []
+
+
+def test_a_driver_that_is_killed_is_continued_by_the_next(nodes, service, home, photos, calm):
+    certificates, once = calm
+    before, where = service.arrived, home()
+    driver = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", DRIVER, nodes.address, where, *photos],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout.readline() == "certified\n"
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    while working():  # Ray ends the processes of a driver that is gone
+        time.sleep(0.1)
+    with Smoother("http", home=where, **OPTIONS) as s:
+        results = list(s.certify_many(photos, cluster="auto"))
+    assert [result.certificate for result in results] == certificates
+    assert once <= service.arrived - before <= once + 12
