@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from smoothapi.address import DatabaseAddress
+
+_log = logging.getLogger("smoothapi")
+# Each connection that the pool finds closed is a warning to it; without a handler Python would print
+# it. Whoever has set up logging still gets it.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 PATIENCE = 60.0
 """Seconds for which a statement is made again while the server cannot be reached."""
@@ -126,6 +132,7 @@ class Server:
                     failed = self._failed(error)
                     break
             # The pool mends itself; what it finds closed it replaces.
+            _log.debug("The database %s did not answer; the statement is made again.", self.where)
             time.sleep(pause)
             pause = min(2.0 * pause, 10.0 * _PAUSE)
         raise failed  # outside: psycopg's own error is not chained, which knows the password

@@ -810,3 +810,14 @@ def test_psycopg_is_loaded_only_where_it_is_needed(tmp_path):
     )
     assert "MissingExtraError" in done.stdout, done.stderr
     assert "smoothapi-vision[postgres]" in done.stdout
+
+
+def test_lost_connections_are_not_printed_where_no_logging_is_set_up():
+    program = (
+        "import logging, smoothapi.store.postgres.server\n"
+        "logging.getLogger('psycopg.pool').warning('discarding closed connection')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
