@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from smoothapi.address import DatabaseAddress
 
 _log = logging.getLogger("smoothapi")
-# Each connection that the pool finds closed is a warning to it; without a handler Python would print
-# it. Whoever has set up logging still gets it.
+# The pool warns of each connection that it finds closed, and Python would print that where no
+# logging is set up. Where it is, its handlers still get it.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 PATIENCE = 60.0
