@@ -22,6 +22,7 @@ os.environ.update(
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # all at 127.0.0.1
     RAY_USAGE_STATS_ENABLED="0",
     RAY_worker_niceness="0",
+    RAY_AUTH_MODE="disabled",
     PYTHONPATH=str(Path(__file__).parents[1]),
 )
 

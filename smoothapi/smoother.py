@@ -28,7 +28,7 @@ from smoothapi.image import PhotoSource, WorkingImage, load_image
 from smoothapi.many import Ask, ManyProgress, PhotoResult, certify_photos
 from smoothapi.many.cluster import (
     Cluster,
-    Recipe,
+    SessionRecipe,
     TeamStop,
     open_session_here,
     open_team,
@@ -522,7 +522,7 @@ class _Errand:
 class _CertifyingDuty:
     """What a machine of a cluster is told to do with photos; a `Duty`."""
 
-    recipe: Recipe
+    recipe: SessionRecipe
     asked: _Asked
     fetcher: Fetcher
 
@@ -551,7 +551,7 @@ class _CertifyingHands:
         self._session.close()
 
 
-def _recipe(session: Session, given: tuple[object, object]) -> Recipe:
+def _recipe(session: Session, given: tuple[object, object]) -> SessionRecipe:
     """Return what other machines open sessions like this one by.
 
     Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
-    from smoothapi.many.cluster import Note, Recipe, Team
+    from smoothapi.many.cluster import Note, SessionRecipe, Team
     from smoothapi.photos import CarriedPhoto
     from smoothapi.session import Session
     from smoothapi.store import Budget
@@ -57,7 +57,7 @@ class StudyDuty:
         size: of the working image.
     """
 
-    recipe: Recipe
+    recipe: SessionRecipe
     providers: Mapping[str, str]
     sigmas: tuple[float, ...]
     size: int | tuple[int, int]
@@ -124,7 +124,7 @@ class _Halt(Stop):
 
 
 class Elsewhere:
-    """The machines of a cluster; a `Place`.
+    """The machines of a cluster; a `StudyPlace`.
 
     Args:
         setup: of the study.

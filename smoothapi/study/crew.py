@@ -230,7 +230,7 @@ class Wanted:
         return getattr(self.target, "space", None)
 
 
-class Place(Protocol):
+class StudyPlace(Protocol):
     """Where the work of a study is done: on this machine, or on those of a cluster."""
 
     @property
@@ -252,7 +252,7 @@ class Place(Protocol):
 
 
 class Here:
-    """This machine; a `Place`.
+    """This machine; a `StudyPlace`.
 
     Args:
         setup: of the study.
@@ -289,7 +289,7 @@ def wanted(task: Task, setup: Setup) -> Wanted:
 class CellCrew:
     """Works on many cells at once, and knows what was spent."""
 
-    def __init__(self, place: Place, began: float, problems: int) -> None:
+    def __init__(self, place: StudyPlace, began: float, problems: int) -> None:
         self._place = place
         self._began = began
         self._known_problems = problems

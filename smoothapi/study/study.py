@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from smoothapi.image import PhotoSource
-    from smoothapi.many.cluster import Recipe, Team
+    from smoothapi.many.cluster import SessionRecipe, Team
     from smoothapi.options import DenoiserSpec
     from smoothapi.provider import Adapter
     from smoothapi.store import Budget
-    from smoothapi.study.crew import Place
+    from smoothapi.study.crew import StudyPlace
     from smoothapi.study.shares import Shares
 
 Providers: TypeAlias = "str | Adapter | Sequence[str | Adapter] | Mapping[str, str | Adapter]"
@@ -271,7 +271,7 @@ class Study:
         with open_team(self._cluster, duty, slots=setup.at_once, size=setup.size) as team:
             yield replace(setup, denoisers=team.denoisers), team
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self) -> SessionRecipe:
         """Return what other machines open sessions like these by; raises UsageError."""
         settings, concurrency, retry, refresh = self._asked
         setup = self._setup
@@ -309,7 +309,7 @@ class Study:
             )
         studied = reads[:pilot]
         with Opened(setup, reads) as open_:
-            place: Place = Here(setup, open_.sessions)
+            place: StudyPlace = Here(setup, open_.sessions)
             if team is not None:
                 place = Elsewhere(setup, team, budgets_of(setup, reads))
             crew = CellCrew(place, began, len(problems))

@@ -6,7 +6,7 @@ on. Ray is imported nowhere but in `connection`, and only when a cluster is used
 """
 
 from smoothapi.many.cluster.connection import Cluster
-from smoothapi.many.cluster.recipe import Recipe, recipe_of
+from smoothapi.many.cluster.recipe import SessionRecipe, recipe_of
 from smoothapi.many.cluster.team import Team, TeamStop, open_team
 from smoothapi.many.cluster.workplace import Duty, Hands, Note, open_session_here
 
@@ -15,7 +15,7 @@ __all__ = [
     "Duty",
     "Hands",
     "Note",
-    "Recipe",
+    "SessionRecipe",
     "Team",
     "TeamStop",
     "open_session_here",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -77,6 +78,10 @@ def import_ray() -> Any:
             "A cluster needs Ray, here and on its machines: pip install 'smoothapi-vision[ray]' "
             f"({error})."
         ) from error
+    # Python would print Ray's warnings where no logging is set up; where it is, they are there.
+    log = logging.getLogger("ray")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
     return ray
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.denoise.adaptation import Adaptation
     from smoothapi.image import WorkingImage
-    from smoothapi.many.cluster.recipe import Recipe
+    from smoothapi.many.cluster.recipe import SessionRecipe
     from smoothapi.noise import NoiseKey
 
 LOTS_AT_ONCE = 16
@@ -56,7 +56,7 @@ class DenoisingPlace:
         recipe: says which denoisers, and which noise key.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: SessionRecipe) -> None:
         self._recipe = recipe
         self._lock = threading.Lock()
         self._runtimes: dict[str, DenoiserRuntime] = {}

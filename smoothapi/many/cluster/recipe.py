@@ -39,7 +39,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class SessionRecipe:
     """What a machine opens its sessions by. Made by `recipe_of`.
 
     Attributes:
@@ -71,7 +71,7 @@ def recipe_of(
     denoisers: Mapping[str, Any],
     settings: config.Settings,
     options: SmootherOptions,
-) -> Recipe:
+) -> SessionRecipe:
     """Return the recipe of what was asked for here.
 
     Args:
@@ -109,7 +109,7 @@ def recipe_of(
     home, file = settings.home, settings.noise_key_file
     with closing(open_home(home, file)) as store:
         key = NoiseKey(store.keys().current).id
-    return Recipe(
+    return SessionRecipe(
         providers=tuple(dict.fromkeys(providers.values())),
         denoisers={name: _where(str(given)) for name, given in denoisers.items()},
         device=settings.device,
@@ -125,7 +125,7 @@ def _where(denoiser: str) -> str:
     return str(path.absolute()) if path.suffix else denoiser
 
 
-def options_here(recipe: Recipe) -> AskOptions:
+def options_here(recipe: SessionRecipe) -> AskOptions:
     """Return the options that say where the home and the noise key of this machine are."""
     settings = config.resolve().settings
     home: str | Path = recipe.home
@@ -136,7 +136,7 @@ def options_here(recipe: Recipe) -> AskOptions:
     return {"home": home, "noise_key_file": file}
 
 
-def key_here(recipe: Recipe) -> NoiseKey:
+def key_here(recipe: SessionRecipe) -> NoiseKey:
     """Return the noise key of this machine; see `facts_here`, which compares it.
 
     Raises:
@@ -155,7 +155,7 @@ def key_here(recipe: Recipe) -> NoiseKey:
     return key
 
 
-def facts_here(recipe: Recipe) -> Facts:
+def facts_here(recipe: SessionRecipe) -> Facts:
     """Return what this machine must have in common with all others.
 
     Raises:

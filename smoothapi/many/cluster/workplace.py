@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from smoothapi.denoise import DenoiserRuntime
-    from smoothapi.many.cluster.recipe import Facts, Recipe
+    from smoothapi.many.cluster.recipe import Facts, SessionRecipe
     from smoothapi.options import SmootherOptions
     from smoothapi.session import Progress, Session
     from smoothapi.store import Budget
@@ -54,7 +54,7 @@ class Duty(Protocol):
     """What a process is there for. It is sent to other machines: plain values, nothing secret."""
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> SessionRecipe:
         """What it is opened by."""
         ...
 
@@ -179,7 +179,7 @@ class _Said(logging.Handler):
 
 
 def open_session_here(
-    recipe: Recipe,
+    recipe: SessionRecipe,
     provider: str,
     denoiser: DenoiserRuntime,
     budget: Sequence[Budget] | None = None,

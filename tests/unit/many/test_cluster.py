@@ -20,7 +20,7 @@ from smoothapi.address import DatabaseAddress
 from smoothapi.errors import ClusterError, ImageError, MissingExtraError, StoppedError, UsageError
 from smoothapi.many.cluster import connection, denoising, team
 from smoothapi.many.cluster.connection import Machine, placed
-from smoothapi.many.cluster.recipe import Recipe, disagreements, key_here
+from smoothapi.many.cluster.recipe import SessionRecipe, disagreements, key_here
 from smoothapi.many.cluster.workplace import Workplace
 from smoothapi.photos import NotHereError, carried, with_content
 from tests.conftest import ScriptedAdapter, invoke
@@ -432,7 +432,7 @@ def test_what_other_machines_cannot_be_told_of_is_refused(
 
 
 def test_another_noise_key_is_refused(home):
-    recipe = Recipe(("mock",), {"": "none"}, "cpu", str(home()), None, "0" * 16)
+    recipe = SessionRecipe(("mock",), {"": "none"}, "cpu", str(home()), None, "0" * 16)
     with pytest.raises(UsageError, match="SMOOTHAPI_NOISE_KEY_FILE"):
         key_here(recipe)
 
