@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,15 +40,13 @@ pytestmark = [
 
 PHOTOS = 6
 OPTIONS = {"sigma": 0.25, "radius": 0.1, "size": 8, "plain": False, "denoiser": "none"}
-# A driver of its own, which is killed; argv: address, home, photos.
+# A driver of its own; argv: address, home, photos.
 DRIVER = """
 import sys
-import ray
 from smoothapi import Smoother
-ray.init(address=sys.argv[1], log_to_driver=False)
 options = {"sigma": 0.25, "radius": 0.1, "size": 8, "plain": False, "denoiser": "none"}
 with Smoother("http", home=sys.argv[2], **options) as s:
-    for result in s.certify_many(sys.argv[3:], cluster="auto", photos_at_once=2):
+    for result in s.certify_many(sys.argv[3:], cluster=sys.argv[1], photos_at_once=2):
         print(result.outcome, flush=True)
 """
 
@@ -67,8 +66,12 @@ def nodes(service):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in service.settings.items():  # which the processes of Ray inherit
             patch.setenv(name, value)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
         options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
-        made = Nodes(initialize_head=True, head_node_args=options)
+        head = {**options, "ray_client_server_port": port}
+        made = Nodes(initialize_head=True, head_node_args=head)
+        made.client_url = f"ray://127.0.0.1:{port}"
         try:
             made.other = made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
             before = signal.getsignal(signal.SIGTERM)
@@ -161,19 +164,27 @@ def test_machines_die_and_the_certificates_are_those_of_a_calm_run(
 
 
 def test_a_driver_that_is_killed_is_continued_by_the_next(nodes, service, home, photos, calm):
+    """The first is on a machine of the cluster, the next reaches it by Ray's client."""
     certificates, once = calm
     before, where = service.arrived, home()
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER]
     driver = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", DRIVER, nodes.address, where, *photos],
+        [*command, "auto", where, *photos],
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "RAY_ADDRESS": nodes.address},
     )
     with driver.stdout:
         assert "certified\n" in driver.stdout  # up to the first; Ray says things there, too
         driver.kill()
     driver.wait()
     await_the_end_of_all()  # Ray ends the processes of a driver that is gone
+    following = [*command, nodes.client_url, where, *photos]
+    said = subprocess.run(following, capture_output=True, text=True, check=True).stdout
+    assert said.count("certified\n") == PHOTOS
+    await_the_end_of_all()
     with Smoother("http", home=where, **OPTIONS) as s:
-        results = list(s.certify_many(photos, cluster="auto"))
+        results = list(s.certify_many(photos))
     assert [result.certificate for result in results] == certificates
+    assert [result.certificate.attempts for result in results] == [0] * PHOTOS
     assert once <= service.arrived - before <= once + 12
