@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from smoothapi.many.cluster.workplace import Done, Duty, Glance, Note
     from smoothapi.photos import CarriedPhoto
 
-_START = 60.0  # seconds for all processes to begin; then those that have begin the work
+_START = 60.0  # seconds for all denoisers to begin; then the work goes on with those that have
+_OTHERS = 10.0  # seconds for the other processes, after the first; later ones join the work
 _NONE_YET = 600.0  # seconds for the first one: a cluster may have to fetch a machine for it
 _MOST_LOST = 3  # processes that one task may take along, before it is taken for the cause
 _MOST_BEGUN = 3  # tries to begin a process that ends at once
@@ -107,12 +108,15 @@ class Team(Generic[_Task]):
         """
         for member in self._members:
             self._begin(member)
-        began = time.monotonic()
+        began, first = time.monotonic(), None
         with self._changed:
             while self._error is None:
                 up = sum(member.is_up for member in self._members)
-                waited = time.monotonic() - began
-                if up == len(self._members) or (up and waited > _START):
+                now = time.monotonic()
+                waited = now - began
+                if up and first is None:
+                    first = now
+                if up == len(self._members) or (first is not None and now - first > _OTHERS):
                     break
                 if waited > _NONE_YET:
                     raise ClusterError(
