@@ -16,6 +16,7 @@
     ├── DenoiserError              weights, device or output of the denoiser            (exit 2)
     ├── StoreError                 answers cannot be kept                               (exit 2)
     ├── ClusterError               machines that share the work, or the way to them     (exit 2)
+    │   └── ProcessesLostError     several processes died over one photo
     ├── BudgetExceededError        the next attempt would pass the budget               (exit 3)
     ├── StoppedError               the run was stopped; what was answered is kept     (exit 130)
     └── ProviderError              the service, or the way to it                        (exit 4)
@@ -125,6 +126,10 @@ class ClusterError(SmoothAPIError):
 
     What was answered is kept; the same call continues where this one ended.
     """
+
+
+class ProcessesLostError(ClusterError):
+    """Several processes of a cluster died, one after the other, while they worked on one photo."""
 
 
 class BudgetExceededError(SmoothAPIError):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from smoothapi.errors import (
-    ClusterError,
     ImageError,
     ModelChangedError,
+    ProcessesLostError,
     SmoothAPIError,
     TooManyFailuresError,
     UsageError,
@@ -190,7 +190,7 @@ class Spending(Generic[_T]):
             return sum(self._under_way.values(), self._ended)
 
 
-OF_ONE_PHOTO = (UsageError, TooManyFailuresError, ModelChangedError, ClusterError)
+OF_ONE_PHOTO = (UsageError, TooManyFailuresError, ModelChangedError, ProcessesLostError)
 """Errors that need not concern other photos."""
 
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from smoothapi.asynchronous import Stop
 from smoothapi.denoise import load
 from smoothapi.dispatch.run import STOPPED
-from smoothapi.errors import ClusterError, SmoothAPIError, StoppedError, UsageError
+from smoothapi.errors import (
+    ClusterError,
+    ProcessesLostError,
+    SmoothAPIError,
+    StoppedError,
+    UsageError,
+)
 from smoothapi.many.cluster.connection import connected, machines, placed
 from smoothapi.many.cluster.denoising import LOTS_AT_ONCE, DenoisingPlace, RemoteDenoiser, agreed
 from smoothapi.many.cluster.recipe import disagreements, facts_here
@@ -139,7 +145,8 @@ class Team(Generic[_Task]):
 
         Raises:
             SmoothAPIError: as on the machine that did it.
-            ClusterError: it took three processes along, or none is left.
+            ProcessesLostError: it took three processes along.
+            ClusterError: the cluster is lost, or none of its processes is left.
             StoppedError: the team was stopped.
         """
         lost = 0
@@ -149,7 +156,7 @@ class Team(Generic[_Task]):
             if done is None:
                 lost += 1
                 if lost == _MOST_LOST:
-                    raise ClusterError(
+                    raise ProcessesLostError(
                         f"{_MOST_LOST} processes died while they worked on this photo: it may need "
                         "more memory than their machines have. What was answered about it is kept."
                     )
@@ -229,6 +236,7 @@ class Team(Generic[_Task]):
             with self._lock:
                 self._notes.pop(number, None)
         if failed is not None:
+            self._fail(failed)  # whoever waits for a process need not any more
             raise failed
         if generation == member.generation:
             self._free.put((member, generation))
@@ -244,6 +252,8 @@ class Team(Generic[_Task]):
         while True:
             if self._why_stopped is not None:
                 raise StoppedError(self._why_stopped)
+            if isinstance(self._error, UsageError):  # of no single photo
+                raise ClusterError(str(self._error))
             if self._error is not None:
                 raise self._error
             try:

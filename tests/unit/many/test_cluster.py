@@ -17,7 +17,14 @@ import pytest
 
 from smoothapi import Cluster, PhotoFetcher, Smoother, Study
 from smoothapi.address import DatabaseAddress
-from smoothapi.errors import ClusterError, ImageError, MissingExtraError, StoppedError, UsageError
+from smoothapi.errors import (
+    ClusterError,
+    ImageError,
+    MissingExtraError,
+    ProcessesLostError,
+    StoppedError,
+    UsageError,
+)
 from smoothapi.many.cluster import connection, denoising, team
 from smoothapi.many.cluster.connection import Machine, placed
 from smoothapi.many.cluster.recipe import SessionRecipe, disagreements, key_here
@@ -190,7 +197,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    return [save(tmp_path / f"{n}.png", n) for n in range(5)]
+    return [save(tmp_path / f"{n}.png", n) for n in range(3)]
 
 
 def smoother(home, **options):
@@ -274,8 +281,46 @@ def test_a_photo_that_takes_three_processes_along_fails_alone(
     with smoother(home()) as s:
         results = list(s.certify_many(photos, cluster="local", photos_at_once=1))
     assert [result.outcome for result in results].count("failed") == 1
-    assert isinstance(results[2].error, ClusterError)
+    assert isinstance(results[2].error, ProcessesLostError)
     assert "3 processes died" in str(results[2].error)
+
+
+def test_a_cluster_that_is_lost_ends_the_work(ray, service, home, photos, monkeypatch):
+    real = _Actor._call
+
+    def lose(self, name, given):
+        if name != "do" or given[0] < 2:
+            return real(self, name, given)
+        end = Future()
+        end.set_exception(RayError("the head is gone"))
+        return _Ref(end)
+
+    monkeypatch.setattr(_Actor, "_call", lose)
+    results = []
+    with smoother(home()) as s, pytest.raises(ClusterError, match="The cluster is lost: the head"):
+        results.extend(s.certify_many(photos, cluster="local", photos_at_once=1))
+    assert all(result.certificate is not None for result in results)
+
+
+def test_a_process_that_differs_when_it_is_begun_anew_ends_the_work(
+    ray, service, home, photos, monkeypatch
+):
+    """As one that comes up on a machine that has changed meanwhile."""
+    real, opened = Workplace.open, []
+
+    def elsewhere(self, duty, denoisers):
+        opened.append(self)
+        facts = real(self, duty, denoisers)
+        return facts if len(opened) == 1 else {**facts, "price list of http": "another"}
+
+    def die(state):
+        if state.done == 1 and len(opened) == 1:
+            workplaces(ray)[0].kill()
+
+    monkeypatch.setattr(Workplace, "open", elsewhere)
+    service.latency = 0.005
+    with smoother(home()) as s, pytest.raises(ClusterError, match="price list of http"):
+        list(s.certify_many(photos, cluster="local", photos_at_once=1, on_progress=die))
 
 
 def test_a_process_that_cannot_begin_ends_the_work_before_anything_is_sent(
