@@ -15,7 +15,7 @@ from smoothapi.provider import refuse_async, refuse_unmade, registered
 from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.attached import attach as attach_to
-from smoothapi.wrapping.attached import note_parts
+from smoothapi.wrapping.attached import attach_parts
 from smoothapi.wrapping.certifier import Certifier
 from smoothapi.wrapping.finding import Finding
 from smoothapi.wrapping.policy import CallOptions, CallPolicy
@@ -289,7 +289,7 @@ class _Behind:
         inside = self.policy.attach
         response, findings = certified.response, certified.findings
         if call.join is not None:
-            note_parts(call.parts(response), findings)
+            attach_parts(call.parts(response), findings, inside=inside)
             return attach_to(response, findings, inside=inside)
         [finding], [item] = findings, call.items
         if finding is None:

@@ -220,7 +220,8 @@ class TestGoogle:
         response = wrapped().batch_annotate_images(requests=requests)
         assert verify(certificate_of(response), PHOTO)
         assert response.responses[1].error.code
-        assert response.smoothapi[1] is None
+        with pytest.raises(UsageError, match="no such certificate"):
+            finding_of(response, 1)
 
     def test_what_has_nothing_to_certify_goes_in_one_request_before_any_vote(
         self, kit, service, wrapped

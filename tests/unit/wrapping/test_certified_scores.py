@@ -307,7 +307,7 @@ def test_each_part_of_a_batch_has_its_own(kit, wrapped):
             requests=[{"image": {"content": PHOTO}, "features": features}]
         ).responses[0]
         client.close()
-    assert certificate_of(response.responses[0]) is certificate_of(response, 0)
+    assert certificate_of(response.responses[0]) == certificate_of(response, 0)
     assert certificate_of(alone) == certificate_of(response)
     with pytest.raises(UsageError):
         certificate_of(response.responses[1])
