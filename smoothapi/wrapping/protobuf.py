@@ -44,7 +44,7 @@ def get(message: Any) -> bytes | None:
 def _varint(number: int) -> bytes:
     """Encode a number as protobuf does: 7 bits a byte, the lowest first."""
     parts = []
-    while number > 127:  # noqa: PLR2004  what 7 bits hold
+    while number > 127:
         parts.append(number & 127 | 128)
         number >>= 7
     return bytes([*parts, number])
