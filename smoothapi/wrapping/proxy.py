@@ -125,6 +125,8 @@ def wrap(
         radius: the L2 radius to certify, or "largest": then of the score that decides.
         alpha: chance that any claim of one certificate is wrong.
         max_votes: most votes for one picture.
+        final: promise that no picture is asked about with more votes or at another radius; fewer
+            votes then suffice (`Smoother.certify`).
         size: of the working image.
         denoiser: "default", "small", "none", a file, a module or a callable.
         device: of the denoiser.

@@ -323,7 +323,9 @@ def test_after_the_deadline_what_is_under_way_is_kept(kit):
     async def main():
         async with opened(kit, service, otherwise="plain") as (_, wrapped):
             gate.open.set()
-            await kit.label(wrapped, png(PIXELS[:, 5:]))  # what is opened once is not in the deadline
+            await kit.label(
+                wrapped, png(PIXELS[:, 5:])
+            )  # what is opened once is not in the deadline
             gate.open.clear()
             before = asked(service)
             late = await kit.label(with_options(wrapped, within=2.0))

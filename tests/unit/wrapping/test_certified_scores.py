@@ -21,6 +21,7 @@ from smoothapi import (
     UsageError,
     certificate_of,
     finding_of,
+    verify,
     with_options,
     wrap,
 )
@@ -214,6 +215,14 @@ def test_only_labels_of_the_callers_classes_are_asked_about(kit, service, wrappe
     response = kit.label(wrapped(classes={"road": ["bus", "lorry"]}))
     assert certificate_of(response).target["labels"] == ["Bus"]
     assert set(kit.scores(response)) == {"Bus"}
+
+
+@google
+def test_a_deployment_that_never_asks_for_more_says_so_once(kit, service, wrapped):
+    certificate = certificate_of(kit.label(wrapped(final=True)))
+    assert certificate.final
+    assert certificate.claims
+    verify(certificate, PHOTO)
 
 
 @google
