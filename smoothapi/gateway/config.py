@@ -75,6 +75,7 @@ class CertifyTable(_Table):
     score: float | None = None
     radius: float | str | None = None
     max_votes: int | None = None
+    final: bool | None = None
     classes: _File | None = None
     otherwise: Otherwise | None = None
     within: float | None = None
