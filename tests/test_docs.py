@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import subprocess
 import sys
@@ -58,14 +59,42 @@ class Text(HTMLParser):
 
 @pytest.fixture(scope="module")
 def built():
-    """The folder that `make docs` builds in: what it has built already is not built again."""
+    """What `make docs` built, if nothing has changed since; else it is built here."""
     folder = DOCS / "_build"
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-b", "html", DOCS, folder],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    if not is_newer(folder / "objects.inv", than=sources()):
+        done = subprocess.run(
+            [sys.executable, "-m", "sphinx", "-q", "-b", "html", DOCS, folder],
+            capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
     return folder
+
+
+def sources():
+    """Yield all files that a page may be made of."""
+    root = DOCS.parent
+    yield from (path for path in DOCS.rglob("*") if "_build" not in path.parts)
+    for folder, kind in [("smoothapi", "*.py"), ("smoothapi", "*.md"), ("adapters", "*.py")]:
+        yield from (root / folder).rglob(kind)
+
+
+def is_newer(made, *, than):
+    return made.exists() and all(
+        path.stat().st_mtime < made.stat().st_mtime
+        for path in than
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def test_pages_are_built_again_when_a_source_has_changed(tmp_path):
+    made, page = tmp_path / "objects.inv", tmp_path / "page.md"
+    page.touch()
+    assert not is_newer(made, than=[page])
+    made.touch()
+    os.utime(page, (1, 1))
+    assert is_newer(made, than=[page])
+    os.utime(page, (2**31, 2**31))
+    assert not is_newer(made, than=[page])
 
 
 def pages():
