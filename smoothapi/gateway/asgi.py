@@ -156,7 +156,7 @@ class GatewayApp:
                 self._room.leave(line.held)
         if answered is None:  # the caller has left
             return
-        await line.reply(answered.reply, _headers(answered))
+        # Before the reply: who has it finds its request in the log and the metrics.
         self._tell(
             Access(
                 caller.name if isinstance(caller, GatewayCaller) else "",
@@ -171,6 +171,7 @@ class GatewayApp:
             ),
             answered,
         )
+        await line.reply(answered.reply, _headers(answered))
 
     def _kept_out(self, served: ServedProvider, caller: GatewayCaller) -> Answered | None:
         """Return what is said to a caller who comes too often, or while the queue is full.
