@@ -30,6 +30,7 @@ class Elsewhere:
         places: that the operator named, as for `NamedPlaces`.
         otherwise: what becomes of calls about pictures that are at another place.
         most_bytes: that the pictures of one call have together: as many as it could have held.
+        within: seconds that a call has in all; None for no limit.
 
     Raises:
         UsageError: what is named is not a place.
@@ -37,10 +38,17 @@ class Elsewhere:
     """
 
     def __init__(
-        self, provider: str, places: Sequence[str], otherwise: RemotePictures, most_bytes: int
+        self,
+        provider: str,
+        places: Sequence[str],
+        otherwise: RemotePictures,
+        *,
+        most_bytes: int,
+        within: float | None,
     ) -> None:
         self._provider, self._otherwise, self.most_bytes = provider, otherwise, most_bytes
-        self._places = NamedPlaces(places, FetchLimits(most_bytes, WITHIN))
+        self.within = WITHIN if within is None else min(WITHIN, within)
+        self._places = NamedPlaces(places, FetchLimits(most_bytes, self.within))
 
     def of_one_call(self) -> PicturesOfCall:
         """Return what fetches the pictures of one call."""
@@ -77,7 +85,7 @@ class PicturesOfCall:
         self._elsewhere = elsewhere
         self._count = 0
         self._bytes = 0
-        self._ends = time.monotonic() + WITHIN
+        self._ends = time.monotonic() + elsewhere.within
 
     def __call__(self, remote: Remote) -> bytes | None:
         """Return a picture, as `Elsewhere.fetch` does; an ImageError once they are too many."""
@@ -85,7 +93,9 @@ class PicturesOfCall:
         if self._count > MOST:
             raise self._refused(remote, f"of the pictures that a call names {MOST} are fetched")
         if time.monotonic() > self._ends:
-            raise self._refused(remote, f"the pictures of a call have {WITHIN:g} s together")
+            raise self._refused(
+                remote, f"the pictures of a call have {self._elsewhere.within:g} s together"
+            )
         photo = self._elsewhere.fetch(remote)
         self._bytes += len(photo or b"")
         if self._bytes > (most := self._elsewhere.most_bytes):

@@ -27,6 +27,9 @@ SignedBy: TypeAlias = Literal["gateway", "caller"]
 """Whose credentials sign what is sent to the provider."""
 
 
+_OF_THE_BODY = frozenset({"content-digest", "content-md5", "digest", "repr-digest"})
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A request as it came in.
@@ -47,11 +50,11 @@ class Incoming:
 
     def with_body(self, body: bytes, content_type: str | None = None) -> Incoming:
         """Return the request with another body, and of another type where one is given."""
-        read, written = dict(self.request.headers), self.headers
+        stale = _OF_THE_BODY if content_type is None else {*_OF_THE_BODY, "content-type"}
+        written = tuple(pair for pair in self.headers if pair[0].lower() not in stale)
         if content_type is not None:
-            read["content-type"] = content_type
-            kept = (pair for pair in written if pair[0].lower() != "content-type")
-            written = (*kept, ("content-type", content_type))
+            written = (*written, ("content-type", content_type))
+        read = {name.lower(): value for name, value in written}
         request = replace(self.request, headers=read, body=body)
         return replace(self, request=request, headers=written)
 

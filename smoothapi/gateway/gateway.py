@@ -124,8 +124,14 @@ class Gateway:
         try:
             for name, table in config.providers.items():
                 front = make_front(name, table.options, table.signed_by)
-                policy, most = config.certified(name).policy, front.wire.max_body
-                elsewhere = Elsewhere(name, table.fetch, policy.remote, most)
+                policy = config.certified(name).policy
+                elsewhere = Elsewhere(
+                    name,
+                    table.fetch,
+                    policy.remote,
+                    most_bytes=front.wire.max_body,
+                    within=policy.within,
+                )
                 self.served[name] = ServedProvider(front, table, policy, elsewhere)
         except BaseException:
             self.close()

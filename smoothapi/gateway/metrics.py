@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smoothapi.gateway.counting import MEASURES, SECONDS, counted
@@ -61,7 +62,7 @@ class PrometheusMetrics:
             self._measures[name] = made
         for name, (text, read) in _GAUGES.items():
             gauge = Gauge(f"smoothapi_gateway_{name}", text, registry=registry)
-            gauge.set_function(lambda read=read: read(room))
+            gauge.set_function(partial(read, room))
         registry.register(_Budgets(accounts))
 
     def count(self, access: Access, findings: Sequence[Finding]) -> None:

@@ -282,8 +282,8 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _joined(replies: list[Reply]) -> Reply:
     """Return the replies about single inputs as one, as Clarifai answers for several."""
-    data = [json.loads(reply.body) for reply in replies]
-    whole = next((one for one in data if not one.get("outputs")), None)
+    data = [_object(reply) for reply in replies]
+    whole = next((one for one in data if not _outputs(one)), None)
     if whole is not None:  # said of the whole request, such as that the token is wrong
         return replies[data.index(whole)]
     codes = [one["status"].get("code") for one in data]
@@ -296,3 +296,16 @@ def _joined(replies: list[Reply]) -> Reply:
         status |= {"description": words[0], "details": words[1]}
         first = replace(first, status=400 if failed else 200)
     return Told(first, {**data[0], "status": status, "outputs": outputs}).written()
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    """Return the JSON of a reply, empty if it is none of Clarifai's."""
+    try:
+        data = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) and isinstance(data.get("status"), dict) else {}
+
+
+def _outputs(data: Mapping[str, Any]) -> bool:
+    return isinstance(data.get("outputs"), list) and bool(data["outputs"])

@@ -259,12 +259,12 @@ def metrics_of(gateway):
 
 def test_tls_is_spoken_with_the_certificate_of_the_configuration(aws, start, tmp_path):
     with authority(tmp_path, "127.0.0.1") as (pem, _):
-        files = {"tls_certificate": str(pem), "tls_key": str(pem.with_suffix(".key"))}
+        files = {"tls_certificate": pem, "tls_key": str(tmp_path / "127.0.0.1.key")}
         gateway = start("aws", aws, **files)
         assert gateway.url.startswith("https://127.0.0.1:")
         path, headers, body = RAW["aws"]
         found = requests.post(
-            gateway.url + path, headers=headers, data=body, verify=str(pem), timeout=20
+            gateway.url + path, headers=headers, data=body, verify=pem, timeout=20
         )
         assert found.headers["x-smoothapi-outcome"] == "certified"
         with pytest.raises(requests.exceptions.SSLError):
