@@ -121,6 +121,8 @@ class ProviderTable(_Table):
         signed_by: "gateway" signs with credentials of its own; "caller" hands on the caller's.
         passthrough: whether operations are sent on that have nothing to certify: all, none, or
             those named. They are not counted in budgets.
+        fetch: places of pictures that calls may name instead of holding them: "s3://bucket",
+            "https://images.example.com".
         options: where it is and what signs; as those of its adapter.
         certify: what holds for it instead of the table [certify].
     """
@@ -128,6 +130,7 @@ class ProviderTable(_Table):
     budget: str
     signed_by: SignedBy = "gateway"
     passthrough: Passthrough = False
+    fetch: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     certify: CertifyTable = CertifyTable()
 

@@ -71,10 +71,11 @@ def open_page(browser, html):
     assert complaints == []
 
 
+@pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(scheme, browser, html, axe):
+def test_axe_finds_nothing(scheme, width, browser, html, axe):
     # Without the page's policy, which lets no script in: not even axe's.
-    context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 800})
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
     made = context.new_page()
     made.set_content(html[0])
     made.evaluate(axe)
@@ -95,8 +96,8 @@ def test_it_is_styled_and_says_what_it_was_given(scheme, open_page):
 
 
 def test_a_narrow_window_scrolls_tables_and_not_the_page(open_page):
-    made = open_page(viewport={"width": 500, "height": 800})
-    assert made.evaluate("document.documentElement.scrollWidth") <= 500
+    made = open_page(viewport={"width": 400, "height": 800})
+    assert made.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_all_can_be_reached_by_keyboard(open_page):

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from smoothapi.cli import run
 from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.files import parse_toml
 from smoothapi.gateway import app, read_config
 from smoothapi.gateway.config import GatewayConfig
 from tests.unit.gateway.conftest import post, tables
@@ -164,6 +166,44 @@ def test_the_command_serves_reads_its_file_again_and_ends_in_good_order(written,
             assert process.wait(60) == 0
         finally:
             process.kill()
+
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+
+@pytest.mark.parametrize("file", ["gateway.toml", "kubernetes.yaml"])
+def test_the_configurations_to_deploy_can_be_used(file):
+    text = (DEPLOY / file).read_text()
+    if file.endswith(".yaml"):
+        [told] = [one for one in yaml.safe_load_all(text) if one["kind"] == "ConfigMap"]
+        text = told["data"]["gateway.toml"]
+    tables = parse_toml(text)
+    tables["gateway"] |= {"host": "0.0.0.0", "behind_proxy": True}  # as both say in their command
+    config = read_config(tables)
+    assert str(config.gateway.records) == "/data/gateway.db"
+    assert config.settings.noise_key_file is not None
+    assert "postgresql" in str(config.settings.home)
+
+
+def test_what_is_deployed_waits_for_calls_under_way_and_shows_no_secret():
+    manifests = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    [pod] = [one["spec"]["template"]["spec"] for one in manifests if one["kind"] == "Deployment"]
+    [container] = pod["containers"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    probes = {
+        name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness")
+    }
+    assert probes == {"liveness": "/healthz", "readiness": "/readyz"}
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["gateway"]
+    read_only = container["securityContext"]["readOnlyRootFilesystem"]
+    assert read_only is compose["read_only"] is True
+    # What the image runs is `smoothapi serve`: the arguments are those of a provider's command.
+    assert container["args"] == compose["command"]
+    [told] = [one for one in manifests if one["kind"] == "ConfigMap"]
+    grace = parse_toml(told["data"]["gateway.toml"])["gateway"]["grace"]
+    assert grace + 5 < pod["terminationGracePeriodSeconds"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
 
 
 def test_the_commands_help_names_the_providers_and_the_tokens():
