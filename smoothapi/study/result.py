@@ -11,7 +11,7 @@ class StudyResult(Findings):
     """What a study found: `Findings`, and the report of it."""
 
     def report(self, folder: str | Path) -> Path:
-        """Write report.html with result.json, figures.csv and figures.json beside it.
+        """Write report.html with result.json, figures.csv, figures.json and photos.csv beside it.
 
         Returns:
             The path of report.html.
