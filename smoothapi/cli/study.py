@@ -369,8 +369,8 @@ def _table(result: StudyResult, summary: Summary) -> Table:
     for name in ("provider", "denoiser") if _several(result) else ():
         table.add_column(name)
     for name in (
-        "sigma", "radius", measure.title, "95% band", "queries",
-        "per success", *(other.title for other in others),
+        "sigma", "radius", measure.heading, "95% band", "queries",
+        "per success", *(other.heading for other in others),
     ):  # fmt: skip
         table.add_column(name.replace(", ", ",\n").replace("per s", "per\ns"), justify="right")
     for figure in figures(result):

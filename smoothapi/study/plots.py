@@ -151,7 +151,7 @@ def radius_plot(
             )  # fmt: skip
         axes.set_xlim(left=0.0)
         axes.set_xlabel("L2 radius")
-        _shares(axes, share.title, highest)
+        _shares(axes, share.heading, highest)
         _legend(axes)
         return _svg(canvas, name, "Share of photos by radius", described)
 
@@ -250,7 +250,9 @@ def _legend(axes: Axes, *entries: Any, **options: Any) -> None:
 
 
 def _measured_by(groups: Sequence[tuple[str, Sequence[Figure]]]) -> str:
-    return next((figure.measure.title for _, figures in groups for figure in figures), "certified")
+    return next(
+        (figure.measure.heading for _, figures in groups for figure in figures), "certified"
+    )
 
 
 def _look(number: int) -> tuple[str, str]:

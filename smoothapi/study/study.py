@@ -390,7 +390,7 @@ def _warn_of_never_seen(open_: Opened, target: Target) -> None:
 def _name_of(photos: Photos) -> str:
     if not isinstance(photos, (str, Path)):
         return "photos"
-    return shown_location(photos) if is_remote(photos) else Path(os.path.realpath(photos)).name
+    return shown_location(str(photos)) if is_remote(photos) else Path(os.path.realpath(photos)).name
 
 
 def _photos(reads: Iterable[Read]) -> list[Photo]:

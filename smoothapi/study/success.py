@@ -39,7 +39,7 @@ class Measure(StrEnum):
         }[self]
 
     @property
-    def title(self) -> str:
+    def heading(self) -> str:
         """At the head of a column."""
         return {
             Measure.RIGHT: "certified, right",
