@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -159,8 +160,9 @@ def radius_plot(
 def reasons_plot(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], described: str) -> str:
     """Draw a stacked bar a row: (name, [(what became of the photos, share)])."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": "reasons"}):
-        canvas, axes = _axes(_WIDTH, 0.9 + 0.34 * len(rows))
         kinds = list(dict.fromkeys(kind for _, parts in rows for kind, _ in parts))
+        lines = math.ceil(len(kinds) / _columns(kinds))
+        canvas, axes = _axes(_WIDTH, 0.8 + 0.34 * len(rows) + 0.22 * lines)
         for number, kind in enumerate(kinds):
             shares = [dict(parts).get(kind, 0.0) for _, parts in rows]
             starts = [
@@ -243,10 +245,13 @@ def _axes(width: float, height: float) -> tuple[Canvas, Axes]:
 def _legend(axes: Axes, *entries: Any, **options: Any) -> None:
     """Put the legend above the axes, where it hides no band; as many columns as have room."""
     labels = entries[1] if entries else axes.get_legend_handles_labels()[1]
-    longest = max(map(len, labels), default=0)
-    columns = max(1, min(4, _LEGEND_WIDTH // (longest + 7)))
     place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-    axes.legend(*entries, **{**place, "ncols": columns, "fontsize": 8.5, **options})
+    axes.legend(*entries, **{**place, "ncols": _columns(labels), "fontsize": 8.5, **options})
+
+
+def _columns(labels: Sequence[str]) -> int:
+    longest = max(map(len, labels), default=0)
+    return max(1, min(4, _LEGEND_WIDTH // (longest + 7)))
 
 
 def _measured_by(groups: Sequence[tuple[str, Sequence[Figure]]]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
+import io
 import json
 import re
 from dataclasses import replace
@@ -25,11 +27,11 @@ def one_sigma(result):
 
 
 STUDIES = {
-    "labelled": lambda: synthetic(30, pictures=0),
-    "unlabelled": lambda: synthetic(30, labelled=False, pictures=0),
-    "one sigma": lambda: one_sigma(synthetic(30, labelled=False, pictures=0)),
-    "several ways": lambda: synthetic(12, denoisers=("default", "none"), pictures=0),
-    "other labels": lambda: disagreeing(one_sigma(synthetic(30, labelled=False, pictures=0))),
+    "labelled": lambda: synthetic(16, pictures=0),
+    "unlabelled": lambda: synthetic(16, labelled=False, pictures=0),
+    "one sigma": lambda: one_sigma(synthetic(16, labelled=False, pictures=0)),
+    "several ways": lambda: synthetic(8, denoisers=("default", "none"), pictures=0),
+    "other labels": lambda: disagreeing(one_sigma(synthetic(16, labelled=False, pictures=0))),
 }
 
 
@@ -43,16 +45,18 @@ def disagreeing(result):
     return replace(result, cells=cells)
 
 
-@pytest.fixture(params=STUDIES)
-def told(request, tmp_path, capsys, monkeypatch):
+@pytest.fixture(scope="module", params=STUDIES)
+def told(request, tmp_path_factory):
     """A study, the folder of its report, the report's text, and what the terminal says."""
-    monkeypatch.setenv("COLUMNS", "300")
     result = StudyResult.from_json(STUDIES[request.param]().to_json())
-    folder = result.report(tmp_path / "report").parent
-    _show(result)
+    folder = result.report(tmp_path_factory.mktemp("report")).parent
+    terminal = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(terminal):
+        patch.setenv("COLUMNS", "300")
+        _show(result)
     page = (folder / "report.html").read_text()
     text = html.unescape(re.sub(r"<[^>]+>", " ", page))
-    return result, folder, page, " ".join(text.split()), capsys.readouterr().out
+    return result, folder, page, " ".join(text.split()), terminal.getvalue()
 
 
 def cells_of(page, table, key):
@@ -135,7 +139,7 @@ def test_the_table_of_the_terminal_is_that_of_a_notebook_and_of_all_figures(told
         told_there = cells_of(page, "figures", key)
         assert any(cell.startswith(share_text(figure.success.share, 1)) for cell in told_there)
         assert f"{figure.mean_queries:,.0f}" in " ".join(told_there)
-        assert ("–" if per == "none" else per) in told_there
+        assert ("\N{EN DASH}" if per == "none" else per) in told_there
 
 
 def test_what_was_chosen_is_said_alike_on_the_page_and_the_terminal(told):
@@ -158,12 +162,12 @@ def test_what_was_chosen_is_said_alike_on_the_page_and_the_terminal(told):
 
 
 def test_one_sigma_of_one_way_has_all_photos_to_judge_it():
-    result = one_sigma(synthetic(30, pictures=0))
+    result = one_sigma(synthetic(16, pictures=0))
     summary = Summary.of(result)
     assert summary.calibration == 0
-    assert summary.headline.photos == 30
-    several = Summary.of(synthetic(30, pictures=0))
-    assert several.headline.photos + several.calibration == 30
+    assert summary.headline.photos == 16
+    several = Summary.of(synthetic(16, pictures=0))
+    assert several.headline.photos + several.calibration == 16
 
 
 def test_a_study_is_judged_by_the_strictest_measure_that_can_be_told_of_all():
@@ -248,8 +252,6 @@ class InMemory:
 
 
 def test_a_study_takes_buckets_and_patterns_as_certify_does(make, pictures, tmp_path):
-    import io
-
     from PIL import Image
 
     files = {}
