@@ -24,6 +24,7 @@ from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
+from smoothapi.look import Look
 from smoothapi.many import Ask, ManyProgress, PhotoResult, certify_photos
 from smoothapi.options import Radius, SmootherOptions, keywords
 from smoothapi.photos import FoundPhoto, PhotoFetcher, find
@@ -320,6 +321,32 @@ class Smoother:
         return plan_run(
             session, image, meant, test, wanted_radius(session, image, radius), final=final
         )
+
+    def look(self, photo: PhotoSource, certificate: Certificate | None = None) -> Look:
+        """Return a photo with a noisy and a denoised copy, to look at; nothing is sent.
+
+        A notebook draws it, with the certificate and its votes below.
+
+        Args:
+            photo: as for `certify`.
+            certificate: what it came to.
+
+        Raises:
+            UsageError: the certificate is of another photo, or the answers are a recording's,
+                which has no pictures.
+            ImageError: the photo cannot be read.
+        """
+        session = self._session
+        image = load_image(photo, size=session.size)
+        if certificate is not None and certificate.image.digest != image.digest:
+            raise UsageError(
+                f"The certificate is of another photo ({certificate.image.name}), or of another "
+                "working size. Give the photo that it was issued for."
+            )
+        noisy, denoised = session.look_at(image, 0)
+        name = session.variants.denoiser.name
+        pixels = image.to_uint8()
+        return Look(image.name, session.sigma, name, pixels, noisy, denoised, certificate)
 
     @property
     def session(self) -> Session:

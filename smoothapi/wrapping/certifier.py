@@ -24,6 +24,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.events import Uncertified
+from smoothapi.history import RunLog
 from smoothapi.image import load_image
 from smoothapi.many import Crew
 from smoothapi.telemetry import emit
@@ -72,10 +73,17 @@ class Certifier:
 
     Args:
         open_session: opens the session, given the adapter of the first call.
+        command: what makes the calls, as its run is written down (`smoothapi runs`).
+        by: whose calls they are; "" for the user's.
     """
 
-    def __init__(self, open_session: Callable[[Adapter], Session]) -> None:
+    def __init__(
+        self, open_session: Callable[[Adapter], Session], command: str = "wrap", *, by: str = ""
+    ) -> None:
         self._open_session = open_session
+        self._command = command
+        self._by = by
+        self._log: RunLog | None = None
         self._locks: dict[int, threading.Lock] = {}
         self._session: Session | None = None
         self._closed = False
@@ -141,7 +149,10 @@ class Certifier:
         with self._lock:
             self._closed = True
             session, self._session = self._session, None
+            log, self._log = self._log, None
         if session is not None:
+            if log is not None and os.getpid() == session.resources.process:
+                log.end()
             session.close()
 
     def check_open(self) -> None:
@@ -220,6 +231,7 @@ class Certifier:
             certificate = mine.call(partial(_put_to_the_vote, session, item.votes, answer, ask))
         except SmoothAPIError as error:
             deadline.totals.tell(error)
+            self._write_down(getattr(image, "name", ""), error)
             if not stays_open or deadline.cancelled or _is_misuse(error):
                 raise
             self.check_open()
@@ -233,6 +245,7 @@ class Certifier:
                 cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
             )
             finding = Finding.of(certificate, answer)
+            self._write_down(certificate.image.name, certificate)
         verdict = Verdict(finding, policy.uncertified == "mark", policy.otherwise)
         return item.write(item.own.response, verdict), finding
 
@@ -253,11 +266,21 @@ class Certifier:
                 finding.why,
             )
 
+    def _write_down(self, photo: str, end: Certificate | SmoothAPIError) -> None:
+        log = self._log
+        if log is None:  # closed meanwhile
+            return
+        if isinstance(end, SmoothAPIError):
+            log.failure(photo, end)
+        else:
+            log.certificate(photo, end)
+
     def _opened(self, adapter: Adapter) -> Session:
         with self._lock:
             self.check_open()
             if self._session is None:
                 self._session = self._open_session(adapter)
+                self._log = RunLog(self._session, self._command, by=self._by).begin()
             return self._session
 
 
