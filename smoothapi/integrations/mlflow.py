@@ -43,10 +43,13 @@ def check() -> None:
     Raises:
         UsageError: the tracking server cannot be reached, or refuses.
     """
+    failed = None
     try:
         mlflow.search_experiments(max_results=1)
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise _failed(error) from None
+        failed = _failed(error)
+    if failed is not None:
+        raise failed  # here: what MLflow raised, which may know a password, is not chained
 
 
 def log_study(result: StudyResult, *, report: str | Path | None = None) -> str:
@@ -68,21 +71,25 @@ def log_study(result: StudyResult, *, report: str | Path | None = None) -> str:
         MissingExtraError: the report needs the extra `report`.
         UsageError: the tracking server cannot be reached, or refuses.
     """
+    failed = None
     try:
-        with mlflow.start_run(run_name=printable(result.name)) as run:
-            mlflow.log_params(_params(result))
-            mlflow.log_metrics(_metrics(result))
-            mlflow.set_tags(
-                {"smoothapi.study": result.created, "smoothapi.stopped": result.stopped}
-            )
-            if report is not None:
-                mlflow.log_artifacts(str(report), "report")
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    mlflow.log_artifacts(str(result.report(folder).parent), "report")
-            return str(run.info.run_id)
+        return _logged(result, report)
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise _failed(error) from None
+        failed = _failed(error)
+    raise failed
+
+
+def _logged(result: StudyResult, report: str | Path | None) -> str:
+    with mlflow.start_run(run_name=printable(result.name)) as run:
+        mlflow.log_params(_params(result))
+        mlflow.log_metrics(_metrics(result))
+        mlflow.set_tags({"smoothapi.study": result.created, "smoothapi.stopped": result.stopped})
+        if report is not None:
+            mlflow.log_artifacts(str(report), "report")
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                mlflow.log_artifacts(str(result.report(folder).parent), "report")
+        return str(run.info.run_id)
 
 
 def _params(result: StudyResult) -> dict[str, str]:
