@@ -18,7 +18,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoothapi._lazy import lazy_names
 from smoothapi.errors import UsageError
 from smoothapi.files import is_file, parse_toml, shown_name, text_of
 from smoothapi.text import printable, shortened
@@ -51,7 +50,6 @@ _MAY_BE_SECRET = ("providers", "prices")
 _MAY_HOLD_SECRET = (*_MAY_BE_SECRET, "home")
 _NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
-__getattr__, _ = lazy_names(__name__, {"smoothapi.settings": ("Settings",)})
 
 
 @dataclass(frozen=True)

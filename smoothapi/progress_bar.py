@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from smoothapi import notebook
@@ -27,6 +28,7 @@ class ProgressBar:
     """
 
     def __init__(self) -> None:
+        self._ipython: Any = None
         self._display: Any = None
         self._bar: Any = None
         self._task: Any = None
@@ -43,9 +45,9 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         if _in_notebook():
-            from IPython.display import HTML, display  # noqa: PLC0415  it is there
-
-            self._display = display(HTML(_html(0, None, "starting")), display_id=True)
+            self._ipython = import_module("IPython.display")  # it is there
+            drawn = self._ipython.HTML(_html(0, None, "starting"))
+            self._display = self._ipython.display(drawn, display_id=True)
         elif sys.stderr.isatty():
             from rich.console import Console  # noqa: PLC0415  loaded where it is shown
             from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
@@ -69,9 +71,7 @@ class ProgressBar:
 
     def _draw(self, done: int, total: int | None, said: str) -> None:
         if self._display is not None:
-            from IPython.display import HTML  # noqa: PLC0415
-
-            self._display.update(HTML(_html(done, total, said)))
+            self._display.update(self._ipython.HTML(_html(done, total, said)))
         elif self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=said)
 

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.certify.futility import Futility, Mix
-    from smoothapi.config import Settings
     from smoothapi.dispatch.job import Encode
     from smoothapi.image import WorkingImage
     from smoothapi.options import DenoiserSpec
     from smoothapi.provider import Adapter, Price
+    from smoothapi.settings import Settings
     from smoothapi.store import Store
     from smoothapi.variants import Asked, Variants
 

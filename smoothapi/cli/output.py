@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     from smoothapi import smoother
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.config import Settings
     from smoothapi.many import ManyProgress
     from smoothapi.provider import Price
     from smoothapi.session import Session
+    from smoothapi.settings import Settings
 
 _MOST_LABELS = 4
 _SHORTEST_SHOWN = 0.05  # seconds

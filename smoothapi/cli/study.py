@@ -353,7 +353,7 @@ def _table(result: StudyResult, summary: Summary) -> Table:
     from rich.text import Text  # noqa: PLC0415
 
     from smoothapi.study import figures  # noqa: PLC0415
-    from smoothapi.study.success import measures_of  # noqa: PLC0415
+    from smoothapi.study.figures import measures_of  # noqa: PLC0415
     from smoothapi.study.summary import share_text  # noqa: PLC0415
 
     cap = summary.max_votes

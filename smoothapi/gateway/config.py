@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from smoothapi.address import HomeAddress
-    from smoothapi.config import Settings
+    from smoothapi.settings import Settings
 
 Passthrough = bool | tuple[str, ...]
 

@@ -6,9 +6,11 @@ MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, or what the caller set.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 try:
     import mlflow
@@ -21,9 +23,10 @@ except ImportError as error:
 
 from smoothapi.certify.certificate import rounded_down
 from smoothapi.errors import UsageError
+from smoothapi.provider.mask import Mask
 from smoothapi.study.figures import figures
 from smoothapi.study.summary import Summary
-from smoothapi.text import printable
+from smoothapi.text import printable, shortened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +43,13 @@ def check() -> None:
     Raises:
         UsageError: the tracking server cannot be reached, or refuses.
     """
+    failed = None
     try:
         mlflow.search_experiments(max_results=1)
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise _failed(error) from None
+        failed = _failed(error)
+    if failed is not None:
+        raise failed  # here: what MLflow raised, which may know a password, is not chained
 
 
 def log_study(result: StudyResult, *, report: str | Path | None = None) -> str:
@@ -65,21 +71,25 @@ def log_study(result: StudyResult, *, report: str | Path | None = None) -> str:
         MissingExtraError: the report needs the extra `report`.
         UsageError: the tracking server cannot be reached, or refuses.
     """
+    failed = None
     try:
-        with mlflow.start_run(run_name=printable(result.name)) as run:
-            mlflow.log_params(_params(result))
-            mlflow.log_metrics(_metrics(result))
-            mlflow.set_tags(
-                {"smoothapi.study": result.created, "smoothapi.stopped": result.stopped}
-            )
-            if report is not None:
-                mlflow.log_artifacts(str(report), "report")
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    mlflow.log_artifacts(str(result.report(folder).parent), "report")
-            return str(run.info.run_id)
+        return _logged(result, report)
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise _failed(error) from None
+        failed = _failed(error)
+    raise failed
+
+
+def _logged(result: StudyResult, report: str | Path | None) -> str:
+    with mlflow.start_run(run_name=printable(result.name)) as run:
+        mlflow.log_params(_params(result))
+        mlflow.log_metrics(_metrics(result))
+        mlflow.set_tags({"smoothapi.study": result.created, "smoothapi.stopped": result.stopped})
+        if report is not None:
+            mlflow.log_artifacts(str(report), "report")
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                mlflow.log_artifacts(str(result.report(folder).parent), "report")
+        return str(run.info.run_id)
 
 
 def _params(result: StudyResult) -> dict[str, str]:
@@ -133,8 +143,15 @@ def _of(figure: Figure) -> dict[str, float]:
 
 
 def _failed(error: Exception) -> UsageError:
-    # The address of a server can hold a password, and so can what MLflow says of it.
+    said = Mask(_secrets()).text(printable(str(error)))
     return UsageError(
-        f"MLflow cannot keep the run ({type(error).__name__}). Look whether MLFLOW_TRACKING_URI is "
-        "right and its server can be reached. The study itself is kept."
+        f"MLflow cannot keep the run: {shortened(said, 400)[1:-1]}. Look whether "
+        "MLFLOW_TRACKING_URI is right and its server can be reached. The study itself is kept."
     )
+
+
+def _secrets() -> list[str | None]:
+    """Return what MLflow was told to sign in with."""
+    address = urlsplit(mlflow.get_tracking_uri())
+    named = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
+    return [address.password, address.query, *map(os.environ.get, named)]

@@ -39,7 +39,7 @@ from smoothapi.certify.radii import native_radius, rms_radius
 from smoothapi.study.collect import OPEN, Outcome
 from smoothapi.study.folder import is_right
 from smoothapi.study.plans import votes_left
-from smoothapi.study.success import Measure, Success, measure_of
+from smoothapi.study.success import Measure, Success
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -255,6 +255,31 @@ def highprob(count: int, total: int, alpha: float, rho: float = RHO) -> float:
     while wrong < count and special.bdtr(wrong, total, alpha) < 1.0 - rho:
         wrong += 1
     return (count - wrong) / total
+
+
+def measure_of(result: Findings) -> Measure:
+    """Return by which certificates a study is judged: the strictest that can be told of all.
+
+    Those that are right if the truth of every photo is known; else those that agree; where no
+    certificate can be compared with the plain answer, each counts.
+    """
+    if result.photos and all(photo.truth for photo in result.photos):
+        return Measure.RIGHT
+    certified = [o for cell in result.cells for o in cell.outcomes if o.certified]
+    if certified and all(outcome.agrees is None for outcome in certified):
+        return Measure.CERTIFIED
+    return Measure.AGREEING
+
+
+def measures_of(result: Findings) -> tuple[Measure, ...]:
+    """Return what can be told of a study, what counts first in front."""
+    first = measure_of(result)
+    told = {
+        Measure.RIGHT: any(photo.truth for photo in result.photos),
+        Measure.AGREEING: first is not Measure.CERTIFIED,
+        Measure.CERTIFIED: True,
+    }
+    return (first, *(m for m in Measure if told[m] and m is not first))
 
 
 def figures(result: Findings, photos: Iterable[Photo] | None = None) -> list[Figure]:

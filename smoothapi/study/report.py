@@ -33,12 +33,13 @@ from smoothapi.study.figures import (
     Projection,
     around_photos,
     figures,
+    measures_of,
     overhead,
     project,
     votes_to_the_end,
 )
 from smoothapi.study.folder import is_right
-from smoothapi.study.success import Measure, measures_of
+from smoothapi.study.success import Measure
 from smoothapi.study.summary import Summary, Way, others_text, queries_text, share_text, ways
 from smoothapi.text import printable
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from smoothapi import notebook
 from smoothapi.certify.certificate import rounded_down
-from smoothapi.study.figures import figures
+from smoothapi.study.figures import figures, measures_of
 from smoothapi.study.findings import Findings
-from smoothapi.study.success import measures_of
 from smoothapi.study.summary import Summary, queries_text, share_text
 
 

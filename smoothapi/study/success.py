@@ -19,7 +19,6 @@ from smoothapi.study.folder import is_right
 
 if TYPE_CHECKING:
     from smoothapi.study.collect import Outcome
-    from smoothapi.study.findings import Findings
 
 
 class Measure(StrEnum):
@@ -77,28 +76,3 @@ class Success:
             outcome.agrees if certified else False,
             None if not truth else outcome.label is not None and is_right(outcome.label, truth),
         )
-
-
-def measure_of(result: Findings) -> Measure:
-    """Return by which certificates a study is judged: the strictest that can be told of all.
-
-    Those that are right if the truth of every photo is known; else those that agree; where no
-    certificate can be compared with the plain answer, each counts.
-    """
-    if result.photos and all(photo.truth for photo in result.photos):
-        return Measure.RIGHT
-    certified = [o for cell in result.cells for o in cell.outcomes if o.certified]
-    if certified and all(outcome.agrees is None for outcome in certified):
-        return Measure.CERTIFIED
-    return Measure.AGREEING
-
-
-def measures_of(result: Findings) -> tuple[Measure, ...]:
-    """Return what can be told of a study, what counts first in front."""
-    first = measure_of(result)
-    told = {
-        Measure.RIGHT: any(photo.truth for photo in result.photos),
-        Measure.AGREEING: first is not Measure.CERTIFIED,
-        Measure.CERTIFIED: True,
-    }
-    return (first, *(m for m in Measure if told[m] and m is not first))

@@ -79,7 +79,7 @@ def test_a_larger_cap_is_advised_where_it_would_probably_do_and_says_what_it_cos
     count = queries_needed(
         0.25, 0.25, given.alpha, advice.share, max_votes=int(trial.value), delta=given.delta
     )
-    assert trial.certified == pytest.approx(count.certified, abs=0.01)
+    assert count.certified - 0.05 <= trial.certified <= count.certified  # planned for a bit less
     assert trial.certified >= 0.5
     assert trial.votes == pytest.approx(count.mean, rel=0.05)
     new = max(0, round(trial.votes) - given.total_votes)

@@ -9,6 +9,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from smoothapi import cli
 from smoothapi.cli.study import _show
 from smoothapi.study import StudyResult, figures
-from smoothapi.study.success import Measure, Success, measure_of
+from smoothapi.study.figures import measure_of
+from smoothapi.study.success import Measure, Success
 from smoothapi.study.summary import Summary, queries_text, share_text
 from tests.unit.study.conftest import synthetic
 
@@ -26,12 +28,24 @@ def one_sigma(result):
     return replace(result, sigmas=(0.25,), cells=cells)
 
 
+@cache
+def labelled():
+    return synthetic(12, pictures=0)
+
+
+@cache
+def unlabelled():
+    return replace(
+        labelled(), photos=tuple(replace(photo, truth=()) for photo in labelled().photos)
+    )
+
+
 STUDIES = {
-    "labelled": lambda: synthetic(16, pictures=0),
-    "unlabelled": lambda: synthetic(16, labelled=False, pictures=0),
-    "one sigma": lambda: one_sigma(synthetic(16, labelled=False, pictures=0)),
-    "several ways": lambda: synthetic(8, denoisers=("default", "none"), pictures=0),
-    "other labels": lambda: disagreeing(one_sigma(synthetic(16, labelled=False, pictures=0))),
+    "labelled": labelled,
+    "unlabelled": unlabelled,
+    "one sigma": lambda: one_sigma(unlabelled()),
+    "several ways": lambda: synthetic(4, denoisers=("default", "none"), pictures=0),
+    "other labels": lambda: disagreeing(one_sigma(unlabelled())),
 }
 
 
@@ -162,18 +176,18 @@ def test_what_was_chosen_is_said_alike_on_the_page_and_the_terminal(told):
 
 
 def test_one_sigma_of_one_way_has_all_photos_to_judge_it():
-    result = one_sigma(synthetic(16, pictures=0))
+    result = one_sigma(labelled())
     summary = Summary.of(result)
     assert summary.calibration == 0
-    assert summary.headline.photos == 16
-    several = Summary.of(synthetic(16, pictures=0))
-    assert several.headline.photos + several.calibration == 16
+    assert summary.headline.photos == 12
+    several = Summary.of(labelled())
+    assert several.headline.photos + several.calibration == 12
 
 
 def test_a_study_is_judged_by_the_strictest_measure_that_can_be_told_of_all():
-    labelled = synthetic(6, pictures=0)
-    assert measure_of(labelled) is Measure.RIGHT
-    some = replace(labelled, photos=(replace(labelled.photos[0], truth=()), *labelled.photos[1:]))
+    whole = labelled()
+    assert measure_of(whole) is Measure.RIGHT
+    some = replace(whole, photos=(replace(whole.photos[0], truth=()), *whole.photos[1:]))
     assert measure_of(some) is Measure.AGREEING
     cells = tuple(
         replace(cell, outcomes=tuple(replace(o, agrees=None) for o in cell.outcomes))
@@ -194,13 +208,13 @@ def test_a_study_is_judged_by_the_strictest_measure_that_can_be_told_of_all():
     ],
 )
 def test_certified_agreeing_and_right(label, agrees, truth, told):
-    outcome = replace(synthetic(3, pictures=0).cells[0].outcomes[0], label=label, agrees=agrees)
+    outcome = replace(labelled().cells[0].outcomes[0], label=label, agrees=agrees)
     end = Success.of(outcome, truth)
     assert (end.certified, end.agreeing, end.right) == told
 
 
 def test_a_hostile_label_is_no_formula_in_the_table_of_photos(tmp_path):
-    result = synthetic(3, pictures=0)
+    result = labelled()
     cells = tuple(replace(cell, plain="=HYPERLINK(1)") for cell in result.cells)
     folder = replace(result, cells=cells).report(tmp_path).parent
     with (folder / "photos.csv").open(newline="") as stream:
