@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/photos/school_bus.jpg
 
-.PHONY: demo test lint types wheel pythons docs bench clean
+.PHONY: demo test lint types wheel reproducible newcomer pythons docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -29,6 +29,14 @@ types: $(VENV)/.ready-dev
 # Build the wheel, install it away from the sources, and certify one photo with it.
 wheel: $(VENV)/.ready-dev
 	PYTHON=$(BIN)/python tests/wheel.sh
+
+# Build wheel and sdist twice, elsewhere and at other times, and compare them byte by byte.
+reproducible: $(VENV)/.ready-dev
+	PYTHON=$(BIN)/python tests/reproducible.sh
+
+# A newcomer's first hour from the wheel: init, doctor, a folder, an abstention, a study, verify.
+newcomer: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q -m slow tests/newcomer
 
 # What runs without torch, on the newer Pythons that are at hand.
 pythons:
