@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/photos/school_bus.jpg
 
-.PHONY: demo test lint types wheel reproducible newcomer pythons docs bench clean
+.PHONY: demo test lint types wheel reproducible newcomer pythons docs links bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -45,6 +45,10 @@ pythons:
 # Any warning is an error: a reference that leads nowhere, a page in no table of contents.
 docs: $(VENV)/.ready-dev
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
+# Whether what the pages name elsewhere is still there; needs a network.
+links: $(VENV)/.ready-dev
+	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/linkcheck
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/overhead.py
