@@ -136,6 +136,19 @@ def test_each_adapter_ends_in_time_with_one_error_and_no_secret_in_it(behaviour,
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.usefixtures("adapters")
+def test_no_caller_works_on_after_its_answer(hostile):
+    """What a server sent must not keep a thread, or the caller's event loop, busy for ever."""
+    hostile.become(lambda line: None)
+    for _ in range(60):  # what was given up may still have to notice
+        before = time.process_time()
+        time.sleep(0.5)
+        if time.process_time() - before < 0.1:
+            return
+    pytest.fail("a thread is still busy")
+
+
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("status", "target"), [(301, "elsewhere"), (302, "no host"), (307, "no port"), (308, "itself")]
 )

@@ -112,16 +112,23 @@ class _BoundedBody:
         return bytes(read)
 
     def _check_unpacked(self, packed: bytes | bytearray) -> None:
-        """Refuse what would be too long unpacked: azure-core unpacks in one go."""
+        """Refuse what would be too long unpacked: azure-core unpacks in one go.
+
+        As it does, only the first stream is read: more may follow, and it has an end of its own.
+        """
         if self._packing not in _WINDOWS:
             return
         unpacker = zlib.decompressobj(_WINDOWS[self._packing])
         length = 0
         with suppress(zlib.error):  # which the SDK will meet, too
-            while packed:
-                length += len(unpacker.decompress(packed, _PIECE))
-                _check_length(length)
-                packed = unpacker.unconsumed_tail
+            for start in range(0, len(packed), _PIECE):
+                left = bytes(packed[start : start + _PIECE])
+                while left and not unpacker.eof:
+                    length += len(unpacker.decompress(left, _PIECE))
+                    _check_length(length)
+                    left = unpacker.unconsumed_tail
+                if unpacker.eof:
+                    return
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import gzip
 import inspect
 import threading
 import time
@@ -776,6 +777,21 @@ def test_an_answer_without_end_is_not_read_to_it_nor_a_bomb_unpacked(packing):
         asyncio.run(body.read())
     assert isinstance(caught.value.__cause__, BodyTooLongError)
     assert f"{MOST_BYTES:,}" in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("after", [b"", b"x", b"x" * 2**20, gzip.compress(bytes(2**16)) * 999])
+@pytest.mark.parametrize("length", [0, 1, 65_535, 65_536, 2**20])
+def test_what_follows_a_packed_answer_does_not_hold_up_its_reader(length, after):
+    """A loop over what zlib leaves never ended: all that the caller's event loop had to do waited."""
+    packed = gzip.compress(bytes(length)) + after
+    parts = [packed[:100], packed[100:], b""]
+
+    class Body:
+        async def readany(self):
+            return parts.pop(0)
+
+    assert asyncio.run(_BoundedBody(Body(), {"Content-Encoding": "gzip"}).read()) == packed
 
 
 @aws
