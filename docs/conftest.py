@@ -1,8 +1,7 @@
 """The code in the documentation is run: Python blocks as they are, `$ smoothapi` lines as commands.
 
-What follows a command is compared with what it prints; `...` stands for anything. Most pages ask
-about the same photo, so they share one home: what one page bought,
-the next is given from the store.
+What follows a command is compared with what it prints; `...` stands for anything. Most pages
+ask about the same photo, so they share one home: what one page bought, the next finds in the store.
 """
 
 from __future__ import annotations
