@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONCURRENCY, WORKERS = 32, 16
+SIDE = 96  # of callers' photos, in pixels; that of noisy copies is smaller
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "s" * 40}
 CERTIFY = {
     "denoiser": "none",
@@ -63,13 +64,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def labeller(pixels: Any) -> Any:
-    if len(pixels) != CERTIFY["size"]:
+    if len(pixels) == SIDE:
         OWN.append(1)
     return [("Bus", 0.97), ("Vehicle", 0.96)]
 
 
 def photo(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(60, 190, (80, 80, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(60, 190, (SIDE, SIDE, 3), dtype=np.uint8)
     return Codec().encode(pixels)
 
 
