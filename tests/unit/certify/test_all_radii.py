@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smoothapi.answer import Answer, Label
@@ -65,6 +65,7 @@ def test_a_certificate_says_how_far_its_votes_reach_beyond():
     assert claim.p_lower == decision.p_lower
 
 
+@example(votes=[], radius=0.02519111481353939)
 @given(
     st.lists(st.sampled_from(["cat", "cat", "cat", "cat", "dog", None]), max_size=300),
     st.floats(0.02, 0.4),
@@ -77,8 +78,9 @@ def test_it_is_what_a_run_for_the_largest_radius_finds_in_these_votes(votes, rad
         found = decision.largest[0].radius if decision.largest else 0.0
         assert found == pytest.approx(max(most.radius, decision.radius), abs=1e-6)
         assert decision.level == most.level
-    else:  # a smaller radius than the smallest that counts is tested at its own level
-        assert decision.level == joint_level(radius, SIGMA, ALPHA, 0.0) <= most.level
+    else:  # a smaller radius than the smallest that counts is tested at its own level: mostly a
+        # smaller one, but votes are whole, so that it may be a little larger, too
+        assert decision.level == joint_level(radius, SIGMA, ALPHA, 0.0) < ALPHA
 
 
 @given(
