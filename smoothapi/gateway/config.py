@@ -49,6 +49,9 @@ ACCOUNTS = "gateway-"
 WITHIN = 55.0
 """Seconds for a call, by default: most SDKs wait for 60, and what was asked by then is kept."""
 
+SETTLING = 10.0
+"""Seconds for calls whose grace is over to be answered: what they sent is awaited and kept."""
+
 _POLICY = frozenset(CallOptions.__annotations__) - {"target", "attach"}
 _SESSION = frozenset(CertifyOptions.__annotations__) - {"retry", "refresh"}
 

@@ -303,6 +303,23 @@ def test_stopping_finishes_what_is_under_way_and_says_not_ready(held, start):
             requests.get(f"{gateway.url}/healthz", timeout=5)
 
 
+def test_callers_whose_grace_is_over_are_told_to_send_again(held, start):
+    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = start("aws", service, grace=0.05)
+        call_ = pool.submit(post, gateway.url, "aws")
+        assert held.begun.wait(30)
+        ending = threading.Thread(target=gateway.__exit__)
+        ending.start()
+        while not gateway.app.gateway._stopped:
+            time.sleep(0.01)
+        held.go.set()
+        found = call_.result()
+        ending.join(30)
+    assert found.status_code == 503
+    assert found.headers["x-smoothapi-outcome"] == "stopped"
+    assert found.headers["retry-after"] == "1"
+
+
 def test_a_configuration_is_taken_up_while_calls_are_under_way(held, tmp_path):
     with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
         gateway = app(tables("aws", service.url, tmp_path))

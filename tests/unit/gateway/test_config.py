@@ -16,7 +16,7 @@ from smoothapi.cli import run
 from smoothapi.errors import SmoothAPIError, UsageError
 from smoothapi.files import parse_toml
 from smoothapi.gateway import app, read_config
-from smoothapi.gateway.config import GatewayConfig
+from smoothapi.gateway.config import SETTLING, GatewayConfig
 from tests.unit.gateway.conftest import post, tables
 
 LEAST = {"providers": {"aws": {"budget": "$20/day"}}}
@@ -202,7 +202,7 @@ def test_what_is_deployed_waits_for_calls_under_way_and_shows_no_secret():
     assert container["args"] == compose["command"]
     [told] = [one for one in manifests if one["kind"] == "ConfigMap"]
     grace = parse_toml(told["data"]["gateway.toml"])["gateway"]["grace"]
-    assert grace + 5 < pod["terminationGracePeriodSeconds"]
+    assert 5 + grace + SETTLING < pod["terminationGracePeriodSeconds"]
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
 
 

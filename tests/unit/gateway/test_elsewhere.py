@@ -184,6 +184,30 @@ def test_a_location_among_the_inputs_of_clarifais_is_refused_by_itself(pictures,
     assert said["outputs"][2]["input"]["id"] == "mine"
 
 
+def test_a_part_that_passes_and_meets_a_proxys_page_stands_for_the_whole(upstream, start):
+    inputs = [{"data": {"image": {"url": f"https://a.example.com/{i}.png"}}} for i in range(2)]
+    inputs.append({"data": {"image": {"base64": CONTENT}}})
+    upstream.reply = (502, {"content-type": "text/html"}, b"<html>Bad gateway</html>")
+    gateway = start(
+        "clarifai", upstream, certify={"remote": "pass", "otherwise": "plain", "within": 5}
+    )
+    path, headers, _ = RAW["clarifai"]
+    found = requests.post(gateway.url + path, headers=headers, json={"inputs": inputs}, timeout=20)
+    assert (found.status_code, found.text) == (502, "<html>Bad gateway</html>")
+
+
+def test_what_a_caller_says_of_its_bodys_bytes_is_not_said_of_another(pictures, upstream, start):
+    gateway = start("azure4", upstream, provider={"fetch": [pictures.url]})
+    path, headers, said = named("azure4", f"{pictures.url}/bus.png")["azure4"]
+    digests = {"Content-MD5": "of the URL", "Digest": "sha-256=of the URL", "X-Own": "kept"}
+    requests.post(gateway.url + path, headers={**headers, **digests}, data=said, timeout=20)
+    _, _, sent, data = upstream.received[0]
+    assert data == PHOTO
+    assert sent["content-type"] == "application/octet-stream"
+    assert sent["x-own"] == "kept"
+    assert "of the URL" not in str(sent)
+
+
 def test_one_call_does_not_have_the_gateway_fetch_without_end(pictures, start):
     rows = [google_row({"source": {"imageUri": f"{pictures.url}/none"}}) for _ in range(300)]
     path, headers, _ = RAW["google"]
