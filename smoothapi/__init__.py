@@ -52,9 +52,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
+    from smoothapi.look import Look
     from smoothapi.many import ManyProgress, PhotoResult
     from smoothapi.many.cluster import Cluster
     from smoothapi.photos import FetchLimits, PhotoFetcher
+    from smoothapi.progress_bar import ProgressBar
     from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.signing import PublicKey, SignedCertificate, SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
@@ -104,6 +106,8 @@ _HOMES = {
     "smoothapi.many": ("ManyProgress", "PhotoResult"),
     "smoothapi.many.cluster": ("Cluster",),
     "smoothapi.photos": ("FetchLimits", "PhotoFetcher"),
+    "smoothapi.look": ("Look",),
+    "smoothapi.progress_bar": ("ProgressBar",),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
 }
@@ -127,6 +131,7 @@ __all__ = [
     "Label",
     "LabelSpace",
     "Limits",
+    "Look",
     "ManyProgress",
     "MissingExtraError",
     "ModelChangedError",
@@ -139,6 +144,7 @@ __all__ = [
     "Price",
     "ProcessesLostError",
     "Progress",
+    "ProgressBar",
     "ProviderError",
     "PublicKey",
     "Retry",

@@ -12,6 +12,7 @@ from smoothapi.photos.fetching import (
 )
 from smoothapi.photos.finding import SUFFIXES, FoundPhoto, below, find
 from smoothapi.photos.naming import RemoteFile
+from smoothapi.photos.places import NamedPlaces, place_of
 from smoothapi.photos.web import WebFetcher, is_public
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "FetchLimits",
     "Fetcher",
     "FoundPhoto",
+    "NamedPlaces",
     "NotHereError",
     "PhotoFetcher",
     "RemoteFile",
@@ -31,6 +33,7 @@ __all__ = [
     "is_public",
     "is_remote",
     "opened",
+    "place_of",
     "shown_location",
     "with_content",
 ]

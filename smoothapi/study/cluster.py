@@ -12,7 +12,7 @@ from smoothapi.asynchronous import Stop
 from smoothapi.dispatch.run import STOPPED
 from smoothapi.image import load_image
 from smoothapi.many.cluster import open_session_here
-from smoothapi.photos import PhotoFetcher, carried
+from smoothapi.photos import carried
 from smoothapi.study.crew import Filled, Wanted, fill_cell, look_at, wanted
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
     from smoothapi.many.cluster import Note, SessionRecipe, Team
-    from smoothapi.photos import CarriedPhoto
+    from smoothapi.photos import CarriedPhoto, Fetcher
     from smoothapi.session import Session
     from smoothapi.store import Budget
     from smoothapi.study.crew import Setup, Task
@@ -55,12 +55,14 @@ class StudyDuty:
         providers: {name in the study: name of the adapter}.
         sigmas: noise levels.
         size: of the working image.
+        fetcher: of photos that are elsewhere.
     """
 
     recipe: SessionRecipe
     providers: Mapping[str, str]
     sigmas: tuple[float, ...]
     size: int | tuple[int, int]
+    fetcher: Fetcher
 
     def open(self, denoisers: Mapping[str, DenoiserRuntime]) -> StudyHands:
         """Get ready; providers are opened for the first cell, whose budgets they need."""
@@ -73,7 +75,7 @@ class StudyHands:
     def __init__(self, duty: StudyDuty, denoisers: Mapping[str, DenoiserRuntime]) -> None:
         self._duty = duty
         self._denoisers = denoisers
-        self._fetcher = PhotoFetcher()
+        self._fetcher = duty.fetcher
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._sessions: dict[tuple[str, str, float], Session] = {}
@@ -83,7 +85,7 @@ class StudyHands:
         size = self._duty.size
         source = task.photo.open(self._fetcher)
         if isinstance(task, _Reading):
-            return look_at(task.name, source, size, task.truth)
+            return look_at(task.name, source, self._fetcher, size=size, truth=task.truth)
         halt = _Halt()
         stop.watch(halt)
         key = task.wanted.provider, task.wanted.denoiser, task.wanted.sigma
@@ -123,7 +125,7 @@ class _Halt(Stop):
         self.event.set()
 
 
-class Elsewhere:
+class OnCluster:
     """The machines of a cluster; a `StudyPlace`.
 
     Args:

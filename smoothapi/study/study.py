@@ -8,9 +8,9 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,13 @@ from smoothapi.certify import LabelSpace, Target, Top1, parse_target
 from smoothapi.dispatch import Retry
 from smoothapi.errors import ImageError, UsageError
 from smoothapi.files import shown_name
-from smoothapi.many.cluster import Cluster, open_team, recipe_of
+from smoothapi.many.cluster import Cluster, open_team, recipe_of, sendable
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser, choose_label_space
-from smoothapi.study.cluster import Elsewhere, StudyDuty, reader
+from smoothapi.photos import PhotoFetcher, is_remote, shown_location
+from smoothapi.store.runs import DONE
+from smoothapi.study.cluster import OnCluster, StudyDuty, reader
 from smoothapi.study.collect import Rules
 from smoothapi.study.crew import (
     CellCrew,
@@ -42,6 +44,7 @@ from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
 from smoothapi.study.result import StudyResult
+from smoothapi.study.truths import doubts_after, doubts_before
 from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from smoothapi.image import PhotoSource
     from smoothapi.many.cluster import SessionRecipe, Team
     from smoothapi.options import DenoiserSpec
+    from smoothapi.photos import Fetcher
     from smoothapi.provider import Adapter
     from smoothapi.store import Budget
     from smoothapi.study.crew import StudyPlace
@@ -71,10 +75,12 @@ class Study:
     Each vote is bought once and kept, and every radius, cap and method is computed from the same
     votes. Killed or stopped, the same study goes on where it ended and pays for what is missing.
 
-    Arguments left out are taken from the settings.
+    Arguments left out are taken from the settings, but for `final`: several caps and radii on one
+    set of votes are what it promises not to look at.
 
     Args:
-        photos: a folder (with all below it), files, {name: photo}, or any photos.
+        photos: a folder (with all below it), files, patterns, what is on the web or in a bucket
+            (https, s3, gs, az), {name: photo}, or any photos.
         provider: who is asked: a name, an adapter, several, or {name: either}.
         sigmas: noise levels, in (0, 1.5].
         radii: L2 radii of interest.
@@ -104,6 +110,8 @@ class Study:
         refresh: ask again although answers are stored.
         home: folder of the noise key and of the answers, or "postgresql://user@host/database".
         noise_key_file: file of a deployment's noise key; a home in a database has no other.
+        fetcher: of photos that are elsewhere; by default from no private address. They are fetched
+            anew for each sigma, provider and denoiser.
         name: what the study is called; by default the folder's name.
         command: what made it, for the report.
         cluster: machines that share the work, each with `photos_at_once` cells for each of its
@@ -131,6 +139,7 @@ class Study:
         selection: int | None = None,
         photos_at_once: int = 20,
         gallery: int = 8,
+        fetcher: Fetcher | None = None,
         name: str | None = None,
         command: str = "",
         cluster: Cluster | str | None = None,
@@ -141,7 +150,8 @@ class Study:
         concurrency = options.get("concurrency")
         if resolved.origins["concurrency"] == "default":
             concurrency = _CONCURRENCY
-        self._found = find_photos(photos)
+        self._fetcher = fetcher or PhotoFetcher()
+        self._found = find_photos(photos, self._fetcher)
         size = options.get("size")
         self._truth = read_truth(truth) if truth is not None else {}
         levels = _floats(settings.sigma if sigmas is None else sigmas)
@@ -187,10 +197,7 @@ class Study:
         )
         self._asked = settings, concurrency, options.get("retry"), bool(options.get("refresh"))
         self._gallery = gallery
-        folder = photos if isinstance(photos, (str, Path)) else None
-        self.name = shown_name(
-            name or (Path(os.path.realpath(folder)).name if folder else "photos")
-        )
+        self.name = shown_name(name or _name_of(photos))
         self._command = shown_name(command)
 
     def plan(
@@ -218,6 +225,7 @@ class Study:
         self, setup: Setup, reads: list[Read], pilot: int | None, shares: Shares | None
     ) -> StudyPlan:
         with Opened(setup, reads) as open_:
+            self._doubt(doubts_before(_photos(reads), setup.target, open_.known_labels))
             tasks = open_.tasks(reads[:pilot])
             return plan_cells(
                 [
@@ -267,7 +275,8 @@ class Study:
             yield self._setup, None
             return
         setup = self._setup
-        duty = StudyDuty(self._recipe(), dict(setup.providers), setup.sigmas, setup.size)
+        fetcher = sendable(self._fetcher)
+        duty = StudyDuty(self._recipe(), dict(setup.providers), setup.sigmas, setup.size, fetcher)
         with open_team(self._cluster, duty, slots=setup.at_once, size=setup.size) as team:
             yield replace(setup, denoisers=team.denoisers), team
 
@@ -308,14 +317,20 @@ class Study:
                 f"{problems[0].photo}: {problems[0].why}"
             )
         studied = reads[:pilot]
-        with Opened(setup, reads) as open_:
+        with Opened(setup, reads) as open_, ExitStack() as stack:
+            target = setup.target
+            log = open_.log(self._command)
+            stack.enter_context(log)
+            self._doubt(doubts_before(_photos(reads), target, open_.known_labels))
             place: StudyPlace = Here(setup, open_.sessions)
             if team is not None:
-                place = Elsewhere(setup, team, budgets_of(setup, reads))
+                place = OnCluster(setup, team, budgets_of(setup, reads))
             crew = CellCrew(place, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
-            _warn_of_never_seen(open_, setup.target)
+            _warn_of_never_seen(open_, target)
+            known = open_.known_labels
+            self._doubt(doubts_after(_photos(studied), target, crew.cells, known))
             if crew.error is not None and not crew.cells:
                 raise crew.error
             done = {cell.photo for cell in crew.cells}
@@ -326,12 +341,12 @@ class Study:
                 versions=_versions(),
                 rules=setup.rules,
                 sigmas=setup.sigmas,
-                target=setup.target.description,
+                target=target.description,
                 size=setup.size,
                 codec=open_.codec,
                 photos_found=len(self._found.photos),
                 passed_over=self._found.passed_over,
-                photos=_halved([read.photo for read in studied if read.photo.name in done]),
+                photos=self._halved([read.photo for read in studied if read.photo.name in done]),
                 problems=tuple(sorted(problems, key=lambda problem: problem.photo)),
                 providers=open_.providers,
                 denoisers=open_.denoisers,
@@ -341,7 +356,31 @@ class Study:
             )
             loaders = {r.photo.name: partial(r.load, setup.size) for r in studied}
             pictures = make_pictures(result, self._gallery, loaders, open_.sessions)
+            log.result(
+                {"studied": len(result.photos), "left out": result.left_out},
+                sum(cell.attempts for cell in result.cells),
+                sum(cell.cached for cell in result.cells),
+                result.dollars,
+            )
+            log.end(result.stopped or DONE)
         return replace(result, pictures=pictures)
+
+    @staticmethod
+    def _doubt(doubts: Iterable[str]) -> None:
+        for doubt in doubts:
+            _log.warning("%s", doubt)
+
+    def _halved(self, photos: list[Photo]) -> tuple[Photo, ...]:
+        """Return the photos, half of them marked for calibration, whatever their order.
+
+        None is where there is nothing to choose: one sigma, provider and denoiser.
+        """
+        setup = self._setup
+        if len(setup.sigmas) * len(setup.providers) * len(self._denoisers) == 1:
+            return tuple(photos)
+        ranked = sorted(photos, key=lambda photo: _shuffled("calibration", photo.digest))
+        chosen = {photo.name for photo in ranked[: (len(ranked) + 1) // 2]}
+        return tuple(replace(photo, calibration=photo.name in chosen) for photo in photos)
 
     def _read(
         self,
@@ -360,7 +399,7 @@ class Study:
             name, source = item
             truth = truth_of(name, self._truth)
             if team is None:
-                return look_at(name, source, setup.size, truth)
+                return look_at(name, source, self._fetcher, size=setup.size, truth=truth)
             try:
                 return reader(team, setup.size)(name, source, truth)
             except ImageError as error:
@@ -383,7 +422,7 @@ class Study:
                     problems.append(Problem(found.name, why, "duplicate"))
                 else:
                     seen[found.digest] = found.name
-                    reads.append(Read(found, item[1]))
+                    reads.append(Read(found, item[1], self._fetcher))
                 if on_progress is not None:
                     seconds = time.monotonic() - began
                     on_progress(
@@ -419,6 +458,16 @@ def _warn_of_never_seen(open_: Opened, target: Target) -> None:
                 printable(label),
                 printable(name),
             )
+
+
+def _name_of(photos: Photos) -> str:
+    if not isinstance(photos, (str, Path)):
+        return "photos"
+    return shown_location(str(photos)) if is_remote(photos) else Path(os.path.realpath(photos)).name
+
+
+def _photos(reads: Iterable[Read]) -> list[Photo]:
+    return [read.photo for read in reads]
 
 
 def _floats(values: Sequence[float] | float) -> tuple[float, ...]:
@@ -461,13 +510,6 @@ def _named(given: Any) -> dict[str, Any]:
 
 def _shuffled(purpose: str, digest: str) -> bytes:
     return hashlib.sha256(f"{purpose} {digest}".encode()).digest()
-
-
-def _halved(photos: list[Photo]) -> tuple[Photo, ...]:
-    """Return the photos, half of them marked for calibration, whatever their order."""
-    ranked = sorted(photos, key=lambda photo: _shuffled("calibration", photo.digest))
-    chosen = {photo.name for photo in ranked[: (len(ranked) + 1) // 2]}
-    return tuple(replace(photo, calibration=photo.name in chosen) for photo in photos)
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ on. Ray is imported nowhere but in `connection`, and only when a cluster is used
 """
 
 from smoothapi.many.cluster.connection import Cluster
-from smoothapi.many.cluster.recipe import SessionRecipe, recipe_of
+from smoothapi.many.cluster.recipe import SessionRecipe, recipe_of, sendable
 from smoothapi.many.cluster.team import Team, TeamStop, open_team
 from smoothapi.many.cluster.workplace import Duty, Hands, Note, open_session_here
 
@@ -21,4 +21,5 @@ __all__ = [
     "open_session_here",
     "open_team",
     "recipe_of",
+    "sendable",
 ]

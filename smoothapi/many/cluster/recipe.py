@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import socket
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from smoothapi.options import AskOptions
+    from smoothapi.photos import Fetcher
     from smoothapi.provider import Adapter
+    from smoothapi.settings import Settings
 
 Facts = dict[str, str]
 """What all machines must agree on: {what: how it is here}, none of it secret."""
@@ -69,7 +72,7 @@ class SessionRecipe:
 def recipe_of(
     providers: Mapping[str, Any],
     denoisers: Mapping[str, Any],
-    settings: config.Settings,
+    settings: Settings,
     options: SmootherOptions,
 ) -> SessionRecipe:
     """Return the recipe of what was asked for here.
@@ -125,6 +128,18 @@ def _where(denoiser: str) -> str:
     return str(path.absolute()) if path.suffix else denoiser
 
 
+def sendable(fetcher: Fetcher) -> Fetcher:
+    """Return a fetcher that other machines can have, too; raises UsageError."""
+    try:
+        pickle.dumps(fetcher)
+    except Exception as error:
+        raise UsageError(
+            f"The fetcher ({type(fetcher).__name__}) cannot be sent to other machines: a "
+            "PhotoFetcher can, and one of your own if it can be pickled."
+        ) from error
+    return fetcher
+
+
 def options_here(recipe: SessionRecipe) -> AskOptions:
     """Return the options that say where the home and the noise key of this machine are."""
     settings = config.resolve().settings
@@ -173,7 +188,7 @@ def facts_here(recipe: SessionRecipe) -> Facts:
     return facts
 
 
-def _facts_of(adapter: Adapter, name: str, settings: config.Settings, key: NoiseKey) -> Facts:
+def _facts_of(adapter: Adapter, name: str, settings: Settings, key: NoiseKey) -> Facts:
     options = settings.providers.get(name, {})
     told = {n: str(v) for n, v in options.items() if not is_secret_name(n)}
     limits = {"max_failed": settings.max_failed}
