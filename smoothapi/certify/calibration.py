@@ -210,7 +210,7 @@ class _Ends:
         self._shares = np.array(shares)
         self._horizon = horizon
         self._goes_on = goes_on
-        self._fewest = self._boundaries(before)
+        self.fewest = self._boundaries(before)
         reached, later = self._of_itself()
         self._by_itself = reached + later
         self._by_rivals = self._of_rivals(float(later[0]))
@@ -220,14 +220,14 @@ class _Ends:
 
         Up to the horizon, and beyond it.
         """
-        ends = self._walk(self._fewest, self._shares)
+        ends = self._walk(self.fewest, self._shares)
         later = np.maximum(self.level - (ends * self._excess(0, self._shares)).sum(axis=1), 0.0)
         return ends.sum(axis=1), later if self._goes_on else np.zeros_like(later)
 
     def _excess(self, first: int, shares: Floats) -> Floats:
         """Return the e-values of some shares over the threshold, at the ends from `first` on."""
-        losses = np.arange(self._fewest.shape[1])
-        at = np.maximum(self._fewest[first:], losses)
+        losses = np.arange(self.fewest.shape[1])
+        at = np.maximum(self.fewest[first:], losses)
         return np.asarray(np.exp(log_evalue_lower(at - losses, at, shares[:, None])) * self.level)
 
     def _of_rivals(self, later: float) -> Floats:
@@ -236,10 +236,10 @@ class _Ends:
         Args:
             later: how likely a label with the least share is, beyond the horizon.
         """
-        fewest, least = self._fewest[0], float(self._shares[0])
+        fewest, least = self.fewest[0], float(self._shares[0])
         last = int(np.flatnonzero(fewest <= self._horizon)[-1:].sum())
         lead = int(fewest[last]) - 2 * last
-        reached = self._walk(self._fewest[:1], 1.0 - self._shares).sum(axis=1)
+        reached = self._walk(self.fewest[:1], 1.0 - self._shares).sum(axis=1)
         return np.asarray(reached + later * ((1.0 - least) / least) ** lead)
 
     def by_rivals(self, place: int) -> float:
@@ -249,8 +249,8 @@ class _Ends:
     def most_wrong(self) -> float:
         """How likely anything is certified wrongly if the largest share is up to the last one."""
         low, high = self._shares[:-1], self._shares[1:]
-        inside = self._walk(self._fewest[:-1], high).sum(axis=1)
-        later = self.level - (self._walk(self._fewest[1:], low) * self._excess(1, low)).sum(axis=1)
+        inside = self._walk(self.fewest[:-1], high).sum(axis=1)
+        later = self.level - (self._walk(self.fewest[1:], low) * self._excess(1, low)).sum(axis=1)
         between = inside + np.maximum(later, 0.0) + self._by_rivals[:-1]
         return max(self.wrong(0, 0), float(np.max(between, initial=0.0)) + _SLACK * self.level)
 
@@ -294,7 +294,7 @@ class _Ends:
         # At an end k / n is above q.
         low = np.where(losses <= most[:, None], losses - 1, self._horizon)
         if before is not None:
-            low = np.maximum(low, before._fewest - 1)
+            low = np.maximum(low, before.fewest - 1)
         share, lost = np.indices(high.shape)
         step = 1
         while (open_ := high - low > 1).any():
