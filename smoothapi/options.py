@@ -59,6 +59,7 @@ class CertifyOptions(SharedOptions, total=False):
     sigma: float | None
     radius: Radius | None
     max_votes: int | None
+    final: bool | None
     denoiser: DenoiserSpec | None
 
 

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     )
     alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
     max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
+    final: bool = Field(
+        False, description="no photo is asked about with more votes, or at another radius"
+    )
     budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
     size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
     classes: _File | None = Field(None, description="TOML or JSON file of your classes")

@@ -63,6 +63,8 @@ class Smoother:
             (`smoothapi.radius`); "largest" certifies as much as the votes allow.
         alpha: chance of a wrong certificate.
         max_votes: most votes for one certificate.
+        final: promise that no photo is asked about with more votes or at another radius; fewer
+            votes then suffice (`certify`).
         budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
             once.
         size: shorter side of the working image, or its exact (width, height).
@@ -106,7 +108,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Return the label that no change of the photo smaller than `radius` can flip.
@@ -125,7 +127,7 @@ class Smoother:
             final: promise to ask about this photo neither with more votes nor at another radius.
                 Calibrated to `max_votes`, the test certifies with fewer votes; asking otherwise
                 would be a second test, and alpha holds for one of the two. Not for `TopK` and
-                `MostSpecific`.
+                `MostSpecific`. By default the Smoother's.
             on_progress: called after each vote.
 
         Raises:
@@ -163,7 +165,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         photos_at_once: int = 8,
         in_order: bool = True,
         fail_fast: bool = False,
@@ -212,7 +214,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         photos_at_once: int = 8,
         in_order: bool = True,
         fail_fast: bool = False,
@@ -256,7 +258,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         abandon_on_cancel: bool = False,
     ) -> Certificate:
@@ -308,12 +310,13 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
+        final = session.settings.final if final is None else final
         test = start_test(session, image, radius, meant, or_less=or_less, final=final)
         return plan_run(
             session, image, meant, test, wanted_radius(session, image, radius), final=final
@@ -375,7 +378,7 @@ class Smoother:
         options: _Many,
         *,
         or_less: bool,
-        final: bool,
+        final: bool | None,
     ) -> Generator[PhotoResult]:
         session = self._session.for_many()
         ask = partial(
@@ -442,7 +445,7 @@ def _certify_one(
     radius: Radius | None,
     target: Target,
     or_less: bool,
-    final: bool,
+    final: bool | None,
     asked: WantedRadius | None,
 ) -> Certificate:
     mine = replace(session, on_run=stop.watch)
@@ -546,7 +549,7 @@ def start_test(
     target: Target,
     *,
     or_less: bool = False,
-    final: bool = False,
+    final: bool | None = None,
 ) -> VoteTest:
     """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
     settings = session.settings
@@ -559,7 +562,7 @@ def start_test(
     )
     if or_less:
         terms["or_less"] = True
-    if final:
+    if settings.final if final is None else final:
         terms["final"] = True
     if isinstance(target, Top1):
         return target.start(session.futility, **terms)

@@ -77,7 +77,7 @@ class _Commands(Group):
     home="Folder of key, answers, ledger, or postgresql://...; may stand after the command, too.",
 )
 def app(home: str | None) -> None:
-    r"""Certified labels from the vision API calls you already make.
+    """Certified labels from the vision API calls you already make.
 
     Exit codes: 0 certified, 1 abstained, 2 usage, 3 budget, 4 provider.
 
@@ -86,7 +86,7 @@ def app(home: str | None) -> None:
     bash: eval "$(_SMOOTHAPI_COMPLETE=bash_source smoothapi)"
     zsh: eval "$(_SMOOTHAPI_COMPLETE=zsh_source smoothapi)"
     fish: _SMOOTHAPI_COMPLETE=fish_source smoothapi | source
-    """
+    """  # noqa: D301  click means the character, not a backslash and a b
     del home  # kept by the option itself, for the command that follows
 
 

@@ -84,7 +84,7 @@ def certify(  # noqa: PLR0917  click passes options by name
     dry_run: bool,
     target: str,
     or_less: bool,
-    final: bool,
+    final: bool | None,
     accept_radius: WantedRadius | None,
     out: Path | None,
     photos_at_once: int,
@@ -121,7 +121,12 @@ def certify(  # noqa: PLR0917  click passes options by name
             many,
             one=partial(smoother.certify, target=meant, or_less=or_less, final=final),
             several=partial(smoother.certify_many, target=meant, or_less=or_less, final=final),
-            asked={"kind": "certify", "target": said, "or_less": or_less, "final": final},
+            asked={
+                "kind": "certify",
+                "target": said,
+                "or_less": or_less,
+                "final": smoother.session.settings.final if final is None else final,
+            },
         )
 
 

@@ -62,7 +62,8 @@ class Study:
     Each vote is bought once and kept, and every radius, cap and method is computed from the same
     votes. Killed or stopped, the same study goes on where it ended and pays for what is missing.
 
-    Arguments left out are taken from the settings.
+    Arguments left out are taken from the settings, but for `final`: several caps and radii on one
+    set of votes are what it promises not to look at.
 
     Args:
         photos: a folder (with all below it), files, patterns, what is on the web or in a bucket
