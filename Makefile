@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/photos/school_bus.jpg
 
+# The AWS SDK for JavaScript, which a test runs where there is Node.
+NODE := $(if $(shell command -v npm),tests/node/node_modules/.ready)
+
 .PHONY: demo test lint types wheel reproducible newcomer pythons docs links bench clean
 
 demo: $(VENV)/.ready
@@ -14,7 +17,7 @@ demo: $(VENV)/.ready
 
 # The programs that tests start are not to compile the package each time: bytecode is written.
 # Files run in their order, not those of most tests first: the last are short pages, not long files.
-test: $(VENV)/.ready-dev
+test: $(VENV)/.ready-dev $(NODE)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready-dev
@@ -66,5 +69,9 @@ $(VENV)/.ready-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.ready
 
+$(NODE): tests/node/package-lock.json
+	cd tests/node && npm ci --silent && touch node_modules/.ready || \
+		echo "The AWS SDK for JavaScript could not be installed: the test with it will be skipped."
+
 clean:
-	rm -rf $(VENV) .cache build dist docs/_build
+	rm -rf $(VENV) .cache build dist docs/_build tests/node/node_modules

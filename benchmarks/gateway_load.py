@@ -1,23 +1,28 @@
 """What a gateway adds to its callers' calls, and whether it holds under load.
 
-A local Rekognition with 20 ms of latency, `smoothapi serve` in a process of its own, and callers
-in threads that ask about photos of their own for a while. Printed are
+A local Rekognition with 20 ms of latency, `smoothapi serve`, and what it is compared with are each
+a process of its own; callers are threads of this one, which ask about photos of their own for a
+while. Printed are
 
-- the votes a second through the gateway, and those that one wrapped client gets here with as many
-  requests in flight: the share is the gateway's own (bar: 85%);
-- queueing as the metrics tell it, and memory of the process in the middle and at the end;
-- attempts against the budget, which is set below what the callers would send (bar: never passed);
+- the requests a second that reach the provider through the gateway, and those of one wrapped client
+  with as many callers and requests in flight: the share is the gateway's own (bar: 85%). On a busy
+  machine the processor's time for a request says more: it is printed beside;
+- what 99% of the calls waited for their turn at most, and memory of the process, in the middle and
+  at the end;
+- attempts against a budget below what the callers would send (bar: never passed);
 - what of the paid answers is on disk after kill -9 in the middle (bar: all but 2 x concurrency);
-- what a call that passes through takes, and what it takes directly (bar: 2 ms).
+- what a call that passes through takes, and what it takes directly (bar: 2 ms more).
 
-    python benchmarks/gateway_load.py [--seconds 60] [--callers 64]
+    python benchmarks/gateway_load.py [--seconds 60] [--callers 64] [--only throughput]
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -25,8 +30,10 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import numpy as np
@@ -38,7 +45,11 @@ from smoothapi.encode import Codec
 from smoothapi.services import serve
 from smoothapi.store import Home
 
-CONCURRENCY = 32
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CONCURRENCY, WORKERS = 32, 16
+SIDE = 96  # of callers' photos, in pixels; that of noisy copies is smaller
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "s" * 40}
 CERTIFY = {
     "denoiser": "none",
@@ -47,36 +58,137 @@ CERTIFY = {
     "concurrency": CONCURRENCY,
     "size": 64,
 }
+OWN: list[int] = []
+"""Callers' own calls that the service was asked: their answers are told, and not kept."""
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def labeller(_: Any) -> Any:
+def labeller(pixels: Any) -> Any:
+    if len(pixels) == SIDE:
+        OWN.append(1)
     return [("Bus", 0.97), ("Vehicle", 0.96)]
 
 
 def photo(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(60, 190, (80, 80, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(60, 190, (SIDE, SIDE, 3), dtype=np.uint8)
     return Codec().encode(pixels)
 
 
-def client(url: str) -> Any:
-    return boto3.client(
+class Part:
+    """This script in a process of its own, in another role: it says one line, and answers others."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env={**os.environ, **KEYS},
+        )  # fmt: skip
+        self.said = self.heard()
+
+    def heard(self) -> Any:
+        """Return the next line of JSON."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self) -> Any:
+        """Ask for a line more."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.heard()
+
+    def memory(self) -> float:
+        """Return MiB of resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def processor(self) -> float:
+        """Return seconds of the processor's time."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait()
+
+
+def be_the_service() -> None:
+    """Answer as Rekognition; say for each line what was asked and what would be billed."""
+    with serve("aws", labeller, latency=0.02, keep=0) as service:
+        print(json.dumps({"url": service.url}), flush=True)
+        for _ in sys.stdin:
+            told = {"requests": service.requests, "votes": service.billed - len(OWN)}
+            print(json.dumps(told), flush=True)
+
+
+def be_the_peer(url: str, home: str, seconds: float, callers: int) -> None:
+    """Certify photos by one wrapped client; say that it is ready, and when it is done."""
+    client = boto3.client(
         "rekognition",
         endpoint_url=url,
         region_name="us-east-1",
-        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
         config=Config(retries={"total_max_attempts": 1}, max_pool_connections=128),
     )
+    counted = Budget(per="month", name="peer")  # on disk, as the gateway's are
+    with wrap(client, budget=counted, home=home, **CERTIFY) as wrapped:  # type: ignore[arg-type]
+        print("{}", flush=True)
+        began = time.process_time()
+        ask = lambda picture: wrapped.detect_labels(Image={"Bytes": picture})  # noqa: E731
+        calls = len(load(ask, callers, seconds))
+        used = time.process_time() - began
+    print(json.dumps({"calls": calls, "processor": used}), flush=True)
 
 
-def written(folder: Path, url: str, budget: str) -> Path:
+def load(ask: Callable[[bytes], object], callers: int, seconds: float) -> list[float]:
+    """Have callers ask for a while; return what each call took that was answered."""
+    ends = time.monotonic() + seconds
+    took: list[float] = []
+
+    def calling(number: int) -> None:
+        seed = 1_000_000 * (number + 1)
+        while time.monotonic() < ends:
+            began = time.monotonic()
+            try:
+                ask(photo(seed))
+            except Exception:  # noqa: BLE001  what it was does not matter here
+                time.sleep(0.05)
+            else:
+                took.append(time.monotonic() - began)
+            seed += 1
+
+    threads = [threading.Thread(target=calling, args=(i,)) for i in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return took
+
+
+def asking(url: str) -> Callable[[bytes], object]:
+    """Return what asks a gateway, each thread over a connection of its own."""
+    local = threading.local()
+    headers = {
+        "content-type": "application/x-amz-json-1.1",
+        "x-amz-target": "RekognitionService.DetectLabels",
+    }
+
+    def ask(picture: bytes) -> None:
+        if not hasattr(local, "session"):
+            local.session = requests.Session()
+        body = json.dumps({"Image": {"Bytes": base64.b64encode(picture).decode()}})
+        local.session.post(url, headers=headers, data=body, timeout=300).raise_for_status()
+
+    return ask
+
+
+def written(folder: Path, url: str, budget: str) -> str:
     """Write a configuration, and return its file."""
     rows = [f"{name} = {json.dumps(value)}" for name, value in CERTIFY.items()]
     file = folder / "gateway.toml"
     file.write_text(
         "\n".join(
             [
-                "[gateway]", "port = 0", 'callers = "anyone"', "workers = 64", "queue = 64", "",
+                "[gateway]", "port = 0", 'callers = "anyone"', f"workers = {WORKERS}", "",
                 "[certify]", *rows, f'home = "{folder}/home"', "",
                 "[providers.aws]", f'budget = "{budget}"', "passthrough = true", "",
                 "[providers.aws.options]", f'endpoint = "{url}"', 'region = "us-east-1"',
@@ -84,165 +196,136 @@ def written(folder: Path, url: str, budget: str) -> Path:
             ]
         )
     )  # fmt: skip
-    return file
+    return str(file)
 
 
-class Gateway:
-    """`smoothapi serve` in a process of its own."""
-
-    def __init__(self, file: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "smoothapi",
-            "serve",
-            "aws",
-            "--config",
-            str(file),
-            "--json",
-        ]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **KEYS}
-        )
-        assert self.process.stdout is not None
-        self.url: str = json.loads(self.process.stdout.readline())["url"]
-
-    def memory(self) -> float:
-        """Return MiB of resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(60)
-
-
-def load(url: str, callers: int, seconds: float) -> tuple[int, list[float]]:
-    """Have callers ask for a while; return how many calls were certified, and what each took."""
-    ends = time.monotonic() + seconds
-    took: list[float] = []
-
-    def ask(number: int) -> None:
-        own, seed = client(url), 1_000_000 * (number + 1)
-        while time.monotonic() < ends:
-            began = time.monotonic()
-            try:
-                own.detect_labels(Image={"Bytes": photo(seed)})
-            except Exception:  # noqa: BLE001  what it was does not matter here
-                time.sleep(0.05)
-            else:
-                took.append(time.monotonic() - began)
-            seed += 1
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(took), took
+@contextmanager
+def started(budget: str) -> Iterator[tuple[Path, Part, Part]]:
+    """Give a folder, a service and a gateway before it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        service = Part(__file__, "--role", "service")
+        stack.callback(service.stop)
+        file = written(folder, service.said["url"], budget)
+        gateway = Part("-m", "smoothapi", "serve", "aws", "--config", file, "--json")
+        stack.callback(gateway.process.kill)
+        yield folder, service, gateway
 
 
 def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
-def of_wrap(url: str, seconds: float, home: Path) -> None:
-    """Certify photos by one wrapped client, from as many threads as keep it busy."""
-    ends = time.monotonic() + seconds
-    with wrap(client(url), budget=Budget(), home=home, **CERTIFY) as wrapped:
+def queued(url: str, share: float) -> str:
+    """Return what that share of the calls waited at most, as the metrics' histogram tells it."""
+    text = requests.get(f"{url}/metrics", timeout=60).text
+    rows = re.findall(r'smoothapi_gateway_queued_seconds_bucket\{le="([^"]+)".*\} (\S+)', text)
+    total = float(rows[-1][1])
+    return next(le for le, count in rows if float(count) >= share * total)
 
-        def ask(number: int) -> None:
-            seed = 10**9 + 10**6 * number
-            while time.monotonic() < ends:
-                wrapped.detect_labels(Image={"Bytes": photo(seed)})
-                seed += 1
 
-        threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+def throughput(callers: int, seconds: float) -> None:
+    with started("unlimited") as (folder, service, gateway):
+        at = service.ask()["requests"]
+        arguments = [service.said["url"], str(folder / "peer"), str(seconds), str(callers)]
+        began = time.monotonic()
+        peer = Part(__file__, "--role", "peer", *arguments)
+        done = peer.heard()
+        of_peer = service.ask()["requests"] - at
+        possible, cost = of_peer / (time.monotonic() - began), done["processor"] / of_peer
+
+        half: list[float] = []
+        timer = threading.Timer(seconds / 2, lambda: half.append(gateway.memory()))
+        before, used, began = service.ask()["requests"], gateway.processor(), time.monotonic()
+        timer.start()
+        took = load(asking(gateway.said["url"]), callers, seconds)
+        rate = (service.ask()["requests"] - before) / (time.monotonic() - began)
+        own = (gateway.processor() - used) / max(1, service.ask()["requests"] - before)
+        timer.join()
+        print(
+            f"{rate:,.0f} requests a second through the gateway, {possible:,.0f} through wrap: "
+            f"{100 * rate / possible:.0f}%\n"
+            f"{1000 * own:.2f} ms of the processor for each, {1000 * cost:.2f} ms in wrap: "
+            f"{100 * own / cost:.0f}%\n"
+            f"{len(took):,} calls, p50 {percentile(took, 0.5):.2f} s, p99 "
+            f"{percentile(took, 0.99):.2f} s; 99% waited at most {queued(gateway.said['url'], 0.99)}"
+            f" s for their turn ({callers} callers, {WORKERS} workers)\n"
+            f"memory: {half[0]:.0f} MiB in the middle, {gateway.memory():.0f} MiB at the end"
+        )
+        passing_through(service, gateway)
+        began = time.monotonic()
+        gateway.stop()
+        print(f"stopped in {time.monotonic() - began:.1f} s")
+
+
+def passing_through(service: Part, gateway: Part) -> None:
+    direct, through = [], []
+    body = json.dumps({"Image": {"Bytes": base64.b64encode(photo(1)).decode()}})
+    headers = {
+        "X-Amz-Target": "RekognitionService.DetectText",
+        "content-type": "application/x-amz-json-1.1",
+    }
+    used = gateway.processor()
+    with requests.Session() as session:
+        for _ in range(300):
+            for url, times in ((service.said["url"], direct), (gateway.said["url"], through)):
+                began = time.monotonic()
+                session.post(url, data=body, headers=headers, timeout=60)
+                times.append(1000 * (time.monotonic() - began))
+    used = 1000 * (gateway.processor() - used) / len(through)
+    added = statistics.median(a - b for a, b in zip(through, direct, strict=True))
+    print(
+        f"passing through: {statistics.median(through):.2f} ms, directly "
+        f"{statistics.median(direct):.2f} ms, {added:.2f} ms more; least "
+        f"{min(through) - min(direct):.2f} ms more; {used:.2f} ms of the processor"
+    )
+
+
+def budget(callers: int, seconds: float) -> None:
+    with started("500/day") as (_, service, gateway):
+        load(asking(gateway.said["url"]), callers, seconds)
+        gateway.stop()
+        print(f"budget of 500 attempts: {service.ask()['requests']} were made")
+
+
+def killed(callers: int, seconds: float) -> None:
+    with started("unlimited") as (folder, service, gateway):
+        timer = threading.Timer(seconds, lambda: gateway.stop(signal.SIGKILL))
+        timer.start()
+        load(asking(gateway.said["url"]), callers, seconds)
+        timer.join()
+        time.sleep(1.0)  # what was on its way to the service
+        billed = service.ask()["votes"]
+        with Home(folder / "home") as home:
+            kept = len(home.answers)
+        print(
+            f"kill -9: {billed:,} votes were paid for, {kept:,} are on disk, "
+            f"{billed - kept:,} lost (promised: at most {2 * CONCURRENCY})"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--only", choices=("throughput", "budget", "killed"))
+    parser.add_argument("--role", choices=("service", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    seconds = options.seconds
-
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serve("aws", labeller, latency=0.02, keep=0) as service,
-    ):
-        place = Path(folder)
-        os.environ["SMOOTHAPI_HOME"] = str(place / "wrap")
-        of_wrap(service.url, seconds / 4, place / "wrap")
-        possible = service.requests / (seconds / 4)
-        gateway = Gateway(written(place, service.url, "unlimited"))
-        before = service.requests
-        half: list[float] = []
-        timer = threading.Timer(seconds / 2, lambda: half.append(gateway.memory()))
-        timer.start()
-        calls, took = load(gateway.url, options.callers, seconds)
-        timer.join()
-        votes = (service.requests - before) / seconds
-        print(f"{votes:,.0f} requests a second through the gateway, {possible:,.0f} through wrap: "
-              f"{100 * votes / possible:.0f}%; {calls:,} calls, p50 {percentile(took, 0.5):.2f} s, "
-              f"p99 {percentile(took, 0.99):.2f} s")  # fmt: skip
-        print(f"memory: {half[0]:.0f} MiB in the middle, {gateway.memory():.0f} MiB at the end")
-        for line in requests.get(f"{gateway.url}/metrics", timeout=20).text.splitlines():
-            if line.startswith(
-                ("smoothapi_gateway_queued_seconds_sum", "smoothapi_gateway_queued_seconds_count")
-            ):
-                print(line)
-
-        direct, through = [], []
-        body = json.dumps({"Image": {"Bytes": ""}})
-        headers = {
-            "X-Amz-Target": "RekognitionService.DetectText",
-            "content-type": "application/x-amz-json-1.1",
+    if options.role == "service":
+        be_the_service()
+    elif options.role == "peer":
+        url, home, seconds, callers = options.more
+        be_the_peer(url, home, float(seconds), int(callers))
+    else:
+        parts = {
+            "throughput": partial(throughput, options.callers, options.seconds),
+            "budget": partial(budget, options.callers, options.seconds / 6),
+            "killed": partial(killed, options.callers, options.seconds / 6),
         }
-        with requests.Session() as session:
-            for _ in range(300):
-                for url, times in ((service.url, direct), (gateway.url, through)):
-                    began = time.monotonic()
-                    session.post(url, data=body, headers=headers, timeout=20)
-                    times.append(1000 * (time.monotonic() - began))
-        print(
-            f"passing through: {statistics.median(through):.2f} ms, directly {statistics.median(direct):.2f} ms"
-        )
-        gateway.stop()
-
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serve("aws", labeller, latency=0.02, keep=0) as service,
-    ):
-        gateway = Gateway(written(Path(folder), service.url, "500/day"))
-        load(gateway.url, options.callers, seconds / 6)
-        gateway.stop()
-        print(f"budget of 500 attempts: {service.requests} were made")
-
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serve("aws", labeller, latency=0.02, keep=0) as service,
-    ):
-        place = Path(folder)
-        gateway = Gateway(written(place, service.url, "unlimited"))
-        timer = threading.Timer(seconds / 6, lambda: gateway.stop(signal.SIGKILL))
-        timer.start()
-        load(gateway.url, options.callers, seconds / 6)
-        timer.join()
-        billed = service.billed
-        with Home(place / "home") as home:
-            kept = (
-                sum(1 for _ in home.answers.rows())
-                if hasattr(home.answers, "rows")
-                else len(home.answers)
-            )
-        print(
-            f"kill -9: {billed:,} answers were paid for, {kept:,} are on disk, {billed - kept:,} lost"
-        )
+        for name, part in parts.items():
+            if options.only in (None, name):
+                part()
 
 
 if __name__ == "__main__":

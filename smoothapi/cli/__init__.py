@@ -40,6 +40,7 @@ _COMMANDS = {
     "key": ("smoothapi.cli.key", "key", "Make and show the keys of signatures and of the noise."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
+    "runs": ("smoothapi.cli.runs", "runs", "Show what was run: when, by whom, at what cost."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
     "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),
     "emulate": ("smoothapi.cli.emulate", "emulate", "Speak a provider's protocol on this machine."),

@@ -36,7 +36,16 @@ _PARTS = " ▏▎▍▌▋▊▉█"
     "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
 )
 @click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
-@options("provider", "max-votes", "alpha", "size", "classes", "home", provider="Whose price list.")
+@options(
+    "provider",
+    "max-votes",
+    "final",
+    "alpha",
+    "size",
+    "classes",
+    "home",
+    provider="Whose price list.",
+)
 @click.option(
     "--distribution",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -64,6 +73,7 @@ def plan(
     photos: int,
     provider: str | None,
     max_votes: int | None,
+    final: bool | None,
     alpha: float | None,
     size: int | None,
     classes: Path | None,
@@ -90,6 +100,7 @@ def plan(
         provider=provider,
         radius=radius,
         max_votes=max_votes,
+        final=final,
         alpha=alpha,
         size=size,
         classes=classes,
@@ -119,6 +130,7 @@ def plan(
                     price=price,
                     shares=shares,
                     pixels=3 * settings.size**2,
+                    final=settings.final,
                 )
             )
         except UnreachableRadiusError as error:

@@ -19,6 +19,7 @@ from smoothapi.gateway.access import Access
 from smoothapi.gateway.config import GatewayConfig, read_config
 from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
 from smoothapi.gateway.line import GoneError, Line
+from smoothapi.gateway.metrics import OpenTelemetryMetrics, PrometheusMetrics
 from smoothapi.gateway.rate import Rates
 from smoothapi.gateway.records import GatewayCaller, anyone
 from smoothapi.gateway.room import NoRoomError, Room, Users
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from smoothapi.gateway.gateway import ServedProvider
     from smoothapi.gateway.line import Receive, Scope, Send
-    from smoothapi.gateway.metrics import Metrics
+    from smoothapi.gateway.metrics import Counts
     from smoothapi.gateway.records import Record
     from smoothapi.store import Account
 
@@ -84,7 +85,10 @@ class GatewayApp:
         self._room = Room(config)
         self._users = Users()
         self._rates = Rates()
-        self._metrics = self._counting()
+        self._metrics = self._of_prometheus()
+        self._counts: list[Counts] = [
+            one for one in (self._metrics, self._of_opentelemetry()) if one
+        ]
         self._pool = ThreadPoolExecutor(256, thread_name_prefix="smoothapi-gateway")
         self._stopping = False
         self._closed = threading.Lock()
@@ -156,7 +160,7 @@ class GatewayApp:
                 self._room.leave(line.held)
         if answered is None:  # the caller has left
             return
-        await line.reply(answered.reply, _headers(answered))
+        # Before the reply: who has it finds its request in the log and the metrics.
         self._tell(
             Access(
                 caller.name if isinstance(caller, GatewayCaller) else "",
@@ -171,6 +175,7 @@ class GatewayApp:
             ),
             answered,
         )
+        await line.reply(answered.reply, _headers(answered))
 
     def _kept_out(self, served: ServedProvider, caller: GatewayCaller) -> Answered | None:
         """Return what is said to a caller who comes too often, or while the queue is full.
@@ -216,22 +221,25 @@ class GatewayApp:
         _access.info("%s", access)
         outcome = joined(access.outcomes)
         emit(Served(access.provider, access.operation, outcome, access.status, access.seconds))
-        if self._metrics is not None:
-            self._metrics.count(access, answered.findings)
+        for counts in self._counts:
+            try:
+                counts.count(access, answered.findings)
+            except Exception as error:  # noqa: BLE001  an exporter's: the answer is paid for
+                _log.warning("A request could not be counted: %r", error)
 
-    def _counting(self) -> Metrics | None:
-        """Return the metrics; None where prometheus-client is not installed."""
+    def _of_prometheus(self) -> PrometheusMetrics | None:
+        """Return Prometheus's metrics; None where prometheus-client is not installed."""
         try:
-            from smoothapi.gateway.metrics import Metrics  # noqa: PLC0415
+            return PrometheusMetrics(self._room, self._accounts)
         except ImportError:
             return None
-        room = self._room
-        return Metrics(
-            working=lambda: room.working,
-            waiting=lambda: room.inside - room.working,
-            held=lambda: room.held,
-            accounts=self._accounts,
-        )
+
+    def _of_opentelemetry(self) -> OpenTelemetryMetrics | None:
+        """Return OpenTelemetry's metrics; None where its API is not installed."""
+        try:
+            return OpenTelemetryMetrics(self._room)
+        except ImportError:
+            return None
 
     def _accounts(self) -> Sequence[Account]:
         return self.gateway.accounts()
@@ -259,19 +267,24 @@ class GatewayApp:
 
     async def _own(self, line: Line, request: Request) -> None:
         """Answer for a page of the gateway itself."""
-        try:
-            reply = self._own_reply(line, request)
+        if request.path in _STATES:
+            await line.drain(0)
+            await line.reply(self._state(request))
+            return
+        try:  # in a thread: the records are on disk, and budgets may be on another machine
+            reply = await asyncio.to_thread(self._own_reply, request, mounted=line.mounted)
         except StoreError as error:
             _log.warning("%s", error)
             reply = _told(500, "The gateway's records cannot be read; its log says why.")
         await line.drain(0)
         await line.reply(reply)
 
-    def _own_reply(self, line: Line, request: Request) -> Reply:
-        if request.path in _STATES:
-            fine = request.path == "/healthz" or not self._stopping
-            return _told(200 if fine else 503, "fine" if fine else "stopping")
-        caller = self._visitor(request, mounted=line.mounted)
+    def _state(self, request: Request) -> Reply:
+        fine = request.path == "/healthz" or not self._stopping
+        return _told(200 if fine else 503, "fine" if fine else "stopping")
+
+    def _own_reply(self, request: Request, *, mounted: bool) -> Reply:
+        caller = self._visitor(request, mounted=mounted)
         if caller is None:
             reply = _told(401, "Show a token of this gateway, as Bearer or as a password.")
             return Reply(reply.status, reply.body, (*reply.headers, _STRANGER))
@@ -315,9 +328,7 @@ class GatewayApp:
             return _told(
                 404, "Metrics need prometheus-client: pip install 'smoothapi-vision[serve]'"
             )
-        from smoothapi.gateway.metrics import CONTENT_TYPE  # noqa: PLC0415
-
-        return Reply(200, self._metrics.text(), (("content-type", CONTENT_TYPE),))
+        return Reply(200, self._metrics.text(), (("content-type", self._metrics.content_type),))
 
     def _certificate(self, request: Request, caller: GatewayCaller) -> Reply:
         record = self.gateway.records.record(request.path.rpartition("/")[2])

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from smoothapi.address import HomeAddress
-    from smoothapi.config import Settings
+    from smoothapi.settings import Settings
 
 Passthrough = bool | tuple[str, ...]
 
@@ -48,6 +48,9 @@ ACCOUNTS = "gateway-"
 
 WITHIN = 55.0
 """Seconds for a call, by default: most SDKs wait for 60, and what was asked by then is kept."""
+
+SETTLING = 10.0
+"""Seconds for calls whose grace is over to be answered: what they sent is awaited and kept."""
 
 _POLICY = frozenset(CallOptions.__annotations__) - {"target", "attach"}
 _SESSION = frozenset(CertifyOptions.__annotations__) - {"retry", "refresh"}
@@ -75,6 +78,7 @@ class CertifyTable(_Table):
     score: float | None = None
     radius: float | str | None = None
     max_votes: int | None = None
+    final: bool | None = None
     classes: _File | None = None
     otherwise: Otherwise | None = None
     within: float | None = None
@@ -120,6 +124,8 @@ class ProviderTable(_Table):
         signed_by: "gateway" signs with credentials of its own; "caller" hands on the caller's.
         passthrough: whether operations are sent on that have nothing to certify: all, none, or
             those named. They are not counted in budgets.
+        fetch: places of pictures that calls may name instead of holding them: "s3://bucket",
+            "https://images.example.com".
         options: where it is and what signs; as those of its adapter.
         certify: what holds for it instead of the table [certify].
     """
@@ -127,6 +133,7 @@ class ProviderTable(_Table):
     budget: str
     signed_by: SignedBy = "gateway"
     passthrough: Passthrough = False
+    fetch: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     certify: CertifyTable = CertifyTable()
 

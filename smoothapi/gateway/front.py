@@ -9,14 +9,14 @@ the provider's::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from smoothapi.errors import MissingExtraError, UsageError
 from smoothapi.provider import registered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from smoothapi.wires.wire import Refusal, Reply, Request, Wire
     from smoothapi.wrapping import Call, Remote
@@ -27,6 +27,9 @@ SignedBy: TypeAlias = Literal["gateway", "caller"]
 """Whose credentials sign what is sent to the provider."""
 
 
+_OF_THE_BODY = frozenset({"content-digest", "content-md5", "digest", "repr-digest"})
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A request as it came in.
@@ -35,11 +38,25 @@ class Incoming:
         request: as the wires read it.
         target: path and query, as the caller wrote them.
         headers: names and values in their order, as the caller wrote them.
+        fetch: a picture that is elsewhere -> its bytes; None if the call is to be made as it is.
+            Raises UsageError where the operator has not named the place, an ImageError where the
+            picture cannot be fetched; both say so to the caller.
     """
 
     request: Request
     target: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
+    fetch: Callable[[Remote], bytes | None] = field(default=lambda _: None, repr=False)
+
+    def with_body(self, body: bytes, content_type: str | None = None) -> Incoming:
+        """Return the request with another body, and of another type where one is given."""
+        stale = _OF_THE_BODY if content_type is None else {*_OF_THE_BODY, "content-type"}
+        written = tuple(pair for pair in self.headers if pair[0].lower() not in stale)
+        if content_type is not None:
+            written = (*written, ("content-type", content_type))
+        read = {name.lower(): value for name, value in written}
+        request = replace(self.request, headers=read, body=body)
+        return replace(self, request=request, headers=written)
 
 
 class Front(Protocol):
@@ -71,10 +88,13 @@ class Front(Protocol):
         """Say what a request asks; see `smoothapi.wrapping.Wrapper.read`.
 
         The call's response is a `Reply`. None stands for what holds nothing to certify, or cannot
-        be read.
+        be read. A picture that is elsewhere is fetched by `incoming.fetch`, and the caller's own
+        call then carries its bytes: what is labelled is what is certified, whoever changes the
+        place meanwhile.
 
         Raises:
             ProviderError: the provider cannot be asked: credentials are missing, say.
+            UsageError: a picture is elsewhere, and is not to be fetched or cannot be.
         """
 
     def relay(self, incoming: Incoming) -> Reply:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -27,6 +28,7 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.gateway.config import ACCOUNTS
+from smoothapi.gateway.elsewhere import Elsewhere
 from smoothapi.gateway.front import make_front
 from smoothapi.gateway.records import Records, outcome_of
 from smoothapi.options import resolve
@@ -84,11 +86,13 @@ class ServedProvider:
         front: its protocol.
         table: its configuration.
         policy: what each call is to give.
+        elsewhere: the pictures that calls may name.
     """
 
     front: Front
     table: ProviderTable
     policy: CallPolicy
+    elsewhere: Elsewhere
 
 
 class Gateway:
@@ -120,7 +124,15 @@ class Gateway:
         try:
             for name, table in config.providers.items():
                 front = make_front(name, table.options, table.signed_by)
-                self.served[name] = ServedProvider(front, table, config.certified(name).policy)
+                policy = config.certified(name).policy
+                elsewhere = Elsewhere(
+                    name,
+                    table.fetch,
+                    policy.remote,
+                    most_bytes=front.wire.max_body,
+                    within=policy.within,
+                )
+                self.served[name] = ServedProvider(front, table, policy, elsewhere)
         except BaseException:
             self.close()
             raise
@@ -167,20 +179,21 @@ class Gateway:
     def _answer(
         self, served: ServedProvider, caller: GatewayCaller, incoming: Incoming, waited: float
     ) -> Answered:
-        front, policy = served.front, served.policy
+        front, policy, began = served.front, served.policy, time.monotonic()
         operation = front.operation(incoming.request)
-        call = front.read(incoming)
+        call = front.read(replace(incoming, fetch=served.elsewhere.of_one_call()))
         if call is None or isinstance(call, Remote):
             if isinstance(call, Remote) and policy.remote == "pass":
                 return Answered(front.relay(incoming), ("elsewhere",))
             if call is None and served.table.passes(operation):
                 return Answered(front.relay(incoming), (PASSED,))
-            refusal = front.wire.unanswerable(_why_not(operation, call))
+            why = served.elsewhere.why_not(call) if call is not None else _why_not(operation)
+            refusal = front.wire.unanswerable(why)
             return Answered(refused(front, refusal), (REFUSED,))
         if policy.within is not None:
-            left = policy.within - waited
+            left = policy.within - waited - (time.monotonic() - began)
             if left <= 0.0:
-                raise StoppedError("The call's deadline passed while it waited for its turn.")
+                raise StoppedError("The call's deadline passed before anything was sent for it.")
             policy = replace(policy, within=left)
         done = self._certifier(served, caller).certify(call, policy)
         reply: Reply = done.response
@@ -235,7 +248,7 @@ class Gateway:
                 options["budget"] = [*self.config.budgets(provider), caller.budget]
                 options["denoiser"] = self._denoiser(provider)
                 opening = partial(open_session, **options)
-                self._certifiers[key] = Certifier(opening)
+                self._certifiers[key] = Certifier(opening, "serve", by=caller.name)
             return self._certifiers[key]
 
     def warm_up(self) -> None:
@@ -286,11 +299,7 @@ def joined(values: Sequence[str]) -> str:
     return ",".join(value or "-" for value in values)
 
 
-def _why_not(operation: str, call: Remote | None) -> str:
-    if call is not None:
-        return (
-            f"This gateway certifies labels, and cannot add noise to {call.what}. {call.instead}."
-        )
+def _why_not(operation: str) -> str:
     return (
         f"This gateway certifies labels. {operation[:100] or 'This request'} asks for none, or "
         "cannot be read, and is not among the operations that its operator lets pass "

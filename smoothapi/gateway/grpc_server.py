@@ -15,6 +15,7 @@ import grpc
 from grpc_status import rpc_status
 
 from smoothapi.errors import UsageError
+from smoothapi.gateway.config import SETTLING
 from smoothapi.grpc_protocol import patient_server
 from smoothapi.hosts import bracketed
 from smoothapi.provider import retry_after_seconds
@@ -84,7 +85,7 @@ class GrpcServer:
 
     def stop(self) -> None:
         """Listen no longer, and await what is under way, as far as the gateway's grace goes."""
-        self._server.stop(grace=self._grace or None).wait()
+        self._server.stop(grace=self._grace + SETTLING).wait()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _answer(self, message: bytes, context: grpc.ServicerContext) -> bytes:

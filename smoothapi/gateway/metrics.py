@@ -1,118 +1,132 @@
-"""What a gateway tells Prometheus: by provider, caller and outcome, never by what is sent."""
+"""What a gateway tells Prometheus, and OpenTelemetry where its API is installed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from smoothapi.gateway.counting import MEASURES, SECONDS, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from smoothapi.gateway.access import Access
+    from smoothapi.gateway.room import Room
     from smoothapi.store import Account
     from smoothapi.wrapping import Finding
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_GAUGES: dict[str, tuple[str, Callable[[Room], int]]] = {
+    "working": ("Calls at work", lambda room: room.working),
+    "waiting": ("Calls that wait for their turn", lambda room: room.inside - room.working),
+    "held_bytes": ("Bytes of pictures that are held", lambda room: room.held),
+}
 
 
-class Metrics:
-    """The metrics of one application, in a registry of their own. Used in the event loop alone.
+class Counts(Protocol):
+    """Who counts requests that were answered."""
+
+    def count(self, access: Access, findings: Sequence[Finding]) -> None:
+        """Count a request that was answered."""
+
+
+class PrometheusMetrics:
+    """The metrics of one application, in a registry of their own.
 
     Args:
-        working: returns how many calls are at work.
-        waiting: returns how many wait for their turn.
-        held: returns how many bytes of pictures are held.
+        room: who is at work and who waits.
         accounts: returns how the budgets stand.
+
+    Raises:
+        ImportError: prometheus-client is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        working: Callable[[], int],
-        waiting: Callable[[], int],
-        held: Callable[[], int],
-        accounts: Callable[[], Sequence[Account]],
-    ) -> None:
+    def __init__(self, room: Room, accounts: Callable[[], Sequence[Account]]) -> None:
+        from prometheus_client import (  # noqa: PLC0415  an extra
+            CollectorRegistry,
+            Counter,
+            Gauge,
+            Histogram,
+        )
+        from prometheus_client.exposition import CONTENT_TYPE_LATEST  # noqa: PLC0415
+
+        self.content_type: str = CONTENT_TYPE_LATEST
         self._registry = registry = CollectorRegistry()
-        of = ("provider", "caller")
-        self._requests = Counter(
-            "smoothapi_gateway_requests",
-            "Requests that were answered, by status of HTTP",
-            (*of, "status"),
-            registry=registry,
-        )
-        self._pictures = Counter(
-            "smoothapi_gateway_pictures",
-            "Pictures, by outcome: certified, abstained, or what ended the votes",
-            (*of, "outcome"),
-            registry=registry,
-        )
-        self._agreement = Counter(
-            "smoothapi_gateway_plain_label",
-            "Whether the best label of the provider's own answer was certified",
-            (*of, "certified"),
-            registry=registry,
-        )
-        self._attempts = Counter(
-            "smoothapi_gateway_certified_attempts",
-            "Attempts for pictures whose votes came to an end, retries included",
-            of,
-            registry=registry,
-        )
-        self._dollars = Counter(
-            "smoothapi_gateway_certified_dollars",
-            "Their price by the price list; budgets tell of all that was sent",
-            of,
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "smoothapi_gateway_seconds",
-            "From a request's headers to its reply",
-            of,
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._queued = Histogram(
-            "smoothapi_gateway_queued_seconds",
-            "Of these, those in which it waited for its turn",
-            ("provider",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        gauges: tuple[tuple[str, str, Callable[[], int]], ...] = (
-            ("working", "Calls at work", working),
-            ("waiting", "Calls that wait for their turn", waiting),
-            ("held_bytes", "Bytes of pictures that are held", held),
-        )
-        for name, text, read in gauges:
+        self._measures: dict[str, Any] = {}
+        for name, measure in MEASURES.items():
+            full = f"smoothapi_gateway_{name}"
+            if measure.kind == "sum":
+                made: Any = Counter(full, measure.text, measure.by, registry=registry)
+            else:
+                made = Histogram(full, measure.text, measure.by, buckets=SECONDS, registry=registry)
+            self._measures[name] = made
+        for name, (text, read) in _GAUGES.items():
             gauge = Gauge(f"smoothapi_gateway_{name}", text, registry=registry)
-            gauge.set_function(read)
+            gauge.set_function(partial(read, room))
         registry.register(_Budgets(accounts))
 
     def count(self, access: Access, findings: Sequence[Finding]) -> None:
         """Count a request that was answered."""
-        of = {"provider": access.provider, "caller": access.caller}
-        self._requests.labels(**of, status=str(access.status)).inc()
-        self._seconds.labels(**of).observe(access.seconds)
-        self._queued.labels(provider=access.provider).observe(access.queued)
-        for outcome in filter(None, access.outcomes):
-            self._pictures.labels(**of, outcome=outcome).inc()
-        for finding in findings:
-            best = max(finding.labels, key=lambda label: label.own, default=None)
-            if best is not None:
-                said = "yes" if best.certified else "no"
-                self._agreement.labels(**of, certified=said).inc()
-            if finding.certificate is not None:
-                self._attempts.labels(**of).inc(finding.certificate.attempts)
-                self._dollars.labels(**of).inc(finding.certificate.cost)
+        for one in counted(access, findings):
+            measure = self._measures[one.name].labels(**one.of)
+            if MEASURES[one.name].kind == "sum":
+                measure.inc(one.amount)
+            else:
+                measure.observe(one.amount)
 
     def text(self) -> bytes:
         """Return all of it in Prometheus's format."""
+        from prometheus_client import generate_latest  # noqa: PLC0415
+
         return generate_latest(self._registry)
+
+
+class OpenTelemetryMetrics:
+    """The same by OpenTelemetry's API, for whatever exporter the program has set up.
+
+    Args:
+        room: who is at work and who waits; it may go while the instruments stay.
+
+    Raises:
+        ImportError: the API is not installed.
+    """
+
+    def __init__(self, room: Room) -> None:
+        from opentelemetry import metrics  # noqa: PLC0415
+
+        meter = metrics.get_meter("smoothapi.gateway")
+        self._measures: dict[str, Any] = {}
+        for name, measure in MEASURES.items():
+            full = f"smoothapi.gateway.{name}"
+            if measure.kind == "sum":
+                made: Any = meter.create_counter(full, measure.unit, measure.text)
+            else:
+                made = meter.create_histogram(
+                    full,
+                    measure.unit,
+                    measure.text,
+                    explicit_bucket_boundaries_advisory=SECONDS,
+                )
+            self._measures[name] = made
+        known = weakref.ref(room)
+        for name, (text, read) in _GAUGES.items():
+
+            def looked_up(
+                _: object, read: Callable[[Room], int] = read
+            ) -> Iterable[metrics.Observation]:
+                there = known()
+                return [] if there is None else [metrics.Observation(read(there))]
+
+            meter.create_observable_gauge(f"smoothapi.gateway.{name}", [looked_up], "1", text)
+
+    def count(self, access: Access, findings: Sequence[Finding]) -> None:
+        """Count a request that was answered."""
+        for one in counted(access, findings):
+            measure = self._measures[one.name]
+            if MEASURES[one.name].kind == "sum":
+                measure.add(one.amount, dict(one.of))
+            else:
+                measure.record(one.amount, dict(one.of))
 
 
 class _Budgets:
@@ -125,8 +139,10 @@ class _Budgets:
         """Say nothing before the first look: the names are this module's own."""
         return []
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Any]:
         """Return attempts and dollars of each budget in its latest period."""
+        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
         of = ("budget", "period")
         attempts = GaugeMetricFamily(
             "smoothapi_gateway_budget_attempts", "Attempts sent or reserved", labels=of

@@ -115,14 +115,13 @@ class Records:
         self, path: Path, *, keep_days: float = 30.0, clock: Callable[[], float] = time.time
     ) -> None:
         self._path, self._clock, self._keep = path, clock, keep_days * 86_400
-        self._lock = threading.Lock()
+        # Who looks does not wait for who writes: each request looks for its caller.
+        self._writing, self._reading = threading.Lock(), threading.Lock()
         self._written = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            self._sql = sqlite3.connect(
-                path, timeout=60.0, isolation_level=None, check_same_thread=False
-            )
+            self._sql, self._look = self._connected(), self._connected()
             self._sql.execute("PRAGMA journal_mode = WAL")
             self._sql.execute("PRAGMA synchronous = NORMAL")
             self._sql.executescript(_SCHEMA)
@@ -235,22 +234,27 @@ class Records:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._writing, self._reading:
             self._sql.close()
+            self._look.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path, timeout=60.0, isolation_level=None, check_same_thread=False
+        )
 
     def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._using() as sql:
-            return sql.execute(statement, values).fetchall()
+        with self._explained(), self._reading:
+            return self._look.execute(statement, values).fetchall()
 
     def _change(self, statement: str, values: tuple[Any, ...]) -> int:
-        with self._using() as sql:
-            return sql.execute(statement, values).rowcount
+        with self._explained(), self._writing:
+            return self._sql.execute(statement, values).rowcount
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def _explained(self) -> Iterator[None]:
         try:
-            with self._lock:
-                yield self._sql
+            yield
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:

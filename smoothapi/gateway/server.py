@@ -13,6 +13,7 @@ import uvicorn
 
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UsageError
 from smoothapi.gateway.asgi import GatewayApp, app
+from smoothapi.gateway.config import SETTLING
 from smoothapi.hosts import bracketed, listening
 from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config
 from smoothapi.text import printable
@@ -61,7 +62,7 @@ class GatewayServer:
                 self.app,
                 PatientProtocol,
                 proxy_headers=False,
-                timeout_graceful_shutdown=int(table.grace),
+                timeout_graceful_shutdown=int(table.grace + SETTLING),
                 ssl_certfile=table.tls_certificate,
                 ssl_keyfile=table.tls_key,
             )
@@ -123,6 +124,11 @@ class GatewayServer:
             ) from error
         self._grpc = GrpcServer(self.app, self._table, loop)
         self.grpc_port = self._grpc.port
+
+    @property
+    def grace(self) -> float:
+        """Seconds that calls under way have, once it is to stop."""
+        return self._table.grace
 
     def stop_grpc(self) -> None:
         """End what is under way over gRPC, and listen no longer."""
@@ -207,10 +213,17 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        cutting = asyncio.ensure_future(self._cut_short())
         await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._owner.stop_grpc))
+        cutting.cancel()
         if self._loop is not None and threading.current_thread() is threading.main_thread():
             for name in (*_ENDING, "SIGHUP"):
                 self._loop.remove_signal_handler(getattr(signal, name))
+
+    async def _cut_short(self) -> None:
+        """Have calls end whose grace is over: callers are told to send them again."""
+        await asyncio.sleep(self._owner.grace)
+        await asyncio.to_thread(self._owner.app.gateway.stop)
 
     def wake(self) -> None:
         """Have the server stop; from any thread."""

@@ -11,6 +11,7 @@ from smoothapi.photos.fetching import (
 )
 from smoothapi.photos.finding import SUFFIXES, FoundPhoto, below, find
 from smoothapi.photos.naming import RemoteFile
+from smoothapi.photos.places import NamedPlaces, place_of
 from smoothapi.photos.web import WebFetcher, is_public
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FetchLimits",
     "Fetcher",
     "FoundPhoto",
+    "NamedPlaces",
     "PhotoFetcher",
     "RemoteFile",
     "WebFetcher",
@@ -27,5 +29,6 @@ __all__ = [
     "is_public",
     "is_remote",
     "opened",
+    "place_of",
     "shown_location",
 ]

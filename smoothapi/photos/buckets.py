@@ -121,13 +121,7 @@ class BucketFetcher:
             return self._stores[scheme, bucket]
 
     def _opened(self, scheme: str, bucket: str) -> Any:
-        try:
-            from obstore import store as stores  # noqa: PLC0415  an extra
-        except ImportError as error:
-            raise MissingExtraError(
-                "Photos in buckets need another package to be read: pip install "
-                "'smoothapi-vision[remote]'."
-            ) from error
+        stores = require_obstore()
         seconds = timedelta(seconds=self._limits.seconds)
         options: dict[str, Any] = {
             "client_options": {
@@ -143,6 +137,22 @@ class BucketFetcher:
             return kind(bucket, **options, **_signed_in(scheme))
         except Exception as error:  # noqa: BLE001  see above
             raise _refused(f"{scheme}://{bucket}", _why(error)) from None
+
+
+def require_obstore() -> Any:
+    """Return obstore's module of stores.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        from obstore import store  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise MissingExtraError(
+            "Photos in buckets need another package to be read: pip install "
+            "'smoothapi-vision[remote]'."
+        ) from error
+    return store
 
 
 def _signed_in(scheme: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from smoothapi.hosts import bracketed
 from smoothapi.photos.naming import RemoteFile, shown_location
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from smoothapi.photos.limits import FetchLimits
 
@@ -72,6 +72,8 @@ class WebFetcher:
     Args:
         limits: of each photo.
         private: whether addresses may be private, of this machine or of its own link.
+        allows: whether a location may be fetched, asked of the first and of each that it redirects
+            to; None for all.
         context: how TLS is verified; by default by the system's authorities (or SSL_CERT_FILE).
 
     The proxy that the environment names (HTTPS_PROXY, NO_PROXY) is used for https, and is asked for
@@ -83,10 +85,12 @@ class WebFetcher:
         limits: FetchLimits,
         *,
         private: bool = False,
+        allows: Callable[[str], bool] | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._limits = limits
         self._private = private
+        self._allows = allows
         self._given = context
 
     @cached_property
@@ -102,6 +106,8 @@ class WebFetcher:
         clock = _Clock(self._limits.seconds)
         url, shown = location, shown_location(location)
         for _ in range(self._limits.redirects + 1):
+            if self._allows is not None and not self._allows(url):
+                raise _refused(shown, "it leads to a place that is not among those named")
             found = self._asked_until_answered(url, shown, clock)
             if isinstance(found, bytes):
                 return found

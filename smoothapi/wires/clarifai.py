@@ -141,6 +141,12 @@ class Clarifai:
         status = _status(int(refusal.code), refusal.message, refusal.more.get("details", ""))
         return self._reply(refusal.status, status, [])
 
+    def refuse_input(self, refusal: Refusal) -> Reply:
+        """Say no to the one input of a request."""
+        details = refusal.more.get("details", "")
+        output = {"status": _status(int(refusal.code), refusal.message, details)}
+        return self._reply(400, _status(10020, "Failure", "all inputs failed"), [output])
+
     def unanswerable(self, reason: str) -> Refusal:
         """Return an input's error that is not worth sending again."""
         return _refusal(400, 30104, "Input invalid argument", reason)

@@ -84,10 +84,12 @@ class Remote:
     Attributes:
         what: where the picture is, such as "an object in S3".
         instead: what the caller can do to have it certified.
+        location: by which `smoothapi.photos` finds it, "" where it cannot.
     """
 
     what: str
     instead: str
+    location: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from smoothapi.errors import FatalError, UsageError
 from smoothapi.wires.aws import Aws
 from smoothapi.wires.wire import Refusal, from_base64
-from smoothapi.wrapping import Call, Item
+from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common import options as read
 from smoothapi_adapters._common.bounds import POOL
 from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from smoothapi.gateway.front import Incoming, SignedBy
     from smoothapi.provider import Credentials
     from smoothapi.wires.wire import Reply, Request
-    from smoothapi.wrapping import Remote, Verdict
+    from smoothapi.wrapping import Verdict
 
 _TARGET = "RekognitionService."
 _METHODS = {
@@ -126,13 +127,15 @@ class RekognitionFront:
             keywords["Image"] = {**image, "Bytes": from_base64(image["Bytes"]) or b""}
         if not isinstance(keywords, dict):
             return None
-        asked = asked_of(
-            self._client,
-            method,
-            keywords,
-            timeout=self._timeout,
-            per_second=self._per_second,
-        )
+        asked = self._asked(method, keywords)
+        if isinstance(asked, Remote):
+            photo = incoming.fetch(asked)
+            if photo is None:
+                return asked
+            content = base64.b64encode(photo).decode("ascii")
+            body = json.dumps({**keywords, "Image": {"Bytes": content}}).encode()
+            incoming = incoming.with_body(body)
+            asked = self._asked(method, {**keywords, "Image": {"Bytes": photo}})
         if not isinstance(asked, Asked):
             return asked
         own = own_call(
@@ -148,6 +151,15 @@ class RekognitionFront:
             return told.written()
 
         return Call([Item(asked.photo, own, asked.votes, asked.score, written)])
+
+    def _asked(self, method: str, keywords: Mapping[str, Any]) -> Asked | Remote | None:
+        return asked_of(
+            self._client,
+            method,
+            keywords,
+            timeout=self._timeout,
+            per_second=self._per_second,
+        )
 
     def relay(self, incoming: Incoming) -> Reply:
         """Sign a request anew, and send it on."""

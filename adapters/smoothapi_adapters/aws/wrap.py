@@ -105,15 +105,14 @@ def asked_of(
     kind, rows, confidence = _OPERATIONS[operation]
     image = keywords.get("Image")
     confidence = keywords.get("MinConfidence", confidence)
-    if not isinstance(image, dict) or not _can_be(confidence):
+    if not isinstance(image, dict) or not _can_be(confidence) or not _wants_labels(keywords):
         return None
     if isinstance(confidence, Decimal):  # as boto3 takes it
         confidence = float(confidence)
     if "S3Object" in image and "Bytes" not in image:
-        return Remote("an object in S3", 'Fetch it and call with Image={"Bytes": ...}')
-    features = keywords.get("Features", ("GENERAL_LABELS",))
-    wanted = isinstance(features, (list, tuple)) and "GENERAL_LABELS" in features
-    if set(image) != {"Bytes"} or not wanted:
+        instead = 'Fetch it and call with Image={"Bytes": ...}'
+        return Remote("an object in S3", instead, _location(image["S3Object"]))
+    if set(image) != {"Bytes"}:
         return None
     arn = keywords.get("ProjectVersionArn" if kind == "custom" else "ProjectVersion")
     try:
@@ -148,12 +147,26 @@ def write(response: dict[str, Any], rows: str, verdict: Verdict) -> dict[str, An
     return response
 
 
+def _location(at: Any) -> str:
+    """Return where an S3Object is, "" for what is none and for another version than the latest."""
+    if not isinstance(at, dict) or at.keys() != {"Bucket", "Name"}:
+        return ""
+    bucket, key = at["Bucket"], at["Name"]
+    named = isinstance(bucket, str) and isinstance(key, str) and "/" not in bucket
+    return f"s3://{bucket}/{key}" if named else ""
+
+
 def _percent(score: float) -> float:
     """Return the service's number that was read as this score: 57.0, and not 56.99999999999999."""
     product = 100 * score
     numbers = (round(product, digits) for digits in range(17))
     down = product if product / 100 <= score else math.nextafter(product, 0)
     return next((number for number in numbers if number / 100 == score), down)
+
+
+def _wants_labels(keywords: Mapping[str, Any]) -> bool:
+    features = keywords.get("Features", ("GENERAL_LABELS",))
+    return isinstance(features, (list, tuple)) and "GENERAL_LABELS" in features
 
 
 def _can_be(confidence: object) -> bool:

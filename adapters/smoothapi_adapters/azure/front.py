@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smoothapi.errors import UsageError
@@ -154,13 +155,32 @@ def lowered(query: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in query.items()}
 
 
-def photo_of(request: Request) -> bytes | Remote | None:
-    """Return the picture that is a request's body; None if the body is something else."""
+def with_photo(incoming: Incoming) -> Incoming | Remote | None:
+    """Return a request whose body is its picture; None if it has none.
+
+    A picture at a URL is fetched, and the request carries its bytes then; `Remote` if the call is
+    to be made as it is.
+
+    Raises:
+        UsageError: it is not to be fetched, or cannot be.
+    """
+    request = incoming.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return Remote("a picture at a URL", "Fetch it and send its bytes as the body")
+        instead = "Fetch it and send its bytes as the body"
+        remote = Remote("a picture at a URL", instead, _url(request.body))
+        photo = incoming.fetch(remote)
+        return incoming.with_body(photo, "application/octet-stream") if photo else remote
     taken = kind in {"", "application/octet-stream"} or kind.startswith("image/")
-    return request.body if taken and request.body else None
+    return incoming if taken and request.body else None
+
+
+def _url(body: bytes) -> str:
+    try:
+        url = json.loads(body)["url"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return ""
+    return url if isinstance(url, str) else ""
 
 
 class _Token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -11,11 +12,11 @@ from urllib.parse import unquote
 
 import requests
 
-from smoothapi.errors import FatalError, ProviderError
+from smoothapi.errors import FatalError, ProviderError, UsageError
 from smoothapi.provider import Mask
 from smoothapi.wires.clarifai import Clarifai
 from smoothapi.wires.wire import Refusal, Reply, from_base64
-from smoothapi.wrapping import Call, Item, Remote
+from smoothapi.wrapping import Call, Item, Passed, Remote
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.client import HttpResponse
 from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
@@ -103,34 +104,43 @@ class ClarifaiFront:
         names = {name: unquote(value) for name, value in path.groupdict().items() if value}
         try:
             data = json.loads(incoming.request.body)
-            pictures = [row["data"]["image"] for row in data["inputs"]]
-            if any(picture.get("url") and not picture.get("base64") for picture in pictures):
-                return Remote("a picture at a URL", "Fetch it and give its bytes as image.base64")
-            photos = [from_base64(picture.get("base64")) for picture in pictures]
+            rows = [_Row(row) for row in data["inputs"]]
             config = _config(data)
             most = int(config.get("max_concepts") or 20)
             lowest = float(config.get("min_value") or 0.0)
-            asking = [self._votes(incoming, names, most, lowest) for _ in photos]
+            asking = [self._votes(incoming, names, most, lowest) for _ in rows]
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
             return None
-        if not photos or not all(photos):
+        if not rows or not all(row.photo or row.remote for row in rows):
             return None
-        items: list[Item] = []
-        for row, photo, votes in zip(data["inputs"], photos, asking, strict=True):
-            body = incoming.request.body
-            if len(photos) > 1:
-                body = json.dumps({**data, "inputs": [row]}).encode()
-            part = replace(incoming, request=replace(incoming.request, body=body))
-            own = own_call(
-                votes,
-                partial(self._send, part, identity=True),
-                means=_means,
-                is_refused=lambda data: isinstance(_meaning(data), ProviderError),
-                read=_read,
-                who="Clarifai",
-            )
-            items.append(Item(photo or b"", own, votes, lowest or None, _write))
+        for row in rows:
+            row.fetch(incoming, alone=len(rows) == 1)
+        if not any(row.photo or row.refused for row in rows):
+            return rows[0].remote
+        items: list[Item | Passed] = []
+        for row, votes in zip(rows, asking, strict=True):
+            part = incoming
+            if len(rows) > 1 or row.remote is not None:
+                part = incoming.with_body(json.dumps({**data, "inputs": [row.written]}).encode())
+            if row.refused:
+                items.append(Passed(partial(self._refused, row.refused), row.remote))
+            elif not row.photo:
+                items.append(Passed(partial(self._send, part, identity=True), row.remote))
+            else:
+                own = own_call(
+                    votes,
+                    partial(self._send, part, identity=True),
+                    means=_means,
+                    is_refused=lambda data: isinstance(_meaning(data), ProviderError),
+                    read=_read,
+                    who="Clarifai",
+                )
+                items.append(Item(row.photo, own, votes, lowest or None, _write))
         return Call(items, join=None if len(items) == 1 else _joined)
+
+    def _refused(self, why: str) -> Reply:
+        """Return the reply about one input that is refused, as Clarifai words it."""
+        return self.wire.refuse_input(self.wire.unanswerable(why))
 
     def relay(self, incoming: Incoming) -> Reply:
         """Send a request on, signed."""
@@ -161,6 +171,58 @@ class ClarifaiFront:
         return self._relay.send(
             request.method, incoming.target, headers, request.body, signature, identity=identity
         )
+
+
+class _Row:
+    """One input of a request.
+
+    Args:
+        written: as JSON.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it is not an input with an image.
+
+    Attributes:
+        written: as it is sent on.
+        photo: its picture, empty if that is not here.
+        remote: where its picture was, if that was elsewhere.
+        refused: why it is refused by itself, "" if it is not.
+    """
+
+    def __init__(self, written: Any) -> None:
+        picture = written["data"]["image"]
+        self.written = written
+        self.photo = from_base64(picture.get("base64")) or b""
+        self.remote: Remote | None = None
+        self.refused = ""
+        url = picture.get("url")
+        if url and not picture.get("base64"):
+            instead = "Fetch it and give its bytes as image.base64"
+            self.remote = Remote("a picture at a URL", instead, str(url))
+
+    def fetch(self, incoming: Incoming, *, alone: bool) -> None:
+        """Have its picture here, if that is elsewhere and may be fetched.
+
+        Raises:
+            UsageError: it may not, or cannot, and it is the only one.
+        """
+        if self.remote is None:
+            return
+        try:
+            photo = incoming.fetch(self.remote)
+        except UsageError as error:
+            if alone:
+                raise
+            self.refused = str(error)
+            return
+        if photo:
+            self.photo = photo
+            data = {**self.written["data"], "image": {"base64": _text(photo)}}
+            self.written = {**self.written, "data": data}
+
+
+def _text(photo: bytes) -> str:
+    return base64.b64encode(photo).decode("ascii")
 
 
 def _config(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -220,8 +282,8 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _joined(replies: list[Reply]) -> Reply:
     """Return the replies about single inputs as one, as Clarifai answers for several."""
-    data = [json.loads(reply.body) for reply in replies]
-    whole = next((one for one in data if not one.get("outputs")), None)
+    data = [_object(reply) for reply in replies]
+    whole = next((one for one in data if not _outputs(one)), None)
     if whole is not None:  # said of the whole request, such as that the token is wrong
         return replies[data.index(whole)]
     codes = [one["status"].get("code") for one in data]
@@ -234,3 +296,16 @@ def _joined(replies: list[Reply]) -> Reply:
         status |= {"description": words[0], "details": words[1]}
         first = replace(first, status=400 if failed else 200)
     return Told(first, {**data[0], "status": status, "outputs": outputs}).written()
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    """Return the JSON of a reply, empty if it is none of Clarifai's."""
+    try:
+        data = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) and isinstance(data.get("status"), dict) else {}
+
+
+def _outputs(data: Mapping[str, Any]) -> bool:
+    return isinstance(data.get("outputs"), list) and bool(data["outputs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -17,23 +18,25 @@ from google.protobuf import json_format
 
 from smoothapi.errors import FatalError, TransientError, UsageError
 from smoothapi.wires.google import Google, refusal
-from smoothapi.wrapping import Call, Item, Passed, Remote
+from smoothapi.wires.wire import to_reply
+from smoothapi.wrapping import Call, Item, Passed
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.kept import Kept
 from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
 from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.batch import Together, label_feature, remote_of, to_certify
 from smoothapi_adapters.google.client import sign_in
 from smoothapi_adapters.google.errors import mapped_error
-from smoothapi_adapters.google.wrap import CallersClient, label_feature, read_labels, times
+from smoothapi_adapters.google.wrap import CallersClient, read_labels, times
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from smoothapi.answer import Answer
     from smoothapi.errors import ProviderError
     from smoothapi.gateway.front import Incoming, SignedBy
     from smoothapi.wires.wire import Refusal, Reply, Request
-    from smoothapi.wrapping import Verdict
+    from smoothapi.wrapping import Remote, Verdict
 
 _ANNOTATE = re.compile(
     r"/v1/(?P<parent>projects/[^/]+(/locations/[^/]+)?/)?images:annotate", re.ASCII
@@ -47,8 +50,9 @@ _KEYS = ("authorization", "x-goog-api-key", "x-goog-user-project")
 class ImageAnnotatorFront:
     """Certifies the label annotations of images:annotate, with or without a project in the path.
 
-    Pictures of a batch are sent one by one, which costs the same. What other features find stays as
-    Google said it.
+    Pictures of a batch that are to be certified are sent one by one, which costs the same; all
+    others go together, and one that may not be fetched is refused by itself. What other features
+    find stays as Google said it.
 
     Args:
         options: endpoint, api_key, credentials, quota_project, transport (of the noisy copies; REST
@@ -106,28 +110,42 @@ class ImageAnnotatorFront:
             return None
         try:
             data = json.loads(request.body)
-            rows = data["requests"]
-            parsed = [vision.AnnotateImageRequest.wrap(_parsed(row)) for row in rows]
+            rows = [_Row(row) for row in data["requests"]]
         except (ValueError, RecursionError, TypeError, KeyError, json_format.ParseError):
             return None
-        asking = [one for one in parsed if label_feature(one)]
-        sources = [one.image.source for one in asking if not one.image.content]
-        if any(source.image_uri or source.gcs_image_uri for source in sources):
-            return Remote("a picture at a URI", "Fetch it and give its bytes as image.content")
-        if not any(one.image.content for one in asking):
-            return None
+        for row in rows:
+            row.fetch(incoming, alone=len(rows) == 1)
+        if not any(to_certify(row.asked) or row.refused for row in rows):
+            return next(filter(None, (row.remote for row in rows)), None)
+        return self._call(incoming, data, rows)
+
+    def _call(self, incoming: Incoming, data: dict[str, Any], rows: Sequence[_Row]) -> Call:
+        """Return the call about pictures of which at least one is certified, or refused."""
+        request = incoming.request
         whole = vision.BatchAnnotateImagesRequest(
             parent=str(data.get("parent") or self._parent(request.path)),
             labels=data.get("labels") if isinstance(data.get("labels"), dict) else {},
         )
         given = {"timeout": self._connection.timeout}
         client = CallersClient(self._clients[self._signing(request)], whole, given)
+
+        def part(written: list[Any]) -> Incoming:
+            return incoming.with_body(json.dumps({**data, "requests": written}).encode())
+
+        def sent(written: list[Any]) -> list[Reply]:
+            return _parts(self._send(part(written), identity=True), len(written))
+
+        together = Together(sent)
         items: list[Item | Passed] = []
-        for row, one in zip(rows, parsed, strict=True):
-            alone = request.body if len(rows) == 1 else json.dumps({**data, "requests": [row]})
-            body = alone if isinstance(alone, bytes) else alone.encode()
-            part = replace(incoming, request=replace(request, body=body))
-            items.append(self._item(part, one, client))
+        for row in rows:
+            if row.refused:
+                items.append(Passed(partial(_refused_part, row.refused), row.remote))
+            elif not to_certify(row.asked):
+                items.append(together.passed(row.written, row.remote))
+            else:
+                as_it_came = len(rows) == 1 and row.remote is None
+                own = incoming if as_it_came else part([row.written])
+                items.append(self._item(own, row.asked, client))
         return Call(items, join=None if len(items) == 1 else _joined)
 
     def relay(self, incoming: Incoming) -> Reply:
@@ -141,10 +159,8 @@ class ImageAnnotatorFront:
 
     def _item(
         self, incoming: Incoming, request: vision.AnnotateImageRequest, client: CallersClient
-    ) -> Item | Passed:
-        feature = label_feature(request)
-        if feature is None or not request.image.content:
-            return Passed(partial(self._send, incoming))
+    ) -> Item:
+        feature: Any = label_feature(request)
         votes = client.votes(feature)
         own = own_call(
             votes,
@@ -220,10 +236,49 @@ class ImageAnnotatorFront:
         return (found["parent"] or "").rstrip("/") if found else ""
 
 
-def _parsed(row: Any) -> Any:
-    """Return one request of a batch as Google's message; raises as `ParseDict` does."""
-    message = vision.AnnotateImageRequest.pb()()
-    return json_format.ParseDict(row, message, ignore_unknown_fields=True)
+class _Row:
+    """One request of a batch.
+
+    Args:
+        written: as JSON.
+
+    Raises:
+        ParseError: it is not an AnnotateImageRequest.
+
+    Attributes:
+        written: as it is sent on.
+        asked: the same as Google's message.
+        remote: where its picture was, if that was elsewhere.
+        refused: why it is refused by itself, "" if it is not.
+    """
+
+    def __init__(self, written: Any) -> None:
+        message = vision.AnnotateImageRequest.pb()()
+        parsed = json_format.ParseDict(written, message, ignore_unknown_fields=True)
+        self.written = written
+        self.asked: vision.AnnotateImageRequest = vision.AnnotateImageRequest.wrap(parsed)
+        self.remote = remote_of(self.asked, "Fetch it and give its bytes as image.content")
+        self.refused = ""
+
+    def fetch(self, incoming: Incoming, *, alone: bool) -> None:
+        """Have its picture here, if that is elsewhere and may be fetched.
+
+        Raises:
+            UsageError: it may not, or cannot, and it is the only one.
+        """
+        if self.remote is None:
+            return
+        try:
+            photo = incoming.fetch(self.remote)
+        except UsageError as error:
+            if alone:
+                raise
+            self.refused = str(error)
+            return
+        if photo is not None:
+            self.asked.image = vision.Image(content=photo)
+            content = base64.b64encode(photo).decode("ascii")
+            self.written = {**self.written, "image": {"content": content}}
 
 
 def _part(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,6 +319,23 @@ def _write(told: Told, verdict: Verdict) -> Reply:
         if not kept:  # protobuf's JSON leaves empty lists out
             del part["labelAnnotations"]
     return told.written()
+
+
+def _parts(reply: Reply, count: int) -> list[Reply]:
+    """Return the reply about several pictures as one for each; an error stands for each."""
+    if reply.status != 200:
+        return [reply] * count
+    try:
+        data = json.loads(reply.body)
+        return [Told(reply, {**data, "responses": [one]}).written() for one in data["responses"]]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        raise TransientError("Google's answer is malformed: it has no responses.") from None
+
+
+def _refused_part(why: str) -> Reply:
+    """Return the reply about one picture that is refused, as Google words it."""
+    error = {"code": 3, "message": why}  # INVALID_ARGUMENT, as a number of gRPC
+    return to_reply(200, {"responses": [{"error": error}]})
 
 
 def _joined(replies: list[Reply]) -> Reply:

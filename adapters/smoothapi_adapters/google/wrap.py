@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,17 @@ from google.cloud import vision
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
-from smoothapi.wrapping import Call, Item, OwnCall, Passed, Remote
+from smoothapi.wrapping import Call, Item, OwnCall
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.batch import Together, label_feature, remote_of, to_certify
 from smoothapi_adapters.google.client import held
 from smoothapi_adapters.google.errors import mapped_error, of_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from smoothapi.wrapping import Verdict
+    from smoothapi.wrapping import Remote, Verdict
 
 _LABELS = vision.Feature.Type.LABEL_DETECTION
 _HOST = "vision.googleapis.com"
@@ -57,12 +59,14 @@ class ImageAnnotatorWrapper:
             whole, requests = _asked(operation, dict(bound.arguments))
         except (TypeError, ValueError, OSError):
             return None
-        if not any(_to_certify(request) for request in requests):
+        if not any(to_certify(request) for request in requests):
             return next(filter(None, map(_remote, requests)), None)
         client = CallersClient(self._client, whole, bound.arguments)
-        together = _Together(self._client, whole, bound.arguments)
+        together = Together(partial(self._sent_together, whole, bound.arguments))
         parts = [
-            self._item(request, client) if _to_certify(request) else together.passed(request)
+            self._item(request, client)
+            if to_certify(request)
+            else together.passed(request, _remote(request))
             for request in requests
         ]
         if operation == "batch_annotate_images":
@@ -72,6 +76,18 @@ class ImageAnnotatorWrapper:
                 lambda joined: joined.responses,
             )
         return Call(parts)
+
+    def _sent_together(
+        self, whole: Any, given: Mapping[str, Any], requests: list[Any]
+    ) -> Sequence[vision.AnnotateImageResponse]:
+        """Send a part of the caller's whole request as the caller's call would have been."""
+        request = vision.BatchAnnotateImagesRequest(
+            requests=requests, parent=whole.parent, labels=whole.labels
+        )
+        options = {name: given[name] for name in ("retry", "timeout", "metadata")}
+        answered = self._client.batch_annotate_images(request=request, **options)
+        responses: Sequence[vision.AnnotateImageResponse] = answered.responses
+        return responses
 
     def _item(self, request: vision.AnnotateImageRequest, client: CallersClient) -> Item:
         feature: Any = label_feature(request)
@@ -142,42 +158,6 @@ class CallersClient:
         )
 
 
-class _Together:
-    """The pictures of a batch that are not to be certified, in one request of the caller's own.
-
-    Args:
-        client: the caller's.
-        whole: the caller's whole request.
-        given: the arguments of the caller's call.
-    """
-
-    def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
-        self._client = client
-        self._whole = whole
-        self._options = {name: given[name] for name in ("retry", "timeout", "metadata")}
-        self._requests: list[vision.AnnotateImageRequest] = []
-        self._responses: Sequence[vision.AnnotateImageResponse] | None = None
-
-    def passed(self, request: vision.AnnotateImageRequest) -> Passed:
-        """Return the part of the call that is about one of them."""
-        number = len(self._requests)
-        self._requests.append(request)
-        return Passed(lambda: self._sent()[number], _remote(request))
-
-    def _sent(self) -> Sequence[vision.AnnotateImageResponse]:
-        if self._responses is None:
-            request = vision.BatchAnnotateImagesRequest(
-                requests=self._requests, parent=self._whole.parent, labels=self._whole.labels
-            )
-            answered = self._client.batch_annotate_images(request=request, **self._options)
-            if len(answered.responses) != len(self._requests):
-                raise TransientError(
-                    f"Google answered {len(answered.responses)} of {len(self._requests)} pictures."
-                )
-            self._responses = answered.responses
-        return self._responses
-
-
 def _asked(operation: str, given: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return the whole request, if the call has one, and the requests of single pictures.
 
@@ -221,25 +201,8 @@ def _one(request: Any) -> vision.AnnotateImageRequest:
     return whole
 
 
-def label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
-    """Return the feature by which a request asks for labels, None if it asks for none."""
-    return next((feature for feature in request.features if feature.type_ == _LABELS), None)
-
-
-def _to_certify(request: vision.AnnotateImageRequest) -> bool:
-    return label_feature(request) is not None and bool(request.image.content)
-
-
 def _remote(request: vision.AnnotateImageRequest) -> Remote | None:
-    """Return where the picture of a request for labels is, None if it is here or nowhere."""
-    source = request.image.source
-    if label_feature(request) is None or request.image.content:
-        return None
-    if not (source.image_uri or source.gcs_image_uri):
-        return None
-    return Remote(
-        "a picture at a URI", "Fetch it and give its bytes as image=vision.Image(content=...)"
-    )
+    return remote_of(request, "Fetch it and give its bytes as image=vision.Image(content=...)")
 
 
 def _endpoint(client: Any) -> str | None:

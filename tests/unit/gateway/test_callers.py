@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,6 +17,7 @@ from smoothapi.gateway.rate import Rates
 from smoothapi.gateway.records import GatewayCaller
 from smoothapi.services import serve
 from smoothapi.store import Budget
+from tests.contract.tls import authority
 from tests.unit.gateway.conftest import KITS, RAW, call, post, tables
 from tests.unit.wrapping.conftest import PHOTO, PIXELS, digest, labeller
 
@@ -230,6 +233,44 @@ def test_too_long_a_body_is_refused_in_the_providers_words(aws, start):
     assert found.json()["__type"] == "RequestEntityTooLargeException"
 
 
+def test_a_picture_of_15_megabytes_streams_in_and_is_certified(start):
+    # A chunk of the picture's that no decoder reads: as long as a scan, and decoded in no time.
+    padding = bytes(15 * 10**6)
+    kind = b"smOb" + padding
+    chunk = struct.pack(">I", len(padding)) + kind + struct.pack(">I", zlib.crc32(kind))
+    end = PHOTO.index(b"IEND") - 4
+    long = PHOTO[:end] + chunk + PHOTO[end:]
+    with serve("azure4", labeller) as service:
+        gateway = start("azure4", service)
+        pieces = (long[at : at + 65_536] for at in range(0, len(long), 65_536))
+        found = post(gateway.url, "azure4", body=pieces)  # chunked: its length is not known
+        assert found.headers["x-smoothapi-outcome"] == "certified", found.text
+        assert metrics_of(gateway)["smoothapi_gateway_held_bytes"] == 0
+        refused = post(gateway.url, "azure4", body=bytes(20 * 2**20 + 2))
+        assert refused.headers["x-smoothapi-outcome"] == "refused"
+        assert 400 <= refused.status_code < 500
+
+
+def metrics_of(gateway):
+    rows = requests.get(f"{gateway.url}/metrics", timeout=20).text.splitlines()
+    pairs = (row.rpartition(" ") for row in rows if not row.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+def test_tls_is_spoken_with_the_certificate_of_the_configuration(aws, start, tmp_path):
+    with authority(tmp_path, "127.0.0.1") as (pem, _):
+        files = {"tls_certificate": pem, "tls_key": str(tmp_path / "127.0.0.1.key")}
+        gateway = start("aws", aws, **files)
+        assert gateway.url.startswith("https://127.0.0.1:")
+        path, headers, body = RAW["aws"]
+        found = requests.post(
+            gateway.url + path, headers=headers, data=body, verify=pem, timeout=20
+        )
+        assert found.headers["x-smoothapi-outcome"] == "certified"
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(f"{gateway.url}/healthz", timeout=20)
+
+
 def test_a_deadline_counts_the_time_in_the_queue(start):
     def slow(pixels):
         if digest(pixels) != digest(PIXELS):
@@ -260,6 +301,23 @@ def test_stopping_finishes_what_is_under_way_and_says_not_ready(held, start):
         ending.join(30)
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{gateway.url}/healthz", timeout=5)
+
+
+def test_callers_whose_grace_is_over_are_told_to_send_again(held, start):
+    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
+        gateway = start("aws", service, grace=0.05)
+        call_ = pool.submit(post, gateway.url, "aws")
+        assert held.begun.wait(30)
+        ending = threading.Thread(target=gateway.__exit__)
+        ending.start()
+        while not gateway.app.gateway._stopped:
+            time.sleep(0.01)
+        held.go.set()
+        found = call_.result()
+        ending.join(30)
+    assert found.status_code == 503
+    assert found.headers["x-smoothapi-outcome"] == "stopped"
+    assert found.headers["retry-after"] == "1"
 
 
 def test_a_configuration_is_taken_up_while_calls_are_under_way(held, tmp_path):

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from smoothapi.cli import run
 from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.files import parse_toml
 from smoothapi.gateway import app, read_config
-from smoothapi.gateway.config import GatewayConfig
+from smoothapi.gateway.config import SETTLING, GatewayConfig
 from tests.unit.gateway.conftest import post, tables
 
 LEAST = {"providers": {"aws": {"budget": "$20/day"}}}
@@ -57,9 +59,9 @@ def test_an_address_that_others_reach_needs_tls_or_a_proxy(tmp_path):
 def test_a_providers_table_goes_before_the_common_one(tmp_path):
     config = read_config(
         {
-            "certify": {"home": str(tmp_path), "score": 0.7, "otherwise": "plain", "sigma": 0.5},
+            "certify": {"home": str(tmp_path), "score": 0.7, "otherwise": "plain", "final": True},
             "providers": {
-                "aws": {"budget": "$1/day", "certify": {"score": 0.9}},
+                "aws": {"budget": "$1/day", "certify": {"score": 0.9, "sigma": 0.5}},
                 "azure": {"budget": "unlimited"},
             },
         }
@@ -68,6 +70,7 @@ def test_a_providers_table_goes_before_the_common_one(tmp_path):
     assert config.certified("azure").policy.score == 0.7
     assert config.certified("aws").policy.otherwise == "plain"
     assert config.certified("aws").session["sigma"] == 0.5
+    assert config.certified("aws").session["final"]
     assert config.budgets("azure") == []
     assert [str(budget) for budget in config.budgets("aws")] == ["$1 a day, 'gateway-aws'"]
 
@@ -163,6 +166,44 @@ def test_the_command_serves_reads_its_file_again_and_ends_in_good_order(written,
             assert process.wait(60) == 0
         finally:
             process.kill()
+
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+
+@pytest.mark.parametrize("file", ["gateway.toml", "kubernetes.yaml"])
+def test_the_configurations_to_deploy_can_be_used(file):
+    text = (DEPLOY / file).read_text()
+    if file.endswith(".yaml"):
+        [told] = [one for one in yaml.safe_load_all(text) if one["kind"] == "ConfigMap"]
+        text = told["data"]["gateway.toml"]
+    tables = parse_toml(text)
+    tables["gateway"] |= {"host": "0.0.0.0", "behind_proxy": True}  # as both say in their command
+    config = read_config(tables)
+    assert str(config.gateway.records) == "/data/gateway.db"
+    assert config.settings.noise_key_file is not None
+    assert "postgresql" in str(config.settings.home)
+
+
+def test_what_is_deployed_waits_for_calls_under_way_and_shows_no_secret():
+    manifests = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    [pod] = [one["spec"]["template"]["spec"] for one in manifests if one["kind"] == "Deployment"]
+    [container] = pod["containers"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    probes = {
+        name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness")
+    }
+    assert probes == {"liveness": "/healthz", "readiness": "/readyz"}
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["gateway"]
+    read_only = container["securityContext"]["readOnlyRootFilesystem"]
+    assert read_only is compose["read_only"] is True
+    # What the image runs is `smoothapi serve`: the arguments are those of a provider's command.
+    assert container["args"] == compose["command"]
+    [told] = [one for one in manifests if one["kind"] == "ConfigMap"]
+    grace = parse_toml(told["data"]["gateway.toml"])["gateway"]["grace"]
+    assert 5 + grace + SETTLING < pod["terminationGracePeriodSeconds"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
 
 
 def test_the_commands_help_names_the_providers_and_the_tokens():

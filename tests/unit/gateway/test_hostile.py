@@ -100,6 +100,25 @@ def test_no_request_brings_forth_an_error_of_the_gateways(name, answering, data)
     json.loads(reply.body)
 
 
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PATCH", "TRACE", "BREW"])
+@pytest.mark.parametrize("name", list(KITS))
+def test_other_methods_are_refused_in_the_providers_words(name, method, answering):
+    path, headers, body = RAW[name]
+    reply = call(answering[name], method, path, headers, body)
+    assert 400 <= reply.status < 500
+    assert reply.headers["x-smoothapi-outcome"] == "refused"
+    assert (reply.body == b"") == (method == "HEAD"), "a reply to HEAD has no body"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/smoothapi/"])
+def test_head_of_the_gateways_own_pages_has_the_headers_of_get(path, answering):
+    shown = {"x-smoothapi-token": "sgw_1"}
+    get, head = (call(answering["aws"], method, path, shown) for method in ("GET", "HEAD"))
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert call(answering["aws"], "POST", path, shown).status == 404
+
+
 @given(path=st.text(st.characters(codec="latin-1"), max_size=30), token=st.text(max_size=20))
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_gateways_own_pages_answer_whatever_is_asked(path, token, answering):

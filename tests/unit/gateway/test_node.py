@@ -1,6 +1,6 @@
 """The AWS SDK for JavaScript against a gateway: a language that this package is not written in.
 
-Run `npm install` in tests/node first; it is skipped without.
+`make test` installs it where there is Node; without it this is skipped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NODE = Path(__file__).parents[2] / "node"
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.skipif(
-        shutil.which("node") is None or not (NODE / "node_modules").is_dir(),
-        reason="run npm install in tests/node",
+        shutil.which("node") is None or not (NODE / "node_modules" / ".ready").exists(),
+        reason="make tests/node/node_modules/.ready installs the AWS SDK for JavaScript",
     ),
 ]
 

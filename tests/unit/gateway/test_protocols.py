@@ -11,10 +11,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from smoothapi import Retry, Smoother, wrap
+from smoothapi import Retry, Smoother, certificate_of, wrap
 from smoothapi.certify import Scores
 from smoothapi.services import serve
 from smoothapi_adapters.aws import AwsAdapter
+from smoothapi_adapters.azure import Azure4Adapter, AzureAdapter
+from smoothapi_adapters.clarifai import ClarifaiAdapter
+from smoothapi_adapters.google import GoogleAdapter
 from tests.unit.gateway.conftest import (
     AWS_KEYS,
     CERTIFY,
@@ -81,27 +84,55 @@ def test_labels_that_are_not_certified_can_stay_marked(kit, service, start):
         assert name in said
 
 
-def test_certificates_are_those_of_wrap_and_of_smoother(aws, start, tmp_path):
-    gateway = start("aws", aws, certify={"home": str(tmp_path / "home")})
-    through = post(gateway.url, "aws")
-    identity = through.headers["x-smoothapi-certificate"]
-    found = requests.get(f"{gateway.url}/smoothapi/certificates/{identity}", timeout=20).json()
-    of_gateway = found["certificate"]
-    gateway.__exit__()
-    options = {**CERTIFY, "home": tmp_path / "home", "retry": Retry(attempts=1)}
-    client = KITS["aws"].client(aws)
-    before = aws.requests
-    with wrap(client, budget="$5", **options) as wrapped:
-        of_wrap = wrapped.detect_labels(Image={"Bytes": PHOTO})["Smoothapi"]["certificate"]
-    assert aws.requests == before + 1, "the gateway's votes serve wrap: only its own call is sent"
-    adapter = AwsAdapter(client=client, min_confidence=55.0)
-    with Smoother(adapter, plain=False, budget="$5", **options) as smoother:
-        names = ("Bus", "Vehicle", "Van")
-        of_smoother = smoother.certify(PHOTO, target=Scores(names, 0.55, parents=False)).to_dict()
-    assert aws.requests == before + 1, "and Smoother"
+ADAPTERS = {
+    "aws": lambda client: AwsAdapter(client=client, min_confidence=55.0),
+    "google": lambda client: GoogleAdapter(
+        client=client, max_results=50, endpoint=client.transport.host
+    ),
+    "azure": lambda client: AzureAdapter(client=client),
+    "azure4": lambda client: Azure4Adapter(client=client),
+    "clarifai": lambda client: ClarifaiAdapter(endpoint=client.url, pat=OWN_KEY, max_concepts=50),
+}
+LEAST = {"aws": 0.55}  # what Rekognition returns, where the call says nothing
+
+
+@pytest.mark.parametrize("name", [*KITS, "google-grpc"])
+def test_certificates_are_those_of_wrap_and_of_smoother(name, start, tmp_path):
+    provider = name.removesuffix("-grpc")
+    kit = KITS[provider]
+    home = tmp_path / "home"
+    with serve(provider, labeller) as service:
+        over = {"grpc_port": 0} if name == "google-grpc" else {}
+        gateway = start(provider, service, home=home, **over)
+        if name == "google-grpc":
+            client = grpc_client(gateway)
+            kit.label(client)
+            client.transport.close()
+            [record] = gateway.app.gateway.records.latest(1)
+            found = record.finding
+        else:
+            identity = post(gateway.url, name).headers["x-smoothapi-certificate"]
+            kept = f"{gateway.url}/smoothapi/certificates/{identity}"
+            found = requests.get(kept, timeout=20).json()
+        of_gateway = found["certificate"]
+        gateway.__exit__()
+        options = {**CERTIFY, "home": home, "retry": Retry(attempts=1)}
+        client = kit.client(service)
+        before, certificates = service.requests, [of_gateway]
+        if provider != "clarifai":  # has no SDK to wrap
+            with wrap(client, budget="$5", **options) as wrapped:
+                certificates.append(certificate_of(kit.label(wrapped)).to_dict())
+            before += 1
+            assert service.requests == before, "of wrap only its own call: the votes are there"
+        least = LEAST.get(provider, 0.5)
+        target = Scores(("Bus", "Vehicle", "Van"), least, parents=False)
+        client = kit.client(service)  # its own, since wrap closed the other
+        with Smoother(ADAPTERS[provider](client), plain=False, budget="$5", **options) as smoother:
+            certificates.append(smoother.certify(PHOTO, target=target).to_dict())
+        assert service.requests == before, "and nothing of Smoother"
     # What was sent and what time it took differ; all that is claimed, and on which votes, does not.
-    for name in ("claims", "votes", "identity", "sigma", "alpha", "image", "target", "largest"):
-        assert of_gateway[name] == of_wrap[name] == of_smoother[name], name
+    for fact in ("claims", "votes", "identity", "sigma", "alpha", "image", "target", "largest"):
+        assert all(one[fact] == of_gateway[fact] for one in certificates), fact
     assert of_gateway["claims"]
 
 

@@ -6,12 +6,16 @@ import json
 import logging
 import re
 
+import opentelemetry.metrics
 import pytest
 import requests
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from smoothapi import telemetry
 from smoothapi.events import Served
 from smoothapi.gateway import Records
+from smoothapi.gateway.metrics import OpenTelemetryMetrics
 from smoothapi.gateway.page import page
 from smoothapi.gateway.records import Record
 from smoothapi.services import serve
@@ -20,6 +24,7 @@ from tests.unit.wrapping.conftest import labeller
 
 pytestmark = pytest.mark.timeout(60)
 
+OF, BY_TEAM = "smoothapi_gateway_", '{caller="team",provider="aws"}'
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
 
 
@@ -129,3 +134,46 @@ def test_an_operation_forges_no_line_of_the_access_log(upstream, start, caplog):
     [access] = caplog.records
     assert len(access.getMessage().split(" ")) == 9
     assert json.dumps(access.getMessage())
+
+
+def test_opentelemetry_is_told_the_same_by_caller_and_provider(aws, start, tmp_path, monkeypatch):
+    reader = InMemoryMetricReader()
+    metering = MeterProvider([reader])
+    monkeypatch.setattr(opentelemetry.metrics, "get_meter", metering.get_meter)
+    records = Records(tmp_path / "home" / "gateway.db")
+    token, operator = records.add_token("team"), records.add_token("boss", operator=True)
+    records.close()
+    gateway = start("aws", aws, callers="tokens")
+    shown = {"x-smoothapi-token": token}
+    post(gateway.url, "aws", headers=shown)
+    post(gateway.url, "aws", headers=shown, body=b"{}")
+    [resource] = reader.get_metrics_data().resource_metrics
+    found = {
+        (metric.name, *sorted(dict(point.attributes).values())): point
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name.startswith("smoothapi.gateway.")
+    }
+    told = metrics(gateway, auth=("", operator))
+    for name, more, value in (
+        ("requests", ["200"], 1),
+        ("requests", ["400"], 1),
+        ("pictures", ["certified"], 1),
+        ("plain_label", ["yes"], 1),
+        ("certified_attempts", [], aws.requests),
+        ("certified_dollars", [], told[f"{OF}certified_dollars_total{BY_TEAM}"]),
+    ):
+        key = (f"smoothapi.gateway.{name}", *sorted(["aws", "team", *more]))
+        assert found[key].value == pytest.approx(value), name
+    assert found["smoothapi.gateway.seconds", "aws", "team"].count == 2
+    assert found["smoothapi.gateway.queued_seconds", "aws"].count == 2
+    assert found["smoothapi.gateway.working",].value == 0
+    metering.shutdown()
+
+
+def test_an_exporter_that_fails_costs_no_caller_an_answer(aws, start, monkeypatch, caplog):
+    gateway = start("aws", aws)
+    monkeypatch.setattr(OpenTelemetryMetrics, "count", lambda *_: 1 / 0)
+    assert post(gateway.url, "aws").headers["x-smoothapi-outcome"] == "certified"
+    assert "could not be counted" in caplog.text

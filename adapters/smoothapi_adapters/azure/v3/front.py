@@ -11,7 +11,7 @@ from smoothapi.wires.azure import Azure
 from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common.relay import own_call
 from smoothapi_adapters.azure.errors import OF_PARSING
-from smoothapi_adapters.azure.front import AzureFront, lowered, photo_of
+from smoothapi_adapters.azure.front import AzureFront, lowered, with_photo
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v3.adapter import AzureAdapter
 from smoothapi_adapters.azure.v3.client import connect
@@ -53,21 +53,22 @@ class ComputerVisionFront(AzureFront):
             given = query.get("visualfeatures", "") or "categories"
             asked = [name.strip().lower() for name in given.split(",")]
         features = [name for name in CERTIFIED if name in asked]
-        photo = photo_of(request)
-        if not features or not photo or isinstance(photo, Remote):
-            return photo if features and isinstance(photo, Remote) else None
+        whole = with_photo(incoming) if features else None
+        if whole is None or isinstance(whole, Remote):
+            return whole
         votes = self._votes(AzureAdapter, request, query, features)
         if votes is None:
             return None
         own = own_call(
             votes,
-            partial(self._send, incoming, identity=True),
+            partial(self._send, whole, identity=True),
             means=self._means,
             read=partial(_read, features=features, tagged=request.path.endswith("tag")),
             who="Azure",
             price=price_of(asked),
         )
-        return Call([Item(photo, own, votes, None, partial(_write, features=features))])
+        item = Item(whole.request.body, own, votes, None, partial(_write, features=features))
+        return Call([item])
 
     def _client(self, signing: str) -> Any:
         client, _ = connect(self._resource_of(signing), None, self._timeout)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.wires.azure4 import Azure4
 from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common.relay import own_call
-from smoothapi_adapters.azure.front import AzureFront, lowered, photo_of
+from smoothapi_adapters.azure.front import AzureFront, lowered, with_photo
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v4.adapter import Azure4Adapter
 from smoothapi_adapters.azure.v4.client import connect
@@ -40,21 +40,21 @@ class ImageAnalysisFront(AzureFront):
             return None
         query = lowered(request.query)
         asked = [name.strip() for name in query.get("features", "").split(",")]
-        photo = photo_of(request)
-        if "tags" not in asked or not photo or isinstance(photo, Remote):
-            return photo if "tags" in asked and isinstance(photo, Remote) else None
+        whole = with_photo(incoming) if "tags" in asked else None
+        if whole is None or isinstance(whole, Remote):
+            return whole
         votes = self._votes(Azure4Adapter, request, query, ["tags"])
         if votes is None:
             return None
         own = own_call(
             votes,
-            partial(self._send, incoming, identity=True),
+            partial(self._send, whole, identity=True),
             means=self._means,
             read=read_labels,
             who="Azure",
             price=price_of(asked),
         )
-        return Call([Item(photo, own, votes, None, _write)])
+        return Call([Item(whole.request.body, own, votes, None, _write)])
 
     def _client(self, signing: str) -> Any:
         return connect(self._resource_of(signing), self._timeout)
