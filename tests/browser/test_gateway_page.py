@@ -103,8 +103,6 @@ def test_it_is_styled_and_says_what_it_was_given(scheme, open_page):
 def test_a_narrow_window_scrolls_tables_and_not_the_page(open_page):
     made = open_page(viewport={"width": 400, "height": 800})
     assert made.evaluate("document.documentElement.scrollWidth") <= 400
-    ends = "[...document.querySelectorAll('caption')].map(e => e.getBoundingClientRect().right)"
-    assert max(made.evaluate(ends)) <= 400, "what a table is can be read without scrolling it"
 
 
 def test_all_can_be_reached_by_keyboard(open_page):
