@@ -10,7 +10,7 @@ PHOTO ?= examples/photos/school_bus.jpg
 # The AWS SDK for JavaScript, which a test runs where there is Node.
 NODE := $(if $(shell command -v npm),tests/node/node_modules/.ready)
 
-.PHONY: demo test lint types wheel pythons docs bench clean
+.PHONY: demo test lint types wheel reproducible newcomer pythons docs links bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -33,6 +33,14 @@ types: $(VENV)/.ready-dev
 wheel: $(VENV)/.ready-dev
 	PYTHON=$(BIN)/python tests/wheel.sh
 
+# Build wheel and sdist twice, elsewhere and at other times, and compare them byte by byte.
+reproducible: $(VENV)/.ready-dev
+	PYTHON=$(BIN)/python tests/reproducible.sh
+
+# A newcomer's first hour from the wheel: init, doctor, a folder, an abstention, a study, verify.
+newcomer: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q -m slow tests/newcomer
+
 # What runs without torch, on the newer Pythons that are at hand.
 pythons:
 	tests/other_pythons.sh
@@ -40,6 +48,10 @@ pythons:
 # Any warning is an error: a reference that leads nowhere, a page in no table of contents.
 docs: $(VENV)/.ready-dev
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
+# Whether what the pages name elsewhere is still there; needs a network.
+links: $(VENV)/.ready-dev
+	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/linkcheck
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/overhead.py

@@ -1,6 +1,7 @@
 """The code in the documentation is run: Python blocks as they are, `$ smoothapi` lines as commands.
 
-What follows a command is compared with what it prints; `...` stands for anything.
+What follows a command is compared with what it prints; `...` stands for anything. Most pages
+ask about the same photo, so they share one home: what one page bought, the next finds in the store.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import doctest
 import io
 import os
+import secrets
 import shlex
 import shutil
 from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sybil import Example
 
 _PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+_NOTHING_BOUGHT = {"first_certificate.md", "keep_a_budget.md"}  # what they say begins with nothing
 
 
 def _console(example: Example) -> str | None:
@@ -54,19 +57,46 @@ def _commands(block: str) -> list[tuple[str, str]]:
     return commands
 
 
+@pytest.fixture(scope="session")
+def readers_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that pages share, those of other workers too: its leases let none pay twice."""
+    base = tmp_path_factory.getbasetemp()
+    return _home(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+def _home(folder: Path) -> Path:
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    key = home / "noise.key"
+    new = folder / f"{secrets.token_hex(8)}.key"
+    new.write_bytes(bytes(range(32)))
+    new.chmod(0o600)
+    new.replace(key)  # at once, for another worker may be reading it
+    return home
+
+
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A reader's empty folder with a photo in it, and a home of their own."""
+def reader(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    readers_home: Path,
+) -> Iterator[Path]:
+    """A reader's folder with a photo in it, and a home."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copy(_PHOTOS / "school_bus.jpg", folder / "photo.jpg")
-    key = folder / "home" / "noise.key"
-    key.parent.mkdir()
-    key.write_bytes(bytes(range(32)))
-    key.chmod(0o600)
+    if request.path.name in _NOTHING_BOUGHT:
+        _home(folder)
+    else:
+        (folder / "home").symlink_to(readers_home)
     before, here = dict(os.environ), Path.cwd()
     for name in [name for name in os.environ if name.startswith("SMOOTHAPI_")]:
         del os.environ[name]
-    os.environ.update(SMOOTHAPI_HOME=str(key.parent), COLUMNS="100", NO_COLOR="1")
+    os.environ.update(
+        SMOOTHAPI_HOME=str((folder / "home").resolve()),
+        SMOOTHAPI_DENOISER="small",  # the large one would be most of what a vote costs
+        COLUMNS="100",
+        NO_COLOR="1",
+    )
     os.chdir(folder)
     yield folder
     os.chdir(here)

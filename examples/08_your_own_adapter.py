@@ -41,6 +41,6 @@ class ColourService:
         return Answer(tuple(Label(n, s) for n, s in zip(names, shares, strict=True)), "1")
 
 
-with Smoother(ColourService(), sigma=0.5, radius="largest", max_votes=200) as smoother:
+with Smoother(ColourService(), sigma=0.5, radius="largest", max_votes=100) as smoother:
     certificate = smoother.certify(PHOTO)
 print(certificate)

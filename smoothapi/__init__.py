@@ -50,8 +50,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from smoothapi.image import WorkingImage, load_image
+    from smoothapi.look import Look
     from smoothapi.many import ManyProgress, PhotoResult
     from smoothapi.photos import FetchLimits, PhotoFetcher
+    from smoothapi.progress_bar import ProgressBar
     from smoothapi.provider import Adapter, Limits, Price
     from smoothapi.signing import PublicKey, SignedCertificate, SigningKey
     from smoothapi.smoother import Plan, Progress, Smoother
@@ -98,6 +100,8 @@ _HOMES = {
     "smoothapi.signing": ("PublicKey", "SignedCertificate", "SigningKey"),
     "smoothapi.many": ("ManyProgress", "PhotoResult"),
     "smoothapi.photos": ("FetchLimits", "PhotoFetcher"),
+    "smoothapi.look": ("Look",),
+    "smoothapi.progress_bar": ("ProgressBar",),
     "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
     "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
 }
@@ -119,6 +123,7 @@ __all__ = [
     "Label",
     "LabelSpace",
     "Limits",
+    "Look",
     "ManyProgress",
     "MissingExtraError",
     "ModelChangedError",
@@ -130,6 +135,7 @@ __all__ = [
     "Presence",
     "Price",
     "Progress",
+    "ProgressBar",
     "ProviderError",
     "PublicKey",
     "Retry",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncIterable
@@ -14,6 +13,7 @@ from smoothapi.dispatch import Totals
 from smoothapi.dispatch.run import STOPPED
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from smoothapi.dispatch import Run
@@ -125,6 +125,8 @@ async def in_thread(
         abandon_on_cancel: whether to leave what is under way to the thread.
         executor: whose thread it is; None for the event loop's own.
     """
+    import asyncio  # noqa: PLC0415  whoever awaits has it already
+
     context = contextvars.copy_context()
     thread = asyncio.get_running_loop().run_in_executor(executor, partial(context.run, call))
     try:
@@ -163,12 +165,16 @@ def as_iterable(given: Any, stop: Stop) -> Any:
     """
     if not isinstance(given, AsyncIterable):
         return given
+    import asyncio  # noqa: PLC0415  whoever awaits has it already
+
     return _taken_from_loop(given, asyncio.get_running_loop(), stop)
 
 
 def _taken_from_loop(
     given: AsyncIterable[_Result], loop: asyncio.AbstractEventLoop, stop: Stop
 ) -> Iterator[_Result]:
+    import asyncio  # noqa: PLC0415  whoever awaits has it already
+
     source = aiter(given)
 
     async def one() -> tuple[_Result] | None:

@@ -3,6 +3,9 @@
 Both files are looked for in the working directory; SMOOTHAPI_CONFIG names another file instead of
 them. `resolve` says of each value where it came from, so that `smoothapi config` can show it, and
 whether it is one that needs the user's consent (`smoothapi.trust`).
+
+pydantic, which takes a third of the time that importing the Smoother took, is loaded when settings
+are resolved.
 """
 
 from __future__ import annotations
@@ -13,28 +16,19 @@ import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import platformdirs
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
-
-from smoothapi.address import DatabaseAddress, HomeAddress, parse_home
 from smoothapi.errors import UsageError
-from smoothapi.files import expanded, is_file, parse_toml, shown_name, text_of
-from smoothapi.radius import parsed
+from smoothapi.files import is_file, parse_toml, shown_name, text_of
 from smoothapi.text import printable, shortened
 from smoothapi.trust import SettingsFile, examined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pydantic import ValidationError
+
+    from smoothapi.settings import Settings
 
 FILE = "smoothapi.toml"
 FILE_VARIABLE = "SMOOTHAPI_CONFIG"
@@ -56,126 +50,6 @@ _MAY_BE_SECRET = ("providers", "prices")
 _MAY_HOLD_SECRET = (*_MAY_BE_SECRET, "home")
 _NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
-
-
-def _text(value: Any) -> str:
-    """Take text that may name a file, and so hold bytes that are no UTF-8: pydantic's own does not.
-
-    Raises:
-        PydanticCustomError: it is no text, or has a NUL, which no file's name has.
-    """
-    if not isinstance(value, str):
-        raise PydanticCustomError("string_type", "Input should be a valid string")
-    if "\0" in value:
-        raise PydanticCustomError("string_nul", "Input should be text without a NUL")
-    return value
-
-
-def _home(value: Any) -> HomeAddress:
-    if isinstance(value, DatabaseAddress):
-        return value
-    return parse_home(_path(value) if isinstance(value, Path) else _text(value))
-
-
-def _path(value: Any) -> Path:
-    if not isinstance(value, (str, Path)):
-        raise PydanticCustomError("path_type", "Input is not a valid path")
-    return expanded(_text(str(value)))
-
-
-_Text = Annotated[str, PlainValidator(_text)]
-_File = Annotated[Path, PlainValidator(_path)]
-_Home = Annotated[
-    HomeAddress,
-    PlainValidator(_home),
-    # Else pydantic would write an address out, password and all.
-    PlainSerializer(lambda home: home if isinstance(home, Path) else str(home)),
-]
-_PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-
-def _default_home() -> Path:
-    try:
-        folder = Path(platformdirs.user_data_dir("smoothapi"))
-    except RuntimeError:  # of the newer platformdirs; an older one returns a path that is no such
-        folder = Path()
-    if not folder.is_absolute():
-        raise UsageError(
-            "There is no folder to keep the noise key and the answers in: it is not known where "
-            "this user's home folder is (no HOME, and no entry in the password file). Set "
-            "SMOOTHAPI_HOME to a folder that is kept, such as a mounted volume."
-        )
-    return folder
-
-
-class Settings(BaseSettings):
-    """Every setting, with its range and its default."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="SMOOTHAPI_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-    )
-
-    provider: _Text = Field("mock", description="the adapter's name")
-    sigma: float = Field(0.25, gt=0.0, le=1.5, description="noise level, of the [0, 1] range")
-    radius: float | str = Field(
-        0.25, description="L2 radius to certify (0.25, 0.5 native, 0.1/255 rms), or largest"
-    )
-    alpha: float = Field(0.001, gt=0.0, lt=0.5, description="chance of a wrong certificate")
-    max_votes: int = Field(1000, ge=1, description="most votes for one certificate")
-    budget: str | None = Field(None, description="hard limit of a session: 500, $2 or 500,$2")
-    size: int = Field(224, ge=1, le=4096, description="shorter side of the working image")
-    classes: _File | None = Field(None, description="TOML or JSON file of your classes")
-    plain: bool = Field(True, description="ask for the label of the working image itself, too")
-    denoiser: _Text = Field("default", description="default, small, none, or a file of one")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    codec: Literal["png", "jpeg"] = Field("png", description="how variants are encoded")
-    concurrency: int = Field(8, ge=1, le=256, description="most requests in flight")
-    attempts: int = Field(5, ge=1, le=100, description="most sends of one variant")
-    deadline: _PositiveFloat = Field(300.0, description="seconds until a variant is given up")
-    max_failed: float = Field(0.1, ge=0.0, le=1.0, description="share of failures that stops a run")
-    partial: bool = Field(False, description="buy what the budget allows, though it is not enough")
-    record: _File | None = Field(None, description="file that answers are also written to")
-    home: _Home = Field(
-        default_factory=_default_home,
-        description="folder of the noise key and the answers, or postgresql://...",
-    )
-    noise_key_file: _File | None = Field(
-        None, description="file of a deployment's noise key; by default the home's own"
-    )
-    prices: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="price lists that replace the adapters' own, by name"
-    )
-    providers: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="options of adapters, by name"
-    )
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("radius")
-    @classmethod
-    def _radius(cls, value: float | str) -> float | str:
-        try:
-            return parsed(value)
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *_others: PydanticBaseSettingsSource,
-        **_more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments only: `resolve` reads the other sources, to know where values are from."""
-        del settings_cls
-        return (init_settings,)
 
 
 @dataclass(frozen=True)
@@ -234,12 +108,13 @@ class Resolved:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return {name: {"value": ..., "from": origin}}, ready for JSON, with secrets masked."""
         dumped = _dumped(self.settings)
+        fields = type(self.settings).model_fields
         return {
             name: {
                 "value": _masked(name, dumped[name]) if name in _MAY_BE_SECRET else dumped[name],
                 "from": self.origins[name],
             }
-            for name in Settings.model_fields
+            for name in fields
         }
 
 
@@ -250,6 +125,10 @@ def resolve(**arguments: Any) -> Resolved:
         UsageError: a value is out of range or unknown, or a file cannot be read; says where the
             value came from.
     """
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from smoothapi.settings import Settings  # noqa: PLC0415
+
     given = {name: value for name, value in arguments.items() if value is not None}
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -304,6 +183,10 @@ _Sourced = tuple[str, dict[str, Any], SettingsFile | None]
 
 
 def _sources() -> list[_Sourced]:
+    from pydantic_settings import EnvSettingsSource, SettingsError  # noqa: PLC0415
+
+    from smoothapi.settings import Settings  # noqa: PLC0415
+
     try:
         environment = EnvSettingsSource(Settings)()
     except (SettingsError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -364,6 +247,8 @@ def _table(
 
 
 def _explain(error: ValidationError, origins: dict[str, str]) -> str:
+    from smoothapi.settings import Settings  # noqa: PLC0415
+
     problems: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]) if item["loc"] else "?"

@@ -8,7 +8,7 @@
     │   ├── UnreachableRadiusError no run of votes within the cap reaches the radius
     │   ├── UnknownProviderError   no adapter of that name
     │   ├── UnknownLabelError      a label that the provider never gives
-    │   ├── MissingExtraError      the adapter's or labeller's packages are not installed
+    │   ├── MissingExtraError      packages of an extra are not installed, such as torch
     │   ├── SigningKeyError        a key of signatures cannot be read, made or used
     │   └── CertificateError       a certificate does not hold                          (exit 6)
     │       ├── UnreadableCertificateError   there is none, or it cannot be read        (exit 5)

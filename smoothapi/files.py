@@ -19,6 +19,7 @@ from smoothapi.text import shortened
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MOST_DIGITS = 300  # a float holds not many more
 
 
@@ -92,6 +93,21 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"its header has the column {twice[0]!r} twice")
     return header, rows
+
+
+def csv_cell(value: str | float | bool | None) -> str:  # noqa: FBT001  a cell's content
+    """Return a cell that no spreadsheet takes for a formula: labels come from outside."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(value) if isinstance(value, float) else str(value)
+    return f"'{text}" if isinstance(value, str) and is_formula(text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether a cell is one, or looks like what `csv_cell` makes of one."""
+    return text.lstrip("'").startswith(_FORMULA)
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class KnownLabels:
     def meant(self, name: str) -> tuple[str, ...]:
         """Return the known labels that may be meant by one that is not known, likeliest first."""
         seen = () if self.vocabulary.closed else sorted(self.seen.labels)
-        return _meant(name, tuple(dict.fromkeys((*self.vocabulary.all_names, *seen))))
+        return meant_by(name, tuple(dict.fromkeys((*self.vocabulary.all_names, *seen))))
 
     @cached_property
     def _seen_keys(self) -> frozenset[str]:
@@ -231,7 +231,7 @@ def _by_key(names: tuple[str, ...]) -> Mapping[str, str]:
     return {label_key(name): name for name in names}
 
 
-def _meant(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def meant_by(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of names that another may stand for, likeliest first."""
     known = _by_key(names)
     key = label_key(name)

@@ -59,6 +59,7 @@ class CertifyOptions(SharedOptions, total=False):
     sigma: float | None
     radius: Radius | None
     max_votes: int | None
+    final: bool | None
     denoiser: DenoiserSpec | None
 
 
@@ -124,6 +125,8 @@ def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
         UsageError: a value is out of range, or is a folder's and needs consent; says where it came
             from.
     """
+    from smoothapi.settings import Settings  # noqa: PLC0415  pydantic
+
     kinds: dict[str, type | tuple[type, ...]] = {
         "classes": (str, Path),
         "denoiser": str,
@@ -133,11 +136,11 @@ def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
     given = {
         name: value
         for name, value in options.items()
-        if name in config.Settings.model_fields and isinstance(value, kinds.get(name, object))
+        if name in Settings.model_fields and isinstance(value, kinds.get(name, object))
     }
     resolved = config.resolve(provider=provider if isinstance(provider, str) else None, **given)
     replaced = {name for name, value in options.items() if value is not None}
     if provider is not None:
         replaced.add("provider")
-    resolved.require_trust(set(config.Settings.model_fields) - replaced)
+    resolved.require_trust(set(Settings.model_fields) - replaced)
     return resolved

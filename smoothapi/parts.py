@@ -20,8 +20,9 @@ from smoothapi.text import printable
 from smoothapi.variants import MadeVariants, RecordedVariants, Variants
 
 if TYPE_CHECKING:
-    from smoothapi.config import Resolved, Settings
+    from smoothapi.config import Resolved
     from smoothapi.options import Budgets, Classes, DenoiserSpec
+    from smoothapi.settings import Settings
     from smoothapi.store import Store
 
 _log = logging.getLogger("smoothapi")

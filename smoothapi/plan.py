@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from smoothapi import notebook
 from smoothapi.answer import Answer
 from smoothapi.certify.arithmetic import share_deduction
 from smoothapi.certify.planning import target_queries
@@ -47,6 +48,24 @@ class Plan:
     expected: tuple[tuple[float, float], ...]
     dollars: float
     price_date: str
+
+    @property
+    def costs(self) -> tuple[float, float]:
+        """Dollars of `at_least` and of `at_most`."""
+        return self.at_least * self.dollars / 1000.0, self.at_most * self.dollars / 1000.0
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks."""
+        least, most = self.costs
+        rows = [
+            ("Photo", self.photo),
+            ("Nothing was sent", "a run that certifies would send"),
+            ("Queries", f"{self.at_least:,} to {self.at_most:,}"),
+            ("Dollars", f"${least:.4f} to ${most:.4f}"),
+            ("Stored", f"{self.stored:,} answers"),
+            *((f"Votes if p = {p:g}", f"{mean:.0f} on average") for p, mean in self.expected),
+        ]
+        return notebook.facts(rows)
 
 
 def plan_run(

@@ -45,11 +45,12 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.certify.futility import Futility, Mix
-    from smoothapi.config import Settings
     from smoothapi.dispatch.job import Encode
     from smoothapi.image import WorkingImage
     from smoothapi.options import DenoiserSpec
     from smoothapi.provider import Adapter, Price
+    from smoothapi.settings import Settings
+    from smoothapi.store import Store
     from smoothapi.variants import Asked, Variants
 
 # Variants prepared together: as many as a request takes, or two lots for all requests in flight.
@@ -143,6 +144,7 @@ class Session:
         refresh: ask again although answers are kept.
         mixes: of shares, learnt from past photos; None for a recording without.
         resources: what `close` releases.
+        store: the home, for what is no answer.
         on_run: is told of each run that begins, and may stop it.
     """
 
@@ -155,6 +157,7 @@ class Session:
     refresh: bool
     mixes: Mixes | None
     resources: Resources = field(repr=False)
+    store: Store = field(repr=False)
     on_run: Callable[[Run], None] | None = field(default=None, repr=False)
 
     @property

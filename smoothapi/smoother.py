@@ -24,6 +24,7 @@ from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Target, Top1
 from smoothapi.errors import UsageError
 from smoothapi.image import PhotoSource, WorkingImage, load_image
+from smoothapi.look import Look
 from smoothapi.many import Ask, ManyProgress, PhotoResult, certify_photos
 from smoothapi.options import Radius, SmootherOptions, keywords
 from smoothapi.photos import FoundPhoto, PhotoFetcher, find
@@ -62,6 +63,8 @@ class Smoother:
             (`smoothapi.radius`); "largest" certifies as much as the votes allow.
         alpha: chance of a wrong certificate.
         max_votes: most votes for one certificate.
+        final: promise that no photo is asked about with more votes or at another radius; fewer
+            votes then suffice (`certify`).
         budget: hard limit, as a `Budget` or its text ("500", "$2", "$20/month"); several hold at
             once.
         size: shorter side of the working image, or its exact (width, height).
@@ -105,7 +108,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Certificate:
         """Return the label that no change of the photo smaller than `radius` can flip.
@@ -124,7 +127,7 @@ class Smoother:
             final: promise to ask about this photo neither with more votes nor at another radius.
                 Calibrated to `max_votes`, the test certifies with fewer votes; asking otherwise
                 would be a second test, and alpha holds for one of the two. Not for `TopK` and
-                `MostSpecific`.
+                `MostSpecific`. By default the Smoother's.
             on_progress: called after each vote.
 
         Raises:
@@ -162,7 +165,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         photos_at_once: int = 8,
         in_order: bool = True,
         fail_fast: bool = False,
@@ -211,7 +214,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         photos_at_once: int = 8,
         in_order: bool = True,
         fail_fast: bool = False,
@@ -255,7 +258,7 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         abandon_on_cancel: bool = False,
     ) -> Certificate:
@@ -307,16 +310,43 @@ class Smoother:
         *,
         target: Target | Literal["top1"] = "top1",
         or_less: bool = False,
-        final: bool = False,
+        final: bool | None = None,
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         session = self._session
         image = load_image(photo, size=session.size)
         meant = session.target(target)
+        final = session.settings.final if final is None else final
         test = start_test(session, image, radius, meant, or_less=or_less, final=final)
         return plan_run(
             session, image, meant, test, wanted_radius(session, image, radius), final=final
         )
+
+    def look(self, photo: PhotoSource, certificate: Certificate | None = None) -> Look:
+        """Return a photo with a noisy and a denoised copy, to look at; nothing is sent.
+
+        A notebook draws it, with the certificate and its votes below.
+
+        Args:
+            photo: as for `certify`.
+            certificate: what it came to.
+
+        Raises:
+            UsageError: the certificate is of another photo, or the answers are a recording's,
+                which has no pictures.
+            ImageError: the photo cannot be read.
+        """
+        session = self._session
+        image = load_image(photo, size=session.size)
+        if certificate is not None and certificate.image.digest != image.digest:
+            raise UsageError(
+                f"The certificate is of another photo ({certificate.image.name}), or of another "
+                "working size. Give the photo that it was issued for."
+            )
+        noisy, denoised = session.look_at(image, 0)
+        name = session.variants.denoiser.name
+        pixels = image.to_uint8()
+        return Look(image.name, session.sigma, name, pixels, noisy, denoised, certificate)
 
     @property
     def session(self) -> Session:
@@ -348,7 +378,7 @@ class Smoother:
         options: _Many,
         *,
         or_less: bool,
-        final: bool,
+        final: bool | None,
     ) -> Generator[PhotoResult]:
         session = self._session.for_many()
         ask = partial(
@@ -415,7 +445,7 @@ def _certify_one(
     radius: Radius | None,
     target: Target,
     or_less: bool,
-    final: bool,
+    final: bool | None,
     asked: WantedRadius | None,
 ) -> Certificate:
     mine = replace(session, on_run=stop.watch)
@@ -519,7 +549,7 @@ def start_test(
     target: Target,
     *,
     or_less: bool = False,
-    final: bool = False,
+    final: bool | None = None,
 ) -> VoteTest:
     """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
     settings = session.settings
@@ -532,7 +562,7 @@ def start_test(
     )
     if or_less:
         terms["or_less"] = True
-    if final:
+    if settings.final if final is None else final:
         terms["final"] = True
     if isinstance(target, Top1):
         return target.start(session.futility, **terms)

@@ -95,6 +95,7 @@ def _open(
         refresh=bool(refresh),
         mixes=mixes,
         resources=resources,
+        store=home,
     )
     if space is not None:
         session.known_labels.check_space(space)

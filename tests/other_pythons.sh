@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What runs without torch, on each newer Python that is at hand: what it keeps, sends and leaves open.
+# The installation without extras, so without torch, on each newer Python that is at hand: what it keeps,
+# sends, verifies and leaves open.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -18,7 +19,7 @@ for version in 3.12 3.13 3.14; do
 import tomllib
 
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*(need for need in project["dependencies"] if not need.startswith("torch")), sep="\n")
+print(*project["dependencies"], sep="\n")
 PY
     "$work/$version/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
         -r "$work/needs" hypothesis opentelemetry-sdk pytest pytest-timeout 2>"$work/log" || {
@@ -27,7 +28,7 @@ PY
     }
     "$work/$version/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e . 2>>"$work/log"
     "$work/$version/bin/python" -m pytest -q -p no:cacheprovider \
-        tests/unit/store/test_{answers,closing}.py tests/unit/dispatch/test_{dispatcher,writing}.py tests/unit/test_async.py
+        tests/unit/store/test_{answers,closing}.py tests/unit/dispatch/test_{dispatcher,writing}.py tests/unit/test_{async,without_torch,radius}.py
     tested+=" $version"
 done
 if [ -n "$tested" ]; then

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from smoothapi.config import Settings
 from smoothapi.provider import providers
+from smoothapi.settings import Settings
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

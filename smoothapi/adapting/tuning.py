@@ -32,8 +32,10 @@ from smoothapi.denoise.runtime import LocalRuntime
 from smoothapi.denoise.sources import File, Shared, Tuned
 from smoothapi.denoise.storage import SHIPPED, read_header
 from smoothapi.errors import BudgetExceededError, UsageError
+from smoothapi.history import RunLog
 from smoothapi.options import AskOptions, keywords, resolve
 from smoothapi.parts import choose_budgets, choose_label_space
+from smoothapi.store.runs import DONE
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi.wiring import open_session
 
@@ -163,7 +165,7 @@ class KnobTuning:
         """
         began = time.monotonic()
         subjects, left_out = self._read(on_progress)
-        with self._open(subjects) as opened:
+        with self._open(subjects) as opened, opened.log() as log:
             told = _Told(opened.schedule, on_progress)
             asker = Asker(
                 space=self._space,
@@ -191,6 +193,14 @@ class KnobTuning:
             held_out = None
             if taken and not asker.stopped:
                 held_out = _compare(asker, opened, adaptation, told)
+            totals = asker.totals
+            log.result(
+                {"studied": race.photos, "left out": left_out + asker.skipped},
+                totals.attempts,
+                totals.cached,
+                float(totals.dollars),
+            )
+            log.end(asker.stopped or DONE)
             return Adapted(
                 adaptation=adaptation,
                 base=self._base.name,
@@ -284,6 +294,10 @@ class _Opened:
         apart = {one.digest for one in ranked[: self.schedule.held_out]}
         self.held_out = [one for one in subjects if one.digest in apart]
         self.tuning = [one for one in subjects if one.digest not in apart]
+
+    def log(self) -> RunLog:
+        """Return what writes the tuning down as one run."""
+        return RunLog(self.sessions[0], "adapt", asked={"settings": len(self.sessions) - 1})
 
     def adapted(self, adaptation: Adaptation) -> Session:
         """Return one with the adapted denoiser, as certificates will use it."""

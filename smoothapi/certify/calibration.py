@@ -128,9 +128,9 @@ def joint(least: float, alpha: float, level: float) -> float:
     steps = least + _WIDTH * np.arange(_STEPS + 1)
     ladder: tuple[float, ...] = tuple(steps[steps < 1.0 - _WIDTH].tolist()) or (least,)
     horizon = min(_LONGEST, math.ceil(_HORIZON * math.log(alpha) / math.log(least)))
-    tried = alpha
+    tried, ends = alpha, None
     for _ in range(_ROUNDS):
-        ends = _Ends(ladder, tried, horizon, goes_on=True)
+        ends = _Ends(ladder, tried, horizon, goes_on=True, before=ends)
         left, wrong = alpha - ends.by_rivals(len(ladder) - 1), ends.most_wrong()
         if tried <= left and wrong <= alpha:
             return tried
@@ -194,16 +194,23 @@ class _Ends:
         level: 1 over the threshold.
         horizon: votes up to which ends are summed.
         goes_on: whether a run may go on beyond.
+        before: the same for a larger level, if that is known: it makes these quicker to find.
     """
 
     def __init__(
-        self, shares: tuple[float, ...], level: float, horizon: int, *, goes_on: bool
+        self,
+        shares: tuple[float, ...],
+        level: float,
+        horizon: int,
+        *,
+        goes_on: bool,
+        before: _Ends | None = None,
     ) -> None:
         self.level = level
         self._shares = np.array(shares)
         self._horizon = horizon
         self._goes_on = goes_on
-        self._fewest = self._boundaries()
+        self.fewest = self._boundaries(before)
         reached, later = self._of_itself()
         self._by_itself = reached + later
         self._by_rivals = self._of_rivals(float(later[0]))
@@ -213,14 +220,14 @@ class _Ends:
 
         Up to the horizon, and beyond it.
         """
-        ends = self._walk(self._fewest, self._shares)
+        ends = self._walk(self.fewest, self._shares)
         later = np.maximum(self.level - (ends * self._excess(0, self._shares)).sum(axis=1), 0.0)
         return ends.sum(axis=1), later if self._goes_on else np.zeros_like(later)
 
     def _excess(self, first: int, shares: Floats) -> Floats:
         """Return the e-values of some shares over the threshold, at the ends from `first` on."""
-        losses = np.arange(self._fewest.shape[1])
-        at = np.maximum(self._fewest[first:], losses)
+        losses = np.arange(self.fewest.shape[1])
+        at = np.maximum(self.fewest[first:], losses)
         return np.asarray(np.exp(log_evalue_lower(at - losses, at, shares[:, None])) * self.level)
 
     def _of_rivals(self, later: float) -> Floats:
@@ -229,10 +236,10 @@ class _Ends:
         Args:
             later: how likely a label with the least share is, beyond the horizon.
         """
-        fewest, least = self._fewest[0], float(self._shares[0])
+        fewest, least = self.fewest[0], float(self._shares[0])
         last = int(np.flatnonzero(fewest <= self._horizon)[-1:].sum())
         lead = int(fewest[last]) - 2 * last
-        reached = self._walk(self._fewest[:1], 1.0 - self._shares).sum(axis=1)
+        reached = self._walk(self.fewest[:1], 1.0 - self._shares).sum(axis=1)
         return np.asarray(reached + later * ((1.0 - least) / least) ** lead)
 
     def by_rivals(self, place: int) -> float:
@@ -242,8 +249,8 @@ class _Ends:
     def most_wrong(self) -> float:
         """How likely anything is certified wrongly if the largest share is up to the last one."""
         low, high = self._shares[:-1], self._shares[1:]
-        inside = self._walk(self._fewest[:-1], high).sum(axis=1)
-        later = self.level - (self._walk(self._fewest[1:], low) * self._excess(1, low)).sum(axis=1)
+        inside = self._walk(self.fewest[:-1], high).sum(axis=1)
+        later = self.level - (self._walk(self.fewest[1:], low) * self._excess(1, low)).sum(axis=1)
         between = inside + np.maximum(later, 0.0) + self._by_rivals[:-1]
         return max(self.wrong(0, 0), float(np.max(between, initial=0.0)) + _SLACK * self.level)
 
@@ -276,19 +283,30 @@ class _Ends:
                 break
         return kept
 
-    def _boundaries(self) -> NDArray[np.int64]:
-        """Return by share and losses the fewest votes that certify; above the horizon, if none."""
+    def _boundaries(self, before: _Ends | None) -> NDArray[np.int64]:
+        """Return by share and losses the fewest votes that certify; above the horizon, if none.
+
+        Those before, of a larger level, are no more: a few votes above them are looked at first.
+        """
         threshold, most = -math.log(self.level), self._horizon * (1.0 - self._shares)
-        losses = np.arange(int(most[0]) + 1)
-        high = np.full((len(most), len(losses)), self._horizon + 1)
+        losses, none = np.arange(int(most[0]) + 1), self._horizon + 1
+        high = np.full((len(most), len(losses)), none)
         # At an end k / n is above q.
         low = np.where(losses <= most[:, None], losses - 1, self._horizon)
+        if before is not None:
+            low = np.maximum(low, before.fewest - 1)
         share, lost = np.indices(high.shape)
+        step = 1
         while (open_ := high - low > 1).any():
-            votes, against = np.maximum((low + high) // 2, losses)[open_], lost[open_]
+            below, above, against = low[open_], high[open_], lost[open_]
+            votes = (below + above) // 2
+            if before is not None:
+                votes = np.where(above == none, np.minimum(below + step, self._horizon), votes)
+                step *= 2
+            votes = np.maximum(votes, against)
             e = log_evalue_lower(votes - against, votes, self._shares[share[open_]])
-            high[open_] = np.where(e >= threshold, votes, high[open_])
-            low[open_] = np.where(e >= threshold, low[open_], votes)
+            high[open_] = np.where(e >= threshold, votes, above)
+            low[open_] = np.where(e >= threshold, below, votes)
         return high
 
     def _walk(self, fewest: NDArray[np.int64], shares: Floats) -> Floats:

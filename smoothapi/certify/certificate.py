@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from smoothapi import notebook
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
@@ -404,28 +404,40 @@ class Certificate:
         )
 
     def _repr_html_(self) -> str:
-        """Return a small table for notebooks; labels come from outside and are escaped."""
-        rows = [
-            ("Label", self.label if self.label is not None else f"abstained: {self.explanation}"),
-            *([("Certified at less", less_text(self))] if self.lesser else []),
-            *([("Never seen", never_seen_text(self))] if self.never_seen else []),
-            ("Plain label", _plain_text(self)),
-            ("L2 radius", f"{rounded_down(self.radius)} around the working image"),
-            ("Native radius", f"{rounded_down(self.radius_native)} before the resize"),
-            ("As rms", f"{self.radius_rms * 255:.3g}/255 over the photo's channel values"),
-            ("Confidence", f"{confidence(self.alpha)} at sigma {self.sigma:g}"),
-            ("Votes", _tally_text(self.tally)),
-            ("Queries", f"{self.queries} sent, {self.cached} from the store, ${self.cost:.4f}"),
-            ("Provider", f"{self.provider} {self.model_version}".strip()),
-            *([("Replayed from", self.replayed_from)] if self.replayed_from else []),
-            ("Photo", f"{self.image.name} ({self.image.digest[:12]})"),
-        ]
-        body = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(printable(value))}</td></tr>"
-            for name, value in rows
-        )
-        return f"<table>{body}</table>"
+        """Return a small table for notebooks; labels come from outside and are escaped.
+
+        `Smoother.look(certificate, photo)` shows the photo, too.
+        """
+        return notebook.facts(_facts(self)) + notebook.bars(_bars(self.tally))
+
+
+def _facts(of: Certificate) -> Iterator[tuple[str, object]]:
+    yield "Label", of.label if of.label is not None else f"abstained: {of.explanation}"
+    if of.lesser:
+        yield "Certified at less", less_text(of)
+    if of.never_seen:
+        yield "Never seen", never_seen_text(of)
+    yield "Plain label", _plain_text(of)
+    if of.kind == "certify" and of.radius:
+        yield "L2 radius", f"{rounded_down(of.radius)} around the working image"
+        yield "Native radius", f"{rounded_down(of.radius_native)} before the resize"
+        yield "As rms", f"{of.radius_rms * 255:.3g}/255 over the photo's channel values"
+    elif of.kind == "certify":
+        yield "L2 radius", "none certified"
+    yield "Confidence", f"{confidence(of.alpha)} at sigma {of.sigma:g}"
+    yield "Votes", _tally_text(of.tally)
+    yield "Queries", f"{of.queries} sent, {of.cached} from the store, ${of.cost:.4f}"
+    yield "Provider", f"{of.provider} {of.model_version}".strip()
+    if of.replayed_from:
+        yield "Replayed from", of.replayed_from
+    yield "Photo", f"{of.image.name} ({of.image.digest[:12]})"
+
+
+def _bars(tally: Mapping[str | None, int], most: int = 5) -> Iterator[tuple[str, int]]:
+    rows = [("no answer" if label is None else label, n) for label, n in tally.items()]
+    yield from rows[:most]
+    if len(rows) > most:
+        yield f"{len(rows) - most} other labels", sum(n for _, n in rows[most:])
 
 
 def leader_of(certificate: Certificate) -> tuple[str, int] | None:

@@ -40,6 +40,7 @@ _COMMANDS = {
     "key": ("smoothapi.cli.key", "key", "Make and show the keys of signatures and of the noise."),
     "providers": ("smoothapi.cli.providers", "providers", "List the providers; `check` asks one."),
     "budget": ("smoothapi.cli.budget", "budget", "Show what budgets have spent and left."),
+    "runs": ("smoothapi.cli.runs", "runs", "Show what was run: when, by whom, at what cost."),
     "cache": ("smoothapi.cli.cache", "cache", "Look after the stored answers."),
     "config": ("smoothapi.cli.config", "show", "Show each setting and where it comes from."),
     "emulate": ("smoothapi.cli.emulate", "emulate", "Speak a provider's protocol on this machine."),
@@ -76,7 +77,7 @@ class _Commands(Group):
     home="Folder of key, answers, ledger, or postgresql://...; may stand after the command, too.",
 )
 def app(home: str | None) -> None:
-    r"""Certified labels from the vision API calls you already make.
+    """Certified labels from the vision API calls you already make.
 
     Exit codes: 0 certified, 1 abstained, 2 usage, 3 budget, 4 provider.
 
@@ -85,7 +86,7 @@ def app(home: str | None) -> None:
     bash: eval "$(_SMOOTHAPI_COMPLETE=bash_source smoothapi)"
     zsh: eval "$(_SMOOTHAPI_COMPLETE=zsh_source smoothapi)"
     fish: _SMOOTHAPI_COMPLETE=fish_source smoothapi | source
-    """
+    """  # noqa: D301  click means the character, not a backslash and a b
     del home  # kept by the option itself, for the command that follows
 
 

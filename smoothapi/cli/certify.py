@@ -14,13 +14,15 @@ import click
 
 from smoothapi.cli.errors import report
 from smoothapi.cli.options import options, target_of
-from smoothapi.cli.terminal import echo
+from smoothapi.cli.terminal import command_line, echo
 from smoothapi.errors import SigningKeyError, UsageError
+from smoothapi.files import shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from smoothapi.certify import Certificate
+    from smoothapi.history import RunLog
     from smoothapi.many import PhotoResult
     from smoothapi.photos import Fetcher
     from smoothapi.radius import WantedRadius
@@ -82,7 +84,7 @@ def certify(  # noqa: PLR0917  click passes options by name
     dry_run: bool,
     target: str,
     or_less: bool,
-    final: bool,
+    final: bool | None,
     accept_radius: WantedRadius | None,
     out: Path | None,
     photos_at_once: int,
@@ -119,7 +121,12 @@ def certify(  # noqa: PLR0917  click passes options by name
             many,
             one=partial(smoother.certify, target=meant, or_less=or_less, final=final),
             several=partial(smoother.certify_many, target=meant, or_less=or_less, final=final),
-            asked={"kind": "certify", "target": said, "or_less": or_less, "final": final},
+            asked={
+                "kind": "certify",
+                "target": said,
+                "or_less": or_less,
+                "final": smoother.session.settings.final if final is None else final,
+            },
         )
 
 
@@ -215,6 +222,7 @@ def _run(
 ) -> int:
     """Run all photos: a single file with its votes in the bar, others several at once."""
     from smoothapi.cli.many import NamedPhotos, run, settings_digest  # noqa: PLC0415
+    from smoothapi.history import RunLog  # noqa: PLC0415
 
     if photos.count(_STDIN) > 1:
         raise UsageError("Standard input (-) has one photo: name it once.")
@@ -222,9 +230,12 @@ def _run(
     code = named.check(as_json=how.as_json)
     if code:
         return code  # before the first is paid for: a name is easily mistyped
-    if many.out is None and len(photos) == 1 and named.one_by_one:
-        return _one(photos[0], smoother, how, one)
-    with ExitStack() as stack:
+    with (
+        RunLog(smoother.session, str(asked["kind"]), line=command_line(), asked=dict(asked)) as log,
+        ExitStack() as stack,
+    ):
+        if many.out is None and len(photos) == 1 and named.one_by_one:
+            return _one(photos[0], smoother, how, one, log)
         file = None
         if many.out is not None:
             from smoothapi.many.files import ResultFile  # noqa: PLC0415
@@ -245,10 +256,13 @@ def _run(
             file=file,
             is_enough=lambda certificate, photo: _is_enough(certificate, how.accepted, photo),
             as_text=how.text,
+            log=log,
         )
 
 
-def _one(photo: str, smoother: Smoother, how: _How, ask: Callable[..., Certificate]) -> int:
+def _one(
+    photo: str, smoother: Smoother, how: _How, ask: Callable[..., Certificate], log: RunLog
+) -> int:
     """Run one photo. If it is bad, that is reported; all else is raised."""
     from smoothapi.cli import output  # noqa: PLC0415
 
@@ -263,8 +277,10 @@ def _one(photo: str, smoother: Smoother, how: _How, ask: Callable[..., Certifica
 
             certificate = ask(_source(photo), on_progress=note)
     except UsageError as error:
+        log.failure(shown_name(photo), error)
         report(error, as_json=how.as_json, photo=photo)
         return error.exit_code
+    log.certificate(shown_name(photo), certificate)
     if how.as_json:
         echo(how.text(certificate))
     else:

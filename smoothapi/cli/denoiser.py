@@ -17,6 +17,7 @@ from smoothapi.cli.console import PrintableConsole
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import working_radius
 from smoothapi.cli.terminal import echo
+from smoothapi.denoise.device import require_torch
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def train(
 ) -> None:
     """Train a denoiser; run the same command again to resume after a kill."""
     # Loaded here, since help and usage errors must not wait for torch.
+    require_torch("Training")
     from smoothapi.denoise.training.data import Crops  # noqa: PLC0415
     from smoothapi.denoise.training.photo_files import names_held_out  # noqa: PLC0415
     from smoothapi.denoise.training.recipe import Recipe  # noqa: PLC0415
@@ -324,6 +326,7 @@ def evaluate(
     how many of them with their right label: what counts in the end.
     """
     _check_certify(certify=certify, classifiers=classifiers, truth=truth)
+    require_torch("Measuring a denoiser")
     from smoothapi.denoise.runtime import load  # noqa: PLC0415
     from smoothapi.denoise.training.evaluate import evaluate as measure  # noqa: PLC0415
     from smoothapi.denoise.training.evaluate import pictures  # noqa: PLC0415
@@ -473,6 +476,7 @@ def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
 
     No code that it may carry is run.
     """
+    require_torch("Reading a checkpoint")
     from smoothapi.denoise.training.convert import convert_dncnn  # noqa: PLC0415
 
     header = convert_dncnn(checkpoint, output, eps=eps)

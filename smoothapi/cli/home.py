@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.config import Settings
+    from smoothapi.settings import Settings
     from smoothapi.store import Store
 
 

@@ -151,7 +151,7 @@ def _text(resolved: Resolved, provider: str, budget: str | None, *, region: str)
         (f"sigma = {settings.sigma}", "noise level: fixed for a deployment, never chosen by photo"),
         (f"radius = {radius}", "L2 radius to certify, in the working image"),
         (f"alpha = {settings.alpha}", "chance that a certificate is wrong"),
-        (limit, 'hard limit of a run: "500" queries or "$2"'),
+        (limit, 'hard limit of a run: "500" attempts or "$2"'),
         (f"denoiser = {_quoted(settings.denoiser)}", ""),
     ]
     lines = [

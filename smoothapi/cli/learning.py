@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from smoothapi.answer import Answer
     from smoothapi.certify.futility import Futility, Mix
-    from smoothapi.config import Settings
     from smoothapi.errors import PermanentError
     from smoothapi.mixes import Deployment, PastPhoto
+    from smoothapi.settings import Settings
     from smoothapi.store import Store
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from smoothapi.certify import Certificate
+    from smoothapi.history import RunLog
     from smoothapi.many import ManyProgress, PhotoResult
     from smoothapi.many.files import Held, ResultFile
     from smoothapi.photos import Fetcher
@@ -128,6 +129,7 @@ def run(
     file: ResultFile | None,
     is_enough: Callable[[Certificate, str], bool],
     as_text: Callable[[Certificate], str],
+    log: RunLog,
 ) -> int:
     """Run many photos and show what each comes to; return the exit code.
 
@@ -139,6 +141,7 @@ def run(
         file: where results are written; None for nowhere.
         is_enough: whether a certificate is what was asked for.
         as_text: of a certificate, as JSON.
+        log: where each is written down.
     """
 
     def held(photo: FoundPhoto) -> Held | None:
@@ -178,10 +181,18 @@ def run(
                 _show(result, session, as_json=as_json, total=total, as_text=as_text,
                       quiet=file is not None)  # fmt: skip
                 outcomes.take(result, enough=enough)
+                _write_down(result, log)
     finally:
         if spent is not None or outcomes.kept:
             output.show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
     return outcomes.code
+
+
+def _write_down(result: PhotoResult, log: RunLog) -> None:
+    if result.certificate is not None:
+        log.certificate(result.photo, result.certificate)
+    elif result.error is not None:
+        log.failure(result.photo, result.error)
 
 
 def _show(

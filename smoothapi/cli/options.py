@@ -61,9 +61,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": False,
         "help": "Where the radius is given up, go on for the largest below it.",
     },
-    "final": {
-        "is_flag": True,
-        "default": False,
+    "final/--no-final": {
         "help": "Ask about these photos with no more votes, at no other radius: fewer suffice.",
     },
     "accept-radius": {

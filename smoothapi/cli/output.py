@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     from smoothapi import smoother
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.config import Settings
     from smoothapi.many import ManyProgress
     from smoothapi.provider import Price
     from smoothapi.session import Session
+    from smoothapi.settings import Settings
 
 _MOST_LABELS = 4
 _SHORTEST_SHOWN = 0.05  # seconds
@@ -302,8 +302,7 @@ def plan_dict(plan: smoother.Plan) -> dict[str, Any]:
     data = asdict(plan)
     data["schema"] = "smoothapi.plan/1"
     data["expected"] = [{"p": p, "queries": round(mean, 1)} for p, mean in plan.expected]
-    data["cost_at_least"] = plan.at_least * plan.dollars / 1000
-    data["cost_at_most"] = plan.at_most * plan.dollars / 1000
+    data["cost_at_least"], data["cost_at_most"] = plan.costs
     return data
 
 
@@ -319,8 +318,7 @@ def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
             f"{plan.stored:,}",
             f"{plan.at_least:,}",
             f"{plan.at_most:,}",
-            f"${plan.at_least * plan.dollars / 1000:.4f} to "
-            f"${plan.at_most * plan.dollars / 1000:.4f}",
+            "${:.4f} to ${:.4f}".format(*plan.costs),
         )
     console = PrintableConsole()
     console.print(table)

@@ -13,11 +13,12 @@ from smoothapi.cli.learning import learn
 from smoothapi.cli.options import options
 from smoothapi.cli.study import numbers
 from smoothapi.cli.terminal import echo
-from smoothapi.errors import UnreachableRadiusError, UsageError
+from smoothapi.errors import MissingExtraError, UnreachableRadiusError, UsageError
 from smoothapi.radius import working_only
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
+    from smoothapi.config import Resolved
     from smoothapi.provider import Price
     from smoothapi.study import Expected, Shares
 
@@ -35,7 +36,16 @@ _PARTS = " ▏▎▍▌▋▊▉█"
     "--sigma", "sigmas", callback=numbers(float), metavar="LIST", help="Noise levels: 0.12,0.25,0.5"
 )
 @click.option("--photos", type=click.IntRange(min=1), default=1000, show_default=True)
-@options("provider", "max-votes", "alpha", "size", "classes", "home", provider="Whose price list.")
+@options(
+    "provider",
+    "max-votes",
+    "final",
+    "alpha",
+    "size",
+    "classes",
+    "home",
+    provider="Whose price list.",
+)
 @click.option(
     "--distribution",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -63,6 +73,7 @@ def plan(
     photos: int,
     provider: str | None,
     max_votes: int | None,
+    final: bool | None,
     alpha: float | None,
     size: int | None,
     classes: Path | None,
@@ -83,18 +94,19 @@ def plan(
     many votes. No certificate rests on it.
     """
     from smoothapi import config  # noqa: PLC0415
-    from smoothapi.smoother import Smoother  # noqa: PLC0415
     from smoothapi.study import expect  # noqa: PLC0415
 
-    settings = config.resolve(
+    resolved = config.resolve(
         provider=provider,
         radius=radius,
         max_votes=max_votes,
+        final=final,
         alpha=alpha,
         size=size,
         classes=classes,
         home=home,
-    ).settings
+    )
+    settings = resolved.settings
     if learning:
         if distribution is not None or share is not None:
             raise UsageError("--learn counts past photos: leave out --distribution and --p.")
@@ -103,8 +115,7 @@ def plan(
         raise UsageError("--from says what to learn from: give --learn, too.")
     wanted = working_only(settings.radius, _WHY_NOT)
     shares = _shares(distribution, share)
-    with Smoother(settings.provider, denoiser="none", home=home) as smoother:
-        price = smoother.session.price
+    price = _price(resolved, home)
     found: list[Expected] = []
     unreachable: list[str] = []
     for sigma in sigmas or (settings.sigma,):
@@ -119,6 +130,7 @@ def plan(
                     price=price,
                     shares=shares,
                     pixels=3 * settings.size**2,
+                    final=settings.final,
                 )
             )
         except UnreachableRadiusError as error:
@@ -130,6 +142,25 @@ def plan(
     else:
         _show(found, unreachable, shares, price, settings.provider)
     return 0
+
+
+def _price(resolved: Resolved, home: str | None) -> Price:
+    """The price list in force; a provider that cannot be asked here needs the settings' own."""
+    from smoothapi.provider import Price  # noqa: PLC0415
+    from smoothapi.smoother import Smoother  # noqa: PLC0415
+
+    name = resolved.settings.provider
+    try:
+        with Smoother(name, denoiser="none", home=home) as smoother:
+            return smoother.session.price
+    except MissingExtraError as error:
+        resolved.require_trust(("prices",))
+        if name in resolved.settings.prices:
+            return Price.parse(resolved.settings.prices[name], name)
+        raise MissingExtraError(
+            f"{error} To plan without it, say what it costs, such as [prices.{name}] with "
+            "per_thousand = 1.0 in smoothapi.toml."
+        ) from error
 
 
 def _shares(distribution: Path | None, share: float | None) -> Shares:

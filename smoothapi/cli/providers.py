@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smoothapi.config import Settings
     from smoothapi.known_labels import KnownLabels
     from smoothapi.provider import Adapter, Credentials, Price, ProviderInfo
+    from smoothapi.settings import Settings
 
 _MOST_LABELS = 10
 _DECLINED = 1

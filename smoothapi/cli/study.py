@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ import click
 
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options, target_of, working_radius
-from smoothapi.cli.terminal import echo
+from smoothapi.cli.terminal import command_line, echo
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
 from smoothapi.files import check_folder, shown_name
 from smoothapi.text import printable
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from smoothapi.study import StudyPlan, StudyProgress, StudyResult
+    from smoothapi.study.summary import Summary
 
 _SAVE_EVERY = 1.0  # seconds between lines of progress where there is no terminal
 
@@ -113,11 +112,12 @@ def study() -> None:
 @click.option("--selection", type=int, help="Votes of a fixed sample that name its candidate.")
 @click.option("--photos-at-once", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--gallery", type=click.IntRange(0, 100), default=8, show_default=True)
-@options("size", "device", "codec", "concurrency", "home", "refresh")
+@options("size", "device", "codec", "concurrency", "home", "refresh", "allow-private")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report."
 )
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
+@click.option("--mlflow", is_flag=True, help="Log the study as a run of MLflow, with its report.")
 def run(
     photos: tuple[str, ...],
     *,
@@ -129,20 +129,31 @@ def run(
     pilot: int | None,
     dry_run: bool,
     out: Path | None,
+    allow_private: bool,
     as_json: bool,
+    mlflow: bool,
     **given: Any,
 ) -> int:
-    """Study the photos in PHOTOS (folders or files) and write a report.
+    """Study the photos in PHOTOS and write a report.
+
+    PHOTOS are files, folders (with all below them), patterns in quotes, addresses with https, or
+    buckets' files and prefixes (s3, gs, az).
 
     Every answer is bought once and kept: stopped or killed, the same command continues and pays
     for what is missing. `smoothapi study report RESULT.json --out FOLDER` draws the report again.
 
     Exits with 0, with 3 if the budget ended the study early, with 4 if the provider did.
     """
+    from smoothapi.photos import PhotoFetcher  # noqa: PLC0415
     from smoothapi.study import Study  # noqa: PLC0415  keeps --help light
 
     if out is not None and not dry_run:
         _check_report(out)
+    if mlflow and not dry_run:
+        import smoothapi.study.report  # noqa: F401, PLC0415  raises MissingExtraError
+        from smoothapi.integrations.mlflow import check  # noqa: PLC0415  an extra
+
+        check()
     subject = Study(
         photos[0] if len(photos) == 1 else photos,
         provider=providers or None,
@@ -150,7 +161,8 @@ def run(
         classes=classes,
         target=target_of(target),
         complete=complete or 0,
-        command=shlex.join(["smoothapi", *sys.argv[1:]]),
+        command=command_line(),
+        fetcher=PhotoFetcher(private=allow_private),
         **given,
     )
     with _progress() as advance:
@@ -165,6 +177,10 @@ def run(
         echo(result.to_json())
     if out is not None:
         echo(f"Report: {shown_name(str(result.report(out)))}", err=as_json)
+    if mlflow:
+        from smoothapi.integrations.mlflow import log_study  # noqa: PLC0415  an extra
+
+        echo(f"MLflow run: {log_study(result, report=out)}", err=as_json)
     if not as_json:
         _show(result)
     if result.stopped:
@@ -302,12 +318,16 @@ def _show(result: StudyResult) -> None:
 
     from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
     from smoothapi.study.figures import around_photos  # noqa: PLC0415
+    from smoothapi.study.summary import Summary  # noqa: PLC0415
 
     console = PrintableConsole()
-    console.print(_table(result))
+    summary = Summary.of(result)
+    for number, line in enumerate(summary.lines):
+        console.print(Text(printable(line), style="" if number else "bold"))
+    console.print(_table(result, summary))
     for around in around_photos(result):
         console.print(Text(around.text), style="dim")
-    for line in _advice(result):
+    for line in _advice(result, summary):
         console.print(Text(printable(line)))
     sent = f"Sent now: {result.queries:,} queries (${result.dollars:.2f})."
     undecided = {p.photo for p in result.problems if p.kind == "undecided"}
@@ -326,52 +346,65 @@ def _several(result: StudyResult) -> bool:
     return len(result.providers) * len(result.denoisers) > 1
 
 
-def _table(result: StudyResult) -> Table:
+def _table(result: StudyResult, summary: Summary) -> Table:
+    """Return figures of all photos at the largest cap; what counts first comes first."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     from smoothapi.study import figures  # noqa: PLC0415
+    from smoothapi.study.figures import measures_of  # noqa: PLC0415
+    from smoothapi.study.summary import share_text  # noqa: PLC0415
 
-    cap = result.rules.max_votes[-1]
+    cap = summary.max_votes
+    measure, *others = measures_of(result)
+    if _several(result):
+        others = []  # for which there is no room; the report has them
     table = Table(
-        title=f"{len(result.photos):,} photos, at most {cap:,} votes each, sequential",
+        title=f"All {len(result.photos):,} photos, at most {cap:,} votes each, sequential",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for name in ("provider", "denoiser") if _several(result) else ():
         table.add_column(name)
-    for name in ("sigma", "radius", "certified, agreeing", "95%", "queries", "per certificate"):
-        table.add_column(name, justify="right")
-    if result.labelled:
-        table.add_column("accuracy", justify="right")
+    for name in (
+        "sigma", "radius", measure.heading, "95% band", "queries",
+        "per success", *(other.heading for other in others),
+    ):  # fmt: skip
+        table.add_column(name.replace(", ", ",\n").replace("per s", "per\ns"), justify="right")
     for figure in figures(result):
         if figure.max_votes != cap or figure.method != "sequential":
             continue
         names = (figure.provider, figure.denoiser) if _several(result) else ()
-        band, per = figure.agreeing, figure.queries_per_certified
-        cells = [
+        band, per = figure.success, figure.queries_per_success
+        told = [figure.share(other) for other in others]
+        table.add_row(
+            *(Text(printable(name)) for name in names),
             f"{figure.sigma:g}",
             f"{figure.radius:g}",
-            f"{band.share:.0%}",
-            f"{band.low or 0.0:.0%} to {band.high or 0.0:.0%}",
+            share_text(band.share),
+            f"{share_text(band.low)} - {share_text(band.high)}",
             f"{'~' if figure.undecided else ''}{figure.mean_queries:,.0f}",
             "none" if per is None else f"{per:,.0f}",
-        ]
-        if result.labelled:
-            cells.append("" if figure.accuracy is None else f"{figure.accuracy.share:.0%}")
-        table.add_row(*(Text(printable(name)) for name in names), *cells)
+            *("" if share is None else share_text(share.share) for share in told),
+        )
     return table
 
 
-def _advice(result: StudyResult) -> Iterator[str]:
-    from smoothapi.study import choices  # noqa: PLC0415
+def _advice(result: StudyResult, summary: Summary) -> Iterator[str]:
+    """Yield what each radius takes on photos that had no say in choosing the sigma for it."""
+    from smoothapi.study.summary import queries_text, share_text  # noqa: PLC0415
 
-    found = choices(result, result.rules.max_votes[-1])
-    for (provider, denoiser, radius), choice in found.items():
+    if not summary.calibration:
+        return  # nothing was chosen: the table says it all
+    for (provider, denoiser, radius), choice in summary.choices.items():
         judged = choice.judged
         if choice.chosen is not None and judged is not None:
             where = f" ({provider}, {denoiser})" if _several(result) else ""
             yield (
-                f"Radius {radius:g}{where}: sigma {judged.sigma:g} is cheapest on one half of the "
-                f"photos; on the other it certifies {judged.agreeing.share:.0%} for "
-                f"{judged.mean_queries:,.0f} queries each."
+                f"Radius {radius:g}{where}: sigma {judged.sigma:g} is the cheapest on "
+                f"{summary.calibration:,} photos; of the other {judged.photos:,}, "
+                f"{share_text(judged.success.share)} are {judged.measure.text}, for "
+                f"{queries_text(judged)} queries each."
             )

@@ -7,11 +7,27 @@ through `smoothapi.cli.console`.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any
 
 import click
 
 from smoothapi.text import printable, printable_lines
+
+
+def command_line() -> str:
+    """Return the command that runs, to be kept: of addresses only what opens no door."""
+    return shlex.join(["smoothapi", *map(_without_secrets, sys.argv[1:])])
+
+
+def _without_secrets(argument: str) -> str:
+    if "://" not in argument:
+        return argument
+    from smoothapi.photos.naming import shown_location  # noqa: PLC0415  keeps --help light
+
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", "")
+    return f"{option}{equals}{shown_location(value or argument)}"
 
 
 def echo(text: object = "", *, err: bool = False) -> None:

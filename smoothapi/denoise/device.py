@@ -7,9 +7,10 @@ import logging
 import platform
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-from smoothapi.errors import DenoiserError
+from smoothapi.errors import DenoiserError, MissingExtraError
 
 DEVICES = "auto, cpu, cuda, cuda:N (for example cuda:1), mps"
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -106,6 +107,23 @@ def check_precision(spec: str) -> None:
         raise DenoiserError(f"Unknown precision {spec!r}. Choose one of {', '.join(PRECISIONS)}.")
 
 
+def require_torch(what: str = "The denoiser") -> None:
+    """See that torch is installed, without importing it.
+
+    Args:
+        what: what needs it, for the error.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if find_spec("torch") is None:
+        raise MissingExtraError(
+            f"{what} needs torch, which is not installed. Install it with: pip install "
+            "'smoothapi-vision[local]'. Only to verify certificates, to plan and to read what is "
+            "kept takes none, nor does denoiser='none'."
+        )
+
+
 @cache
 def torch_version() -> str:
     """Return the version of torch, without importing it where that can be helped."""
@@ -130,6 +148,8 @@ def cpu_has_bf16() -> bool:
 @cache
 def _cuda_count() -> int:
     # Importing torch takes a second: it is not asked where the answer is plainly 0.
+    if find_spec("torch") is None:
+        return 0
     if platform.system() == "Darwin" or "+cpu" in torch_version():
         return 0
     if (
@@ -149,7 +169,7 @@ def _is_rocm_or_wsl() -> bool:
 
 @cache
 def _has_mps() -> bool:
-    if platform.system() != "Darwin":
+    if platform.system() != "Darwin" or find_spec("torch") is None:
         return False
     import torch  # noqa: PLC0415
 

@@ -20,6 +20,7 @@ from smoothapi.denoise.device import (
     choose_device,
     choose_precision,
     describe_card,
+    require_torch,
     torch_version,
 )
 from smoothapi.denoise.judge import Facts, judge
@@ -72,11 +73,13 @@ class LocalRuntime:
 
     Raises:
         DenoiserError: the device or the precision cannot be used.
+        MissingExtraError: torch is not installed.
     """
 
     def __init__(self, source: Source, *, device: str, precision: str) -> None:
         check_device(device)
         check_precision(precision)
+        require_torch()
         self.name = source.name
         self.adaptation = source.adaptation
         self.loading = False
@@ -412,6 +415,7 @@ def load(
 
     Raises:
         DenoiserError: the file, device or precision cannot be used.
+        MissingExtraError: torch is not installed, and something but "none" is asked for.
         UsageError: a callable without a name, or something that cannot denoise at all.
     """
     source: Source

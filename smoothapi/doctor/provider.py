@@ -11,8 +11,8 @@ from smoothapi.provider import HasEndpoint, NeedsCredentials, choose_price
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smoothapi.config import Settings
     from smoothapi.provider import Adapter
+    from smoothapi.settings import Settings
 
 _NOTED, _REFUSED = 60.0, 300.0  # seconds; AWS refuses what was signed 5 minutes from its own time
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from smoothapi.address import HomeAddress
-    from smoothapi.config import Settings
+    from smoothapi.settings import Settings
 
 Passthrough = bool | tuple[str, ...]
 
@@ -78,6 +78,7 @@ class CertifyTable(_Table):
     score: float | None = None
     radius: float | str | None = None
     max_votes: int | None = None
+    final: bool | None = None
     classes: _File | None = None
     otherwise: Otherwise | None = None
     within: float | None = None

@@ -248,7 +248,7 @@ class Gateway:
                 options["budget"] = [*self.config.budgets(provider), caller.budget]
                 options["denoiser"] = self._denoiser(provider)
                 opening = partial(open_session, **options)
-                self._certifiers[key] = Certifier(opening)
+                self._certifiers[key] = Certifier(opening, "serve", by=caller.name)
             return self._certifiers[key]
 
     def warm_up(self) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 
 from smoothapi.advice import advise
 from smoothapi.errors import CertificateError, MissingExtraError, StoreError, UsageError
-from smoothapi.files import parse_json, shown_name, to_json
-from smoothapi.many.results import COLUMNS, PhotoResult, Value
+from smoothapi.files import csv_cell, is_formula, parse_json, shown_name, to_json
+from smoothapi.many.results import COLUMNS, PhotoResult
 from smoothapi.photos.fetching import file_name, is_remote
 from smoothapi.photos.naming import LONGEST
 from smoothapi.text import printable
@@ -49,7 +49,6 @@ _OF_A_FAILURE = frozenset(
 _OUTCOMES = ("certified", "abstained")  # that stand, where a failure is tried again
 _NO_ROW = "it is no row of results"
 _BOOL = {"true": True, "false": False}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, Any]
 
@@ -281,7 +280,7 @@ class _Csv:
         self._writer.writeheader()
 
     def write(self, row: Row, _: PhotoResult | None) -> None:
-        self._writer.writerow({name: _cell(value) for name, value in row.items()})
+        self._writer.writerow({name: csv_cell(value) for name, value in row.items()})
         self._stream.flush()
 
     def close(self) -> None:
@@ -443,23 +442,8 @@ def _key(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def _cell(value: Value) -> str:
-    """Return a cell that no spreadsheet takes for a formula: labels come from outside."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = repr(value) if isinstance(value, float) else str(value)
-    return f"'{text}" if isinstance(value, str) and _is_formula(text) else text
-
-
-def _is_formula(text: str) -> bool:
-    """Whether a cell is one, or looks like what `_cell` makes of one."""
-    return text.lstrip("'").startswith(_FORMULA)
-
-
 def _row(cells: dict[str | Any, str | Any]) -> Row | None:
-    """Return what `_cell` made cells of; None if they are not all of a row."""
+    """Return what `csv_cell` made cells of; None if they are not all of a row."""
     row: Row = {}
     if None in cells:
         return None
@@ -469,7 +453,7 @@ def _row(cells: dict[str | Any, str | Any]) -> Row | None:
             if text is None:
                 return None
             if kind is str:
-                row[name] = text[1:] if text.startswith("'") and _is_formula(text) else text
+                row[name] = text[1:] if text.startswith("'") and is_formula(text) else text
             else:
                 row[name] = None if not text else _BOOL[text] if kind is bool else kind(text)
     except (ValueError, KeyError):

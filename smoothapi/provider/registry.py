@@ -16,8 +16,9 @@ from smoothapi.text import meant, shortened
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from smoothapi.config import Resolved, Settings
+    from smoothapi.config import Resolved
     from smoothapi.provider.contract import Adapter
+    from smoothapi.settings import Settings
 
 GROUP = "smoothapi.adapters"
 

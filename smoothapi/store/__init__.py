@@ -14,11 +14,13 @@ from smoothapi.store.protocols import (
     Leases,
     Ledger,
     Pace,
+    Runs,
     Spent,
     Store,
 )
 from smoothapi.store.recording import Recorder, Replay, read_recording
 from smoothapi.store.rows import Seen, StoredAnswer, answer_key, refreshes_of
+from smoothapi.store.runs import RunRecord
 
 __all__ = [
     "Account",
@@ -31,6 +33,8 @@ __all__ = [
     "Pace",
     "Recorder",
     "Replay",
+    "RunRecord",
+    "Runs",
     "Seen",
     "Spent",
     "Store",

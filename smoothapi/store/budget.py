@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Literal, TypeAlias
 
+from smoothapi import notebook
 from smoothapi.errors import UsageError
 from smoothapi.text import shortened
 
@@ -82,6 +83,16 @@ class Budget:
                     "2.50usd) or both (500,$2.50), with /day or /month for a limit of that period."
                 )
         return cls(attempts=attempts, dollars=dollars, per=per.strip() or "run")  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks."""
+        rows = [
+            ("Most attempts", "no limit" if self.attempts is None else f"{self.attempts:,}"),
+            ("Most dollars", "no limit" if self.dollars is None else f"${self.dollars}"),
+            ("Per", self.per),
+            ("Name", self.name or "none"),
+        ]
+        return notebook.facts(rows)
 
     def __str__(self) -> str:
         parts = [] if self.attempts is None else [f"{self.attempts:,} attempts"]

@@ -17,6 +17,7 @@ from smoothapi.store.local.database import Database
 from smoothapi.store.local.leases import LocalLeases
 from smoothapi.store.local.ledger import LocalLedger
 from smoothapi.store.local.pace import LocalPace
+from smoothapi.store.local.runs import LocalRuns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,6 +132,11 @@ class Home:
     def leases(self) -> LocalLeases:
         """Return the leases of one run, which none other counts as its own."""
         return LocalLeases(self.database)
+
+    @cached_property
+    def runs(self) -> LocalRuns:
+        """What was run."""
+        return LocalRuns(self.folder / "runs", self._clock)
 
     def accounts(self) -> list[Account]:
         """Return how every budget stands; unnamed budgets of a run are left out."""

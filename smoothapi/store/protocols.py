@@ -1,4 +1,4 @@
-"""What must be shared and kept, as four protocols of verbs; a `Store` opens them.
+"""What must be shared and kept, as protocols of verbs; a `Store` opens them.
 
 A store on one machine (`Home`) and one on a server keep the same promises, and pass the same tests
 (`smoothapi.testing.StoreContract`):
@@ -7,6 +7,7 @@ A store on one machine (`Home`) and one on a server keep the same promises, and 
 - Ledger: the sum of what is reserved never passes a budget, across threads, processes and
   machines; what a crash left reserved goes on counting as spent.
 - Leases: one holder at a time; what a dead holder held is free again soon.
+- Runs: history, on which nothing rests.
 - Time is the store's own: none of these takes a time from its caller.
 """
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from smoothapi.store.blocks import Block
     from smoothapi.store.budget import Budget
     from smoothapi.store.rows import Seen, StoredAnswer
+    from smoothapi.store.runs import RunRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,22 @@ class Leases(Protocol):
         """Return those of `keys` that were given up of late."""
 
 
+class Runs(Protocol):
+    """What was run, to be looked at later. Nothing rests on it, and no run waits for it."""
+
+    def begin(self, run: RunRecord) -> RunRecord:
+        """Keep a run that begins; return it with the id and the time that the store gave it."""
+
+    def keep(self, run: RunRecord) -> RunRecord:
+        """Keep a run in place of what was kept of it; return it with when it ended, if it did."""
+
+    def latest(self, most: int) -> list[RunRecord]:
+        """Return so many runs at most, the last one first; what cannot be read is left out."""
+
+    def find(self, part: str) -> list[RunRecord]:
+        """Return the runs whose id begins or ends so, the last one first; ten at most."""
+
+
 class Store(Protocol):
     """All that is shared and kept in one place."""
 
@@ -211,6 +229,10 @@ class Store(Protocol):
 
     def leases(self) -> Leases:
         """Return the leases of one run, which none other counts as its own."""
+
+    @property
+    def runs(self) -> Runs:
+        """What was run. A store of before this was asked for may lack it."""
 
     def accounts(self) -> list[Account]:
         """Return how every budget stands; unnamed budgets of a run are left out."""

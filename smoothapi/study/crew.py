@@ -19,9 +19,11 @@ from smoothapi.errors import (
     SmoothAPIError,
     TooManyFailuresError,
 )
+from smoothapi.history import RunLog
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.many import OF_ONE_PHOTO, Crew, Failures, Outlay, Spending
 from smoothapi.parts import choose_budgets
+from smoothapi.photos import opened
 from smoothapi.smoother import collect_votes
 from smoothapi.study.collect import (
     FAILED,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from smoothapi.certify import Target
     from smoothapi.denoise import DenoiserRuntime
     from smoothapi.image import PhotoSource
+    from smoothapi.known_labels import KnownLabels
+    from smoothapi.photos import Fetcher
     from smoothapi.session import Session
     from smoothapi.store import Budget
 
@@ -104,10 +108,11 @@ class Read:
 
     photo: Photo
     source: PhotoSource
+    fetcher: Fetcher
 
     def load(self, size: int | tuple[int, int]) -> WorkingImage:
         """Return the working image; raises ImageError if the photo has gone."""
-        return load_image(self.source, size=size)
+        return load_image(opened(self.source, self.fetcher), size=size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,6 +170,30 @@ class Opened:
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
         name = f"study {digest}{setup.fresh}"
         return [replace(b, name=name) if b.per == "run" and not b.name else b for b in budgets]
+
+    @property
+    def known_labels(self) -> dict[str, KnownLabels]:
+        """The labels that are known of each provider."""
+        return {name: session.known_labels for (name, _, _), session in self.sessions.items()}
+
+    def log(self, line: str) -> RunLog:
+        """Return what writes the study down as one run, in the store of its first session.
+
+        Args:
+            line: the command line; "" from Python.
+        """
+        rules = self._setup.rules
+        asked = {
+            "sigma": list(self._setup.sigmas),
+            "radius": list(rules.radii),
+            "max_votes": list(rules.max_votes),
+            "alpha": rules.alpha,
+            "providers": list(self._setup.providers),
+            "denoisers": list(self._setup.denoisers),
+            "target": dict(self._setup.target.description),
+        }
+        first = next(iter(self.sessions.values()))
+        return RunLog(first, "study", line=line, asked=asked)
 
     def tasks(self, reads: Iterable[Read]) -> list[Task]:
         """Return the cells, photo by photo: a study cut short has whole photos to compare."""

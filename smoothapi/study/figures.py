@@ -15,8 +15,9 @@ Binomial(m, alpha) variable. Its (1 - rho) quantile is taken off: with probabili
 so many of *these* photos are rightly certified. (Cohen, Rosenfeld and Kolter, ICML 2019, bound the
 same variable by Bernstein's inequality, which takes off more.)
 
-*Sigma* is chosen on one half of the photos and judged on the other: the best of several on the
-same photos looks better than it is.
+*Sigma*, provider and denoiser are chosen on one half of the photos and judged on the other: the
+best of several on the same photos looks better than it is. Where there is one of each, nothing is
+chosen, and all photos judge it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from smoothapi.certify.radii import native_radius, rms_radius
 from smoothapi.study.collect import OPEN, Outcome
 from smoothapi.study.folder import is_right
 from smoothapi.study.plans import votes_left
+from smoothapi.study.success import Measure, Success
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +55,7 @@ RHO = 0.001
 
 RESAMPLES = 4000
 _FEWEST_TO_PROJECT = 8
-_FEWEST_CERTIFIED = 0.5  # of an estimate, for queries per certificate to mean anything
+_FEWEST_SUCCESSES = 0.5  # of an estimate, for queries per success to mean anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Figure:
         estimated: whether it was worked out from photos' shares of votes, not from votes; so are
             fixed samples that were not bought.
         photos: how many.
+        measure: which of the three shares counts first, in the whole study.
         certified: share of photos with a certificate.
         agreeing: share with a certificate of the label that the plain answer has.
         agreeing_highprob: HighProb lower bound of it.
@@ -134,10 +137,10 @@ class Figure:
         abstained: how many photos by reason.
         mean_queries: votes used for a photo, on average; estimated where photos are undecided.
         median_queries: by half of the photos at most.
-        queries_per_certified: votes of all photos for each certificate; None without a certificate.
-        dollars_per_certified: their price.
+        queries_per_success: votes of all photos for each certificate of the share that counts
+            first (`success`); None without one.
+        dollars_per_success: their price.
         dollars_per_thousand: price of the votes for 1,000 photos.
-        compared: whether certificates can be compared with plain answers.
     """
 
     provider: str
@@ -148,6 +151,7 @@ class Figure:
     method: str
     estimated: bool
     photos: int
+    measure: Measure
     certified: Band
     agreeing: Band
     agreeing_highprob: float | None
@@ -157,20 +161,51 @@ class Figure:
     abstained: dict[str, int]
     mean_queries: float
     median_queries: float
-    queries_per_certified: float | None
-    dollars_per_certified: float | None
+    queries_per_success: float | None
+    dollars_per_success: float | None
     dollars_per_thousand: float
-    compared: bool = True
+
+    def share(self, measure: Measure) -> Band | None:
+        """Return one of the three shares; None where no photo has a known label."""
+        return {
+            Measure.RIGHT: self.accuracy,
+            Measure.AGREEING: self.agreeing,
+            Measure.CERTIFIED: self.certified,
+        }[measure]
+
+    def highprob(self, measure: Measure) -> float | None:
+        """Return the HighProb lower bound of a share; None where there is none."""
+        return {
+            Measure.RIGHT: self.accuracy_highprob,
+            Measure.AGREEING: self.agreeing_highprob,
+            Measure.CERTIFIED: None,
+        }[measure]
 
     @property
-    def queries_per_success(self) -> float | None:
-        """Votes of all photos for each certificate that agrees with the plain answer.
+    def success(self) -> Band:
+        """The share that counts first."""
+        found = self.share(self.measure)
+        assert found is not None  # noqa: S101  it is first only where all photos have labels
+        return found
 
-        A label that noise alone suggests is certified easily, and is worth nothing. Where
-        agreement cannot be told (no certificate has one), each certificate counts.
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many photos are certified in which way, the ones that count first before others.
+
+        Of an estimate, rounded.
         """
-        share = self.agreeing.share if self.compared else self.certified.share
-        return self.mean_queries / share if share > 0.0 else None
+        certified, agreeing = (
+            round(band.share * self.photos) for band in (self.certified, self.agreeing)
+        )
+        if self.measure is Measure.CERTIFIED:
+            return {"certified": certified}
+        if self.measure is Measure.AGREEING:
+            return {
+                "certified, as the plain call": agreeing,
+                "certified, another label": certified - agreeing,
+            }
+        right = round(self.success.share * self.photos)
+        return {"certified, right": right, "certified, wrong": certified - right}
 
     def to_row(self) -> dict[str, Any]:
         """Return the figure as one flat row."""
@@ -179,6 +214,8 @@ class Figure:
             value = getattr(self, name)
             if isinstance(value, Band):
                 row |= {name: value.share, f"{name}_low": value.low, f"{name}_high": value.high}
+            elif name == "measure":
+                row[name] = str(value)
             elif name == "abstained":
                 row[name] = " ".join(f"{reason}={n}" for reason, n in sorted(value.items()))
             else:
@@ -220,6 +257,31 @@ def highprob(count: int, total: int, alpha: float, rho: float = RHO) -> float:
     return (count - wrong) / total
 
 
+def measure_of(result: Findings) -> Measure:
+    """Return by which certificates a study is judged: the strictest that can be told of all.
+
+    Those that are right if the truth of every photo is known; else those that agree; where no
+    certificate can be compared with the plain answer, each counts.
+    """
+    if result.photos and all(photo.truth for photo in result.photos):
+        return Measure.RIGHT
+    certified = [o for cell in result.cells for o in cell.outcomes if o.certified]
+    if certified and all(outcome.agrees is None for outcome in certified):
+        return Measure.CERTIFIED
+    return Measure.AGREEING
+
+
+def measures_of(result: Findings) -> tuple[Measure, ...]:
+    """Return what can be told of a study, what counts first in front."""
+    first = measure_of(result)
+    told = {
+        Measure.RIGHT: any(photo.truth for photo in result.photos),
+        Measure.AGREEING: first is not Measure.CERTIFIED,
+        Measure.CERTIFIED: True,
+    }
+    return (first, *(m for m in Measure if told[m] and m is not first))
+
+
 def figures(result: Findings, photos: Iterable[Photo] | None = None) -> list[Figure]:
     """Return a figure for each provider, denoiser, sigma, radius, cap and method.
 
@@ -228,6 +290,7 @@ def figures(result: Findings, photos: Iterable[Photo] | None = None) -> list[Fig
         photos: only of these.
     """
     chosen = {photo.name: photo for photo in (result.photos if photos is None else photos)}
+    measure = measure_of(result)
     found: list[Figure] = []
     for provider in result.providers:
         for denoiser in result.denoisers:
@@ -240,12 +303,12 @@ def figures(result: Findings, photos: Iterable[Photo] | None = None) -> list[Fig
                     and cell.photo in chosen
                 ]
                 if cells:
-                    found += _of_cells(result, cells, chosen, provider.price)
+                    found += _of_cells(result, cells, chosen, provider.price, measure)
     return found
 
 
 def _of_cells(
-    result: Findings, cells: list[Cell], photos: dict[str, Photo], price: Price
+    result: Findings, cells: list[Cell], photos: dict[str, Photo], price: Price, measure: Measure
 ) -> Iterable[Figure]:
     indexed = [{(o.radius, o.max_votes, o.method): o for o in cell.outcomes} for cell in cells]
     for radius in result.rules.radii:
@@ -254,38 +317,42 @@ def _of_cells(
                 outcomes = [index.get((radius, cap, method)) for index in indexed]
                 complete = [outcome for outcome in outcomes if outcome is not None]
                 if len(complete) == len(cells):
-                    yield _measured(result, cells, complete, photos, price)
+                    yield _measured(result, cells, complete, photos, price, measure)
                 elif method == "fixed" and result.target.get("target") == "top1":
-                    yield _estimated(result, cells, radius, cap, price)
+                    yield _estimated(result, cells, radius, cap, photos, price, measure)
 
 
-def _measured(
+def _measured(  # noqa: PLR0917  private, and called above alone
     result: Findings,
     cells: list[Cell],
     outcomes: list[Outcome],
     photos: dict[str, Photo],
     price: Price,
+    measure: Measure,
 ) -> Figure:
     first, total, alpha = cells[0], len(cells), result.rules.alpha
-    certified = [o.certified for o in outcomes]
-    agreeing = sum(o.certified and o.agrees is True for o in outcomes)
+    ends = [
+        Success.of(outcome, photos[cell.photo].truth)
+        for cell, outcome in zip(cells, outcomes, strict=True)
+    ]
+    certified = sum(end.certified for end in ends)
+    agreeing = sum(end.agreeing is True for end in ends)
     unknown = [o.reason in OPEN for o in outcomes]
     abstained: dict[str, int] = {}
     for outcome in outcomes:
         if not outcome.certified:
             abstained[outcome.reason] = abstained.get(outcome.reason, 0) + 1
-    labelled = [
-        (outcome, photos[cell.photo].truth)
-        for cell, outcome in zip(cells, outcomes, strict=True)
-        if photos[cell.photo].truth
-    ]
+    told = [(end.right, open_) for end, open_ in zip(ends, unknown, strict=True)]
+    labelled = [(right, open_) for right, open_ in told if right is not None]
+    right = sum(right for right, _ in labelled)
     accuracy = accuracy_bound = None
     if labelled:
-        right = sum(o.label is not None and is_right(o.label, truth) for o, truth in labelled)
-        open_ones = sum(o.reason in OPEN for o, _ in labelled)
-        accuracy = band(right, len(labelled), unknown=open_ones)
+        accuracy = band(right, len(labelled), unknown=sum(open_ for _, open_ in labelled))
         accuracy_bound = highprob(right, len(labelled), alpha)
     votes = np.array(votes_to_the_end(outcomes))
+    successes = {
+        Measure.RIGHT: right, Measure.AGREEING: agreeing, Measure.CERTIFIED: certified,
+    }  # fmt: skip
     return Figure(
         provider=first.provider,
         denoiser=first.denoiser,
@@ -295,7 +362,8 @@ def _measured(
         method=outcomes[0].method,
         estimated=False,
         photos=total,
-        certified=band(sum(certified), total, unknown=sum(unknown)),
+        measure=measure,
+        certified=band(certified, total, unknown=sum(unknown)),
         agreeing=band(agreeing, total, unknown=sum(unknown)),
         agreeing_highprob=highprob(agreeing, total, alpha),
         accuracy=accuracy,
@@ -304,8 +372,7 @@ def _measured(
         abstained=abstained,
         mean_queries=float(votes.mean()),
         median_queries=float(np.median(votes)),
-        compared=not any(certified) or any(o.agrees is not None for o in outcomes if o.certified),
-        **_costs(float(votes.sum()), sum(certified), total, price),
+        **_costs(float(votes.sum()), successes[measure], total, price),
     )
 
 
@@ -325,18 +392,24 @@ def votes_to_the_end(outcomes: Sequence[Outcome]) -> list[float]:
     return [float(o.votes) + (next(left) if o.reason in OPEN else 0.0) for o in outcomes]
 
 
-def _costs(votes: float, certified: float, photos: int, price: Price) -> dict[str, Any]:
+def _costs(votes: float, successes: float, photos: int, price: Price) -> dict[str, Any]:
     each = float(price.per_thousand) / 1000.0
-    per_certified = votes / certified if certified >= _FEWEST_CERTIFIED else None
+    per_success = votes / successes if successes >= _FEWEST_SUCCESSES else None
     return {
-        "queries_per_certified": per_certified,
-        "dollars_per_certified": None if per_certified is None else per_certified * each,
+        "queries_per_success": per_success,
+        "dollars_per_success": None if per_success is None else per_success * each,
         "dollars_per_thousand": 1000.0 * votes / photos * each,
     }
 
 
-def _estimated(
-    result: Findings, cells: list[Cell], radius: float, max_votes: int, price: Price
+def _estimated(  # noqa: PLR0917  private, and called above alone
+    result: Findings,
+    cells: list[Cell],
+    radius: float,
+    max_votes: int,
+    photos: dict[str, Photo],
+    price: Price,
+    measure: Measure,
 ) -> Figure:
     """Return what a fixed sample of `max_votes` would be expected to certify.
 
@@ -346,14 +419,21 @@ def _estimated(
     n = max_votes - result.rules.selection_of(max_votes)
     enough = fewest_wins(n, required_p(radius, cells[0].sigma), result.rules.alpha)
     grid = (np.arange(64) + 0.5) / 64.0
-    certified = agreeing = 0.0
+    certified = agreeing = right = 0.0
+    labelled = 0
     for cell in cells:
         k, votes = cell.share
         shares = special.betaincinv(k + 0.5, votes - k + 0.5, grid)
         chance = float(np.mean(special.bdtrc(enough - 1, n, shares))) if enough <= n else 0.0
         certified += chance
         agreeing += chance * (cell.leader is not None and cell.leader == cell.plain)
+        if truth := photos[cell.photo].truth:
+            labelled += 1
+            right += chance * (cell.leader is not None and is_right(cell.leader, truth))
     total = len(cells)
+    successes = {
+        Measure.RIGHT: right, Measure.AGREEING: agreeing, Measure.CERTIFIED: certified,
+    }  # fmt: skip
     return Figure(
         provider=cells[0].provider,
         denoiser=cells[0].denoiser,
@@ -363,16 +443,17 @@ def _estimated(
         method="fixed",
         estimated=True,
         photos=total,
+        measure=measure,
         certified=Band(certified / total, None, None),
         agreeing=Band(agreeing / total, None, None),
         agreeing_highprob=None,
-        accuracy=None,
+        accuracy=Band(right / labelled, None, None) if labelled else None,
         accuracy_highprob=None,
         undecided=0,
         abstained={},
         mean_queries=float(max_votes),
         median_queries=float(max_votes),
-        **_costs(float(max_votes) * total, certified, total, price),
+        **_costs(float(max_votes) * total, successes[measure], total, price),
     )
 
 
@@ -393,10 +474,10 @@ class Choice:
     """Which sigma is cheapest for a radius, and how it does on photos that had no say in it.
 
     Attributes:
-        chosen: on the calibration half, the figure with the fewest queries per certificate that
-            agrees with the plain answer (of a target where that cannot be told: per
-            certificate); None if no sigma has one.
-        judged: the same sigma on the other half; None where it has no figure.
+        chosen: on the calibration half, the figure with the fewest queries per success; None if no
+            sigma has one.
+        judged: the same sigma on the other half; None where it has no figure. Where nothing is
+            chosen (`is_split`), both are of all photos.
         others: the other sigmas on the calibration half.
     """
 
@@ -405,27 +486,42 @@ class Choice:
     others: tuple[Figure, ...]
 
 
+def is_split(result: Findings) -> bool:
+    """Whether one half of the photos chooses among sigmas, providers and denoisers."""
+    return len(result.sigmas) * len(result.providers) * len(result.denoisers) > 1
+
+
 def choices(result: Findings, max_votes: int) -> dict[tuple[str, str, float], Choice]:
     """Return the choice of sigma for each provider, denoiser and radius, at a cap."""
-    calibration, rest = (_of_half(result, max_votes, calibration=side) for side in (True, False))
     keys = product(
         [provider.name for provider in result.providers],
         [denoiser.name for denoiser in result.denoisers],
         result.rules.radii,
     )
+    if not is_split(result):
+        whole = _sequential(result, max_votes, result.photos)
+        return {key: _without_choice(whole[key]) for key in keys}
+    calibration, rest = (
+        _sequential(result, max_votes, [p for p in result.photos if p.calibration is side])
+        for side in (True, False)
+    )
     return {key: _choice(calibration[key], rest[key]) for key in keys}
 
 
-def _of_half(
-    result: Findings, max_votes: int, *, calibration: bool
+def _sequential(
+    result: Findings, max_votes: int, photos: Sequence[Photo]
 ) -> dict[tuple[str, str, float], list[Figure]]:
-    """Return sequential figures of one half of the photos, by provider, denoiser and radius."""
-    half = [photo for photo in result.photos if photo.calibration is calibration]
+    """Return sequential figures of some of the photos, by provider, denoiser and radius."""
     found: dict[tuple[str, str, float], list[Figure]] = defaultdict(list)
-    for figure in figures(result, half):
+    for figure in figures(result, photos):
         if (figure.max_votes, figure.method) == (max_votes, "sequential"):
             found[figure.provider, figure.denoiser, figure.radius].append(figure)
     return found
+
+
+def _without_choice(found: list[Figure]) -> Choice:
+    figure = found[0] if found else None
+    return Choice(figure, figure, ())
 
 
 def _choice(calibration: list[Figure], rest: list[Figure]) -> Choice:

@@ -31,6 +31,7 @@ from smoothapi.files import parse_json, to_json
 from smoothapi.provider import Price
 from smoothapi.study.collect import Outcome, Rules
 from smoothapi.study.folder import is_right
+from smoothapi.study.success import Success
 from smoothapi.text import shortened
 
 if TYPE_CHECKING:
@@ -265,8 +266,10 @@ class Findings:
     def records(self) -> list[dict[str, Any]]:
         """Return one flat dict per photo and test, for `pandas.DataFrame` or `polars.DataFrame`.
 
-        `right` and `plain_right` are None where the photo has no label; `dollars` is the price of
-        the votes that the test used, at the list's first paid step.
+        `certified`, `agreeing` and `right` are those that the figures count
+        (`smoothapi.study.success`); `right` and `plain_right` are None where the photo has no
+        label. `dollars` is the price of the votes that the test used, at the list's first paid
+        step.
         """
         return list(self._records())
 
@@ -276,6 +279,7 @@ class Findings:
         for cell in self.cells:
             truth = photos[cell.photo].truth
             for outcome in cell.outcomes:
+                end = Success.of(outcome, truth)
                 yield {
                     "photo": cell.photo,
                     "provider": cell.provider,
@@ -284,20 +288,20 @@ class Findings:
                     "radius": outcome.radius,
                     "max_votes": outcome.max_votes,
                     "method": outcome.method,
-                    "certified": outcome.certified,
+                    "certified": end.certified,
+                    "agreeing": end.agreeing,
+                    "right": end.right,
                     "label": outcome.label,
                     "reason": outcome.reason,
                     "votes": outcome.votes,
                     "dollars": outcome.votes * prices[cell.provider],
                     "plain": cell.plain,
-                    "agrees": outcome.agrees,
-                    "truth": "|".join(truth) or None,
-                    "right": None
-                    if not truth
-                    else outcome.label is not None and is_right(outcome.label, truth),
                     "plain_right": None
                     if not truth
                     else cell.plain is not None and is_right(cell.plain, truth),
+                    "truth": "|".join(truth) or None,
+                    "largest_radius": outcome.largest_radius,
+                    "largest_label": outcome.largest_label,
                     "calibration": photos[cell.photo].calibration,
                 }
 

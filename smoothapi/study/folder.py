@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import UsageError
 from smoothapi.files import read_csv, shown_name
-from smoothapi.photos import SUFFIXES, below
+from smoothapi.photos import SUFFIXES, below, find, is_remote
 from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from smoothapi.image import PhotoSource
+    from smoothapi.photos import Fetcher
 
 Photos: TypeAlias = "str | Path | Iterable[PhotoSource] | Mapping[str, PhotoSource]"
 
@@ -35,13 +38,15 @@ class Found:
     passed_over: int = 0
 
 
-def find_photos(given: Photos) -> Found:
+def find_photos(given: Photos, fetcher: Fetcher | None = None) -> Found:
     """Return the photos of a folder with all below it, of several, or those given one by one.
 
     Hidden files and folders are left out, links to folders not followed. The order is by name.
 
     Args:
-        given: a folder, a file, several of them or of other photos, or {name: photo}.
+        given: a folder, a file, a pattern (photos/*.jpg, **), an address with https, a bucket's
+            file or prefix (s3, gs, az), several of them or of other photos, or {name: photo}.
+        fetcher: for what is elsewhere; None to take files alone.
 
     Raises:
         UsageError: a path does not exist, or no photo is found.
@@ -51,7 +56,7 @@ def find_photos(given: Photos) -> Found:
         passed_over = 0
     else:
         items: list[PhotoSource] = [given] if isinstance(given, (str, Path)) else list(given)
-        found, passed_over = _listed(items)
+        found, passed_over = _listed(items, fetcher)
     if not found:
         where = f" in {str(given)!r}" if isinstance(given, (str, Path)) else ""
         raise UsageError(
@@ -66,7 +71,9 @@ def find_photos(given: Photos) -> Found:
     return Found(tuple(unique), passed_over)
 
 
-def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], int]:
+def _listed(
+    items: list[PhotoSource], fetcher: Fetcher | None
+) -> tuple[list[tuple[str, PhotoSource]], int]:
     found: list[tuple[str, PhotoSource]] = []
     passed_over = 0
     for number, item in enumerate(items):
@@ -74,6 +81,9 @@ def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], in
             found.append((f"photo {number + 1}", item))
             continue
         path = Path(item)
+        if fetcher is not None and _is_sought(item):
+            found += [(photo.name, photo.source) for photo in find(item, fetcher)]
+            continue
         try:
             path.stat()
         except FileNotFoundError:
@@ -95,6 +105,11 @@ def _listed(items: list[PhotoSource]) -> tuple[list[tuple[str, PhotoSource]], in
         passed_over += len(files) - len(photos)
         found += [(shown_name(file.relative_to(path).as_posix()), file) for file in photos]
     return found, passed_over
+
+
+def _is_sought(item: str | Path) -> bool:
+    """Whether a name is of a place elsewhere, or a pattern."""
+    return is_remote(item) or (glob.has_magic(str(item)) and not os.path.lexists(item))
 
 
 def read_truth(given: str | Path | Mapping[str, str]) -> dict[str, tuple[str, ...]]:

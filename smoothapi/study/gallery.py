@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from smoothapi.errors import SmoothAPIError
+from smoothapi.look import small_picture
 from smoothapi.study.findings import GalleryPhoto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from smoothapi.image import WorkingImage
     from smoothapi.session import Session
     from smoothapi.study.findings import Cell, Findings
-
-_SIDE = 160  # pixels
-_QUALITY = 60
 
 
 def make_pictures(
@@ -47,9 +38,9 @@ def make_pictures(
                 provider=cell.provider,
                 denoiser=cell.denoiser,
                 sigma=cell.sigma,
-                original=_small(image.to_uint8()),
-                noisy=_small(noisy),
-                denoised=_small(denoised),
+                original=small_picture(image.to_uint8()),
+                noisy=small_picture(noisy),
+                denoised=small_picture(denoised),
             )
         )
     return tuple(pictures)
@@ -81,11 +72,3 @@ def _worth_showing(result: Findings, count: int) -> list[Cell]:
             if cells and len(chosen) < count:
                 chosen.append(cells.pop(0))
     return chosen
-
-
-def _small(pixels: NDArray[np.uint8]) -> str:
-    image = Image.fromarray(pixels)
-    image.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=_QUALITY)
-    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -76,6 +76,7 @@ def expect(
     price: Price,
     shares: Shares,
     pixels: int = 224 * 224 * 3,
+    final: bool = False,
 ) -> Expected:
     """Work out what certifying so many photos takes; exact for each p (no simulation).
 
@@ -88,6 +89,7 @@ def expect(
         price: the price list.
         shares: how the top label's share of votes is distributed.
         pixels: numbers in a working image, for what arithmetic takes off.
+        final: whether photos are asked about neither with more votes nor at another radius.
 
     Raises:
         UnreachableRadiusError: no run within the cap reaches the radius.
@@ -110,7 +112,9 @@ def expect(
     if len(values) < len(grid):
         grid = np.unique(values)
     counts = [
-        queries_needed(radius, sigma, alpha, float(p), max_votes=max_votes, delta=delta)
+        queries_needed(
+            radius, sigma, alpha, float(p), max_votes=max_votes, delta=delta, final=final
+        )
         for p in grid
     ]
     means = np.interp(values, grid, [count.mean for count in counts])

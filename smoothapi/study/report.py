@@ -6,9 +6,7 @@ import base64
 import csv
 import hashlib
 import json
-import math
 from collections import Counter
-from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -25,27 +23,28 @@ except ImportError as error:
 from smoothapi.certify.certificate import confidence, rounded_down
 from smoothapi.certify.decision import Reason
 from smoothapi.errors import UsageError
-from smoothapi.files import replacing, shown_name
+from smoothapi.files import csv_cell, replacing, shown_name
 from smoothapi.study import plots
 from smoothapi.study.collect import FAILED, MODEL_CHANGED, OPEN, UNDECIDED, UNREACHABLE
 from smoothapi.study.figures import (
     CONFIDENCE,
     RHO,
-    Choice,
     Figure,
     Projection,
     around_photos,
-    choices,
     figures,
+    measures_of,
     overhead,
     project,
     votes_to_the_end,
 )
 from smoothapi.study.folder import is_right
+from smoothapi.study.success import Measure
+from smoothapi.study.summary import Summary, Way, others_text, queries_text, share_text, ways
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from smoothapi.study.collect import Outcome
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 PROJECTED = (1_000, 10_000, 100_000)
 """Numbers of photos that costs are projected to."""
 
-_WANTED_RADIUS = 0.25
 _MOST_BARS = 5
 _NONE = "\N{EN DASH}"
 _TEXTS = {str(reason): reason.text for reason in Reason} | {
@@ -66,10 +64,13 @@ _TEXTS = {str(reason): reason.text for reason in Reason} | {
 
 
 def write_report(result: Findings, folder: Path) -> Path:
-    """Write report.html, result.json, figures.csv and figures.json; return the first one's path.
+    """Write report.html, result.json, figures.csv, figures.json and photos.csv.
 
     The result is on the disk before anything is drawn of it. Each file is the old one or the new
     one, whatever ends the writing.
+
+    Returns:
+        The path of report.html.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -82,10 +83,8 @@ def write_report(result: Findings, folder: Path) -> Path:
         rows = [figure.to_row() for figure in figures(result)]
         with replacing(folder / "figures.json") as stream:
             stream.write(json.dumps(rows, indent=1))
-        with replacing(folder / "figures.csv") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]) if rows else ["provider"])
-            writer.writeheader()
-            writer.writerows([{name: _writable(value) for name, value in r.items()} for r in rows])
+        _write_csv(folder / "figures.csv", rows)
+        _write_csv(folder / "photos.csv", result.records())
         with replacing(path) as stream:
             stream.write(_writable(render(result)))
     except OSError as error:
@@ -97,11 +96,16 @@ def write_report(result: Findings, folder: Path) -> Path:
     return path
 
 
-def _writable(value: Any) -> Any:
-    """Return a value, as text without halves of surrogate pairs, which no encoding can write."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    return value
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with replacing(path) as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else ["provider"])
+        writer.writeheader()
+        writer.writerows([{n: _writable(csv_cell(v)) for n, v in row.items()} for row in rows])
+
+
+def _writable(text: str) -> str:
+    """Return text without halves of surrogate pairs, which no encoding can write."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def render(result: Findings) -> str:
@@ -110,7 +114,8 @@ def render(result: Findings) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "percent": _percent,
+        "percent": share_text,
+        "queries": queries_text,
         "count": lambda value: _NONE if value is None else f"{value:,.0f}",
         "dollars": _dollars,
         "text": lambda value: printable(str(value)),
@@ -129,22 +134,10 @@ def render(result: Findings) -> str:
     )
 
 
-def _percent(value: float | None, digits: int = 0) -> str:
-    return _NONE if value is None else f"{100.0 * value:.{digits}f}%"
-
-
 def _dollars(value: float | None) -> str:
     if value is None:
         return _NONE
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
-
-
-@dataclass(frozen=True)
-class _Way:
-    """One provider and denoiser, the two things that a report compares."""
-
-    provider: str
-    denoiser: str
 
 
 class View:
@@ -153,19 +146,26 @@ class View:
     def __init__(self, result: Findings) -> None:
         self._result = result
         self._figures = figures(result)
-        self._cap = result.rules.max_votes[-1]
-        radii = result.rules.radii
-        self._radius = min(radii, key=lambda radius: abs(radius - _WANTED_RADIUS))
-        self._choices = choices(result, self._cap)
-        self._ways = [_Way(p.name, d.name) for p in result.providers for d in result.denoisers]
-        self._first = min(self._ways, key=self._rank)  # of equals the one named first
+        self._summary = Summary.of(result)
+        self._cap = self._summary.max_votes
+        self._radius = self._summary.radius
+        self._ways = ways(result)
+        self._first = self._summary.way
+        self._measures = measures_of(result)
+        self._measure = self._measures[0]
 
     def context(self) -> dict[str, Any]:
         """Return what the template is given."""
         result = self._result
         return {
             "result": result,
-            "headline": self._headline(),
+            "headline": self._summary.headline,
+            "others": self._others(),
+            "measure": self._measure,
+            "measures": self._measures,
+            "main_measures": [
+                m for m in self._measures if m is self._measure or m is not Measure.CERTIFIED
+            ],
             "radius": self._radius,
             "max_votes": self._cap,
             "around": around_photos(result),
@@ -191,14 +191,14 @@ class View:
             "figures": self._figures,
             "gallery": [self._card(picture) for picture in result.pictures],
             "problems": result.problems,
-            "calibration": sum(photo.calibration for photo in result.photos),
+            "calibration": self._summary.calibration,
             "spent": {"queries": result.queries, "dollars": result.dollars},
             "cached": sum(cell.cached for cell in result.cells),
             "target": _target_text(result),
             "command_text": result.command or "made from Python: smoothapi.Study(...)",
         }
 
-    def _of(self, way: _Way, **wanted: Any) -> list[Figure]:
+    def _of(self, way: Way, **wanted: Any) -> list[Figure]:
         return [
             figure
             for figure in self._figures
@@ -206,27 +206,15 @@ class View:
             and all(getattr(figure, name) == value for name, value in wanted.items())
         ]
 
-    def _choice(self) -> Choice:
-        return self._choices[self._first.provider, self._first.denoiser, self._radius]
-
-    def _rank(self, way: _Way) -> tuple[float, float]:
-        """Return what a success costs on the calibration half: in dollars, then in queries."""
-        chosen = self._choices[way.provider, way.denoiser, self._radius].chosen
-        if chosen is None or chosen.queries_per_success is None:
-            return math.inf, math.inf
-        price = {facts.name: facts.price for facts in self._result.providers}[way.provider]
-        queries = chosen.queries_per_success
-        return float(price.per_thousand) * queries, queries
+    def _others(self) -> str:
+        headline = self._summary.headline
+        return "" if headline is None else others_text(headline)
 
     def _best_sigma(self) -> float:
-        chosen = self._choice().chosen
+        chosen = self._summary.choice.chosen
         if chosen is not None:
             return chosen.sigma
         return self._result.sigmas[len(self._result.sigmas) // 2]
-
-    def _headline(self) -> Figure | None:
-        """Return the figure of the chosen sigma on photos that had no say in choosing it."""
-        return self._choice().judged
 
     def _by_sigma(self, **wanted: Any) -> list[tuple[str, list[Figure]]]:
         return [
@@ -240,7 +228,7 @@ class View:
             "budget",
             plots.budget_plot(
                 self._by_sigma(radius=radius),
-                f"Share of photos certified at radius {radius:g} with the plain answer's label, "
+                f"Share of photos {self._measure.text} at radius {radius:g}, "
                 "against queries per photo, one line for each sigma and a point for each cap; "
                 "fixed samples dashed. The same figures are in the table below it.",
             ),
@@ -248,17 +236,11 @@ class View:
         at_cap = self._by_sigma(max_votes=cap, method="sequential")
         if len(self._result.rules.radii) > 1:
             described = f"by radius, cap {cap}, with 95% bands, one line for each sigma."
-            yield (
-                "radius",
-                plots.radius_plot(
-                    at_cap, accuracy=False, described=f"Certified and agreeing {described}"
-                ),
-            )
-            if self._result.labelled:
+            for measure in self._measures[:2]:
                 yield (
-                    "accuracy",
+                    f"radius-{measure}",
                     plots.radius_plot(
-                        at_cap, accuracy=True, described=f"Certified accuracy {described}"
+                        at_cap, measure, described=f"Photos {measure.text}, {described}"
                     ),
                 )
         spread = [
@@ -286,19 +268,19 @@ class View:
                 "comparison",
                 plots.comparison_plot(
                     [(f"{f.provider} · {f.denoiser} · {f.sigma:g}", f) for f in self._comparison()],
-                    "Certified and agreeing for each provider, denoiser and sigma.",
+                    f"Photos {self._measure.text}, for each provider, denoiser and sigma.",
                 ),
             )
 
-    def _cells(self, way: _Way, sigma: float) -> list[Cell]:
+    def _cells(self, way: Way, sigma: float) -> list[Cell]:
         key = (way.provider, way.denoiser, sigma)
         return [c for c in self._result.cells if (c.provider, c.denoiser, c.sigma) == key]
 
-    def _outcomes(self, way: _Way, sigma: float, radius: float) -> list[Outcome]:
+    def _outcomes(self, way: Way, sigma: float, radius: float) -> list[Outcome]:
         outcomes = [cell.outcome(radius, self._cap) for cell in self._cells(way, sigma)]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _votes(self, way: _Way, sigma: float, radius: float) -> list[int]:
+    def _votes(self, way: Way, sigma: float, radius: float) -> list[int]:
         """Return the votes that decided each photo, 0 where none did."""
         return [0 if o.reason in OPEN else o.votes for o in self._outcomes(way, sigma, radius)]
 
@@ -314,7 +296,7 @@ class View:
     def _choice_rows(self) -> list[dict[str, Any]]:
         return [
             {"provider": provider, "denoiser": denoiser, "radius": radius, "choice": choice}
-            for (provider, denoiser, radius), choice in self._choices.items()
+            for (provider, denoiser, radius), choice in self._summary.choices.items()
         ]
 
     def _side_by_side(self) -> list[dict[str, Any]]:
@@ -333,10 +315,7 @@ class View:
         for figure in self._of(
             self._first, radius=self._radius, max_votes=self._cap, method="sequential"
         ):
-            agreeing = round(figure.agreeing.share * figure.photos)
-            certified = round(figure.certified.share * figure.photos)
-            parts = [("certified, as the plain call", agreeing)]
-            parts.append(("certified, another label", certified - agreeing))
+            parts = list(figure.counts.items())
             parts += sorted(figure.abstained.items(), key=lambda item: -item[1])
             rows.append({"sigma": figure.sigma, "photos": figure.photos, "parts": parts})
         kinds = dict.fromkeys(kind for row in rows for kind, _ in row["parts"])
@@ -350,7 +329,7 @@ class View:
         rows: list[dict[str, Any]] = []
         for facts in self._result.providers:
             for denoiser in self._result.denoisers:
-                way = _Way(facts.name, denoiser.name)
+                way = Way(facts.name, denoiser.name)
                 sigma = self._best_sigma()
                 outcomes = self._outcomes(way, sigma, self._radius)
                 votes = [round(number) for number in votes_to_the_end(outcomes)]

@@ -8,8 +8,9 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from smoothapi.image import load_image
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser, choose_label_space
+from smoothapi.photos import PhotoFetcher, is_remote, opened, shown_location
+from smoothapi.store.runs import DONE
 from smoothapi.study.collect import Rules
 from smoothapi.study.crew import CellCrew, Opened, Read, Setup, StudyProgress
 from smoothapi.study.findings import Photo, Problem
@@ -30,6 +33,7 @@ from smoothapi.study.folder import Photos, find_photos, read_truth, truth_of
 from smoothapi.study.gallery import make_pictures
 from smoothapi.study.plans import StudyPlan, plan_cells
 from smoothapi.study.result import StudyResult
+from smoothapi.study.truths import doubts_after, doubts_before
 from smoothapi.text import printable
 from smoothapi.wiring import open_session
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
     from smoothapi.image import PhotoSource
     from smoothapi.options import DenoiserSpec
+    from smoothapi.photos import Fetcher
     from smoothapi.provider import Adapter
     from smoothapi.store import Budget
     from smoothapi.study.shares import Shares
@@ -57,10 +62,12 @@ class Study:
     Each vote is bought once and kept, and every radius, cap and method is computed from the same
     votes. Killed or stopped, the same study goes on where it ended and pays for what is missing.
 
-    Arguments left out are taken from the settings.
+    Arguments left out are taken from the settings, but for `final`: several caps and radii on one
+    set of votes are what it promises not to look at.
 
     Args:
-        photos: a folder (with all below it), files, {name: photo}, or any photos.
+        photos: a folder (with all below it), files, patterns, what is on the web or in a bucket
+            (https, s3, gs, az), {name: photo}, or any photos.
         provider: who is asked: a name, an adapter, several, or {name: either}.
         sigmas: noise levels, in (0, 1.5].
         radii: L2 radii of interest.
@@ -90,6 +97,8 @@ class Study:
         refresh: ask again although answers are stored.
         home: folder of the noise key and of the answers, or "postgresql://user@host/database".
         noise_key_file: file of a deployment's noise key; a home in a database has no other.
+        fetcher: of photos that are elsewhere; by default from no private address. They are fetched
+            anew for each sigma, provider and denoiser.
         name: what the study is called; by default the folder's name.
         command: what made it, for the report.
 
@@ -115,6 +124,7 @@ class Study:
         selection: int | None = None,
         photos_at_once: int = 20,
         gallery: int = 8,
+        fetcher: Fetcher | None = None,
         name: str | None = None,
         command: str = "",
         **options: Unpack[SharedOptions],
@@ -124,7 +134,8 @@ class Study:
         concurrency = options.get("concurrency")
         if resolved.origins["concurrency"] == "default":
             concurrency = _CONCURRENCY
-        self._found = find_photos(photos)
+        self._fetcher = fetcher or PhotoFetcher()
+        self._found = find_photos(photos, self._fetcher)
         size = options.get("size")
         self._truth = read_truth(truth) if truth is not None else {}
         levels = _floats(settings.sigma if sigmas is None else sigmas)
@@ -167,10 +178,7 @@ class Study:
             ),
         )
         self._gallery = gallery
-        folder = photos if isinstance(photos, (str, Path)) else None
-        self.name = shown_name(
-            name or (Path(os.path.realpath(folder)).name if folder else "photos")
-        )
+        self.name = shown_name(name or _name_of(photos))
         self._command = shown_name(command)
 
     def plan(
@@ -192,6 +200,7 @@ class Study:
         """
         reads, _ = self._read(on_progress)
         with Opened(self._setup, reads) as open_:
+            self._doubt(doubts_before(_photos(reads), self._setup.target, open_.known_labels))
             tasks = open_.tasks(reads[:pilot])
             return plan_cells(
                 [
@@ -239,11 +248,17 @@ class Study:
                 f"{problems[0].photo}: {problems[0].why}"
             )
         studied = reads[:pilot]
-        with Opened(self._setup, reads) as open_:
+        with Opened(self._setup, reads) as open_, ExitStack() as stack:
+            target = self._setup.target
+            log = open_.log(self._command)
+            stack.enter_context(log)
+            self._doubt(doubts_before(_photos(reads), target, open_.known_labels))
             crew = CellCrew(self._setup, open_, began, len(problems))
             crew.run(open_.tasks(studied), on_progress)
             problems += crew.problems
-            _warn_of_never_seen(open_, self._setup.target)
+            _warn_of_never_seen(open_, target)
+            known = open_.known_labels
+            self._doubt(doubts_after(_photos(studied), target, crew.cells, known))
             if crew.error is not None and not crew.cells:
                 raise crew.error
             done = {cell.photo for cell in crew.cells}
@@ -254,12 +269,12 @@ class Study:
                 versions=_versions(),
                 rules=self._setup.rules,
                 sigmas=self._setup.sigmas,
-                target=self._setup.target.description,
+                target=target.description,
                 size=self._setup.size,
                 codec=open_.codec,
                 photos_found=len(self._found.photos),
                 passed_over=self._found.passed_over,
-                photos=_halved([read.photo for read in studied if read.photo.name in done]),
+                photos=self._halved([read.photo for read in studied if read.photo.name in done]),
                 problems=tuple(sorted(problems, key=lambda problem: problem.photo)),
                 providers=open_.providers,
                 denoisers=open_.denoisers,
@@ -269,7 +284,31 @@ class Study:
             )
             loaders = {r.photo.name: partial(r.load, self._setup.size) for r in studied}
             pictures = make_pictures(result, self._gallery, loaders, open_.sessions)
+            log.result(
+                {"studied": len(result.photos), "left out": result.left_out},
+                sum(cell.attempts for cell in result.cells),
+                sum(cell.cached for cell in result.cells),
+                result.dollars,
+            )
+            log.end(result.stopped or DONE)
         return replace(result, pictures=pictures)
+
+    @staticmethod
+    def _doubt(doubts: Iterable[str]) -> None:
+        for doubt in doubts:
+            _log.warning("%s", doubt)
+
+    def _halved(self, photos: list[Photo]) -> tuple[Photo, ...]:
+        """Return the photos, half of them marked for calibration, whatever their order.
+
+        None is where there is nothing to choose: one sigma, provider and denoiser.
+        """
+        setup = self._setup
+        if len(setup.sigmas) * len(setup.providers) * len(setup.denoisers) == 1:
+            return tuple(photos)
+        ranked = sorted(photos, key=lambda photo: _shuffled("calibration", photo.digest))
+        chosen = {photo.name for photo in ranked[: (len(ranked) + 1) // 2]}
+        return tuple(replace(photo, calibration=photo.name in chosen) for photo in photos)
 
     def _tuned(self) -> dict[str, str]:
         """Return {digest: denoiser} of the photos whose answers had a part in a denoiser.
@@ -296,7 +335,7 @@ class Study:
         def look(item: tuple[str, PhotoSource]) -> Photo | Problem:
             name, source = item
             try:
-                image = load_image(source, size=self._setup.size)
+                image = load_image(opened(source, self._fetcher), size=self._setup.size)
             except ImageError as error:
                 return Problem(name, str(error), "unreadable")
             return Photo(
@@ -324,7 +363,7 @@ class Study:
                     problems.append(Problem(found.name, why, "duplicate"))
                 else:
                     seen[found.digest] = found.name
-                    reads.append(Read(found, item[1]))
+                    reads.append(Read(found, item[1], self._fetcher))
                 if on_progress is not None:
                     seconds = time.monotonic() - began
                     on_progress(
@@ -347,6 +386,16 @@ def _warn_of_never_seen(open_: Opened, target: Target) -> None:
                 printable(label),
                 printable(name),
             )
+
+
+def _name_of(photos: Photos) -> str:
+    if not isinstance(photos, (str, Path)):
+        return "photos"
+    return shown_location(str(photos)) if is_remote(photos) else Path(os.path.realpath(photos)).name
+
+
+def _photos(reads: Iterable[Read]) -> list[Photo]:
+    return [read.photo for read in reads]
 
 
 def _floats(values: Sequence[float] | float) -> tuple[float, ...]:
@@ -389,13 +438,6 @@ def _named(given: Any) -> dict[str, Any]:
 
 def _shuffled(purpose: str, digest: str) -> bytes:
     return hashlib.sha256(f"{purpose} {digest}".encode()).digest()
-
-
-def _halved(photos: list[Photo]) -> tuple[Photo, ...]:
-    """Return the photos, half of them marked for calibration, whatever their order."""
-    ranked = sorted(photos, key=lambda photo: _shuffled("calibration", photo.digest))
-    chosen = {photo.name for photo in ranked[: (len(ranked) + 1) // 2]}
-    return tuple(replace(photo, calibration=photo.name in chosen) for photo in photos)
 
 
 def _versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -33,7 +34,15 @@ import pytest
 from smoothapi.answer import Answer, Label
 from smoothapi.errors import BudgetExceededError, PermanentError
 from smoothapi.provider import Price
-from smoothapi.store import Budget, Ledger, Seen, Store, StoredAnswer, answer_key
+from smoothapi.store import (
+    Budget,
+    Ledger,
+    RunRecord,
+    Seen,
+    Store,
+    StoredAnswer,
+    answer_key,
+)
 
 Open: TypeAlias = Callable[[], Store]
 Advance: TypeAlias = Callable[[float], None]
@@ -116,6 +125,53 @@ class StoreContract:
         other.close()
 
     # Answers
+
+    def test_runs_are_seen_by_all_openings_the_last_one_first(self, open_store: Open) -> None:
+        """And end in place of how they began, at a time of the store's own."""
+        store, other = open_store(), open_store()
+        first = store.runs.begin(RunRecord("certify", by="anna", settings={"sigma": 0.25}))
+        second = other.runs.begin(RunRecord("study"))
+        assert first.id != second.id
+        assert first.began
+        assert not first.ended
+        assert {run.id for run in other.runs.latest(9)} == {first.id, second.id}
+        ended = store.runs.keep(replace(first, outcome="done", counts={"certified": 2}))
+        assert ended.ended >= first.began
+        assert [ended] == other.runs.find(first.id)
+        assert [ended] == other.runs.find(first.id[-6:])
+        assert [second] == store.runs.find(second.id)
+        for run in (ended, second):
+            store.runs.keep(run)
+        assert len(other.runs.latest(9)) == 2
+        store.close()
+        other.close()
+
+    def test_of_many_runs_the_latest_are_shown(self, store: Store, advance: Advance) -> None:
+        """In the order in which they began."""
+        begun = []
+        for _ in range(4):
+            begun.append(store.runs.begin(RunRecord("certify")))
+            advance(2.0)
+        assert store.runs.latest(3) == begun[:0:-1]
+
+    def test_what_is_no_id_finds_no_run(self, store: Store) -> None:
+        """Whatever its characters mean to the store."""
+        store.runs.begin(RunRecord("certify"))
+        for text in ("", "%", "_", "*", "../..", "'; --", "zzzzzz"):
+            assert store.runs.find(text) == []
+
+    def test_a_run_that_was_killed_is_there_and_has_not_ended(
+        self, open_store: Open, opening: str
+    ) -> None:
+        """So that it is known that it began."""
+        _die(
+            opening,
+            "from smoothapi.store import RunRecord; store.runs.begin(RunRecord('certify'))",
+        )
+        store = open_store()
+        (run,) = store.runs.latest(9)
+        assert (run.outcome, run.ended) == ("under way", "")
+        store.close()
 
     def test_answers_survive_and_are_told_apart(self, open_store: Open) -> None:
         """What `put` returned from is found by whoever opens the store later."""

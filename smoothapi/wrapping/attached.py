@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smoothapi.certify.certificate import Certificate
-from smoothapi.errors import UsageError
+from smoothapi.errors import CertificateError, UsageError
+from smoothapi.wrapping import protobuf
 from smoothapi.wrapping.finding import Finding
 
 if TYPE_CHECKING:
@@ -31,13 +33,11 @@ def finding_of(response: object, picture: int = 0) -> Finding:
     Raises:
         UsageError: the response is not a wrapped client's, or nothing in the call was to be
             certified.
-        CertificateError: what a dict holds in its place is malformed.
+        CertificateError: what it holds in its place is malformed.
     """
     found: Any = _beside.get(response)
-    if found is None and isinstance(response, dict):
-        found = _read(response.get(KEY))
-    elif found is None:
-        found = getattr(response, ATTRIBUTE, None)
+    if found is None:
+        found = _inside(response)
     if isinstance(found, tuple) and 0 <= picture < len(found):
         found = found[picture]
     elif picture:
@@ -47,7 +47,8 @@ def finding_of(response: object, picture: int = 0) -> Finding:
     if not isinstance(found, Finding):
         raise UsageError(
             "This response has no such certificate. Responses of a client from smoothapi.wrap do, "
-            "if the call asked for labels and held the picture."
+            "if the call asked for labels and held the picture. With attach=False that is so of "
+            "the response itself, as long as it lives, and of no copy."
         )
     return found
 
@@ -62,7 +63,7 @@ def certificate_of(response: object, picture: int = 0) -> Certificate:
     Raises:
         UsageError: the response is not a wrapped client's, nothing in the call was to be
             certified, or something ended it before the votes did; says what.
-        CertificateError: what a dict holds in its place is not a certificate.
+        CertificateError: what it holds in its place is not a certificate.
     """
     finding = finding_of(response, picture)
     if finding.certificate is None:
@@ -76,15 +77,18 @@ def attach(response: Any, findings: Findings, *, inside: bool) -> Any:
     Args:
         response: of the SDK.
         findings: about it.
-        inside: whether they become part of it: a key of a dict, which can be written as JSON as
-            before; else an attribute. What has no room for one has them kept beside it.
+        inside: whether they become part of it, and of its copies: a key of a dict, which can be
+            written as JSON as before; a field of a message of protobuf; else an attribute. What
+            has no room for one has them kept beside it.
     """
     if inside and isinstance(response, dict):
         response[KEY] = _written(findings)
         return response
+    if inside and (message := protobuf.message_of(response)) is not None:
+        protobuf.put(message, json.dumps(_written(findings)).encode())
+        return response
     if inside:
         try:
-            # Past the __setattr__ of proto-plus, which takes only fields of the message.
             object.__setattr__(response, ATTRIBUTE, findings)
         except (AttributeError, TypeError):
             pass
@@ -96,10 +100,19 @@ def attach(response: Any, findings: Findings, *, inside: bool) -> Any:
     return response
 
 
-def note_parts(parts: Sequence[Any], findings: tuple[Finding | None, ...]) -> None:
-    """Keep findings about the parts of a response, which are made anew whenever they are read."""
+def attach_parts(
+    parts: Sequence[Any], findings: tuple[Finding | None, ...], *, inside: bool
+) -> None:
+    """Put findings about the parts of a response where `finding_of` looks.
+
+    Parts may be made anew whenever they are read: then what lasts is the message behind them.
+    """
     for part, finding in zip(parts, findings, strict=False):
-        if finding is not None:
+        if finding is None:
+            continue
+        if inside and protobuf.message_of(part) is not None:
+            attach(part, finding, inside=True)
+        else:
             _beside.put_part(part, finding)
 
 
@@ -148,8 +161,26 @@ _beside = _Beside()
 
 
 def _message(response: object) -> object:
-    """Return the message behind proto-plus's view of it, which is another one at each reading."""
-    return getattr(response, "_pb", response)
+    """Return what stays the same of a response: the message behind its view, if it is one."""
+    message = protobuf.message_of(response)
+    return response if message is None else message
+
+
+def _inside(response: object) -> Any:
+    """Return what is part of a response."""
+    if isinstance(response, dict):
+        return _read(response.get(KEY))
+    message = protobuf.message_of(response)
+    if message is None:
+        return getattr(response, ATTRIBUTE, None)
+    if (value := protobuf.get(message)) is None:
+        return None
+    try:
+        return _read(json.loads(value))
+    except (ValueError, RecursionError) as error:
+        raise CertificateError(
+            f"What this response says of its labels is malformed: {error}"
+        ) from None
 
 
 def _written(findings: Findings) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import threading
@@ -23,7 +24,9 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.events import Uncertified
+from smoothapi.history import RunLog
 from smoothapi.image import load_image
+from smoothapi.many import Crew
 from smoothapi.telemetry import emit
 from smoothapi.wrapping.deadline import Deadline
 from smoothapi.wrapping.finding import Finding
@@ -32,7 +35,7 @@ from smoothapi.wrapping.policy import CallPolicy
 from smoothapi.wrapping.protocol import Item, Passed, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from smoothapi.answer import Answer
     from smoothapi.asynchronous import Stop
@@ -40,9 +43,11 @@ if TYPE_CHECKING:
     from smoothapi.image import WorkingImage
     from smoothapi.provider import Adapter
     from smoothapi.session import Session
+    from smoothapi.wrapping.deadline import OnePicture
     from smoothapi.wrapping.protocol import Call, OwnCall
 
 _DECIMALS = 6
+_AT_ONCE = 4  # pictures of a batch: the deadline leaves no more than so many of them half done
 _log = logging.getLogger("smoothapi")
 
 
@@ -68,10 +73,17 @@ class Certifier:
 
     Args:
         open_session: opens the session, given the adapter of the first call.
+        command: what makes the calls, as its run is written down (`smoothapi runs`).
+        by: whose calls they are; "" for the user's.
     """
 
-    def __init__(self, open_session: Callable[[Adapter], Session]) -> None:
+    def __init__(
+        self, open_session: Callable[[Adapter], Session], command: str = "wrap", *, by: str = ""
+    ) -> None:
         self._open_session = open_session
+        self._command = command
+        self._by = by
+        self._log: RunLog | None = None
         self._locks: dict[int, threading.Lock] = {}
         self._session: Session | None = None
         self._closed = False
@@ -115,13 +127,16 @@ class Certifier:
             Exception: what the SDK raised for the caller's own call.
         """
         policy = (policy or CallPolicy()).of_one_call()
+        items = list(enumerate(call.items))
         done: dict[int, tuple[Any, Finding | None]] = {}
-        # What is not to be certified comes first: if it fails, no votes were bought in vain.
-        order = sorted(range(len(call.items)), key=lambda n: isinstance(call.items[n], Item))
         with Deadline(policy.within, cancel) as deadline:
-            for number in order:
-                deadline.check_cancelled()
-                done[number] = self._done(call.items[number], policy, deadline)
+            # What is not to be certified comes first: if it fails, no votes were bought in vain.
+            for number, item in items:
+                if isinstance(item, Passed):
+                    deadline.check_cancelled()
+                    done[number] = item.send(), _elsewhere(item)
+            pictures = [(number, item) for number, item in items if isinstance(item, Item)]
+            done.update(self._pictures(pictures, policy, deadline))
         parts, findings = zip(*(done[number] for number in sorted(done)), strict=True)
         response = parts[0] if call.join is None else call.join(list(parts))
         return CertifiedResponse(response, findings)
@@ -134,7 +149,10 @@ class Certifier:
         with self._lock:
             self._closed = True
             session, self._session = self._session, None
+            log, self._log = self._log, None
         if session is not None:
+            if log is not None and os.getpid() == session.resources.process:
+                log.end()
             session.close()
 
     def check_open(self) -> None:
@@ -142,24 +160,54 @@ class Certifier:
         if self._closed:
             raise UsageError("This wrapped client is closed. Wrap the client again.")
 
-    def _done(
-        self, item: Item | Passed, policy: CallPolicy, deadline: Deadline
+    def _pictures(
+        self, pictures: Sequence[tuple[int, Item]], policy: CallPolicy, deadline: Deadline
+    ) -> Iterator[tuple[int, tuple[Any, Finding | None]]]:
+        """Certify the pictures of a call, several at once; the first error ends all of them."""
+        if not pictures:
+            return
+        session = policy.applied(self._opened(pictures[0][1].votes))
+        at_once = _at_once(pictures, session)
+        if at_once > 1:
+            session = session.for_many()
+        certify = partial(self._picture, session=session, policy=policy, deadline=deadline)
+        if at_once <= 1:
+            for number, item in pictures:
+                yield number, certify(item)
+            return
+        context = contextvars.copy_context()
+
+        def work(picture: tuple[int, Item]) -> tuple[Any, Finding | None]:
+            return context.copy().run(certify, picture[1])
+
+        crew = Crew(work, at_once)
+        # As they end: what one of them met is not to wait for the votes of those before it.
+        for (number, _), found in crew.run(pictures, in_order=False, on_cut=deadline.stop):
+            yield number, found
+
+    def _picture(
+        self, item: Item, *, session: Session, policy: CallPolicy, deadline: Deadline
     ) -> tuple[Any, Finding | None]:
-        if isinstance(item, Passed):
-            return item.send(), None if item.remote is None else Finding.elsewhere(item.remote.what)
+        mine = deadline.for_picture()
         try:
-            return self._certify(item, policy, deadline)
+            self.check_open()
+            deadline.check_cancelled()
+            watched = replace(session, on_run=deadline.watch)
+            return self._certify(item, watched, policy, deadline, mine)
         except RuntimeError:
             self.check_open()  # closed by another thread in the middle of it
             raise
         finally:
-            deadline.afterwards(item.votes.close)
+            mine.afterwards(item.votes.close)
 
     def _certify(
-        self, item: Item, policy: CallPolicy, deadline: Deadline
+        self,
+        item: Item,
+        session: Session,
+        policy: CallPolicy,
+        deadline: Deadline,
+        mine: OnePicture,
     ) -> tuple[Any, Finding | None]:
-        opened = self._opened(item.votes)
-        session = replace(policy.applied(opened), on_run=deadline.watch)
         least = policy.least(item.score)
         stays_open = policy.otherwise != "raise"
         image: WorkingImage | SmoothAPIError
@@ -180,9 +228,10 @@ class Certifier:
             if isinstance(image, SmoothAPIError):
                 raise image
             ask = partial(certify_labels, image=image, answer=answer, policy=policy, least=least)
-            certificate = deadline.call(partial(_put_to_the_vote, session, item.votes, answer, ask))
+            certificate = mine.call(partial(_put_to_the_vote, session, item.votes, answer, ask))
         except SmoothAPIError as error:
             deadline.totals.tell(error)
+            self._write_down(getattr(image, "name", ""), error)
             if not stays_open or deadline.cancelled or _is_misuse(error):
                 raise
             self.check_open()
@@ -196,6 +245,7 @@ class Certifier:
                 cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
             )
             finding = Finding.of(certificate, answer)
+            self._write_down(certificate.image.name, certificate)
         verdict = Verdict(finding, policy.uncertified == "mark", policy.otherwise)
         return item.write(item.own.response, verdict), finding
 
@@ -216,12 +266,38 @@ class Certifier:
                 finding.why,
             )
 
+    def _write_down(self, photo: str, end: Certificate | SmoothAPIError) -> None:
+        log = self._log
+        if log is None:  # closed meanwhile
+            return
+        if isinstance(end, SmoothAPIError):
+            log.failure(photo, end)
+        else:
+            log.certificate(photo, end)
+
     def _opened(self, adapter: Adapter) -> Session:
         with self._lock:
             self.check_open()
             if self._session is None:
                 self._session = self._open_session(adapter)
+                self._log = RunLog(self._session, self._command, by=self._by).begin()
             return self._session
+
+
+def _at_once(pictures: Sequence[tuple[int, Item]], session: Session) -> int:
+    """Return how many pictures of a call are under way at once.
+
+    Those that are share what is left of the budget. One after another, it goes into whole
+    certificates: so it is where it may not pay for all votes of several.
+    """
+    room = session.through(pictures[0][1].votes).dispatcher.room()
+    most = min(len(pictures), _AT_ONCE)
+    return most if room is None else min(most, room // (session.settings.max_votes + 1))
+
+
+def _elsewhere(item: Passed) -> Finding | None:
+    """Return what is found about a part that is made as it is."""
+    return None if item.remote is None else Finding.elsewhere(item.remote.what)
 
 
 def _is_misuse(error: SmoothAPIError) -> bool:

@@ -23,6 +23,8 @@ _Result = TypeVar("_Result")
 class Deadline(Stop):
     """Stops the runs that it is told of when its time has come. Use it in a `with` statement.
 
+    Pictures of the call may be under way at once, each in a thread and as `for_picture`.
+
     Args:
         seconds: from now on; None for no deadline.
         cancel: stops its runs, too, when the caller no longer waits for the call; None for one
@@ -33,7 +35,6 @@ class Deadline(Stop):
         super().__init__()
         self._cancel = cancel
         self._timer: threading.Timer | None = None
-        self._left: Future[Any] | None = None  # to its thread
         if seconds is None:
             return
         self._ends = time.monotonic() + seconds
@@ -67,6 +68,39 @@ class Deadline(Stop):
         if self._cancel is not None:
             self._cancel.watch(run)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it is until it passes, 0 if it has; None for no deadline."""
+        return None if self._timer is None else max(0.0, self._ends - time.monotonic())
+
+    def pass_now(self) -> StoppedError:
+        """Have nothing more sent; return the error that says why."""
+        self.stop(self._message)
+        return StoppedError(self._message)
+
+    def for_picture(self) -> OnePicture:
+        """Return the deadline as it holds for one picture of the call."""
+        return OnePicture(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class OnePicture:
+    """A deadline as it holds for one picture of a call. Belongs to one thread.
+
+    Args:
+        deadline: of the call.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._left: Future[Any] | None = None  # to its thread
+
     def call(self, function: Callable[[], _Result]) -> _Result:
         """Return what `function` returns, or leave it to a thread when the deadline passes.
 
@@ -75,25 +109,23 @@ class Deadline(Stop):
         Raises:
             StoppedError: the deadline passed.
         """
-        if self._timer is None:
+        seconds = self._deadline.seconds_left
+        if seconds is None:
             return function()
-        left = self._ends - time.monotonic()
-        if left <= 0.0:
-            self.stop(self._message)
-            raise StoppedError(self._message)
+        if seconds <= 0.0:
+            raise self._deadline.pass_now()
         context = contextvars.copy_context()
         future = ThreadEach("smoothapi-call").submit(context.run, function)
         try:
-            wait([future], left)
+            wait([future], seconds)
         except BaseException:  # Ctrl-C, or another signal
-            self.stop()
+            self._deadline.stop()
             wait([future])
             raise
         if future.done():
             return future.result()
         self._left = future
-        self.stop(self._message)
-        raise StoppedError(self._message)
+        raise self._deadline.pass_now()
 
     def afterwards(self, step: Callable[[], object]) -> None:
         """Take a step now, or when the thread that a call was left to has ended."""
@@ -101,10 +133,3 @@ class Deadline(Stop):
             step()
         else:
             self._left.add_done_callback(lambda _: step())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()

@@ -15,7 +15,7 @@ from smoothapi.provider import refuse_async, refuse_unmade, registered
 from smoothapi.store import Budget
 from smoothapi.wiring import open_session
 from smoothapi.wrapping.attached import attach as attach_to
-from smoothapi.wrapping.attached import note_parts
+from smoothapi.wrapping.attached import attach_parts
 from smoothapi.wrapping.certifier import Certifier
 from smoothapi.wrapping.finding import Finding
 from smoothapi.wrapping.policy import CallOptions, CallPolicy
@@ -125,6 +125,8 @@ def wrap(
         radius: the L2 radius to certify, or "largest": then of the score that decides.
         alpha: chance that any claim of one certificate is wrong.
         max_votes: most votes for one picture.
+        final: promise that no picture is asked about with more votes or at another radius; fewer
+            votes then suffice (`Smoother.certify`).
         size: of the working image.
         denoiser: "default", "small", "none", a file, a module or a callable.
         device: of the denoiser.
@@ -289,7 +291,7 @@ class _Behind:
         inside = self.policy.attach
         response, findings = certified.response, certified.findings
         if call.join is not None:
-            note_parts(call.parts(response), findings)
+            attach_parts(call.parts(response), findings, inside=inside)
             return attach_to(response, findings, inside=inside)
         [finding], [item] = findings, call.items
         if finding is None:

@@ -56,8 +56,8 @@ def test_it_opens_and_says_what_the_json_says(open_page, folder, tmp_path):
     assert shown.count() == len(rows) == 36
     for row in rows:
         cells = page.locator(f'#figures tr[data-key="{_key(row)}"] td')
-        assert cells.nth(4).inner_text().startswith(f"{100 * row['agreeing']:.1f}%")
-        assert float(cells.nth(4).get_attribute("data-value")) == pytest.approx(row["agreeing"])
+        assert cells.nth(4).inner_text().startswith(f"{100 * row['accuracy']:.1f}%")
+        assert float(cells.nth(4).get_attribute("data-value")) == pytest.approx(row["accuracy"])
     headline = page.locator('[data-figure="headline"]').inner_text()
     assert headline.endswith("%")
     assert 0 < int(headline[:-1]) <= 100

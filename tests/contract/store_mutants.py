@@ -9,6 +9,7 @@ import pytest
 from smoothapi.errors import BudgetExceededError
 from smoothapi.store import Home
 from smoothapi.store.blocks import Block
+from smoothapi.store.local.runs import LocalRuns
 from smoothapi.store.protocols import Spent
 from smoothapi.testing import StoreContract
 from tests.conftest import Clock
@@ -239,6 +240,14 @@ class OfOneMind(Home):
             super().keep_note(name, text)
 
 
+class OfThisProcess(Home):
+    """Keeps runs where no other opening looks."""
+
+    @property
+    def runs(self):
+        return LocalRuns(self.folder / f"runs-{id(self)}", self._clock)
+
+
 class Cheap(Home):
     """Counts another price as nothing."""
 
@@ -286,9 +295,11 @@ CAUGHT_BY = {
     Eternal: {"test_a_lease_ends_unless_it_is_renewed"},
     Brief: {"test_a_lease_ends_unless_it_is_renewed"},
     Hasty: {"test_a_pace_is_shared", "test_throttling_slows_all_down"},
-    Stopped: {"test_a_period_begins_anew", "test_a_lease_ends_unless_it_is_renewed", "test_a_pace_is_shared"},
+    Stopped: {"test_a_period_begins_anew", "test_a_lease_ends_unless_it_is_renewed", "test_a_pace_is_shared",
+              "test_of_many_runs_the_latest_are_shown"},
     Greedy: {"test_what_is_in_use_is_not_abandoned"},
     Fresh: {"test_the_secret_is_one"},
+    OfThisProcess: {"test_runs_are_seen_by_all_openings_the_last_one_first"},
     Cheap: {"test_another_price_draws_on_the_same_budgets"},
     Unforgiving: {"test_a_reset_budget_begins_anew"},
 }  # fmt: skip

@@ -24,7 +24,7 @@ def failed(tmp_path_factory):
     """Class -> names of the tests that failed in one run of all mutants."""
     report = tmp_path_factory.mktemp("mutants") / "report.xml"
     # Tests that start processes take long: only those who break them run them.
-    slow = "kill_9 or processes or crash or dead_holder"
+    slow = "kill_9 or killed or processes or crash or dead_holder"
     chosen = f"not Sound and (not ({slow}) or Forgetful or OfItsOwn)"
     options = ["-q", "--tb=no", f"--junitxml={report}", "-k", chosen]
     plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from smoothapi.config import Settings, resolve
+from smoothapi.config import resolve
 from smoothapi.errors import UsageError
+from smoothapi.settings import Settings
 
 
 def toml(text, file="smoothapi.toml"):

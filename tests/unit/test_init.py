@@ -140,11 +140,29 @@ def test_unreadable_settings_are_said(monkeypatch):
     assert invoke("init").exit_code == 2
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_help_says_how_each_shell_completes_and_that_works(monkeypatch, capsys, shell):
-    assert f"{shell}_source" in invoke("--help").stdout
-    monkeypatch.setenv("_SMOOTHAPI_COMPLETE", f"{shell}_source")
+COMPLETION = {
+    "bash": 'eval "$(_SMOOTHAPI_COMPLETE=bash_source smoothapi)"',
+    "zsh": 'eval "$(_SMOOTHAPI_COMPLETE=zsh_source smoothapi)"',
+    "fish": "_SMOOTHAPI_COMPLETE=fish_source smoothapi | source",
+}
+
+
+@pytest.mark.parametrize(("shell", "line"), COMPLETION.items())
+def test_help_says_how_each_shell_completes_on_a_line_of_its_own(shell, line):
+    assert f"{shell}: {line}" in map(str.strip, invoke("--help").stdout.splitlines())
+
+
+@pytest.mark.parametrize("shell", COMPLETION)
+def test_each_shell_gets_its_script_and_what_a_word_may_become(monkeypatch, capsys, shell):
+    assert "_SMOOTHAPI_COMPLETE" in completed(monkeypatch, capsys, f"{shell}_source")
+    monkeypatch.setenv("COMP_WORDS", "smoothapi cer" if shell != "fish" else "smoothapi")
+    monkeypatch.setenv("COMP_CWORD", "1" if shell != "fish" else "cer")
+    assert "certify" in completed(monkeypatch, capsys, f"{shell}_complete")
+
+
+def completed(monkeypatch, capsys, instruction):
+    monkeypatch.setenv("_SMOOTHAPI_COMPLETE", instruction)
     with pytest.raises(SystemExit) as ended:
         run([])
     assert ended.value.code == 0
-    assert "_SMOOTHAPI_COMPLETE" in capsys.readouterr().out
+    return capsys.readouterr().out

@@ -9,8 +9,8 @@ import pytest
 import smoothapi
 from smoothapi import Smoother, Study, wrap
 from smoothapi.adapting import KnobTuning
-from smoothapi.config import Settings
 from smoothapi.options import AskOptions, CertifyOptions, SharedOptions, SmootherOptions
+from smoothapi.settings import Settings
 
 NO_SETTINGS = {"retry", "refresh"}  # an object, and a thing of one call
 

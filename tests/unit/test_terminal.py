@@ -73,6 +73,7 @@ COMMANDS = {
     "plan": ["plan", "."],
     "study": ["study", ".", "--sigma", "0.25", "--out", f"out{FILE}", "--max-votes", "20"],
     "study plan": ["study", ".", "--dry-run"],
+    "runs": ["runs"],
     "budget": ["budget"],
     "reset of a budget": ["budget", "reset", f"name{FILE}"],
     "cache": ["cache", "info"],

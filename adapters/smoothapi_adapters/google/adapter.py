@@ -81,7 +81,7 @@ class GoogleAdapter:
         api_key: an API key; without one, Application Default Credentials are used.
         credentials: google.auth credentials to use instead of those.
         quota_project: project that is billed, if it is not the credentials' own.
-        endpoint: another host, such as "eu-vision.googleapis.com"; http:// only on this machine.
+        endpoint: another host, such as "eu-vision.googleapis.com"; plain HTTP only on this machine.
         timeout: seconds for a request and its answer.
         free_tier: count on the 1,000 pictures a month that are free. Off, since whatever else uses
             the account may have had them, and a budget in dollars would then allow too much.

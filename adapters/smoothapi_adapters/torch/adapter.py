@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from smoothapi.answer import Answer, Label
-from smoothapi.denoise.device import choose_device
+from smoothapi.denoise.device import choose_device, require_torch
 from smoothapi.errors import (
     DenoiserError,
     FatalError,
@@ -89,6 +89,7 @@ class TorchAdapter:
 
     Raises:
         UsageError: an option cannot work, a file is missing.
+        MissingExtraError: torch is not installed.
     """
 
     safe_options = SafeOptions(
@@ -125,6 +126,7 @@ class TorchAdapter:
                 "'package.module:attribute'. Write model = \"...\" in [providers.torch] of "
                 "smoothapi.toml, or TorchAdapter(module)."
             )
+        require_torch("The provider 'torch'")
         self.name = options.short_name(name)
         self._given, self._weights = model, None if weights is None else Path(weights)
         self._check_sources()

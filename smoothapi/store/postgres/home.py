@@ -15,6 +15,7 @@ from smoothapi.store.postgres.leases import PostgresLeases
 from smoothapi.store.postgres.ledger import PostgresLedger
 from smoothapi.store.postgres.owners import Owner
 from smoothapi.store.postgres.pace import PostgresPace
+from smoothapi.store.postgres.runs import PostgresRuns
 from smoothapi.store.postgres.server import PATIENCE, Server, ServerClock
 from smoothapi.store.protocols import Account
 
@@ -80,6 +81,11 @@ class PostgresHome:
     def leases(self) -> PostgresLeases:
         """Return the leases of one run, which none other counts as its own."""
         return PostgresLeases(self._server)
+
+    @cached_property
+    def runs(self) -> PostgresRuns:
+        """What was run, on all machines."""
+        return PostgresRuns(self._server)
 
     def accounts(self) -> list[Account]:
         """Return how every budget stands; unnamed budgets of a run are left out."""

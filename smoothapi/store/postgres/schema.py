@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-LATEST = 1
+LATEST = 2
 """The schema of this version."""
 
 LOCK = 32489947700422753

@@ -82,6 +82,23 @@ def test_a_last_cap_is_in_the_file_and_on_the_screen(photo, capsys):
             verify(Certificate.from_dict(changed))
 
 
+def test_a_last_cap_is_promised_once_for_a_deployment(photo, monkeypatch):
+    """By the Smoother or the settings; and one photo may be left out of the promise."""
+    options = {"denoiser": "none", "size": 20, "max_votes": 60}
+    with Smoother(ScriptedAdapter(), final=True, **options) as smoother:
+        assert smoother.certify(photo).final
+        assert [result.certificate.final for result in smoother.certify_many([photo])] == [True]
+        assert not smoother.certify(photo, final=False).final
+        assert smoother.plan(photo) == smoother.plan(photo, final=True)
+        assert not smoother.predict(photo).final
+    monkeypatch.setenv("SMOOTHAPI_FINAL", "true")
+    with Smoother(ScriptedAdapter(), **options) as smoother:
+        verify(certificate := smoother.certify(photo), photo)
+        assert certificate.final
+    with Smoother(ScriptedAdapter(), final=False, **options) as smoother:
+        assert not smoother.certify(photo).final
+
+
 @pytest.mark.parametrize("target", ["top3", "most-specific:0.5"])
 def test_targets_that_cannot_be_calibrated_say_so(tmp_path, photo, target):
     Image.fromarray(photo).save(tmp_path / "photo.png")

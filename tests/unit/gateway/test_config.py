@@ -59,9 +59,9 @@ def test_an_address_that_others_reach_needs_tls_or_a_proxy(tmp_path):
 def test_a_providers_table_goes_before_the_common_one(tmp_path):
     config = read_config(
         {
-            "certify": {"home": str(tmp_path), "score": 0.7, "otherwise": "plain", "sigma": 0.5},
+            "certify": {"home": str(tmp_path), "score": 0.7, "otherwise": "plain", "final": True},
             "providers": {
-                "aws": {"budget": "$1/day", "certify": {"score": 0.9}},
+                "aws": {"budget": "$1/day", "certify": {"score": 0.9, "sigma": 0.5}},
                 "azure": {"budget": "unlimited"},
             },
         }
@@ -70,6 +70,7 @@ def test_a_providers_table_goes_before_the_common_one(tmp_path):
     assert config.certified("azure").policy.score == 0.7
     assert config.certified("aws").policy.otherwise == "plain"
     assert config.certified("aws").session["sigma"] == 0.5
+    assert config.certified("aws").session["final"]
     assert config.budgets("azure") == []
     assert [str(budget) for budget in config.budgets("aws")] == ["$1 a day, 'gateway-aws'"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smoothapi.address import DatabaseAddress, parse_home
-from smoothapi.config import Settings
+from smoothapi.settings import Settings
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[3]

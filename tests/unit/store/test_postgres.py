@@ -30,7 +30,8 @@ from smoothapi.config import resolve
 from smoothapi.errors import BudgetExceededError, CertificateError, StoreError, UsageError
 from smoothapi.keyring import KeyRing
 from smoothapi.provider import Price
-from smoothapi.store import Budget, Home, StoredAnswer, answer_key, open_home
+from smoothapi.store import Budget, Home, RunRecord, StoredAnswer, answer_key, open_home
+from smoothapi.store.postgres.schema import LATEST
 from smoothapi.store.postgres.server import ServerClock
 from smoothapi.variants import asked_of
 from tests.conftest import ScriptedAdapter, Ticks, answer, invoke
@@ -741,7 +742,22 @@ def test_many_that_begin_at_once_make_one_schema(postgres):
     for thread in threads:
         thread.join()
     assert failed == []
+    assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(LATEST,)]
+
+
+def test_a_database_of_schema_1_takes_runs_and_keeps_what_it_has(postgres, monkeypatch):
+    url = postgres.new_database()
+    with monkeypatch.context() as patch:
+        patch.setattr("smoothapi.store.postgres.server.LATEST", 1)
+        with closing(open_home(DatabaseAddress(url))) as store:
+            store.keep_note("mixes", "{}")
     assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(1,)]
+    with closing(open_home(DatabaseAddress(url))) as store:
+        assert store.note("mixes") == "{}"
+        assert store.runs.latest(5) == []
+        begun = store.runs.begin(RunRecord("certify"))
+        assert store.runs.latest(5) == [begun]
+    assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(LATEST,)]
 
 
 # The commands

@@ -84,7 +84,7 @@ def test_study_writes_a_report_and_a_second_one_from_json_alone(folder, capsys):
     assert "6 photos, at most 120 votes each" in captured.out
     assert "bad.jpg" in captured.out
     made = {path.name for path in (folder / "report").iterdir()}
-    assert made == {"report.html", "result.json", "figures.csv", "figures.json"}
+    assert made == {"report.html", "result.json", "figures.csv", "figures.json", "photos.csv"}
     before = paid(folder)
     assert cli.run(["study", "report", "report/result.json", "--out", "later"]) == 0
     assert paid(folder) == before

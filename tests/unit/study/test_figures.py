@@ -59,16 +59,16 @@ def test_figures_count_what_the_outcomes_say():
         certified = sum(r["certified"] for r in mine)
         assert figure.photos == 30
         assert figure.certified.share == certified / 30
-        assert figure.agreeing.share == sum(r["agrees"] is True for r in mine) / 30
+        assert figure.agreeing.share == sum(r["agreeing"] is True for r in mine) / 30
         assert figure.accuracy.share == sum(r["right"] for r in mine) / 30
         assert sum(figure.abstained.values()) == 30 - certified
         assert figure.mean_queries == pytest.approx(np.mean([r["votes"] for r in mine]))
-        if certified:
+        if right := sum(r["right"] for r in mine):
             total = sum(r["votes"] for r in mine)
-            assert figure.queries_per_certified == pytest.approx(total / certified)
-            assert figure.dollars_per_certified == pytest.approx(total / certified / 1000)
+            assert figure.queries_per_success == pytest.approx(total / right)
+            assert figure.dollars_per_success == pytest.approx(total / right / 1000)
         else:
-            assert figure.queries_per_certified is None
+            assert figure.queries_per_success is None
 
 
 def test_estimated_fixed_samples_are_near_those_that_are_bought():

@@ -21,6 +21,7 @@ from smoothapi import (
     UsageError,
     certificate_of,
     finding_of,
+    verify,
     with_options,
     wrap,
 )
@@ -217,6 +218,14 @@ def test_only_labels_of_the_callers_classes_are_asked_about(kit, service, wrappe
 
 
 @google
+def test_a_deployment_that_never_asks_for_more_says_so_once(kit, service, wrapped):
+    certificate = certificate_of(kit.label(wrapped(final=True)))
+    assert certificate.final
+    assert certificate.claims
+    verify(certificate, PHOTO)
+
+
+@google
 def test_the_largest_radius_is_that_of_the_score_that_decides(kit, service, wrapped):
     response = kit.label(wrapped(radius="largest", score=0.9))
     certificate = certificate_of(response)
@@ -307,7 +316,7 @@ def test_each_part_of_a_batch_has_its_own(kit, wrapped):
             requests=[{"image": {"content": PHOTO}, "features": features}]
         ).responses[0]
         client.close()
-    assert certificate_of(response.responses[0]) is certificate_of(response, 0)
+    assert certificate_of(response.responses[0]) == certificate_of(response, 0)
     assert certificate_of(alone) == certificate_of(response)
     with pytest.raises(UsageError):
         certificate_of(response.responses[1])

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, create_model
 
 from smoothapi import certificate_of, finding_of, wrap
-from smoothapi.errors import UsageError
+from smoothapi.errors import CertificateError, UsageError
 from smoothapi.services import serve
 from smoothapi.wrapping import Finding
 from tests.unit.wrapping.conftest import FAST, KITS, MOST, PHOTO
@@ -81,7 +81,7 @@ def test_its_certificate_is_found(asked):
 
 
 def test_it_is_copied_and_pickled_where_the_plain_one_is(asked):
-    name, responses = asked
+    _, responses = asked
     for way, (plain, attached, beside) in responses.items():
         for again in (copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))):
             try:
@@ -90,8 +90,46 @@ def test_it_is_copied_and_pickled_where_the_plain_one_is(asked):
                 continue
             assert type(again(attached)) is type(attached), way
             assert type(again(beside)) is type(plain), way
-            if name != "google":  # whose copies are made of the message alone
-                assert finding_of(again(attached)) == finding_of(attached), way
+            assert finding_of(again(attached)) == finding_of(attached), way
+            with pytest.raises(UsageError, match="of no copy"):
+                finding_of(again(beside))
+
+
+@pytest.mark.parametrize("asked", ["google"], indirect=True)  # the one whose messages are on a wire
+def test_what_is_in_a_message_goes_where_its_bytes_go(asked):
+    _, responses = asked
+    for way, (plain, attached, _) in responses.items():
+        kind = type(plain)
+        sent = kind.deserialize(kind.serialize(attached))
+        assert finding_of(sent) == finding_of(attached), way
+        assert finding_of(sent._pb) == finding_of(attached), way
+        assert str(sent) == str(plain), way
+        assert kind.to_dict(sent) == kind.to_dict(plain), way
+
+
+@pytest.mark.parametrize("said", [b"", b"\xff", b"{", b"[" * 100_000, b'{"certified": 1}'])
+def test_a_message_that_holds_something_else_in_that_place_says_so(said):
+    vision = pytest.importorskip("google.cloud.vision")
+    from smoothapi.wrapping import protobuf
+
+    response = vision.AnnotateImageResponse()
+    protobuf.put(protobuf.message_of(response), said)
+    with pytest.raises(CertificateError, match="malformed"):
+        finding_of(response)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 3_000_000])
+def test_a_message_gives_back_what_was_put_into_it_last(size):
+    vision = pytest.importorskip("google.cloud.vision")
+    from smoothapi.wrapping import protobuf
+
+    message = vision.Vertex.pb(vision.Vertex(x=3))
+    assert protobuf.get(message) is None
+    protobuf.put(message, b"first")
+    protobuf.put(message, last := bytes(size))
+    assert protobuf.get(message) == last
+    assert protobuf.get(type(message).FromString(message.SerializeToString())) == last
+    assert message.x == 3
 
 
 def jsoned(response):
