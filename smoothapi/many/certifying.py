@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.errors import SmoothAPIError, StoppedError
-from smoothapi.many.crew import Crew, Failures, Spending
+from smoothapi.many.crew import Crew, Failures, Outlay, Spending
 from smoothapi.many.results import PhotoResult
 
 if TYPE_CHECKING:
@@ -151,8 +151,13 @@ class _Work:
             self._under_way += 1
         mine = self._stop.for_one()
         photo = task.photo
+        spent: Outlay | None = None
         try:
             certificate = self._ask(photo, mine, partial(self._spending.note, task))
+            # With what came after the vote that decided: it was under way, and is paid for.
+            spent = Outlay(
+                certificate.total_votes, certificate.queries, certificate.cached, certificate.cost
+            )
             result = PhotoResult(task.index, photo.name, certificate, stamp=photo.stamp)
         except SmoothAPIError as error:
             if self._concerns_all(error):
@@ -160,7 +165,7 @@ class _Work:
             result = PhotoResult(task.index, photo.name, None, error)
         finally:
             self._stop.forget(mine)
-            self._spending.end(task)
+            self._spending.end(task, spent)
             with self._lock:
                 self._under_way -= 1
         with self._lock:

@@ -56,7 +56,7 @@ def test_an_unknown_option_names_the_nearest(call):
 def test_a_smoother_shows_what_users_need_and_no_more():
     assert {name for name in dir(Smoother) if not name.startswith("_")} == {
         "certify", "predict", "certify_async", "predict_async", "plan", "session", "close",
-        "certify_many", "certify_many_async", "predict_many",
+        "certify_many", "certify_many_async", "predict_many", "look",
     }  # fmt: skip
 
 

@@ -49,20 +49,11 @@ def test_a_recording_is_replayed():
         assert smoother.certify(PHOTO, radius=0.25).votes == recorded.votes
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["budget"],
-        ["cache", "info"],
-        ["config"],
-        ["providers"],
-        ["denoiser", "train", "--help"],
-    ],
-    ids=" ".join,
-)
-def test_what_plans_and_reads_works(certificate, command):
-    result = invoke(*command)
-    assert result.exit_code == 0, result.stderr
+def test_what_is_kept_can_be_read(certificate):
+    commands = ("budget", "cache info", "config", "providers", "denoiser train --help")
+    for command in commands:
+        result = invoke(*command.split())
+        assert result.exit_code == 0, f"{command}: {result.stderr}"
 
 
 @pytest.mark.parametrize("spec", ["default", "small"])

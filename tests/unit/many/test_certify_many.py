@@ -184,6 +184,23 @@ def test_progress_counts_what_has_ended_and_what_was_spent(folder, smoother):
     assert last.votes == sum(r.certificate.total_votes for r in results if r.certificate)
 
 
+def test_what_was_under_way_when_a_run_was_given_up_is_in_what_was_spent(smoother):
+    """Its answers come after the vote that decided, and are paid for."""
+    numbers = itertools.count()
+
+    def undecided(*_):
+        time.sleep(0.01)
+        return answer("bus" if next(numbers) % 2 else "van")
+
+    one, seen = smoother(undecided), []
+    [result] = one.certify_many(arrays(1), on_progress=seen.append)
+    certificate = result.certificate
+    assert certificate.abstained
+    assert certificate.queries > certificate.total_votes + 1, "some were under way"
+    assert seen[-1].queries == certificate.queries == one.adapter_of_test.sent
+    assert seen[-1].cost == certificate.cost
+
+
 class Turns:
     """A denoiser that takes turns, and does nothing; numpy alone."""
 
