@@ -20,7 +20,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Metric:
     """Something that is counted.
 
     Attributes:
@@ -38,26 +38,26 @@ class Measure:
 
 _OF = ("provider", "caller")
 
-MEASURES: dict[str, Measure] = {
-    "requests": Measure("sum", "Requests that were answered, by status of HTTP", (*_OF, "status")),
-    "pictures": Measure(
+METRICS: dict[str, Metric] = {
+    "requests": Metric("sum", "Requests that were answered, by status of HTTP", (*_OF, "status")),
+    "pictures": Metric(
         "sum",
         "Pictures, by outcome: certified, abstained, or what ended the votes",
         (*_OF, "outcome"),
     ),
-    "plain_label": Measure(
+    "plain_label": Metric(
         "sum",
         "Whether the best label of the provider's own answer was certified",
         (*_OF, "certified"),
     ),
-    "certified_attempts": Measure(
+    "certified_attempts": Metric(
         "sum", "Attempts for pictures whose votes came to an end, retries included", _OF
     ),
-    "certified_dollars": Measure(
+    "certified_dollars": Metric(
         "sum", "Their price by the price list; budgets tell of all that was sent", _OF, "USD"
     ),
-    "seconds": Measure("seconds", "From a request's headers to its reply", _OF, "s"),
-    "queued_seconds": Measure(
+    "seconds": Metric("seconds", "From a request's headers to its reply", _OF, "s"),
+    "queued_seconds": Metric(
         "seconds", "Of these, those in which it waited for its turn", ("provider",), "s"
     ),
 }

@@ -6,7 +6,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smoothapi.gateway.counting import MEASURES, SECONDS, counted
+from smoothapi.gateway.counting import METRICS, SECONDS, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ class PrometheusMetrics:
         self.content_type: str = CONTENT_TYPE_LATEST
         self._registry = registry = CollectorRegistry()
         self._measures: dict[str, Any] = {}
-        for name, measure in MEASURES.items():
+        for name, measure in METRICS.items():
             full = f"smoothapi_gateway_{name}"
             if measure.kind == "sum":
                 made: Any = Counter(full, measure.text, measure.by, registry=registry)
@@ -69,7 +69,7 @@ class PrometheusMetrics:
         """Count a request that was answered."""
         for one in counted(access, findings):
             measure = self._measures[one.name].labels(**one.of)
-            if MEASURES[one.name].kind == "sum":
+            if METRICS[one.name].kind == "sum":
                 measure.inc(one.amount)
             else:
                 measure.observe(one.amount)
@@ -96,7 +96,7 @@ class OpenTelemetryMetrics:
 
         meter = metrics.get_meter("smoothapi.gateway")
         self._measures: dict[str, Any] = {}
-        for name, measure in MEASURES.items():
+        for name, measure in METRICS.items():
             full = f"smoothapi.gateway.{name}"
             if measure.kind == "sum":
                 made: Any = meter.create_counter(full, measure.unit, measure.text)
@@ -123,7 +123,7 @@ class OpenTelemetryMetrics:
         """Count a request that was answered."""
         for one in counted(access, findings):
             measure = self._measures[one.name]
-            if MEASURES[one.name].kind == "sum":
+            if METRICS[one.name].kind == "sum":
                 measure.add(one.amount, dict(one.of))
             else:
                 measure.record(one.amount, dict(one.of))
