@@ -4,6 +4,11 @@
 set -euo pipefail
 python=$(realpath -s "${PYTHON:-python3}")
 cd "$(dirname "$0")/.."
+# An unpacked archive has no commit, whose time the files are given.
+if ! git log -1 --format=%ct >/dev/null 2>&1; then
+    echo "No git checkout: not built twice."
+    exit 0
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
