@@ -178,8 +178,8 @@ def test_the_study_says_what_certify_said(certified, study):
     assert figure["photos"] == 2
     assert figure["certified"] == 0.5
     assert figure["mean_queries"] == pytest.approx(sum(row["votes"] for row in pictures) / 2)
-    assert figure["queries_per_certified"] == pytest.approx(sum(row["votes"] for row in pictures))
-    assert figure["dollars_per_certified"] == pytest.approx(figure["queries_per_certified"] / 1000)
+    assert figure["queries_per_success"] == pytest.approx(sum(row["votes"] for row in pictures))
+    assert figure["dollars_per_success"] == pytest.approx(figure["queries_per_success"] / 1000)
     with (report / "figures.csv").open() as file:
         [line] = (row for row in csv.DictReader(file) if row["method"] == "sequential")
     assert float(line["mean_queries"]) == figure["mean_queries"]
@@ -189,7 +189,7 @@ def test_the_report_in_a_browser_says_what_the_terminal_said(study):
     done, report = study
     figure = sequential(report)
     assert f"{figure['agreeing']:.0%}" in done.stdout
-    assert re.search(rf"\b{figure['queries_per_certified']:.0f}\b", done.stdout)
+    assert re.search(rf"\b{figure['queries_per_success']:.0f}\b", done.stdout)
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -204,7 +204,7 @@ def test_the_report_in_a_browser_says_what_the_terminal_said(study):
         browser.close()
     assert headline == f"{figure['agreeing']:.0%}"
     values = {float(value) for value in shown if value}
-    for name in ("agreeing", "mean_queries", "queries_per_certified", "dollars_per_certified"):
+    for name in ("agreeing", "mean_queries", "queries_per_success", "dollars_per_success"):
         assert any(value == pytest.approx(figure[name]) for value in values), name
 
 

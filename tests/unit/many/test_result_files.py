@@ -16,7 +16,8 @@ from smoothapi import smoother as smoother_module
 from smoothapi.certify import Certificate
 from smoothapi.cli import run
 from smoothapi.errors import UsageError
-from smoothapi.many.files import ResultFile, _cell
+from smoothapi.files import csv_cell
+from smoothapi.many.files import ResultFile
 from smoothapi.many.results import COLUMNS
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.many.conftest import save
@@ -268,8 +269,8 @@ def test_another_suffix_is_refused_before_anything_is_paid(folder, provider, cap
 
 @pytest.mark.parametrize("label", ["=1+1", "+x", "-x", "@x", "\tx"])
 def test_no_label_is_a_formula_to_a_spreadsheet(label):
-    assert _cell(label) == f"'{label}"
-    assert _cell(-1.5) == "-1.5"
+    assert csv_cell(label) == f"'{label}"
+    assert csv_cell(-1.5) == "-1.5"
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "'=1.png", "''+1.png", "-1.png"])
