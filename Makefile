@@ -10,7 +10,7 @@ PHOTO ?= examples/photos/school_bus.jpg
 # The AWS SDK for JavaScript, which a test runs where there is Node.
 NODE := $(if $(shell command -v npm),tests/node/node_modules/.ready)
 
-.PHONY: demo test lint types wheel reproducible newcomer pythons docs links bench clean
+.PHONY: demo test lint types wheel reproducible newcomer ray pythons docs links bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -40,6 +40,10 @@ reproducible: $(VENV)/.ready-dev
 # A newcomer's first hour from the wheel: init, doctor, a folder, an abstention, a study, verify.
 newcomer: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -q -m slow tests/newcomer
+
+# Certifying and studies on Ray itself, several nodes on this machine.
+ray: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q -m slow tests/unit/many/test_on_ray.py
 
 # What runs without torch, on the newer Pythons that are at hand.
 pythons:

@@ -29,10 +29,9 @@ ENVIRONMENT = {
     "PYTHONPATH": str(Path(__file__).parents[3]),
     "STARTED_BY_THE_TESTS_OF": str(os.getpid()),
 }
-os.environ.update(ENVIRONMENT)  # Ray reads some of them when it is imported
-ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 
 pytestmark = [
+    pytest.mark.slow,  # Ray's start: `make ray`
     pytest.mark.timeout(900),
     # Of Ray's own making, and of the grpc that it brings.
     pytest.mark.filterwarnings("ignore"),
@@ -61,11 +60,13 @@ def service():
 @pytest.fixture(scope="module", autouse=True)
 def nodes(service):
     """A head and another node; the test's own process is connected to them."""
-    from ray.cluster_utils import Cluster as Nodes
-
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in service.settings.items():  # which the processes of Ray inherit
+        # Ray reads some when it is imported, and its processes inherit them.
+        for name, value in (ENVIRONMENT | service.settings).items():
             patch.setenv(name, value)
+        ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+        from ray.cluster_utils import Cluster as Nodes
+
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
