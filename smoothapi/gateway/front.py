@@ -48,6 +48,28 @@ class Incoming:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     fetch: Callable[[Remote], bytes | None] = field(default=lambda _: None, repr=False)
 
+    def fetch_of_batch(self, remote: Remote | None, *, alone: bool) -> tuple[bytes | None, str]:
+        """Fetch the picture of one row of a batch: what refuses it must not refuse the others.
+
+        Args:
+            remote: where it is; None if it came with the request.
+            alone: whether the batch has no other.
+
+        Returns:
+            Its bytes, or None if the row is to be sent as it is; and why it is refused, or "".
+
+        Raises:
+            UsageError: it may not be fetched, or cannot, and is alone.
+        """
+        if remote is None:
+            return None, ""
+        try:
+            return self.fetch(remote), ""
+        except UsageError as error:
+            if alone:
+                raise
+            return None, str(error)
+
     def with_body(self, body: bytes, content_type: str | None = None) -> Incoming:
         """Return the request with another body, and of another type where one is given."""
         stale = _OF_THE_BODY if content_type is None else {*_OF_THE_BODY, "content-type"}

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import requests
 
-from smoothapi.errors import FatalError, ProviderError, UsageError
+from smoothapi.errors import FatalError, ProviderError
 from smoothapi.provider import Mask
 from smoothapi.wires.clarifai import Clarifai
 from smoothapi.wires.wire import Refusal, Reply, from_base64
@@ -206,15 +206,7 @@ class _Row:
         Raises:
             UsageError: it may not, or cannot, and it is the only one.
         """
-        if self.remote is None:
-            return
-        try:
-            photo = incoming.fetch(self.remote)
-        except UsageError as error:
-            if alone:
-                raise
-            self.refused = str(error)
-            return
+        photo, self.refused = incoming.fetch_of_batch(self.remote, alone=alone)
         if photo:
             self.photo = photo
             data = {**self.written["data"], "image": {"base64": _text(photo)}}

@@ -266,15 +266,7 @@ class _Row:
         Raises:
             UsageError: it may not, or cannot, and it is the only one.
         """
-        if self.remote is None:
-            return
-        try:
-            photo = incoming.fetch(self.remote)
-        except UsageError as error:
-            if alone:
-                raise
-            self.refused = str(error)
-            return
+        photo, self.refused = incoming.fetch_of_batch(self.remote, alone=alone)
         if photo is not None:
             self.asked.image = vision.Image(content=photo)
             content = base64.b64encode(photo).decode("ascii")
