@@ -10,7 +10,7 @@ PHOTO ?= examples/photos/school_bus.jpg
 # The AWS SDK for JavaScript, which a test runs where there is Node.
 NODE := $(if $(shell command -v npm),tests/node/node_modules/.ready)
 
-.PHONY: demo test lint types wheel reproducible newcomer ray pythons docs links bench clean
+.PHONY: demo test lint types wheel reproducible newcomer ray pythons docs look links bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/smoothapi certify $(PHOTO) --home .cache/demo
@@ -41,8 +41,9 @@ reproducible: $(VENV)/.ready-dev
 newcomer: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -q -m slow tests/newcomer
 
-# Certifying and studies on Ray itself, several nodes on this machine.
+# Certifying and studies on Ray itself, several nodes on this machine. Only these tests need it.
 ray: $(VENV)/.ready-dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -q -m slow tests/unit/many/test_on_ray.py
 
 # What runs without torch, on the newer Pythons that are at hand.
@@ -52,6 +53,10 @@ pythons:
 # Any warning is an error: a reference that leads nowhere, a page in no table of contents.
 docs: $(VENV)/.ready-dev
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
+# Every page in a browser at three widths: nothing is cut off, and search finds pages.
+look: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q -m slow tests/browser
 
 # Whether what the pages name elsewhere is still there; needs a network.
 links: $(VENV)/.ready-dev
@@ -66,10 +71,12 @@ $(VENV)/bin/python:
 
 # Editable, so that a stamp is stale only when the metadata or the pins change.
 $(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing smoothapi and torch into $(VENV): some minutes, once."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing smoothapi, torch and all that its tests use into $(VENV): some minutes, once."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.ready
 

@@ -533,7 +533,7 @@ def overhead():
 def postgres(options):
     import chaos_postgres  # needs the extra and a server
 
-    chaos_postgres.main(options.rounds, options.kills, options.crashes)
+    chaos_postgres.main(options.rounds, options.kills, options.crashes, options.only)
 
 
 class FastHandler(asyncio.Protocol):
@@ -570,6 +570,7 @@ def main():
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--crashes", type=int, default=20)
+    parser.add_argument("--only", nargs="+", help="of postgres: stored, clocks, storm, throughput")
     options = parser.parse_args()
     for part in options.parts:
         {

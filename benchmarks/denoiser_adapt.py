@@ -164,7 +164,9 @@ def arguments() -> argparse.Namespace:
 
 
 def show(results: list[Result], args: argparse.Namespace) -> None:
-    table = Table(title=f"{args.budget} queries, sigma {args.sigma:g}, 200 photos held out")
+    table = Table(
+        title=f"{args.budget} queries, sigma {args.sigma:g}, {args.photos} photos held out"
+    )
     for column in ("classifier", "setting", "queries", "tuned on", "right before", "right after"):
         table.add_column(column, justify="right")
     for column in ("gained", "lost", "p", "certified before", "certified after"):
@@ -178,7 +180,7 @@ def show(results: list[Result], args: argparse.Namespace) -> None:
             one.classifier, one.setting, str(one.queries), str(one.tuned_on), f"{one.before:.1%}",
             f"{one.after:.1%}", str(one.gained), str(one.lost), f"{one.p:.3f}", *shares,
         )  # fmt: skip
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

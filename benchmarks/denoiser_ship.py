@@ -117,9 +117,20 @@ def new_card(args: argparse.Namespace) -> dict:
     }
 
 
+def folded(command: str) -> str:
+    """Return a command on lines that are read without scrolling, broken before its options."""
+    lines = [""]
+    for words in re.split(r" (?=--)", command):
+        if len(f"{lines[-1]} {words}") > 88:
+            lines.append(f" {words}")
+        else:
+            lines[-1] += f" {words}"
+    return " \\\n   ".join(lines).strip()
+
+
 def model_card(card: dict) -> str:
     stages = "\n".join(
-        f"{i}. {stage['steps']} steps:\n\n   ```\n   {stage['command']}\n   ```\n"
+        f"{i}. {stage['steps']} steps:\n\n   ```\n   {folded(stage['command'])}\n   ```\n"
         for i, stage in enumerate(card["stages"], start=1)
     )
     limits = "".join(f"- {text}\n" for text in card["limits"])
@@ -223,12 +234,17 @@ def speed_table(speed: dict | None) -> str:
     if not speed:
         return ""
     shape = f"{speed['size']}x{speed['size']} variant, {speed['threads']} CPU threads"
+    ours = next(name for name in ("ours bf16", "ours fp32") if name in speed["ms"])
     lines = [
-        f"`benchmarks/denoiser_speed.py`: ms per {shape}, batches of {speed['batch']}.",
+        f"`benchmarks/denoiser_speed.py`: ms per {shape}, batches of {speed['batch']}, all in one run.",
+        *([speed["note"]] if "note" in speed else []),
         "",
-        "| network | ms |",
-        "|---|---|",
-        *(f"| {name} | {ms:.1f} |" for name, ms in speed["ms"].items()),
+        f"| network | ms | times {ours} |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {ms:.1f} | {ms / speed['ms'][ours]:.2f} |"
+            for name, ms in speed["ms"].items()
+        ),
         "",
         "Peak memory: "
         + ", ".join(f"{mb} MB for {count} variants" for count, mb in speed["peak_mb"].items())

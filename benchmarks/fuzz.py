@@ -14,6 +14,7 @@ code other than 70. Anything else is a traceback that a user would see, and is c
     labels        truth (CSV), classes (TOML, JSON) and tables
     weights       safetensors and adapted denoisers
     studies       result.json and distributions
+    calls         of a gateway: every route of every protocol, and its own; none may be a 5xx
 
 An input is decided by its kind, the seed and its number: what fails is printed with its number,
 and `--only NUMBER` runs that one again, with its traceback. Exits with 1 if anything failed.
@@ -22,6 +23,8 @@ and `--only NUMBER` runs that one again, with its traceback. Exits with 1 if any
 from __future__ import annotations
 
 import argparse
+import asyncio
+import base64
 import copy
 import io
 import json
@@ -37,7 +40,7 @@ import traceback
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -928,7 +931,176 @@ def studies(folder):
     return one
 
 
-KINDS = (images, answers, certificates, settings, recordings, commands, labels, weights, studies)
+# calls
+
+AMZ, JSON, OCTETS = "application/x-amz-json-1.1", "application/json", "application/octet-stream"
+FORM = "multipart/form-data; boundary=x"
+
+
+def routes(picture):
+    """Return (method, path, query, headers, body) of every request that a gateway knows."""
+    content = base64.b64encode(picture).decode()
+    rekognition = {"Image": {"Bytes": content}, "MinConfidence": 55, "MaxLabels": 3}
+    custom = {
+        **rekognition,
+        "ProjectVersionArn": "arn:aws:rekognition:us-east-1:1:project/p/version/v/1",
+    }
+    row = {
+        "image": {"content": content},
+        "features": [{"type": "LABEL_DETECTION", "maxResults": 3}],
+    }
+    vision = {"requests": [row, {**row, "image": {"source": {"imageUri": "https://x/1.png"}}}]}
+    inputs = {"inputs": [{"data": {"image": {"base64": content}}}, {"data": {"image": {"url": "https://x"}}}],
+              "model": {"output_info": {"output_config": {"min_value": 0.5, "max_concepts": 3}}}}  # fmt: skip
+    form = b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + picture + b"\r\n--x--\r\n"
+    found = [
+        ("POST", "/", {}, {"content-type": AMZ, "x-amz-target": f"RekognitionService.{name}"}, body)
+        for name, body in (
+            ("DetectLabels", {**rekognition, "Features": ["GENERAL_LABELS"], "Settings": {}}),
+            ("DetectLabels", {"Image": {"S3Object": {"Bucket": "b", "Name": "n", "Version": "1"}}}),
+            ("DetectModerationLabels", rekognition), ("DetectCustomLabels", custom),
+            ("DetectFaces", rekognition),
+        )
+    ]  # fmt: skip
+    found += [
+        ("POST", path, {"key": "k", "alt": "json"}, {"content-type": JSON}, vision)
+        for path in ("/v1/images:annotate", "/v1/projects/p/images:annotate", "/v1/files:annotate",
+                     "/v1/projects/p/locations/eu/images:annotate", "/v1p4beta1/images:annotate")
+    ]  # fmt: skip
+    words = {"language": "en", "model-version": "latest"}
+    four = {"api-version": "2023-10-01", "gender-neutral-caption": "true"}
+    analyze = "/computervision/imageanalysis:analyze"
+    for kind, body in ((OCTETS, picture), (JSON, {"url": "https://x/1.png"}), (FORM, form)):
+        shown = {"content-type": kind, "ocp-apim-subscription-key": "k"}
+        found += [
+            ("POST", "/vision/v3.2/tag", words, shown, body),
+            ("POST", "/vision/v3.2/analyze", {**words, "visualFeatures": "Tags"}, shown, body),
+            ("POST", "/vision/v3.2/describe", {"maxCandidates": "2"}, shown, body),
+            ("POST", analyze, {**words, **four, "features": "tags"}, shown, body),
+            ("POST", analyze, {**four, "features": "read"}, shown, body),
+            ("POST", "/computervision/imageanalysis:segment", {"mode": "x"}, shown, body),
+        ]  # fmt: skip
+    found += [
+        ("POST", f"/v2/users/u/apps/a/models/m{tail}", {}, {"content-type": JSON, "authorization": "Key k"}, inputs)
+        for tail in ("/outputs", "/versions/v/outputs", "/versions")
+    ]  # fmt: skip
+    certificate = f"/smoothapi/certificates/{'0' * 32}"
+    own = ("/healthz", "/readyz", "/metrics", "/smoothapi/", certificate, "/nothing")
+    return found + [("GET", path, {}, {"authorization": "Basic azp5"}, b"") for path in own]
+
+
+METHODS = ("POST", "POST", "POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "BREW", "post")
+ODD = (
+    "\x00",
+    "%00",
+    "../",
+    "%2e%2e/",
+    "\xff",
+    " ",
+    "\r\nx: y",
+    "9" * 400,
+    "",
+    "\u00e9",
+    ";",
+    "*",
+    "\ud800",
+    "{",
+    "a,b",
+)
+PARTS = ("content-type", "authorization", "x-amz-target", "content-encoding", "expect", "x-smoothapi-token",
+         "x-smoothapi-outcome", "ocp-apim-subscription-key", "host", "origin", "connection", "x")  # fmt: skip
+
+
+def calls(folder):
+    from smoothapi.gateway import app
+    from smoothapi.services import serve
+
+    names = ("aws", "google", "azure", "azure4", "clarifai")
+    open_ones, keys = (
+        ExitStack(),
+        {"AWS_ACCESS_KEY_ID": "A" * 20, "AWS_SECRET_ACCESS_KEY": "s" * 40},
+    )
+    open_ones.enter_context(_working_in(folder, keys.items()))
+    tables = {
+        "gateway": {"callers": "anyone"},
+        "certify": {"denoiser": "none", "max_votes": 20, "alpha": 0.1, "radius": 0.01, "size": 16, "home": str(folder / "home")},
+        "providers": {},
+    }  # fmt: skip
+    for name in names:
+        service = open_ones.enter_context(serve(name, lambda _: [("Bus", 0.97), ("Car", 0.6)]))
+        signed = {"region": "us-east-1"} if name == "aws" else {"key": "k"}
+        signed = {"google": {"api_key": "k"}, "clarifai": {"pat": "k"}}.get(name, signed)
+        options = {"endpoint": service.url, "timeout": 5.0, **signed}
+        tables["providers"][name] = {"budget": "unlimited", "options": options}
+    gateway = app(tables)
+    open_ones.callback(gateway.close)
+    seeds = routes(next(photos_of_side(80)))
+
+    def one(rng):
+        method, path, query, headers, body = _odd(rng, rng.choice(seeds))
+        status, told = asyncio.run(_replied(gateway, method, path, query, headers, body))
+        if status >= 500:
+            raise AssertionError(
+                f"{status} {told[:500]!r} to {method} {path!r} {query!r} {headers!r}"
+            )
+        if status >= 400 and told:
+            json.loads(told)  # in the provider's words
+        return status
+
+    one.close = open_ones.close
+    return one
+
+
+def _odd(rng, seed):
+    """Return a request that is nearly the one given."""
+    change = Mutator(rng)
+    method, path, query, headers, body = seed
+    if rng.random() < 0.3:
+        method = rng.choice(METHODS)
+    if rng.random() < 0.3:
+        at = rng.randrange(len(path) + 1)
+        path = path[:at] + rng.choice(ODD) + path[at + rng.choice((0, 0, 1, 5)) :]
+    if query and rng.random() < 0.5:
+        query = {**query, rng.choice((*query, "x")): rng.choice((*ODD, *query.values()))}
+    if rng.random() < 0.3:
+        headers = {
+            **headers,
+            rng.choice(PARTS): rng.choice((*ODD, *headers.values(), "gzip", "100-continue")),
+        }
+    if not isinstance(body, bytes):
+        body = change.text(change.tree(body)) if rng.random() < 0.7 else json.dumps(body).encode()
+    elif rng.random() < 0.5:
+        body = change.data(body)
+    return method, path, query, headers, body
+
+
+async def _replied(gateway, method, path, query, headers, body):
+    """Return the status and the body of an ASGI application's reply; within half a minute."""
+    half = len(body) // 2
+    parts, told = [body[:half], body[half:]], []
+
+    async def receive():
+        if not parts:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        told.append(message)
+
+    text = "&".join(f"{name}={value}" for name, value in query.items())
+    scope = {
+        "type": "http", "method": method, "path": path.encode("utf-8", "replace").decode(),
+        "raw_path": path.encode("utf-8", "replace"), "query_string": text.encode("utf-8", "replace"),
+        "headers": [(name.encode(), value.encode("latin-1", "replace")) for name, value in
+                    {"host": "localhost", **headers}.items()],
+    }  # fmt: skip
+    await asyncio.wait_for(gateway(scope, receive, send), 30)
+    return told[0]["status"], b"".join(one.get("body", b"") for one in told[1:])
+
+
+KINDS = (
+    images, answers, certificates, settings, recordings, commands, labels, weights, studies, calls,
+)  # fmt: skip
 
 
 @contextmanager

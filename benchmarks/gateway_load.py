@@ -11,19 +11,24 @@ while. Printed are
   at the end;
 - attempts against a budget below what the callers would send (bar: never passed);
 - what of the paid answers is on disk after kill -9 in the middle (bar: all but 2 x concurrency);
-- what a call that passes through takes, and what it takes directly (bar: 2 ms more).
+- what a call that passes through takes, and what it takes directly (bar: 2 ms more), beside a bare
+  proxy of the same libraries, uvicorn and urllib3: what is beyond it is the gateway's own;
+- the memory that a picture of 15 MB takes at its peak, passed through and certified (bar: as
+  much as it has).
 
-    python benchmarks/gateway_load.py [--seconds 60] [--callers 64] [--only throughput]
+    python benchmarks/gateway_load.py [--seconds 60] [--callers 64] [--only passing]
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import json
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,6 +43,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import numpy as np
 import requests
+import urllib3
+import uvicorn
 from botocore.config import Config
 
 from smoothapi import Budget, wrap
@@ -46,9 +53,9 @@ from smoothapi.services import serve
 from smoothapi.store import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-CONCURRENCY, WORKERS = 32, 16
+CONCURRENCY, WORKERS, PASSING = 32, 16, 300
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "s" * 40}
 CERTIFY = {
     "denoiser": "none",
@@ -92,10 +99,14 @@ class Part:
         self.process.stdin.flush()
         return self.heard()
 
-    def memory(self) -> float:
-        """Return MiB of resident memory."""
+    def memory(self, kind: str = "VmRSS") -> float:
+        """Return MiB of resident memory: now, or at the peak ("VmHWM")."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        return int(status.partition(f"{kind}:")[2].split()[0]) / 1024
+
+    def forget_the_peak(self) -> None:
+        """Have the peak of memory begin anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def processor(self) -> float:
         """Return seconds of the processor's time."""
@@ -107,9 +118,9 @@ class Part:
         self.process.wait()
 
 
-def be_the_service() -> None:
-    """Answer as Rekognition; say for each line what was asked and what would be billed."""
-    with serve("aws", labeller, latency=0.02, keep=0) as service:
+def be_the_service(provider: str) -> None:
+    """Answer as a provider; say for each line what was asked and what would be billed."""
+    with serve(provider, labeller, latency=0.02, keep=0) as service:
         print(json.dumps({"url": service.url}), flush=True)
         for _ in sys.stdin:
             told = {"requests": service.requests, "billed": service.billed}
@@ -132,6 +143,27 @@ def be_the_peer(url: str, home: str, seconds: float, callers: int) -> None:
         calls = len(load(ask, callers, seconds))
         used = time.process_time() - began
     print(json.dumps({"calls": calls, "processor": used}), flush=True)
+
+
+def be_the_proxy(url: str) -> None:
+    """Hand requests on as they are, by the gateway's own libraries and by nothing else of it."""
+    upstream = urllib3.PoolManager()
+
+    async def hand_on(_: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        kind = {"content-type": "application/x-amz-json-1.1"}
+        answer = await asyncio.to_thread(upstream.request, "POST", url, body=body, headers=kind)
+        length = (b"content-length", str(len(answer.data)).encode())
+        await send({"type": "http.response.start", "status": answer.status, "headers": [length]})
+        await send({"type": "http.response.body", "body": answer.data})
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}/"}), flush=True)
+    config = uvicorn.Config(hand_on, http="h11", loop="asyncio", lifespan="off", log_config=None)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def load(ask: Callable[[bytes], object], callers: int, seconds: float) -> list[float]:
@@ -176,8 +208,9 @@ def asking(url: str) -> Callable[[bytes], object]:
     return ask
 
 
-def written(folder: Path, url: str, budget: str) -> str:
+def written(folder: Path, url: str, budget: str, provider: str = "aws") -> str:
     """Write a configuration, and return its file."""
+    own = ['region = "us-east-1"', "per_second = 100000"] if provider == "aws" else ['key = "any"']
     rows = [f"{name} = {json.dumps(value)}" for name, value in CERTIFY.items()]
     file = folder / "gateway.toml"
     file.write_text(
@@ -185,9 +218,8 @@ def written(folder: Path, url: str, budget: str) -> str:
             [
                 "[gateway]", "port = 0", 'callers = "anyone"', f"workers = {WORKERS}", "",
                 "[certify]", *rows, f'home = "{folder}/home"', "",
-                "[providers.aws]", f'budget = "{budget}"', "passthrough = true", "",
-                "[providers.aws.options]", f'endpoint = "{url}"', 'region = "us-east-1"',
-                "per_second = 100000",
+                f"[providers.{provider}]", f'budget = "{budget}"', "passthrough = true", "",
+                f"[providers.{provider}.options]", f'endpoint = "{url}"', *own,
             ]
         )
     )  # fmt: skip
@@ -195,14 +227,14 @@ def written(folder: Path, url: str, budget: str) -> str:
 
 
 @contextmanager
-def started(budget: str) -> Iterator[tuple[Path, Part, Part]]:
+def started(budget: str, provider: str = "aws") -> Iterator[tuple[Path, Part, Part]]:
     """Give a folder, a service and a gateway before it."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        service = Part(__file__, "--role", "service")
+        service = Part(__file__, "--role", "service", provider)
         stack.callback(service.stop)
-        file = written(folder, service.said["url"], budget)
-        gateway = Part("-m", "smoothapi", "serve", "aws", "--config", file, "--json")
+        file = written(folder, service.said["url"], budget, provider)
+        gateway = Part("-m", "smoothapi", "serve", provider, "--config", file, "--json")
         stack.callback(gateway.process.kill)
         yield folder, service, gateway
 
@@ -247,33 +279,70 @@ def throughput(callers: int, seconds: float) -> None:
             f" s for their turn ({callers} callers, {WORKERS} workers)\n"
             f"memory: {half[0]:.0f} MiB in the middle, {gateway.memory():.0f} MiB at the end"
         )
-        passing_through(service, gateway)
         began = time.monotonic()
         gateway.stop()
         print(f"stopped in {time.monotonic() - began:.1f} s")
 
 
-def passing_through(service: Part, gateway: Part) -> None:
-    direct, through = [], []
+def passing() -> None:
+    """Print what a call that passes through takes, beside a bare proxy of the same libraries."""
+    with started("unlimited") as (_, service, gateway):
+        proxy = Part(__file__, "--role", "proxy", service.said["url"])
+        try:
+            parts = {"directly": service, "a bare proxy": proxy, "the gateway": gateway}
+            used = {name: -part.processor() for name, part in parts.items()}
+            took = taken({name: part.said["url"] for name, part in parts.items()})
+            for name, part in parts.items():
+                added = [
+                    one - plain for one, plain in zip(took[name], took["directly"], strict=True)
+                ]
+                least = min(took[name]) - min(took["directly"])
+                print(
+                    f"{name}: {statistics.median(took[name]):.2f} ms, "
+                    f"{statistics.median(added):.2f} ms more; least {least:.2f} ms more; "
+                    f"{1000 * (used[name] + part.processor()) / PASSING:.2f} ms of the processor"
+                )
+        finally:
+            proxy.stop()
+        gateway.stop()
+
+
+def taken(urls: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return milliseconds of calls that are no labelling: to each in turn, so that all are alike."""
     body = json.dumps({"Image": {"Bytes": base64.b64encode(photo(1)).decode()}})
     headers = {
         "X-Amz-Target": "RekognitionService.DetectText",
         "content-type": "application/x-amz-json-1.1",
     }
-    used = gateway.processor()
+    took: dict[str, list[float]] = {name: [] for name in urls}
     with requests.Session() as session:
-        for _ in range(300):
-            for url, times in ((service.said["url"], direct), (gateway.said["url"], through)):
+        for _ in range(PASSING):
+            for name, url in urls.items():
                 began = time.monotonic()
                 session.post(url, data=body, headers=headers, timeout=60)
-                times.append(1000 * (time.monotonic() - began))
-    used = 1000 * (gateway.processor() - used) / len(through)
-    added = statistics.median(a - b for a, b in zip(through, direct, strict=True))
-    print(
-        f"passing through: {statistics.median(through):.2f} ms, directly "
-        f"{statistics.median(direct):.2f} ms, {added:.2f} ms more; least "
-        f"{min(through) - min(direct):.2f} ms more; {used:.2f} ms of the processor"
-    )
+                took[name].append(1000 * (time.monotonic() - began))
+    return took
+
+
+def picture() -> None:
+    long = photo(1) + bytes(15_000_000)  # what no decoder reads: as long as a scan
+    with started("unlimited", "azure4") as (_, _service, gateway), requests.Session() as session:
+        for what, path in (
+            ("passed through", "imageanalysis:segment?mode=x"),
+            ("certified", "imageanalysis:analyze?features=tags"),
+        ):
+            url = f"{gateway.said['url']}/computervision/{path}&api-version=2023-10-01"
+            headers = {"content-type": "application/octet-stream"}
+            session.post(url, data=photo(2), headers=headers, timeout=60)  # all is loaded
+            before = gateway.memory()
+            gateway.forget_the_peak()
+            outcome = session.post(url, data=long, headers=headers, timeout=60).headers
+            more = gateway.memory("VmHWM") - before
+            print(
+                f"a picture of {len(long) / 2**20:.1f} MiB {what} "
+                f"({outcome.get('x-smoothapi-outcome')}): {more:.1f} MiB at the peak"
+            )
+        gateway.stop()
 
 
 def budget(callers: int, seconds: float) -> None:
@@ -303,18 +372,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--callers", type=int, default=64)
-    parser.add_argument("--only", choices=("throughput", "budget", "killed"))
-    parser.add_argument("--role", choices=("service", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("throughput", "passing", "picture", "budget", "killed"))
+    parser.add_argument("--role", choices=("service", "peer", "proxy"), help=argparse.SUPPRESS)
     parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role == "service":
-        be_the_service()
+        be_the_service(*options.more)
+    elif options.role == "proxy":
+        be_the_proxy(*options.more)
     elif options.role == "peer":
         url, home, seconds, callers = options.more
         be_the_peer(url, home, float(seconds), int(callers))
     else:
         parts = {
             "throughput": partial(throughput, options.callers, options.seconds),
+            "passing": passing,
+            "picture": picture,
             "budget": partial(budget, options.callers, options.seconds / 6),
             "killed": partial(killed, options.callers, options.seconds / 6),
         }

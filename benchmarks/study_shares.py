@@ -73,7 +73,9 @@ def kept_shares(args: argparse.Namespace) -> Shares:
     counts: dict[float, list[tuple[int, int]]] = {}
     for key, votes in json.loads(args.kept.read_text()).items():
         classifier, sigma, _, _ = key.rsplit(" ", 3)
-        if classifier.startswith("efficientnet_lite0:") and len(votes) >= args.votes:
+        if float(sigma) not in args.sigmas or not classifier.startswith("efficientnet_lite0:"):
+            continue
+        if len(votes) >= args.votes:
             top = Counter(votes[: args.votes]).most_common(1)[0][1]
             counts.setdefault(float(sigma), []).append((top, args.votes))
     photos = min(len(rows) for rows in counts.values())

@@ -41,6 +41,7 @@ class ColourService:
         return Answer(tuple(Label(n, s) for n, s in zip(names, shares, strict=True)), "1")
 
 
-with Smoother(ColourService(), sigma=0.5, radius="largest", max_votes=100) as smoother:
+options = {"sigma": 0.5, "radius": "largest", "max_votes": 100, "denoiser": "none"}
+with Smoother(ColourService(), **options) as smoother:
     certificate = smoother.certify(PHOTO)
 print(certificate)

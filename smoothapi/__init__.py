@@ -56,10 +56,12 @@ if TYPE_CHECKING:
     from smoothapi.many import ManyProgress, PhotoResult
     from smoothapi.many.cluster import Cluster
     from smoothapi.photos import FetchLimits, PhotoFetcher
+    from smoothapi.plan import Plan
     from smoothapi.progress_bar import ProgressBar
     from smoothapi.provider import Adapter, Limits, Price
+    from smoothapi.session import Progress
     from smoothapi.signing import PublicKey, SignedCertificate, SigningKey
-    from smoothapi.smoother import Plan, Progress, Smoother
+    from smoothapi.smoother import Smoother
     from smoothapi.store import Budget
     from smoothapi.study import Study, StudyResult
     from smoothapi.wrapping import certificate_of, finding_of, with_options, wrap
@@ -108,7 +110,9 @@ _HOMES = {
     "smoothapi.photos": ("FetchLimits", "PhotoFetcher"),
     "smoothapi.look": ("Look",),
     "smoothapi.progress_bar": ("ProgressBar",),
-    "smoothapi.smoother": ("Plan", "Progress", "Smoother"),
+    "smoothapi.plan": ("Plan",),
+    "smoothapi.session": ("Progress",),
+    "smoothapi.smoother": ("Smoother",),
     "smoothapi.wrapping": ("certificate_of", "finding_of", "with_options", "wrap"),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

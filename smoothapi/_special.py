@@ -5,17 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
+from smoothapi._lazy import later
 
-class _Special:
-    """Has the functions of scipy.special."""
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(import_module("scipy.special"), name)
-        setattr(self, name, found)
-        return found
-
-
-special: Any = _Special()
+special: Any = later("scipy.special")
+"""Has the functions of scipy.special."""

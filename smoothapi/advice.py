@@ -67,6 +67,8 @@ class Advice:
             it sends nothing, and it holds whether or not it is asked for.
         limit: radius that no number of votes reaches if its true share is the one seen; 0 for none.
         trials: what else to try, cheapest first.
+        final: whether no more votes and no other radius may be asked for (`Certificate.final`):
+            then there are no trials.
     """
 
     leader: str | None
@@ -76,6 +78,7 @@ class Advice:
     certified: tuple[tuple[str, float], ...]
     limit: float
     trials: tuple[Trial, ...]
+    final: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -91,16 +94,25 @@ class Advice:
                 line += f"; the radius takes more than {_percent(self.needed_share)}"
             yield line
         for what, radius in self.certified:
-            yield (
-                f"these votes certify {what} at radius {rounded_down(radius)}: ask for that "
-                f"(--radius {rounded_down(radius)}), and nothing more is sent"
-            )
+            found = f"these votes certify {what} at radius {rounded_down(radius)}: "
+            if self.final:
+                yield f"{found}use that as it stands (--accept-radius {rounded_down(radius)})"
+            else:
+                yield (
+                    f"{found}ask for that (--radius {rounded_down(radius)}), and nothing more is "
+                    "sent"
+                )
         if not self.certified:
             yield "at no radius from sigma / 8 up do these votes certify anything"
         if self.limit:
             yield (
                 "with that share no number of votes certifies more than about "
                 f"{rounded_down(floor_to(self.limit, 3))}"
+            )
+        if self.final:
+            yield (
+                "final promised that this photo is asked about with no more votes and at no other "
+                "radius: do neither, or alpha no longer holds"
             )
         for trial in self.trials:
             cost = (
@@ -131,8 +143,9 @@ def advise(certificate: Certificate, price: Price | None = None) -> Advice | Non
         return None
     certified = tuple((claim_text(claim), claim.radius) for claim in certificate.largest)
     votes, leading = certificate.total_votes, leader_of(certificate)
+    final = certificate.final
     if leading is None:
-        return Advice(None, 0.0, votes, None, certified, 0.0, ())
+        return Advice(None, 0.0, votes, None, certified, 0.0, (), final)
     leader, count = leading
     share, wanted = count / votes, certificate.radius_requested
     limit = _limit(share - certificate.delta, certificate.sigma)
@@ -140,9 +153,11 @@ def advise(certificate: Certificate, price: Price | None = None) -> Advice | Non
     trials: tuple[Trial, ...] = ()
     if wanted is not None:
         needed = needed_share(wanted, certificate.sigma, certificate.delta)
-        trials = tuple(sorted(_trials(certificate, share, wanted, price), key=lambda t: t.dollars))
+        if not final:
+            found = _trials(certificate, share, wanted, price)
+            trials = tuple(sorted(found, key=lambda trial: trial.dollars))
         limit = limit if limit < wanted else 0.0
-    return Advice(leader, share, votes, needed, certified, limit, trials)
+    return Advice(leader, share, votes, needed, certified, limit, trials, final)
 
 
 def _limit(share: float, sigma: float) -> float:

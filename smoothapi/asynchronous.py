@@ -104,6 +104,7 @@ def settle(future: Future[_Result], call: Callable[[], _Result]) -> None:
         future.set_result(call())
     except BaseException as error:  # noqa: BLE001  raised to whoever still waits for it
         future.set_exception(error)
+        del future, call  # the error holds this frame
 
 
 async def in_thread(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from smoothapi._version import __version__
 from smoothapi.address import parse_home
 from smoothapi.answer import Answer
-from smoothapi.certify.arithmetic import ceil_to, noise_delta, rounding_radius, share_deduction
+from smoothapi.certify.arithmetic import ceil_to, noise_delta, share_deduction
 from smoothapi.certify.certificate import Certificate, ImageFacts, never_seen_names, runs_of
 from smoothapi.certify.labels import top1
-from smoothapi.certify.radii import native_radius, working_radius
+from smoothapi.certify.radii import native_radius, rounding_of, working_radius
 from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.certify.verify import verify_claims
 from smoothapi.certify.votes import same_vote
@@ -25,11 +25,11 @@ from smoothapi.errors import (
     UsageError,
 )
 from smoothapi.files import parse_json
-from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_norm
+from smoothapi.image import MAX_PIXELS, MAX_SIDE, PhotoSource, load_image, resize_gain
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.radius import WantedRadius
 from smoothapi.signing import PublicKey, SignedCertificate, is_envelope, short_id
-from smoothapi.store import answer_key, open_home
+from smoothapi.store import answer_key, open_home, refreshes_of
 from smoothapi.variants import asked_of
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ def verify(
         photo: the photo that it should be about: its size and digest are compared.
         home: folder, or database, of the installation that made it: the noise key is compared,
             and each vote with the answer that is stored for this sigma, key, denoiser, photo and
-            model; for the targets top1 and top-k the plain label, too.
+            model, and how often they were asked for anew; for the targets top1 and top-k the plain
+            label, too.
         keys: whom to trust: one of them must have signed it. By default signatures are not
             checked.
 
@@ -225,7 +226,7 @@ def _verify_contents(
         raise CertificateError("The certificate does not add up: no picture has its sizes.")
     if native_width * native_height > MAX_PIXELS:
         raise CertificateError("The certificate does not add up: its photo is impossibly large.")
-    gain = resize_norm(native_width, width) * resize_norm(native_height, height)
+    gain = resize_gain((native_width, native_height), (width, height))
     pixels = 3 * width * height
     rounding = rounding_of(pixels)
     _check_asked(certificate, gain, rounding)
@@ -285,14 +286,15 @@ def unchecked(
         rests += [
             f"that its noise had sigma {certificate.sigma:g} and came from its maker's secret key",
             "that the provider gave these votes and the plain label",
+            "that it was not asked for them anew more often than this says",
         ]
     else:
         if certificate.plain_asked and not _can_compare_plain(certificate):
             rests.append("what the provider said plainly")
         if certificate.failed:
             rests.append(f"that {certificate.failed} of its votes for no answer failed")
-        if certificate.refreshes:
-            rests.append("that its answers were not asked for anew more often than it says")
+        if not _counts_refreshes(certificate):
+            rests.append("how often its answers were asked for anew")
     if certificate.never_seen:
         rests.append(
             f"that the provider can say {never_seen_names(certificate)} at all: it was never seen "
@@ -324,10 +326,13 @@ def _at_home(certificate: Certificate, where: HomeAddress) -> list[str]:
                 f"home's is {keys[0]!r}. Another installation made it, or it was edited."
             )
         agreeing = _stored_votes(certificate, home.answers)
-        compared = []
+        compared: list[str] = []
         if _can_compare_plain(certificate):
             _check_stored_plain(certificate, home.answers)
-            compared = ["the plain label against the answer stored for it"]
+            compared.append("the plain label against the answer stored for it")
+        if _counts_refreshes(certificate):
+            _check_stored_refreshes(certificate, home.answers)
+            compared.append("how often its answers were asked for anew")
     votes = f"{agreeing} of {certificate.total_votes} votes"
     return [
         *compared,
@@ -356,6 +361,29 @@ def _check_stored_plain(certificate: Certificate, answers: Answers) -> None:
             f"The certificate does not hold: its plain label is {certificate.plain_label!r}, and "
             f"the home holds {found!r}. It was edited, or the answer was deleted or asked for anew "
             "since."
+        )
+
+
+def _counts_refreshes(certificate: Certificate) -> bool:
+    """Whether it says how often its answers were asked for anew: those of schema 1 do not."""
+    return certificate.rules > 1
+
+
+def _check_stored_refreshes(certificate: Certificate, answers: Answers) -> None:
+    """Raise CertificateError if the home asked for its answers more often than it says.
+
+    The first variant's answer counts for all of them.
+    """
+    try:
+        row = answers.row(answer_key(_asked(certificate)(0)))
+    except (StoreError, LookupError):
+        return  # it failed, and so was never kept
+    found = refreshes_of(row)
+    if found > certificate.refreshes:
+        raise CertificateError(
+            "The certificate does not hold: by its own count (refreshes) its answers were asked "
+            f"for anew {certificate.refreshes} times, by the home's {found}. It was edited, or the "
+            "answers were deleted or asked for anew since."
         )
 
 
@@ -433,8 +461,3 @@ def _check_asked(certificate: Certificate, gain: float, rounding: float) -> None
             f"The certificate does not add up: {certificate.radius_asked!r} is a radius of "
             f"{radius:g} here, and {certificate.radius_requested!r} was certified."
         )
-
-
-def rounding_of(pixels: int) -> float:
-    """Return what is taken off the native radius for rounding so many numbers to the grid."""
-    return ceil_to(rounding_radius(pixels), _DECIMALS)

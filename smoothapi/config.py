@@ -14,9 +14,8 @@ import logging
 import math
 import os
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi.errors import UsageError
 from smoothapi.files import is_file, parse_toml, shown_name, text_of
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from smoothapi.settings import Settings
 
+_PREFIX = "SMOOTHAPI_"
 FILE = "smoothapi.toml"
 FILE_VARIABLE = "SMOOTHAPI_CONFIG"
 # Options of adapters are shown only where they cannot hold a secret.
@@ -46,8 +46,8 @@ _HARMLESS = {
     "language",
     "model_version",
 }
-_MAY_BE_SECRET = ("providers", "prices")
-_MAY_HOLD_SECRET = (*_MAY_BE_SECRET, "home")
+_TABLES = ("providers", "prices")
+_MAY_HOLD_SECRET = (*_TABLES, "home")
 _NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
 
@@ -111,15 +111,19 @@ class Resolved:
         fields = type(self.settings).model_fields
         return {
             name: {
-                "value": _masked(name, dumped[name]) if name in _MAY_BE_SECRET else dumped[name],
+                "value": _masked(name, dumped[name]) if name in _TABLES else dumped[name],
                 "from": self.origins[name],
             }
             for name in fields
         }
 
 
-def resolve(**arguments: Any) -> Resolved:
+def resolve(given_in: str = "argument", /, **arguments: Any) -> Resolved:
     """Return the settings in force. An argument of None means "not given".
+
+    Args:
+        given_in: where the arguments were given, as `Resolved.origins` says.
+        arguments: settings by name.
 
     Raises:
         UsageError: a value is out of range or unknown, or a file cannot be read; says where the
@@ -133,7 +137,7 @@ def resolve(**arguments: Any) -> Resolved:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     files: dict[str, SettingsFile] = {}
-    for origin, values, file in [("argument", given, None), *_sources()]:
+    for origin, values, file in [(given_in, given, None), *_sources()]:
         for name, value in values.items():
             if name not in merged:
                 merged[name] = value
@@ -183,12 +187,42 @@ _Sourced = tuple[str, dict[str, Any], SettingsFile | None]
 
 
 def _sources() -> list[_Sourced]:
+    files = _file_sources()
+    if not any(name.upper().startswith(_PREFIX) for name in os.environ):
+        return files
+    return [("environment", _environment(), None), *files]
+
+
+def _environment() -> dict[str, Any]:
+    from smoothapi.settings import Settings  # noqa: PLC0415
+
+    variables = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    given = {name.upper(): value for name, value in os.environ.items()}
+    environment: dict[str, Any] = {
+        variables[name]: value for name, value in given.items() if name in variables
+    }
+    if any(variables.get(name.split("__")[0]) in _TABLES for name in given):
+        environment |= _tables_of_the_environment()
+    known = {*variables, f"{_PREFIX}DEBUG", FILE_VARIABLE}
+    for name in os.environ:
+        if name.startswith(_PREFIX) and name.split("__")[0] not in known:
+            _log.warning(
+                "The variable %s sets nothing: smoothapi has no setting of that name.",
+                printable(name),
+            )
+    return environment
+
+
+def _tables_of_the_environment() -> dict[str, Any]:
+    # It loads asyncio, argparse and dotenv, too: a tenth of a second.
     from pydantic_settings import EnvSettingsSource, SettingsError  # noqa: PLC0415
 
     from smoothapi.settings import Settings  # noqa: PLC0415
 
+    # It reads what it is a source of, and makes none: a model does.
+    kind = cast("Any", Settings)
     try:
-        environment = EnvSettingsSource(Settings)()
+        environment = EnvSettingsSource(kind, env_prefix=_PREFIX, env_nested_delimiter="__")()
     except (SettingsError, ValueError, TypeError, AttributeError, RecursionError) as error:
         # The values are not shown, as one may be a secret.
         raise UsageError(
@@ -197,14 +231,7 @@ def _sources() -> list[_Sourced]:
             + ' Those of tables are JSON, as in SMOOTHAPI_PROVIDERS=\'{"aws": {"region_name": '
             '"eu-west-1"}}\'.'
         ) from error
-    known = {f"SMOOTHAPI_{name.upper()}" for name in (*Settings.model_fields, "debug", "config")}
-    for name in os.environ:
-        if name.startswith("SMOOTHAPI_") and name.split("__")[0] not in known:
-            _log.warning(
-                "The variable %s sets nothing: smoothapi has no setting of that name.",
-                printable(name),
-            )
-    return [("environment", environment, None), *_file_sources()]
+    return {name: environment[name] for name in _TABLES if name in environment}
 
 
 def _file_sources() -> list[_Sourced]:
@@ -247,6 +274,8 @@ def _table(
 
 
 def _explain(error: ValidationError, origins: dict[str, str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415  for errors alone
+
     from smoothapi.settings import Settings  # noqa: PLC0415
 
     problems: dict[str, list[str]] = {}

@@ -33,6 +33,8 @@ bytes, nor a character that could steer a terminal.
 
 from __future__ import annotations
 
+import traceback
+
 from smoothapi.text import printable_lines
 
 
@@ -68,7 +70,16 @@ class ImageError(UsageError):
 
 
 class UnreachableRadiusError(UsageError):
-    """Even an unbroken run of votes within the cap could not certify the radius."""
+    """Even an unbroken run of votes within the cap could not certify the radius.
+
+    Attributes:
+        largest: L2 radius around the working image that the votes allowed can certify; 0 where
+            there is none, or it is not known.
+    """
+
+    def __init__(self, message: str, *, largest: float = 0.0) -> None:
+        super().__init__(message)
+        self.largest = largest
 
 
 class UnknownProviderError(UsageError):
@@ -209,3 +220,21 @@ class ModelChangedError(ProviderError):
 
 class TooManyFailuresError(ProviderError):
     """More than the allowed share of variants got no answer."""
+
+
+def let_go(error: BaseException) -> None:
+    """Clear what the frames that an error came through hold: photos, payloads, the error itself.
+
+    For one that goes no further, where it is answered for. Its trace stays. An error that is held
+    by a variable of a frame that it came through, as in a thread's future, would else keep all of
+    that in memory until Python next looks for such circles.
+    """
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        chain += [one.__cause__, one.__context__]

@@ -17,7 +17,7 @@ class Event:
 
     Attributes:
         name: one word, the same for all events of a class.
-        provider: the adapter's name.
+        provider: the adapter's name, "" where it is not about one.
     """
 
     name: ClassVar[str]
@@ -135,6 +135,27 @@ class Uncertified(Event):
 
     name: ClassVar[str] = "uncertified"
     ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLost(Event):
+    """The database of the home does not answer; statements wait and are made again."""
+
+    name: ClassVar[str] = "database_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseBack(Event):
+    """The database of the home answers again.
+
+    Attributes:
+        seconds: since it was lost.
+        repeated: how often a statement was made again meanwhile.
+    """
+
+    name: ClassVar[str] = "database_back"
+    seconds: float
+    repeated: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import csv
 import json
 import os
 import secrets
-import tomllib
 from collections import Counter
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from smoothapi.errors import UsageError
 from smoothapi.text import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MOST_DIGITS = 300  # a float holds not many more
@@ -116,6 +116,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is not TOML, is nested too deeply, or has a whole number of 300 digits.
     """
+    import tomllib  # noqa: PLC0415  most have no such file
+
     try:
         tables = tomllib.loads(text)
         _check_numbers(tables)
@@ -157,15 +159,18 @@ def to_json(data: Any, *, indent: int | None = None) -> str:
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def replacing(path: Path, mode: str = "w", *, same_owner: bool = False) -> Iterator[IO[Any]]:
     """Yield a stream whose content takes a file's place once all is written.
 
     It is written beside the file: whatever ends the writing, the old file or the new one is
-    there, and never a part of one. Pipes and devices are written to as they are.
+    there, and never a part of one. Pipes and devices are written to as they are. Owner, group and
+    mode stay, where this process may give files away; a group that cannot be kept takes its rights
+    along, so that no other has them.
 
     Args:
         path: the file.
         mode: "w" for text in UTF-8, or "wb".
+        same_owner: write nothing where owner and group cannot be kept.
 
     Raises:
         OSError: it cannot be written.
@@ -178,16 +183,40 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         return
     draft = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
-        with draft.open(mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]
+        with open(draft, mode.replace("w", "x"), opener=_opener(path), **text) as stream:  # type: ignore[call-overload]
+            if path.exists():
+                _inherit(draft, path.stat(), same_owner=same_owner)
             yield stream
             stream.flush()
             with suppress(OSError):  # not every file system can
                 os.fsync(stream.fileno())
-        if path.exists():
-            draft.chmod(path.stat().st_mode & 0o777)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _opener(path: Path) -> Callable[[str, int], int] | None:
+    """Return what opens a draft that nobody else may read before it is known who may."""
+    return partial(os.open, mode=0o600) if path.exists() else None
+
+
+def _inherit(draft: Path, old: os.stat_result, *, same_owner: bool) -> None:
+    """Give a draft the owner, the group and the mode of the file that it is to replace."""
+    mode, new = old.st_mode & 0o777, draft.stat()
+    if new.st_gid != old.st_gid:
+        try:
+            os.chown(draft, -1, old.st_gid)
+        except OSError:
+            if same_owner:
+                raise
+            mode = mode & 0o707 | (mode & 0o007) << 3
+    draft.chmod(mode)  # while it is still this process's own
+    if new.st_uid != old.st_uid:
+        try:
+            os.chown(draft, old.st_uid, -1)
+        except OSError:
+            if same_owner:
+                raise
 
 
 def create(path: Path, content: bytes, *, mode: int) -> None:

@@ -2,7 +2,7 @@
 
 History must not cost what it tells of: where a record cannot be kept that is logged, once, and the
 run goes on. While it is under way it is written again every few seconds, so that of one that was
-killed it is known how far it came.
+killed it is known how far it came; in a thread of its own, since a store may take long to answer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import threading
 import time
 from collections import Counter
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,8 @@ from smoothapi.store.runs import DONE, RunRecord
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from smoothapi.certify.certificate import Certificate
     from smoothapi.session import Session
 
@@ -64,6 +67,7 @@ class RunLog:
         self._photos: list[dict[str, Any]] = []
         self._spent = [0, 0, 0.0]  # attempts, cached, dollars
         self._written = 0.0
+        self._writing: Future[None] | None = None
         self._ended = False
 
     @property
@@ -125,14 +129,24 @@ class RunLog:
             if len(self._photos) < _MOST_PHOTOS:
                 row = {"photo": printable(photo), "outcome": outcome, "dollars": dollars, **more}
                 self._photos.append(row)
-            if time.monotonic() - self._written > _EVERY:
-                self._keep("keep")
+            due = time.monotonic() - self._written > _EVERY and not self._ended
+            if due and (self._writing is None or self._writing.done()):
+                from smoothapi.asynchronous import ThreadEach  # noqa: PLC0415  seldom needed
+
+                self._written = time.monotonic()
+                self._writing = ThreadEach("smoothapi-history").submit(self._keep, "keep")
 
     def result(self, counts: dict[str, int], attempts: int, cached: int, dollars: float) -> None:
         """Count photos that were worked on together."""
         with self._lock:
             self._counts.update(counts)
             self._add(attempts, cached, dollars)
+
+    def spent(self, attempts: int, cached: int, dollars: float) -> None:
+        """Take what all photos came to, those that an error of all ended included."""
+        with self._lock:
+            so_far = zip(self._spent, (attempts, cached, dollars), strict=True)
+            self._spent = [max(pair) for pair in so_far]
 
     def end(self, outcome: str = DONE) -> None:
         """Keep that it ended, and how."""
@@ -141,7 +155,13 @@ class RunLog:
                 return
             self._ended = True
             self._run = replace(self._run, outcome=printable(outcome)[:_LONGEST])
-            self._keep("keep")
+        if self._writing is not None:
+            wait([self._writing])
+        self._keep("keep")
+
+    def end_by(self, error: SmoothAPIError) -> None:
+        """Keep that an error ended it."""
+        self.end(f"{type(error).__name__}: {error}")
 
     def __enter__(self) -> Self:
         return self.begin()
@@ -150,7 +170,7 @@ class RunLog:
         if error is None:
             self.end()
         elif isinstance(error, SmoothAPIError):
-            self.end(f"{type(error).__name__}: {error}")
+            self.end_by(error)
         else:  # of another's error only the kind: what it says may be anything
             self.end(
                 "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
@@ -163,19 +183,23 @@ class RunLog:
     def _keep(self, verb: str) -> None:
         if self._runs is None:
             return
-        self._written = time.monotonic()
+        with self._lock:
+            self._written = time.monotonic()
+            record = self.record
         try:
-            kept = getattr(self._runs, verb)(self.record)
+            kept = getattr(self._runs, verb)(record)
         except (SmoothAPIError, OSError) as error:
             self._runs = None
             _log.warning("This run is not written down: %s", error)
         else:
-            self._run = replace(self._run, id=kept.id, began=kept.began, ended=kept.ended)
+            with self._lock:
+                self._run = replace(self._run, id=kept.id, began=kept.began, ended=kept.ended)
 
 
 def settings_of(session: Session) -> dict[str, Any]:
     """Return what decides what a session's runs come to, ready for JSON; no secret is in it."""
     settings, variants = session.settings, session.variants
+    ledger = session.dispatcher.route.ledger
     return {
         "identity": {key: str(value) for key, value in session.adapter.identity.items()},
         "denoiser": variants.denoiser.name,
@@ -184,7 +208,7 @@ def settings_of(session: Session) -> dict[str, Any]:
         "radius": settings.radius,
         "alpha": settings.alpha,
         "max_votes": settings.max_votes,
-        "budget": settings.budget,
+        "budget": "; ".join(str(replace(budget, name="")) for budget in ledger.shared) or None,
         "size": session.size,
         "codec": settings.codec,
         "refresh": session.refresh,

@@ -5,16 +5,19 @@ Imported where a server is started, and nowhere else: it needs uvicorn.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Iterable
 
 _WITHIN = 60.0  # seconds that a request has to come in whole, and a caller to go on reading
+_FAREWELL = 1.0  # seconds for a caller to close its end, too
 _CONNECTIONS = 512  # at once; below the usual limit on a process's open files
 
 BACKLOG = 2048
@@ -33,7 +36,12 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and wait for its first request."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop)))
+        # Nagle's algorithm would hold a write back until the one before it is acknowledged: 40 ms.
+        # asyncio turns it off for sockets that name their protocol, which those of
+        # `socket.create_server` do not.
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > _CONNECTIONS:
             transport.abort()
             return
@@ -71,6 +79,77 @@ class PatientProtocol(H11Protocol):
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
+
+
+class _Joining:
+    """A transport that sends at once what is written in one turn of the loop.
+
+    uvicorn writes head and body of a reply one after the other: two calls of the system, which two
+    packets carry, for which the caller wakes twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        self._written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not data:
+            return
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(data)
+
+    def close(self) -> None:
+        # uvicorn closes once more what is lost, or not closed yet when it stops: a transport of TLS
+        # that is closed twice answers nothing any longer.
+        if self._transport.is_closing():
+            return
+        self._send()
+        self._transport.close()
+        if self._tls:
+            self._loop.call_later(_FAREWELL, self._part)
+
+    def abort(self) -> None:
+        self._written.clear()
+        self._transport.abort()
+
+    def _part(self) -> None:
+        """Wait for no goodbye of TLS, which asyncio does for 30 s: idle callers give none."""
+        if self._unsent():
+            self._loop.call_later(_FAREWELL, self._part)
+        else:
+            self._transport.abort()
+
+    def _unsent(self) -> int:
+        """Return how many bytes the caller has not taken yet."""
+        unsent = self._transport.get_write_buffer_size()
+        # Below the buffer of TLS is the connection's own, which asyncio shows nobody.
+        below = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", None)
+        return unsent if below is None else unsent + below.get_write_buffer_size()
+
+    def _send(self) -> None:
+        if self._written and not self._transport.is_closing():
+            # Not `writelines`, by which Python 3.12.0 to 3.12.8 and 3.13.0 tell nobody that a
+            # caller does not read (CVE-2024-12254).
+            self._transport.write(b"".join(self._written))
+        self._written.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def take_no_more(servers: Iterable[asyncio.Server]) -> None:
+    """Take no new connections, and let begin what was taken just now, before servers are closed.
+
+    A connection that is taken a turn of the loop before its server closes is never begun and never
+    closed: python/cpython#109564.
+    """
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for listener in server.sockets:
+            loop.remove_reader(listener)
+    await asyncio.sleep(0)
 
 
 def quiet_config(app: Any, protocol: type[PatientProtocol], **more: Any) -> uvicorn.Config:

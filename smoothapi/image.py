@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import re
 import struct
@@ -21,16 +22,20 @@ from dataclasses import dataclass, field
 from errno import EACCES, EISDIR
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from smoothapi.decoding import decoding
 from smoothapi.errors import ImageError, UsageError
 from smoothapi.files import shown_name
 from smoothapi.metadata import has_exif, less_metadata
+from smoothapi.worked_out import worked_out
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 PhotoSource: TypeAlias = (
@@ -50,6 +55,7 @@ MAX_SIDE = 4096
 
 # Formats that people's photos come in. Pillow would try all it knows, some through other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_AT_A_TIME = 2**19  # pixels that are converted and resized together
 _FILTER = Image.Resampling.BICUBIC
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
@@ -61,6 +67,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Rows of what these give are columns before; and of those, rows that are counted from the end.
+_SIDEWAYS = frozenset({
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+})  # fmt: skip
+_FROM_THE_END = frozenset({
+    Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+})  # fmt: skip
 
 _TURNED = "turned upright as its EXIF orientation says"
 _AS_IT_LIES = "taken as it lies, since its EXIF data cannot be read"
@@ -126,36 +142,92 @@ def load_image(source: PhotoSource, *, size: int | tuple[int, int] = 224) -> Wor
     if isinstance(source, WorkingImage):
         return source
     _check_size(size)
+    resized = _decoded_and_resized(source, size)
+    pixels = resized.pixels
+    # In place: of a working image of 4096 x 4096 each copy has 400 MB.
+    pixels /= resized.scale
+    np.clip(pixels, 0.0, 1.0, out=pixels)
+    pixels *= 2.0**GRID_BITS
+    np.rint(pixels, out=pixels)
+    digest = _digest(pixels)
+    pixels *= 2.0**-GRID_BITS
+    pixels.setflags(write=False)
+    height, width, _ = pixels.shape
+    return WorkingImage(
+        pixels=pixels,
+        digest=digest,
+        native_size=resized.native_size,
+        gain=resize_gain(resized.native_size, (width, height)),
+        name=resized.name,
+        notes=resized.notes,
+    )
+
+
+class _Resized(NamedTuple):
+    """Pixels (height, width, 3) at the working size, in the scale of a photo that is let go."""
+
+    pixels: NDArray[np.float64]
+    scale: float
+    native_size: tuple[int, int]
+    name: str
+    notes: tuple[str, ...]
+
+
+def _decoded_and_resized(
+    source: str | Path | bytes | BinaryIO | Image.Image | NDArray[np.generic],
+    size: int | tuple[int, int],
+) -> _Resized:
     if isinstance(source, np.ndarray):
-        planes, scale, notes = _planes_of_array(source)
-        name = f"array {source.dtype}"
-    else:
-        image, name = _open(source)
-        planes, scale, notes = _planes_of_image(image, name)
-    native_size = planes[0].size
-    target = _target_size(native_size, size)
+        return _resized(_array_photo(source), size, f"array {source.dtype}")
+    opened, name = _open(source)
+    with decoding(opened.width * opened.height):
+        photo = _image_photo(opened, name)
+        del opened  # which may be another image than is resized
+        return _resized(photo, size, name)
+
+
+def _target(native: tuple[int, int], size: int | tuple[int, int], name: str) -> tuple[int, int]:
+    """Return the working size of a photo, if it can be worked with."""
+    target = working_size(native, size)
     if max(target) > MAX_SIDE:
         raise ImageError(
             f"The working image of {name!r} would be {target[0]} x {target[1]}; sides up to "
             f"{MAX_SIDE:,} can be worked with. Give size=(width, height), or crop the photo."
         )
-    if target != native_size:
-        planes = [plane.resize(target, _FILTER) for plane in planes]
-        gain = resize_norm(native_size[0], target[0]) * resize_norm(native_size[1], target[1])
-    else:
-        gain = 1.0
-    stacked = np.stack([np.asarray(plane, dtype=np.float64) for plane in planes], axis=-1)
-    units = np.rint(np.clip(stacked / scale, 0.0, 1.0) * 2.0**GRID_BITS)
-    pixels = units * 2.0**-GRID_BITS
-    pixels.setflags(write=False)
-    return WorkingImage(
-        pixels=pixels,
-        digest=_digest(units.astype("<u4")),
-        native_size=native_size,
-        gain=gain,
-        name=name,
-        notes=notes,
-    )
+    return target
+
+
+def _resized(photo: _NativePhoto, size: int | tuple[int, int], name: str) -> _Resized:
+    """Resize a photo to its working size, one colour after another.
+
+    As floats one colour takes as much as the whole photo of 8 bits. Pillow resizes it whole: in
+    which order it takes width and height, which the last bit depends on, is its own affair.
+    """
+    target = _target(photo.size, size, name)
+    pixels = np.empty((target[1], target[0], 3))
+    for channel in range(3):
+        pixels[:, :, channel] = np.asarray(_resized_plane(photo, channel, target))
+    return _Resized(pixels, photo.scale, photo.size, name, tuple(photo.notes))
+
+
+def _resized_plane(photo: _NativePhoto, channel: int, target: tuple[int, int]) -> Image.Image:
+    plane = Image.new("F", photo.size)
+    for first, last in _parts(photo.size):
+        plane.paste(photo.floats(first, last, channel), (0, first))
+    return plane if target == photo.size else plane.resize(target, _FILTER)
+
+
+def _parts(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield the rows that are taken together: the first, and the one behind the last."""
+    width, height = size
+    step = max(1, _AT_A_TIME // width)
+    for first in range(0, height, step):
+        yield first, min(first + step, height)
+
+
+def resize_gain(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """Return the operator norm of the resize of a picture, sizes being (width, height)."""
+    return resize_norm(before[0], after[0]) * resize_norm(before[1], after[1])
 
 
 @lru_cache(maxsize=256)
@@ -163,34 +235,61 @@ def resize_norm(before: int, after: int) -> float:
     """Return the largest singular value of the 1-D resize from `before` to `after` samples.
 
     The operator is the one that is really used: Pillow's bicubic filter with antialiasing, read
-    off by resizing unit impulses. Rounded up by a part in 10^6, more than its float32 weights
+    off by resizing impulses. Rounded up by a part in 10^6, more than its float32 weights
     are off. A 2-D resize is the Kronecker product of two such operators, so its norm is the
     product of theirs.
     """
     if before == after:
         return 1.0
+    return worked_out("resize", (before, after), lambda: _resize_norm(before, after))
+
+
+def _resize_norm(before: int, after: int) -> float:
+    first, weights = _resize_weights(before, after)
+    reach = weights.shape[1]
+    padded = np.pad(weights, ((0, 0), (0, 1)))
     bands: list[NDArray[np.float64]] = []  # of the symmetric operator M M^T, which is banded
-    block = max(1, min(1024, 2**26 // before))
-    for start in range(0, before, block):
-        count = min(block, before - start)
-        impulses = np.zeros((count, before), dtype=np.float32)
-        impulses[np.arange(count), start + np.arange(count)] = 1.0
-        columns = np.asarray(
-            Image.fromarray(impulses).resize((after, count), _FILTER), dtype=np.float64
-        )
-        for offset in range(after):
-            band = np.einsum("ij,ij->j", columns[:, : after - offset], columns[:, offset:])
-            if not band.any() and offset >= len(bands):
-                break
-            if offset == len(bands):
-                bands.append(np.zeros(after))
-            bands[offset][: after - offset] += band
+    for offset in range(after):
+        shift = first[offset:] - first[: after - offset]
+        columns = np.minimum(np.arange(reach) + shift[:, None], reach)
+        others = np.take_along_axis(padded[: after - offset], columns, axis=1)
+        band = np.einsum("ij,ij->i", others, weights[offset:])
+        if not band.any():
+            break
+        bands.append(np.pad(band, (0, offset)))
     from scipy.linalg import eigvals_banded  # noqa: PLC0415  a tenth of a second to import
 
     top = eigvals_banded(
         np.stack(bands), lower=True, select="i", select_range=(after - 1, after - 1)
     )
     return float(np.sqrt(top[0])) * (1.0 + 1e-6)
+
+
+def _resize_weights(before: int, after: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return, of each sample after the 1-D resize, what it weighs the samples before with.
+
+    Impulses that are too far apart to meet in one sample are resized together: not one picture for
+    each of 30,000 pixels, but a hundredth of that.
+
+    Returns:
+        The first sample before that may count, (after,), and the weights of it and of those behind
+        it, (after, reach): all that are not 0.
+    """
+    scale = before / after
+    support = 2.0 * max(scale, 1.0)  # of the bicubic filter, to either side
+    reach = min(math.ceil(2.0 * support) + 3, before)
+    found = np.empty((reach, after))
+    block = max(1, 2**24 // before)
+    for start in range(0, reach, block):
+        combs = np.zeros((min(block, reach - start), before), dtype=np.float32)
+        for row, comb in enumerate(combs):
+            comb[start + row :: reach] = 1.0
+        resized = Image.fromarray(combs).resize((after, len(combs)), _FILTER)
+        found[start : start + len(combs)] = np.asarray(resized)
+    center = (np.arange(after) + 0.5) * scale
+    first = np.clip(np.floor(center - support).astype(np.int64) - 1, 0, before - reach)
+    columns = first[:, None] + np.arange(reach)
+    return first, found[columns % reach, np.arange(after)[:, None]]
 
 
 def _check_size(size: int | tuple[int, int]) -> None:
@@ -202,7 +301,13 @@ def _check_size(size: int | tuple[int, int]) -> None:
         )
 
 
-def _target_size(native: tuple[int, int], size: int | tuple[int, int]) -> tuple[int, int]:
+def working_size(native: tuple[int, int], size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) of the working image of a photo of some (width, height).
+
+    Args:
+        native: the photo's.
+        size: as for `load_image`.
+    """
     if not isinstance(size, int):
         width, height = size
         return width, height
@@ -213,7 +318,7 @@ def _target_size(native: tuple[int, int], size: int | tuple[int, int]) -> tuple[
     return width, height
 
 
-def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[Image.Image, str]:
+def _open(source: str | Path | bytes | BinaryIO | Image.Image) -> tuple[_Opened, str]:
     if isinstance(source, Image.Image):
         return source, "PIL image"
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -260,7 +365,7 @@ def _cannot_read(path: Path, error: OSError | ValueError) -> ImageError:
     return ImageError(f"Cannot read the photo {shown_name(str(path))!r}: {reason}.{hint}")
 
 
-def _read(file: BinaryIO) -> tuple[Image.Image, str]:
+def _read(file: BinaryIO) -> tuple[_Opened, str]:
     given = getattr(file, "name", None)
     name = shown_name(Path(given).name) if isinstance(given, (str, Path)) else "image file"
     try:
@@ -274,7 +379,7 @@ def _read(file: BinaryIO) -> tuple[Image.Image, str]:
     return _decode(data, name), name
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+def _decode(data: bytes, name: str) -> _Opened:
     """Return the image, open but not loaded."""
     if not data:
         raise ImageError(f"{name!r} is empty (0 bytes): nothing to decode.")
@@ -303,15 +408,42 @@ def _decode(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def _decode_less(data: bytes, plain: bytes, name: str) -> Image.Image:
+def _decode_less(data: bytes, plain: bytes, name: str) -> _Opened:
     """Return the image in a file that was left with less metadata."""
     image = _decode(plain, name)
-    if has_exif(data) and not has_exif(plain):
+    if isinstance(image, Image.Image) and has_exif(data) and not has_exif(plain):
         image.info[_EXIF_IS_OUT] = True
     return image
 
 
-def _decode_heif(data: bytes, name: str) -> Image.Image:
+@dataclass(frozen=True)
+class _Heif:
+    """A HEIC photo that was opened and not decoded."""
+
+    file: Any
+    name: str
+
+    @property
+    def width(self) -> int:
+        return int(self.file.size[0])
+
+    @property
+    def height(self) -> int:
+        return int(self.file.size[1])
+
+    def image(self) -> Image.Image:
+        """Return it as an image, which the decoder has turned upright."""
+        try:
+            image: Image.Image = self.file.to_pillow()
+        except Exception as error:
+            raise ImageError(_cut_off(self.name)) from error
+        return image
+
+
+_Opened: TypeAlias = Image.Image | _Heif
+
+
+def _decode_heif(data: bytes, name: str) -> _Heif:
     try:
         import pillow_heif  # noqa: PLC0415  an extra
     except ImportError as error:
@@ -320,18 +452,19 @@ def _decode_heif(data: bytes, name: str) -> Image.Image:
             "'smoothapi-vision[heic]'. Or convert it to JPEG."
         ) from error
     try:
-        heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
-        width, height = heif.size
-        refused = _bomb(name) if width * height > MAX_PIXELS else ""
-        if len(heif) > 1:
-            refused = _frames(name)
-        # Turned upright by the decoder.
-        image: Image.Image | None = None if refused else heif.to_pillow()
+        heif = _Heif(pillow_heif.open_heif(data, convert_hdr_to_8bit=True), name)
+        pixels, frames = heif.width * heif.height, len(heif.file)
     except Exception as error:
-        raise ImageError(f"{name!r} is damaged or cut off: it cannot be decoded.") from error
-    if image is None:
-        raise ImageError(refused)
-    return image
+        raise ImageError(_cut_off(name)) from error
+    if frames > 1:
+        raise ImageError(_frames(name))
+    if pixels > MAX_PIXELS:
+        raise ImageError(_bomb(name))
+    return heif
+
+
+def _cut_off(name: str) -> str:
+    return f"{name!r} is damaged or cut off: it cannot be decoded."
 
 
 def _count_scans(jpeg: bytes) -> int:
@@ -354,43 +487,147 @@ def _bomb(name: str) -> str:
     )
 
 
-def _planes_of_image(
-    image: Image.Image, name: str
-) -> tuple[list[Image.Image], float, tuple[str, ...]]:
-    """Return the three planes of the native photo as float images, their scale, and notes."""
-    upright, notes = _upright(image, name)
-    if upright.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
-        if upright.mode == "I" and image.format not in ("PNG", "PPM", "JPEG2000"):
+class _NativePhoto(Protocol):
+    """A photo before its resize.
+
+    Attributes:
+        size: (width, height), upright.
+        scale: value of white.
+        notes: what was done to it.
+    """
+
+    size: tuple[int, int]
+    scale: float
+    notes: list[str]
+
+    def floats(self, first: int, last: int, channel: int) -> Image.Image:
+        """Return a channel of RGB, rows from `first` to before `last`, as a float image."""
+
+
+class _Upright:
+    """A decoded image that is to be turned: it is not, as a whole, for that would be another one.
+
+    Attributes:
+        size: (width, height), when it is turned.
+    """
+
+    def __init__(self, image: Image.Image, turn: Image.Transpose | None) -> None:
+        self.image = image
+        self._turn = turn
+        self.size = (image.height, image.width) if turn in _SIDEWAYS else image.size
+
+    def rows(self, first: int, last: int) -> Image.Image:
+        """Return rows from `first` to before `last`, turned."""
+        (width, height), turn = self.image.size, self._turn
+        if turn in _FROM_THE_END:
+            length = width if turn in _SIDEWAYS else height
+            first, last = length - last, length - first
+        if turn in _SIDEWAYS:
+            part = self.image.crop((first, 0, last, height))
+        else:
+            part = self.image.crop((0, first, width, last))
+        return part if turn is None else part.transpose(turn)
+
+
+class _ImagePhoto:
+    """A photo that was decoded, row by row."""
+
+    def __init__(self, upright: _Upright, name: str, notes: list[str]) -> None:
+        self._upright = upright
+        self._name = name
+        self.size = upright.size
+        self.notes = notes
+
+
+class _RgbPhoto(_ImagePhoto):
+    """A photo of 8 bits in any mode that can be shown as RGB."""
+
+    scale = 255.0
+
+    def floats(self, first: int, last: int, channel: int) -> Image.Image:
+        rows = self._upright.rows(first, last)
+        try:
+            rgb = rows if rows.mode == "RGB" else rows.convert("RGB")
+        except ValueError as error:
+            raise ImageError(_not_rgb(self._name, rows.mode)) from error
+        return rgb.getchannel(channel).convert("F")
+
+
+def _on_white(upright: _Upright, name: str) -> tuple[Image.Image, bool]:
+    """Return a photo as RGB, put on white, and whether any of it was transparent."""
+    was_clear = False
+    whole = Image.new("RGB", upright.size)
+    for first, last in _parts(upright.size):
+        rows = upright.rows(first, last)
+        try:
+            rgba = rows.convert("RGBA")
+        except ValueError as error:
+            raise ImageError(_not_rgb(name, rows.mode)) from error
+        was_clear = was_clear or rgba.getchannel("A").getextrema() != (255, 255)
+        white = Image.new("RGBA", rgba.size, "white")
+        whole.paste(Image.alpha_composite(white, rgba).convert("RGB"), (0, first))
+    return whole, was_clear
+
+
+def _not_rgb(name: str, mode: str) -> str:
+    return f"{name!r} is in mode {mode}, which is not RGB."
+
+
+class _GreyPhoto(_ImagePhoto):
+    """A grey photo of 16 bits, also where Pillow has it as 32: each channel is the same."""
+
+    scale = 65535.0
+
+    def floats(self, first: int, last: int, channel: int) -> Image.Image:
+        del channel
+        grey = np.asarray(self._upright.rows(first, last)).astype(np.float32)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ImageError(
+                f"{self._name!r} has 32-bit samples outside 0..65535; convert it first."
+            )
+        return Image.fromarray(grey)
+
+
+class _ArrayPhoto:
+    """A photo that was given as an array."""
+
+    def __init__(self, array: NDArray[np.generic], scale: float) -> None:
+        self._array = array
+        self.size = (array.shape[1], array.shape[0])
+        self.scale = scale
+        self.notes: list[str] = []
+
+    def floats(self, first: int, last: int, channel: int) -> Image.Image:
+        part = self._array[first:last, :, channel]
+        return Image.fromarray(np.ascontiguousarray(part, dtype=np.float32))
+
+
+def _image_photo(opened: _Opened, name: str) -> _NativePhoto:
+    upright, notes = _decoded(opened if isinstance(opened, Image.Image) else opened.image(), name)
+    mode, kind = upright.image.mode, upright.image.format
+    if mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+        if mode == "I" and kind not in ("PNG", "PPM", "JPEG2000"):
             raise ImageError(
                 f"{name!r} has 32-bit samples, whose range cannot be known: convert it to 8 bit, "
                 "or pass an (H, W, 3) float array within [0, 1]."
             )
-        grey = np.asarray(upright).astype(np.float32)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ImageError(f"{name!r} has 32-bit samples outside 0..65535; convert it first.")
-        notes.append("16-bit grey, shown as RGB")
-        return [Image.fromarray(grey)] * 3, 65535.0, tuple(notes)
-    if upright.mode == "F":
+        return _GreyPhoto(upright, name, [*notes, "16-bit grey, shown as RGB"])
+    if mode == "F":
         raise ImageError(
             f"{name!r} has floating-point samples, whose range cannot be known: pass them as an "
             "(H, W, 3) float array within [0, 1]."
         )
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            notes.append("transparency put on white")
-        upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    elif upright.mode == "CMYK":
+    if upright.image.has_transparency_data:
+        whole, was_clear = _on_white(upright, name)
+        upright = _Upright(whole, None)
+        notes += ["transparency put on white"] if was_clear else []
+    elif mode == "CMYK":
         notes.append("converted from CMYK")
-    try:
-        rgb = upright.convert("RGB")
-    except ValueError as error:
-        raise ImageError(f"{name!r} is in mode {upright.mode}, which is not RGB.") from error
-    return [rgb.getchannel(c).convert("F") for c in "RGB"], 255.0, tuple(notes)
+    return _RgbPhoto(upright, name, notes)
 
 
-def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
-    """Return the one picture in the file, decoded whole and turned as its EXIF data says."""
+def _decoded(image: Image.Image, name: str) -> tuple[_Upright, list[str]]:
+    """Return the one picture in the file, decoded whole, to be turned as its EXIF data says."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_bomb(name))
     if image.width == 0 or image.height == 0:
@@ -411,19 +648,21 @@ def _upright(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     except Exception as error:
         data = fp.getvalue() if isinstance(fp, io.BytesIO) else b""
         if (plain := less_metadata(data)) != data:
-            return _upright(_decode_less(data, plain, name), name)
+            again = _decode_less(data, plain, name)
+            assert isinstance(again, Image.Image)  # noqa: S101  as it was with all of it
+            return _decoded(again, name)
         raise ImageError(
             f"{name!r} is damaged or cut off: its pixels cannot be decoded completely."
         ) from error
     if image.info.get(_EXIF_IS_OUT):
-        return image, [_AS_IT_LIES]
+        return _Upright(image, None), [_AS_IT_LIES]
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001  whatever is in it, the pixels are good
-        return image, [_AS_IT_LIES]
+        return _Upright(image, None), [_AS_IT_LIES]
     if orientation in _TURNS:
-        return image.transpose(_TURNS[orientation]), [_TURNED]
-    return image, [_TURNED] if turned else []
+        return _Upright(image, _TURNS[orientation]), [_TURNED]
+    return _Upright(image, None), [_TURNED] if turned else []
 
 
 def _has_second_frame(image: Image.Image) -> bool:
@@ -450,9 +689,7 @@ def _frames(name: str) -> str:
     )
 
 
-def _planes_of_array(
-    array: NDArray[np.generic],
-) -> tuple[list[Image.Image], float, tuple[str, ...]]:
+def _array_photo(array: NDArray[np.generic]) -> _NativePhoto:
     if array.ndim != 3 or array.shape[2] != 3:
         raise ImageError(
             f"A photo as an array has shape (height, width, 3) and RGB order; this one has shape "
@@ -477,15 +714,14 @@ def _planes_of_array(
         raise ImageError(
             f"An array photo is uint8, or float32/float64 within [0, 1]; this one is {array.dtype}."
         )
-    planes = [
-        Image.fromarray(np.ascontiguousarray(array[:, :, c], dtype=np.float32)) for c in range(3)
-    ]
-    return planes, scale, ()
+    return _ArrayPhoto(array, scale)
 
 
-def _digest(units: NDArray[np.uint32]) -> str:
+def _digest(units: NDArray[np.float64]) -> str:
+    """Return the digest of pixels in whole units of the grid."""
     height, width, _ = units.shape
     hashed = hashlib.sha256(b"smoothapi image 1")
     hashed.update(struct.pack("<QQ", height, width))
-    hashed.update(np.ascontiguousarray(units).tobytes())
+    for first, last in _parts((width, height)):
+        hashed.update(units[first:last].astype("<u4").tobytes())
     return hashed.hexdigest()

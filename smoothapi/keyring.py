@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smoothapi.errors import StoreError
-from smoothapi.files import create
+from smoothapi.files import create, replacing
 
 BYTES = 32
 """Length of a secret."""
@@ -117,18 +117,25 @@ class KeyRing:
         """
         text = "".join(f"{key.hex()}\n" for key in (self.current, *self.former))
         try:
-            real = Path(os.path.realpath(path))  # a link stays one
-            if not replace:
-                create(real, text.encode(), mode=0o600)
-                return
-            draft = real.with_name(f".{real.name}.{secrets.token_hex(6)}")
-            create(draft, text.encode(), mode=0o600)
-            draft.chmod(real.stat().st_mode & 0o777)
-            draft.replace(real)
+            if replace:
+                # Those who could read it must go on to, and nobody else may.
+                with replacing(path, same_owner=True) as stream:
+                    stream.write(text)
+            else:
+                create(Path(os.path.realpath(path)), text.encode(), mode=0o600)  # a link stays one
         except FileExistsError as error:
             raise StoreError(
                 f"{str(path)!r} is there already, and is not replaced: certificates may rest on "
                 "the key in it. `smoothapi key rotate` puts a new key before the old one."
+            ) from error
+        except PermissionError as error:
+            raise StoreError(
+                f"The noise key cannot be written to {str(path)!r}: {error.strerror}. Nothing was "
+                "changed. Who replaces a key must be able to write to its folder, and to give the "
+                "new file the owner and the group of the old one (as root, say), so that whoever "
+                "reads it now still can."
+                if replace
+                else f"The noise key cannot be written to {str(path)!r}: {error.strerror}."
             ) from error
         except OSError as error:
             raise StoreError(

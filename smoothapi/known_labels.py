@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import re
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from smoothapi.store import Seen
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from smoothapi.certify.labels import LabelSpace
     from smoothapi.certify.targets import Target
@@ -136,6 +135,23 @@ class KnownLabels:
         if strays:
             _log.warning("%s Their classes have other labels.", self._cannot_say(strays))
 
+    def doubted(self, target: Target, but: Container[str] = ()) -> dict[str, str]:
+        """Return {label: what is to be thought of it} of what a target names of an open vocabulary.
+
+        That is what is neither stated nor seen, though the provider states labels. It is asked for
+        all the same. Labels in `but` are left out. Raises StoreError.
+        """
+        if self.vocabulary.closed or not self.vocabulary.all_names or not self._remembers:
+            return {}
+        names = [name for name in _named(target) if name not in but]
+        unknown = [name for name in names if not self.is_known(name)]
+        return {
+            name: f"{self.who} is not known to have a label {shown}"
+            f"{_stop([shown])} It is asked about all the same."
+            for name in unknown
+            for shown in [self._with_hint(name)]
+        }
+
     def never_seen(self, target: Target) -> tuple[str, ...]:
         """Return what a target names that is neither stated nor in any stored answer of the model.
 
@@ -157,6 +173,9 @@ class KnownLabels:
         stated = self.vocabulary
         listed = _by_key(stated.all_names)
         told = listed.keys() | self._retired.keys()
+        aliases: dict[str, list[str]] = {}
+        for alias, label in stated.aliases.items():
+            aliases.setdefault(label_key(label), []).append(alias)
         more = [name for name in sorted(self.seen.labels) if label_key(name) not in told]
         return [
             {
@@ -165,12 +184,15 @@ class KnownLabels:
                 "stated": label_key(name) in listed,
                 "seen": label_key(name) in self._seen_keys,
                 "retired": self._retired.get(label_key(name)),
+                "aliases": aliases.get(label_key(name), []),
             }
             for name in (*stated.all_names, *more, *stated.retired)
         ]
 
     def meant(self, name: str) -> tuple[str, ...]:
         """Return the known labels that may be meant by one that is not known, likeliest first."""
+        if (label := self._aliases.get(label_key(name))) is not None:
+            return (label,)
         seen = () if self.vocabulary.closed else sorted(self.seen.labels)
         return meant_by(name, tuple(dict.fromkeys((*self.vocabulary.all_names, *seen))))
 
@@ -181,6 +203,10 @@ class KnownLabels:
     @cached_property
     def _retired(self) -> Mapping[str, str]:
         return {label_key(name): last for name, last in self.vocabulary.retired.items()}
+
+    @cached_property
+    def _aliases(self) -> Mapping[str, str]:
+        return {label_key(name): label for name, label in self.vocabulary.aliases.items()}
 
     def _out_of_reach(self, space: LabelSpace) -> dict[str, tuple[str, ...]]:
         """Return the classes that no known label belongs to, each with its labels."""
@@ -239,6 +265,8 @@ def meant_by(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
     same = [each for each in known if _bare(each) == bare] if bare else []
     if same:
         return tuple(known[each] for each in same)[:_MOST_MEANT]
+    from difflib import get_close_matches  # noqa: PLC0415  for names that are not known
+
     near = get_close_matches(key, known, n=_MOST_MEANT, cutoff=_NEAR)
     words = f" {_spaced(key)} "
     within = [each for each in known if words.strip() and words in f" {_spaced(each)} "]

@@ -20,7 +20,8 @@ def read_label_space(path: str | Path) -> LabelSpace:
         text = read_text(file)
         data = parse_toml(text) if file.suffix.lower() == ".toml" else parse_json(text)
     except (OSError, ValueError) as error:
-        raise UsageError(f"The label file {str(file)!r} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"The label file {str(file)!r} cannot be read: {why}.") from error
     try:
         return LabelSpace.parse(data)
     except UsageError as error:

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _LEFT = "style='text-align:left;white-space:normal;overflow-wrap:anywhere'"
+_NAME = "style='text-align:left;white-space:nowrap;vertical-align:top'"
 _RIGHT = "style='text-align:right'"
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> str:
     """Return a table of names and values."""
     body = "".join(
-        f"<tr><th {_LEFT}>{escaped(name)}</th><td {_LEFT}>{escaped(value)}</td></tr>"
+        f"<tr><th {_NAME}>{escaped(name)}</th><td {_LEFT}>{escaped(value)}</td></tr>"
         for name, value in rows
     )
     return f"<table>{body}</table>"

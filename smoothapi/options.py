@@ -116,10 +116,17 @@ def keywords(*declared: type) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     return decorate
 
 
-def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
+def resolve(
+    provider: object, options: Mapping[str, Any], *, given_in: str = "argument"
+) -> config.Resolved:
     """Return the settings in force, and where each came from.
 
     Options that no setting can hold, such as objects, are left out.
+
+    Args:
+        provider: a name, or an object.
+        options: those that were given.
+        given_in: where, as errors about them say.
 
     Raises:
         UsageError: a value is out of range, or is a folder's and needs consent; says where it came
@@ -138,7 +145,8 @@ def resolve(provider: object, options: Mapping[str, Any]) -> config.Resolved:
         for name, value in options.items()
         if name in Settings.model_fields and isinstance(value, kinds.get(name, object))
     }
-    resolved = config.resolve(provider=provider if isinstance(provider, str) else None, **given)
+    named = provider if isinstance(provider, str) else None
+    resolved = config.resolve(given_in, provider=named, **given)
     replaced = {name for name, value in options.items() if value is not None}
     if provider is not None:
         replaced.add("provider")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from smoothapi import notebook
 from smoothapi.answer import Answer
 from smoothapi.certify.arithmetic import share_deduction
+from smoothapi.certify.certificate import rounded_down
 from smoothapi.certify.planning import target_queries
+from smoothapi.certify.radii import photo_radii, rounding_of
 from smoothapi.errors import BudgetExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from smoothapi.certify.decision import VoteTest
     from smoothapi.certify.targets import Target
@@ -39,6 +41,13 @@ class Plan:
             for `TopK`.
         dollars: price of 1,000 queries.
         price_date: date of the price list.
+        radius: the L2 radius around the working image that would be certified, None for the
+            largest.
+        radius_native: what it comes to around the photo before the resize.
+        radius_rms: the same as a root mean square over the photo's channel values.
+        rms_steps: that in steps of 8-bit values, rounded down to three digits: what the certificate
+            will show.
+        image: SHA-256 (hex) of the working image: the same picture twice is paid for once.
     """
 
     photo: str
@@ -48,6 +57,11 @@ class Plan:
     expected: tuple[tuple[float, float], ...]
     dollars: float
     price_date: str
+    radius: float | None
+    radius_native: float | None
+    radius_rms: float | None
+    rms_steps: float | None
+    image: str = ""
 
     @property
     def costs(self) -> tuple[float, float]:
@@ -59,6 +73,7 @@ class Plan:
         least, most = self.costs
         rows = [
             ("Photo", self.photo),
+            *self._radii(),
             ("Nothing was sent", "a run that certifies would send"),
             ("Queries", f"{self.at_least:,} to {self.at_most:,}"),
             ("Dollars", f"${least:.4f} to ${most:.4f}"),
@@ -66,6 +81,13 @@ class Plan:
             *((f"Votes if p = {p:g}", f"{mean:.0f} on average") for p, mean in self.expected),
         ]
         return notebook.facts(rows)
+
+    def _radii(self) -> Iterator[tuple[str, str]]:
+        if self.radius is not None and self.radius_native is not None:
+            yield "L2 radius", f"{rounded_down(self.radius)} around the working image"
+            yield "Native radius", f"{rounded_down(self.radius_native)} before the resize"
+        if self.rms_steps is not None:
+            yield "As rms", f"{self.rms_steps:g}/255 over the photo's channel values"
 
 
 def plan_run(
@@ -93,6 +115,10 @@ def plan_run(
     ahead = [stored(index) is not None for index in range(votes, settings.max_votes)]
     plain = settings.plain and stored(None) is None
     price = session.dispatcher.price
+    around = None
+    if radius is not None:
+        rounding = rounding_of(image.pixels.size)
+        around = photo_radii(radius, image.native_size, image.gain, rounding)
     return Plan(
         photo=image.name,
         stored=votes + sum(ahead),
@@ -101,6 +127,11 @@ def plan_run(
         expected=() if radius is None else _expected(session, image, target, radius, final=final),
         dollars=float(price.per_thousand),
         price_date=price.as_of,
+        radius=radius,
+        radius_native=None if around is None else around.native,
+        radius_rms=None if around is None else around.rms,
+        rms_steps=None if around is None else around.steps,
+        image=image.digest,
     )
 
 
@@ -140,7 +171,7 @@ def refuse_unpayable(
             f"(${session.dispatcher.price.of(missing):.4f}), but the budget leaves room for "
             f"{room:,}. Nothing was sent. Raise the budget, ask for a smaller radius, or, for "
             "the largest radius, set max_votes to what the budget allows; or buy a part now "
-            "and the rest later with partial (--partial)."
+            "and the rest later by the setting partial (SMOOTHAPI_PARTIAL=1, or --partial)."
         )
 
 

@@ -146,6 +146,7 @@ class Session:
         resources: what `close` releases.
         store: the home, for what is no answer.
         on_run: is told of each run that begins, and may stop it.
+        doubted: labels asked for by name that were warned of, which is done once.
     """
 
     variants: Variants
@@ -159,6 +160,7 @@ class Session:
     resources: Resources = field(repr=False)
     store: Store = field(repr=False)
     on_run: Callable[[Run], None] | None = field(default=None, repr=False)
+    doubted: set[str] = field(default_factory=set, repr=False)
 
     @property
     def adapter(self) -> Adapter:
@@ -296,7 +298,9 @@ class Session:
                 "told. Lower that option of the adapter (its least confidence), ask from that "
                 'score up, or for presence only (wanted="present").'
             )
-        self.known_labels.check(meant)
+        known = self.known_labels
+        known.check(meant)
+        self._warn_of_doubted(known, meant)
         return meant
 
     def never_seen(self, target: Target) -> tuple[str, ...]:
@@ -389,6 +393,16 @@ class Session:
         """Return how many votes need not be bought again: those counted, and what is stored."""
         stored = self.stored(image)
         return votes + sum(stored(index) is not None for index in range(votes, votes + needed))
+
+    def _warn_of_doubted(self, known: KnownLabels, target: Target) -> None:
+        """Warn, before it is paid for, of what the provider is not known to say."""
+        try:
+            doubted = known.doubted(target, self.doubted)
+        except StoreError:
+            return  # the certificate's own look at the store says so
+        for name, text in doubted.items():
+            self.doubted.add(name)
+            _log.warning("%s", text)
 
     def _warn_unmapped(self, image: WorkingImage, target: Target, plain: Answer | None) -> None:
         space = getattr(target, "space", None)

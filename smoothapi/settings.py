@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from smoothapi.address import DatabaseAddress, HomeAddress, parse_home
 from smoothapi.errors import UsageError
@@ -66,14 +72,11 @@ def _default_home() -> Path:
     return folder
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting, with its range and its default."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SMOOTHAPI_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", frozen=True, validate_default=True
     )
 
     provider: _Text = Field("mock", description="the adapter's name")
@@ -125,15 +128,3 @@ class Settings(BaseSettings):
             return parsed(value)
         except UsageError as error:
             raise ValueError(str(error)) from error
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *_others: PydanticBaseSettingsSource,
-        **_more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments only: `resolve` reads the other sources, to know where values are from."""
-        del settings_cls
-        return (init_settings,)

@@ -1,69 +1,46 @@
-"""The method: denoised smoothing in front of a vision API.
+"""A `Smoother`: certified labels from one provider.
 
-photo -> image -> noise -> denoise -> encode -> dispatch -> certify -> certificate
-
-`certify` and `collect_votes`, below the class, are Algorithm 1 of Cohen, Rosenfeld and Kolter (ICML
-2019) with a test that may look at every vote. `session` asks for the answers, `variants` makes what
-is asked about, `wiring` opens the parts, `plan` says what a run will cost, `certificates` what it
-came to.
+`smoothapi.method` is what it does, `smoothapi.each_photo` what it does with many photos. Both are
+loaded with the first Smoother, not with the class: a program that imports it may never make one.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-from smoothapi.asynchronous import Stop, as_iterable, in_thread, taken_in_threads
-from smoothapi.certificates import issue, radius_around, verify
-from smoothapi.certify.arithmetic import share_deduction
-from smoothapi.certify.predict import SequentialPredict
-from smoothapi.certify.radii import native_radius
-from smoothapi.certify.sequential import VoteTerms
-from smoothapi.certify.targets import Target, Top1
+from smoothapi._lazy import later
 from smoothapi.errors import UsageError
-from smoothapi.image import PhotoSource, WorkingImage, load_image
-from smoothapi.look import Look
-from smoothapi.many import Ask, ManyProgress, PhotoResult, certify_photos
-from smoothapi.many.cluster import (
-    Cluster,
-    SessionRecipe,
-    TeamStop,
-    open_session_here,
-    open_team,
-    recipe_of,
-    sendable,
-)
 from smoothapi.options import Radius, SmootherOptions, keywords
-from smoothapi.photos import CarriedPhoto, FoundPhoto, PhotoFetcher, carried, find, opened
-from smoothapi.plan import Plan, count_stored, plan_run, refuse_unpayable
-from smoothapi.radius import WantedRadius
-from smoothapi.session import Collection, Progress, Session
-from smoothapi.text import printable
-from smoothapi.wiring import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterable,
-        AsyncIterator,
-        Callable,
-        Generator,
-        Iterable,
-        Iterator,
-        Mapping,
-    )
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 
+    from smoothapi import asynchronous, each_photo, method, wiring
+    from smoothapi import image as images
+    from smoothapi import look as looks
+    from smoothapi import plan as plans
+    from smoothapi.asynchronous import Stop
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.certify.decision import VoteTest
-    from smoothapi.denoise import DenoiserRuntime
-    from smoothapi.dispatch import Totals
-    from smoothapi.photos import Fetcher
+    from smoothapi.certify.targets import Target
+    from smoothapi.each_photo import ManyPhotos
+    from smoothapi.image import PhotoSource
+    from smoothapi.look import Look
+    from smoothapi.many import ManyProgress, PhotoResult
+    from smoothapi.many.cluster import Cluster
+    from smoothapi.photos import Fetcher, FoundPhoto
+    from smoothapi.plan import Plan
     from smoothapi.provider import Adapter
-
-_log = logging.getLogger("smoothapi")
-
-__all__ = ["Collection", "Plan", "Progress", "Smoother", "native_radius", "verify"]
+    from smoothapi.session import Progress, Session
+else:
+    asynchronous = later("smoothapi.asynchronous")
+    each_photo = later("smoothapi.each_photo")
+    images = later("smoothapi.image")
+    looks = later("smoothapi.look")
+    method = later("smoothapi.method")
+    plans = later("smoothapi.plan")
+    wiring = later("smoothapi.wiring")
 
 
 class Smoother:
@@ -79,7 +56,7 @@ class Smoother:
         radius: the L2 radius to certify around the working image, in units of the [0, 1] range;
             "0.5 native" and "0.1/255 rms" are radii around the photo before the resize
             (`smoothapi.radius`); "largest" certifies as much as the votes allow.
-        alpha: chance of a wrong certificate.
+        alpha: chance of a wrong certificate; chosen before the first vote is seen.
         max_votes: most votes for one certificate.
         final: promise that no photo is asked about with more votes or at another radius; fewer
             votes then suffice (`certify`).
@@ -117,7 +94,7 @@ class Smoother:
     def __init__(
         self, provider: str | Adapter | None = None, **options: Unpack[SmootherOptions]
     ) -> None:
-        self._session = open_session(provider, **options)
+        self._session = wiring.open_session(provider, **options)
         self._given = provider, options.get("denoiser")
 
     def certify(
@@ -141,7 +118,8 @@ class Smoother:
             radius: as for the Smoother; by default the settings'.
             target: what is to be certified, out of the same answers: the top label,
                 `Presence("Weapon", 0.8)`, `Absence("Weapon", 0.8)`, `MostSpecific(0.5)` along a
-                label's parents, or `TopK(3)`. Chosen before the first vote is seen.
+                label's parents, or `TopK(3)`. Chosen before the first vote is seen; of several,
+                each keeps its alpha, and that all of them are right fails with up to the sum.
             or_less: where `radius` is given up, go on to `max_votes` for the largest below it.
             final: promise to ask about this photo neither with more votes nor at another radius.
                 Calibrated to `max_votes`, the test certifies with fewer votes; asking otherwise
@@ -156,11 +134,13 @@ class Smoother:
             ProviderError: the service failed; what was answered is kept.
         """
         session = self._session
-        image = load_image(photo, size=session.size)
+        image = images.load_image(photo, size=session.size)
         meant = session.target(target)
-        start = partial(start_test, session, image, radius, meant, or_less=or_less, final=final)
-        asked = asked_radius(session, radius)
-        return certify(session, image, meant, start, on_progress, asked=asked)
+        start = partial(
+            method.start_test, session, image, radius, meant, or_less=or_less, final=final
+        )
+        asked = method.asked_radius(session, radius)
+        return method.certify(session, image, meant, start, on_progress, asked=asked)
 
     def predict(
         self, photo: PhotoSource, *, on_progress: Callable[[Progress], None] | None = None
@@ -171,11 +151,8 @@ class Smoother:
         get. Raises as `certify` does.
         """
         session = self._session
-        image = load_image(photo, size=session.size)
-        settings = session.settings
-        start = partial(SequentialPredict, alpha=settings.alpha, max_votes=settings.max_votes)
-        target = Top1(session.space)
-        return certify(session, image, target, start, on_progress, kind="predict")
+        image = images.load_image(photo, size=session.size)
+        return method.predict(session, image, on_progress)
 
     def certify_many(
         self,
@@ -209,7 +186,7 @@ class Smoother:
             photos_at_once: photos under way at the same time, at least 1. They share the denoiser's
                 batches, the budget, the pace and the requests in flight.
             in_order: yield results in the order of the photos; else as they end.
-            fail_fast: raise the first photo's error instead of going on.
+            fail_fast: raise the first photo's error, after its result, instead of going on.
             fetcher: of photos that are elsewhere; by default a `PhotoFetcher`, which refuses
                 private addresses.
             cluster: machines that share the work, each with `photos_at_once` photos for each of
@@ -218,6 +195,7 @@ class Smoother:
 
         Raises:
             ImageError: a folder or a pattern has no photos.
+            UnreachableRadiusError: `max_votes` votes could not certify the radius of any photo.
             UsageError: a value is out of range; something was given that other machines cannot be
                 told of, or one of them differs from this one.
             ClusterError: the cluster cannot be reached, or is lost.
@@ -226,9 +204,11 @@ class Smoother:
             ProviderError: the service fails on all: a credential, an outage, one photo in five.
             StoreError: answers cannot be kept.
         """
-        options = _Many(photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress)
+        options = each_photo.ManyPhotos(
+            photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress
+        )
         return self._certify_many(
-            Stop(), photos, radius, target, options, or_less=or_less, final=final
+            asynchronous.Stop(), photos, radius, target, options, or_less=or_less, final=final
         )
 
     async def certify_many_async(
@@ -252,13 +232,15 @@ class Smoother:
         the task is cancelled, nothing more is sent; what is under way is awaited and kept. Leave
         the loop early only within `contextlib.aclosing`, or what is under way ends later.
         """
-        stop = Stop()
-        options = _Many(photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress)
-        given = as_iterable(photos, stop)
+        stop = asynchronous.Stop()
+        options = each_photo.ManyPhotos(
+            photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress
+        )
+        given = asynchronous.as_iterable(photos, stop)
         results = self._certify_many(
             stop, given, radius, target, options, or_less=or_less, final=final
         )
-        async for result in taken_in_threads(results, stop):
+        async for result in asynchronous.taken_in_threads(results, stop):
             yield result
 
     def predict_many(
@@ -273,8 +255,12 @@ class Smoother:
         on_progress: Callable[[ManyProgress], None] | None = None,
     ) -> Generator[PhotoResult]:
         """Predict many photos as `predict` does, several at once; all else as `certify_many`."""
-        options = _Many(photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress)
-        return options.run(_PREDICTION, self._session, self._given, photos, Stop())
+        options = each_photo.ManyPhotos(
+            photos_at_once, in_order, fail_fast, fetcher, cluster, on_progress
+        )
+        return options.run(
+            each_photo.PREDICTION, self._session, self._given, photos, asynchronous.Stop()
+        )
 
     async def certify_async(
         self,
@@ -302,7 +288,7 @@ class Smoother:
             abandon_on_cancel: be cancelled at once, and leave it to the thread to await and keep
                 what is under way. `close`, and the end of the event loop, wait for the thread.
         """
-        stop = Stop()
+        stop = asynchronous.Stop()
         twin = self._watched(stop)
         call = partial(
             twin.certify,
@@ -313,7 +299,7 @@ class Smoother:
             final=final,
             on_progress=on_progress,
         )
-        return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
+        return await asynchronous.in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
     async def predict_async(
         self,
@@ -323,10 +309,10 @@ class Smoother:
         abandon_on_cancel: bool = False,
     ) -> Certificate:
         """Do what `predict` does in a thread, and await it; see `certify_async`."""
-        stop = Stop()
+        stop = asynchronous.Stop()
         twin = self._watched(stop)
         call = partial(twin.predict, photo, on_progress=on_progress)
-        return await in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
+        return await asynchronous.in_thread(call, stop, abandon_on_cancel=abandon_on_cancel)
 
     def plan(
         self,
@@ -339,12 +325,12 @@ class Smoother:
     ) -> Plan:
         """Say what `certify` would send and cost, without sending anything."""
         session = self._session
-        image = load_image(photo, size=session.size)
+        image = images.load_image(photo, size=session.size)
         meant = session.target(target)
         final = session.settings.final if final is None else final
-        test = start_test(session, image, radius, meant, or_less=or_less, final=final)
-        return plan_run(
-            session, image, meant, test, wanted_radius(session, image, radius), final=final
+        test = method.start_test(session, image, radius, meant, or_less=or_less, final=final)
+        return plans.plan_run(
+            session, image, meant, test, method.wanted_radius(session, image, radius), final=final
         )
 
     def look(self, photo: PhotoSource, certificate: Certificate | None = None) -> Look:
@@ -362,7 +348,7 @@ class Smoother:
             ImageError: the photo cannot be read.
         """
         session = self._session
-        image = load_image(photo, size=session.size)
+        image = images.load_image(photo, size=session.size)
         if certificate is not None and certificate.image.digest != image.digest:
             raise UsageError(
                 f"The certificate is of another photo ({certificate.image.name}), or of another "
@@ -371,7 +357,7 @@ class Smoother:
         noisy, denoised = session.look_at(image, 0)
         name = session.variants.denoiser.name
         pixels = image.to_uint8()
-        return Look(image.name, session.sigma, name, pixels, noisy, denoised, certificate)
+        return looks.Look(image.name, session.sigma, name, pixels, noisy, denoised, certificate)
 
     @property
     def session(self) -> Session:
@@ -392,7 +378,7 @@ class Smoother:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await in_thread(self.close, Stop())
+        await asynchronous.in_thread(self.close, asynchronous.Stop())
 
     def _certify_many(
         self,
@@ -400,14 +386,14 @@ class Smoother:
         photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
         radius: Radius | None,
         target: Target | Literal["top1"],
-        options: _Many,
+        options: ManyPhotos,
         *,
         or_less: bool,
         final: bool | None,
     ) -> Generator[PhotoResult]:
         session = self._session
-        asked_radius(session, radius)  # refuses what is none, before the first photo
-        asked = _Asked("certify", radius, session.target(target), or_less=or_less, final=final)
+        method.asked_radius(session, radius)  # refuses what is none, before the first photo
+        asked = each_photo.Asked(radius, session.target(target), or_less=or_less, final=final)
         return options.run(asked, session, self._given, photos, stop)
 
     def _watched(self, stop: Stop) -> Self:
@@ -416,330 +402,3 @@ class Smoother:
         twin._session = replace(self._session, on_run=stop.watch)
         twin._given = self._given
         return twin
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is asked about each of many photos; members as the arguments of `certify_many`."""
-
-    kind: Literal["certify", "predict"]
-    radius: Radius | None
-    target: Target | None
-    or_less: bool
-    final: bool | None
-
-    def about(
-        self,
-        session: Session,
-        image: WorkingImage,
-        stop: Stop,
-        on_progress: Callable[[Progress], None],
-    ) -> Certificate:
-        """Return the certificate of an image; `stop` can end it."""
-        mine, settings = replace(session, on_run=stop.watch), session.settings
-        if self.target is None:
-            start = partial(SequentialPredict, alpha=settings.alpha, max_votes=settings.max_votes)
-            return certify(mine, image, Top1(session.space), start, on_progress, kind="predict")
-        begin = partial(
-            start_test, mine, image, self.radius, self.target,
-            or_less=self.or_less, final=self.final,
-        )  # fmt: skip
-        asked = asked_radius(session, self.radius)
-        return certify(mine, image, self.target, begin, on_progress, asked=asked)
-
-
-_PREDICTION = _Asked("predict", None, None, or_less=False, final=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Many:
-    """How many photos are worked on; members as the arguments of `Smoother.certify_many`."""
-
-    photos_at_once: int
-    in_order: bool
-    fail_fast: bool
-    fetcher: Fetcher | None
-    cluster: Cluster | str | None
-    on_progress: Callable[[ManyProgress], None] | None
-
-    def __post_init__(self) -> None:
-        if self.photos_at_once < 1:
-            raise UsageError(
-                f"photos_at_once={self.photos_at_once}: at least one photo is under way."
-            )
-
-    def run(
-        self,
-        asked: _Asked,
-        session: Session,
-        given: tuple[object, object],
-        photos: Iterable[PhotoSource | FoundPhoto] | PhotoSource,
-        stop: Stop,
-    ) -> Generator[PhotoResult]:
-        """Yield what each photo comes to, here or on the cluster.
-
-        Args:
-            asked: what about each.
-            session: who is asked.
-            given: the provider and the denoiser that the session was opened with.
-            photos: which.
-            stop: ends all of them.
-        """
-        fetcher = self.fetcher or PhotoFetcher()
-        found = find(photos, fetcher)
-        if self.cluster is not None:
-            duty = _CertifyingDuty(_recipe(session, given), asked, sendable(fetcher))
-            return self._on_cluster(Cluster.of(self.cluster), duty, session, found, stop)
-        mine = session.for_many()
-
-        def ask(
-            photo: FoundPhoto, stop: Stop, on_progress: Callable[[Progress], None]
-        ) -> Certificate:
-            image = load_image(opened(photo.source, fetcher), size=mine.size)
-            return asked.about(mine, image, stop, on_progress)
-
-        return self._certified(ask, found, stop, at_once=self.photos_at_once)
-
-    def _on_cluster(
-        self,
-        cluster: Cluster,
-        duty: _CertifyingDuty,
-        session: Session,
-        found: Iterator[FoundPhoto],
-        stop: Stop,
-    ) -> Generator[PhotoResult]:
-        size = session.size
-        with open_team(cluster, duty, slots=self.photos_at_once, size=size) as team:
-            stop.watch(TeamStop(team))
-
-            def ask(
-                photo: FoundPhoto, _: Stop, on_progress: Callable[[Progress], None]
-            ) -> Certificate:
-                result: Certificate = team.do(_Errand(carried(photo.source, size)), on_progress)
-                return result
-
-            yield from self._certified(ask, found, stop, at_once=team.at_once, on_look=team.look)
-
-    def _certified(
-        self,
-        ask: Ask,
-        found: Iterator[FoundPhoto],
-        stop: Stop,
-        *,
-        at_once: int,
-        on_look: Callable[[], None] | None = None,
-    ) -> Generator[PhotoResult]:
-        return certify_photos(
-            ask,
-            found,
-            at_once=at_once,
-            in_order=self.in_order,
-            fail_fast=self.fail_fast,
-            stop=stop,
-            on_progress=self.on_progress,
-            on_look=on_look,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Errand:
-    """A photo to be certified by another machine."""
-
-    photo: CarriedPhoto
-
-
-@dataclass(frozen=True, slots=True)
-class _CertifyingDuty:
-    """What a machine of a cluster is told to do with photos; a `Duty`."""
-
-    recipe: SessionRecipe
-    asked: _Asked
-    fetcher: Fetcher
-
-    def open(self, denoisers: Mapping[str, DenoiserRuntime]) -> _CertifyingHands:
-        """Open the provider."""
-        (provider,), (denoiser,) = self.recipe.providers, denoisers.values()
-        session = open_session_here(self.recipe, provider, denoiser)
-        return _CertifyingHands(session, self.asked, self.fetcher)
-
-
-class _CertifyingHands:
-    """Certifies photos on a machine of a cluster; `Hands`."""
-
-    def __init__(self, session: Session, asked: _Asked, fetcher: Fetcher) -> None:
-        self._session = session
-        self._asked = asked
-        self._fetcher = fetcher
-
-    def do(self, task: _Errand, stop: Stop, note: Callable[[Progress], None]) -> Certificate:
-        """Return the certificate of a photo."""
-        image = load_image(task.photo.open(self._fetcher), size=self._session.size)
-        return self._asked.about(self._session, image, stop, note)
-
-    def close(self) -> None:
-        """Wait for requests under way, and release all."""
-        self._session.close()
-
-
-def _recipe(session: Session, given: tuple[object, object]) -> SessionRecipe:
-    """Return what other machines open sessions like this one by.
-
-    Raises:
-        UsageError: something was given that they cannot be told of.
-    """
-    settings, dispatcher = session.settings, session.dispatcher
-    provider, denoiser = (
-        default if each is None else each
-        for each, default in zip(given, (settings.provider, settings.denoiser), strict=True)
-    )
-    return recipe_of(
-        {"": provider},
-        {"": denoiser},
-        settings,
-        {
-            "sigma": session.sigma,
-            "radius": settings.radius,
-            "alpha": settings.alpha,
-            "max_votes": settings.max_votes,
-            "size": session.size,
-            "classes": session.space,
-            "plain": settings.plain,
-            "partial": settings.partial,
-            "final": settings.final,
-            "codec": settings.codec,
-            "concurrency": settings.concurrency,
-            "retry": dispatcher.route.retry,
-            "refresh": session.refresh,
-            "budget": tuple(dispatcher.route.ledger.shared),
-        },
-    )
-
-
-def certify(
-    session: Session,
-    image: WorkingImage,
-    target: Target,
-    start: Callable[[], VoteTest],
-    on_progress: Callable[[Progress], None] | None = None,
-    *,
-    kind: Literal["certify", "predict"] = "certify",
-    asked: WantedRadius | None = None,
-    by_name: bool = True,
-) -> Certificate:
-    """Take votes until the test has enough, and issue what they certify.
-
-    Args:
-        session: who is asked, and how.
-        image: the working image.
-        target: what is to be certified.
-        start: makes a fresh test of its votes.
-        on_progress: called after each vote.
-        kind: whether a radius is claimed.
-        asked: the radius in the unit that it was asked for in.
-        by_name: whether the labels that the target names are the caller's words; else they are
-            those of an answer.
-    """
-    test = start()
-    if not session.settings.partial and not session.resources.closed:
-        refuse_unpayable(session, image, target, start)
-    replaced = _replaced(session, image, target, start) if session.refresh else ""
-    votes = collect_votes(session, image, test, target, on_progress)
-    return issue(
-        kind, image, target, test.result(), votes,
-        session=session, asked=asked, replaced=replaced, by_name=by_name,
-    )  # fmt: skip
-
-
-def collect_votes(
-    session: Session,
-    image: WorkingImage,
-    test: VoteTest,
-    target: Target,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Collection:
-    """Feed votes in order of index to a test until it has enough; raises as `Session.sample`."""
-    votes: list[str | None] = []
-    with session.sample(image, test.needed, target) as sample:
-        for answer in sample:
-            vote = target.vote(answer)
-            votes.append(vote)
-            test.add(vote)
-            if on_progress is not None:
-                on_progress(_progress(session, test, len(votes), sample.totals))
-        if test.result().abstained:
-            sample.refuse_failures()
-    return Collection(
-        tuple(votes), sample.plain, sample.model_version, sample.totals, sample.seconds,
-        sample.refreshes,
-    )  # fmt: skip
-
-
-def _replaced(
-    session: Session, image: WorkingImage, target: Target, start: Callable[[], VoteTest]
-) -> str:
-    """Warn of what asking again does to alpha; return what the answers kept so far come to."""
-    test = start()
-    if not count_stored(session.kept(image), test, target):
-        return ""
-    decision = test.result()
-    ends = "certified" if not decision.abstained else "abstained" if test.done else "undecided"
-    _log.warning(
-        "Asking again about %s, whose kept answers come to: %s. Alpha is the chance that one set "
-        "of answers certifies wrongly. Whoever asks until a set pleases has that chance with each "
-        "of them: the certificate counts them.",
-        printable(image.name),
-        ends,
-    )
-    return ends
-
-
-def start_test(
-    session: Session,
-    image: WorkingImage,
-    radius: Radius | None,
-    target: Target,
-    *,
-    or_less: bool = False,
-    final: bool | None = None,
-) -> VoteTest:
-    """Return a fresh test of a target's votes; raises UnreachableRadiusError."""
-    settings = session.settings
-    terms = VoteTerms(
-        sigma=session.sigma,
-        alpha=settings.alpha,
-        max_votes=settings.max_votes,
-        radius=wanted_radius(session, image, radius),
-        delta=share_deduction(image.pixels.size, session.sigma),
-    )
-    if or_less:
-        terms["or_less"] = True
-    if settings.final if final is None else final:
-        terms["final"] = True
-    if isinstance(target, Top1):
-        return target.start(session.futility, **terms)
-    return target.start(**terms)
-
-
-def asked_radius(session: Session, radius: Radius | None) -> WantedRadius | None:
-    """Return the radius to certify as it was asked for, None for the largest."""
-    radius = session.settings.radius if radius is None else radius
-    return None if radius == "largest" else WantedRadius.parse(radius)
-
-
-def wanted_radius(session: Session, image: WorkingImage, radius: Radius | None) -> float | None:
-    """Return the L2 radius to certify around a working image, None for the largest."""
-    asked = asked_radius(session, radius)
-    return None if asked is None else radius_around(image, asked)
-
-
-def _progress(session: Session, test: VoteTest, votes: int, totals: Totals) -> Progress:
-    return Progress(
-        votes=votes,
-        needed=test.needed(),
-        max_votes=session.settings.max_votes,
-        queries=totals.queries,
-        cached=totals.cached,
-        cost=float(totals.dollars),
-        retries=totals.retries,
-        waited=totals.waited,
-    )

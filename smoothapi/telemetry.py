@@ -8,12 +8,14 @@ is installed, attempts are spans, and events, pictures and dollars are counted.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from smoothapi.events import Attempted
+from smoothapi.events import Attempted, DatabaseBack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     Hook: TypeAlias = Callable[[Event], None]
 
 log = logging.getLogger("smoothapi")
+
+# Its API makes what these name when it is first asked.
+_PROVIDERS = ("OTEL_PYTHON_METER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER")
 
 
 def emit(event: Event) -> None:
@@ -47,17 +52,21 @@ def to_log(event: Event) -> None:
 
 
 def to_counters(event: Event) -> None:
-    """Count an event, and what an attempt sent and cost, by OpenTelemetry's counters."""
+    """Count an event, and what an attempt sent and cost, by OpenTelemetry's instruments."""
+    if not _may_be_listening():
+        return
     counters = _counters()
     if counters is None:
         return
-    events, pictures, dollars = counters
+    events, pictures, dollars, away = counters
     of = {"provider": event.provider}
     events.add(1, {"event": event.name, **of})
     if isinstance(event, Attempted):
         of["outcome"] = event.outcome
         pictures.add(event.pictures, of)
         dollars.add(event.dollars, of)
+    if isinstance(event, DatabaseBack):
+        away.record(event.seconds)
 
 
 HOOKS: tuple[Hook, ...] = (to_log, to_counters)
@@ -65,7 +74,7 @@ HOOKS: tuple[Hook, ...] = (to_log, to_counters)
 
 def attempt_span(provider: str, pictures: int) -> AbstractContextManager[object]:
     """Return a context for one attempt: a span, where somebody collects spans."""
-    tracer = _tracer()
+    tracer = _tracer() if _may_be_listening() else None
     if tracer is None or _nobody_traces():
         return _NO_SPAN
     return _span(tracer, provider, pictures)
@@ -100,6 +109,11 @@ def _span(tracer: Any, provider: str, pictures: int) -> Generator[None]:
 _NO_SPAN = nullcontext()
 
 
+def _may_be_listening() -> bool:
+    """Whether somebody may have set up OpenTelemetry: its API is not loaded to find out."""
+    return "opentelemetry" in sys.modules or any(name in os.environ for name in _PROVIDERS)
+
+
 def _nobody_traces() -> bool:
     """Whether OpenTelemetry's API is installed and no SDK set up (yet): spans would be no-ops."""
     from opentelemetry import trace  # noqa: PLC0415
@@ -118,7 +132,7 @@ def _tracer() -> Any:
 
 @cache
 def _counters() -> Any:
-    """Return the counters of events, of pictures sent and of dollars."""
+    """Return what counts events, pictures sent, dollars, and seconds without the database."""
     try:
         from opentelemetry import metrics  # noqa: PLC0415
     except ImportError:
@@ -132,4 +146,7 @@ def _counters() -> Any:
             "smoothapi.pictures", description="pictures sent, retries included, by outcome"
         ),
         meter.create_counter("smoothapi.dollars", unit="USD", description="their price"),
+        meter.create_histogram(
+            "smoothapi.database_lost", unit="s", description="how long the database was away"
+        ),
     )

@@ -21,16 +21,22 @@ from smoothapi.store import Answers, Recorder, Replay, open_home
 if TYPE_CHECKING:
     from smoothapi.config import Resolved
     from smoothapi.provider import Adapter
+    from smoothapi.store import Store
     from smoothapi.variants import Variants
 
 
 def open_session(
-    provider: str | Adapter | None = None, **options: Unpack[SmootherOptions]
+    provider: str | Adapter | None = None,
+    *,
+    store: Store | None = None,
+    **options: Unpack[SmootherOptions],
 ) -> Session:
     """Open all that a run needs. Close the session, or what it holds stays open.
 
     Args:
         provider: name of a registered adapter, "replay:FILE", or an adapter.
+        store: the home, open, which several sessions share and none closes; by default the one
+            that the options name is opened.
         options: as for `Smoother`.
 
     Raises:
@@ -40,7 +46,11 @@ def open_session(
     resolved = resolve(provider, options)
     resources = Resources()
     try:
-        return _open(provider, options, resolved, resources)
+        settings = resolved.settings
+        if store is None:
+            store = open_home(settings.home, settings.noise_key_file)
+            resources.enter_context(closing(store))
+        return _open(provider, options, resolved, store, resources)
     except BaseException:
         resources.close()
         raise
@@ -50,12 +60,12 @@ def _open(
     provider: str | Adapter | None,
     options: SmootherOptions,
     resolved: Resolved,
+    home: Store,
     resources: Resources,
 ) -> Session:
     settings = resolved.settings
     budget, size, refresh = options.get("budget"), options.get("size"), options.get("refresh")
     space = choose_label_space(options.get("classes"), settings.classes)
-    home = resources.enter_context(closing(open_home(settings.home, settings.noise_key_file)))
     replay = None
     if provider is None or isinstance(provider, str):
         replay = Replay.of(settings.provider)

@@ -10,21 +10,25 @@ import threading
 import time
 from collections import Counter
 from decimal import Decimal
+from functools import cache
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from smoothapi import cli
 from smoothapi.answer import Answer, Label
-from smoothapi.provider import Limits, Price
+from smoothapi.provider import Limits, Price, registry
 
 # Each worker has a core; torch, before it is imported here or in a child, must not ask for all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time: a change is not refused for what it did not do. To look for new
 # ones, `pytest --hypothesis-profile=default`.
-settings.register_profile("same", derandomize=True, database=None)
+# How long drawing takes says how busy the machine is.
+settings.register_profile(
+    "same", derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("same")
 
 
@@ -137,6 +141,14 @@ def _models_of_aws():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loaders.JSONFileLoader, "load_file", load_once)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _installed():
+    """Nothing is installed meanwhile: the metadata of all packages is read once, not at each use."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", cache(registry.entry_points))
         yield
 
 

@@ -64,7 +64,8 @@ class Postgres:
                 [self._bin / "postgres", "-D", self.folder / "data", *options],
                 stdout=log, stderr=log, cwd=self.folder, **self._as,
             )  # fmt: skip
-        for _ in range(600):
+        end = time.monotonic() + 60.0  # after a crash, on a busy machine
+        while time.monotonic() < end:
             if self._ready():
                 return
             if self._process.poll() is not None:
@@ -145,6 +146,34 @@ class Postgres:
         )  # fmt: skip
 
 
+class Away:
+    """A database behind a proxy, and how it goes away and comes back.
+
+    Args:
+        how: "refusing", as a server that is down; "silent", as one that never answers.
+    """
+
+    def __init__(self, postgres, url, how):
+        self._proxy, self._how = Proxy(postgres.socket), how
+        name = url.partition("?")[0].rpartition("/")[2]
+        self.url = f"postgresql://tester@127.0.0.1:{self._proxy.port}/{name}"
+
+    def goes(self):
+        if self._how == "silent":
+            self._proxy.silence()
+        else:
+            self._proxy.refusing = True
+            self._proxy.cut()
+
+    def returns(self):
+        self._proxy.refusing = False
+        self._proxy.speak()
+
+    def close(self):
+        self.returns()
+        self._proxy.close()
+
+
 def _unprivileged():
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
@@ -161,6 +190,8 @@ class Proxy:
         self._open = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._heard = threading.Event()
+        self._heard.set()
         self.refusing = False
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -181,8 +212,17 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
+    def silence(self):
+        """Let nothing through any more, either way, and keep whatever is open."""
+        self._heard.clear()
+
+    def speak(self):
+        """Let all through that was held back."""
+        self._heard.set()
+
     def close(self):
         self._closed = True
+        self._heard.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -192,6 +232,7 @@ class Proxy:
         while not self._closed:
             try:
                 client, _ = self._listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             if self.refusing:
@@ -205,13 +246,20 @@ class Proxy:
                 server.close()
                 continue
             with self._lock:
-                self._open |= {client, server}
+                late = self.refusing  # since it was accepted; `cut` has seen all before
+                if not late:
+                    self._open |= {client, server}
+            if late:
+                client.close()
+                server.close()
+                continue
             for one, other in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
     def _pass_on(self, one, other):
         with contextlib.suppress(OSError):
             while data := one.recv(65_536):
+                self._heard.wait()
                 other.sendall(data)
         for each in (one, other):
             with self._lock:

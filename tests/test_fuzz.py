@@ -8,7 +8,7 @@ import pytest
 FILE = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 KINDS = (
     "images", "answers", "certificates", "settings", "recordings", "commands", "labels", "weights",
-    "studies",
+    "studies", "calls",
 )  # fmt: skip
 
 

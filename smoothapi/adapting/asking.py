@@ -13,7 +13,7 @@ from smoothapi.certify import Decision, Reason, Top1, top1
 from smoothapi.certify.labels import label_key
 from smoothapi.dispatch import Totals
 from smoothapi.errors import BudgetExceededError, ImageError, TooManyFailuresError
-from smoothapi.smoother import collect_votes
+from smoothapi.method import collect_votes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,11 @@ the sum of its score and the best other label's. It is above 1/2 exactly where t
 the vote, and tells far more from one query: between two settings few votes differ, but nearly
 every score does (measured: an eighth of the variance at the same mean difference).
 
-Let D in [-1, 1] be the difference to the neutral setting. For each c in (0, 1) the product of
+A vote counts once, however clear it is. So the difference of two soft votes is cut off at 0.15 on
+either side: what goes beyond says no more of votes, and a few such photos would decide, or hide
+what all others say.
+
+Let D in [-1, 1] be that difference over 0.15. For each c in (0, 1) the product of
 1 + c D over the photos is a nonnegative supermartingale while E[D] <= 0, and so is the mean over
 several c (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting",
 JRSS B 2024). Where D is -1, 0 or 1, this is the mixture of likelihood ratios of
@@ -31,6 +35,9 @@ from smoothapi.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_CUT = 0.15
+"""The difference of two soft votes that counts in full."""
 
 _STAKES = (np.arange(20) + 0.5) / 20
 """The values of c: evenly spread, so that the mean is a mixture with a uniform prior."""
@@ -133,7 +140,8 @@ class Race:
             gain = vote.soft - neutral.soft
             self._counts[setting] += (1, vote.right, neutral.right)
             self._gains[setting] += gain
-            self._capital[setting] += np.log1p(_STAKES * gain)
+            counted = min(max(gain / _CUT, -1.0), 1.0)
+            self._capital[setting] += np.log1p(_STAKES * counted)
         self.photos += 1
         if self.photos in self._halvings:
             best = sorted(self.live, key=lambda setting: (-self._gains[setting], setting))

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from smoothapi.store import Budget
     from smoothapi.study.folder import Photos
 
-GRID = (Knobs(blend=0.05), Knobs(sharpen=0.2), Knobs(sharpen=0.4), Knobs(sharpen=-0.25))
+GRID = (Knobs(blend=0.03), Knobs(sharpen=0.7))
 """What is tried unless something else is named."""
 
 CHANCE = 0.1

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 
-from smoothapi._special import special
 from smoothapi.errors import UsageError
 
 GRID = 2.0**-20
@@ -23,6 +22,9 @@ GRID = 2.0**-20
 
 _STEP = 2.0**-53
 """Distance of neighbouring values of the uniform number that noise is made from."""
+
+_REACH = 8.125890664701908
+"""-Phi^-1(2 * _STEP): beyond so many sigmas 53 bits end."""
 
 _NDTRI_ERROR = 2.0**-48
 """Relative error allowed for ndtri and the product with sigma / GRID.
@@ -57,7 +59,7 @@ def noise_delta(pixels: int, sigma: float) -> float:
     The two can be rounded to different multiples only if a boundary between multiples,
     b = (j + 1/2) * GRID, lies between them; in u the boundary is at v = Phi(b / sigma), so U must
     be within 2^-53 + e |z| phi(z) of v. There are at most 2 T sigma / GRID + 1 boundaries with
-    |b| <= T sigma, T = -Phi^-1(2^-52), and summed over them
+    |b| <= T sigma, T = -Phi^-1(2^-52) (`_REACH`), and summed over them
 
         chance <= (2 T sigma / GRID + 1) * 2^-52  +  2 e (sigma / GRID * E|Z| + 1),
 
@@ -79,8 +81,7 @@ def noise_delta(pixels: int, sigma: float) -> float:
     if not (math.isfinite(sigma) and sigma > 0.0):
         raise UsageError(f"sigma={sigma}: the noise level is a positive number.")
     scale = sigma / GRID
-    reach = -float(special.ndtri(2.0 * _STEP))
-    discrete = (2.0 * reach * scale + 1.0) * 2.0 * _STEP
+    discrete = (2.0 * _REACH * scale + 1.0) * 2.0 * _STEP
     inexact = 2.0 * _NDTRI_ERROR * (scale * math.sqrt(2.0 / math.pi) + 1.0)
     tail = 4.0 * _STEP
     # A part in 10^6 covers second-order terms and this function's own rounding.

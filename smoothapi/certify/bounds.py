@@ -11,6 +11,7 @@ import math
 
 from smoothapi._special import special
 from smoothapi.errors import UsageError
+from smoothapi.worked_out import worked_out
 
 # More than the special functions used here are off, relative (they are good to about 1e-15).
 _SLACK = 1e-14
@@ -37,7 +38,8 @@ def required_p(radius: float, sigma: float) -> float:
     check_sigma(sigma)
     check_radius(radius)
     # The exponentially small 1 - p is what must not be rounded up to nothing.
-    missing = float(special.ndtr(-radius / sigma)) * (1.0 - _SLACK)
+    beyond = worked_out("ndtr", (-radius / sigma,), lambda: float(special.ndtr(-radius / sigma)))
+    missing = beyond * (1.0 - _SLACK)
     return min(1.0, math.nextafter(1.0 - missing, 2.0))
 
 
@@ -63,7 +65,8 @@ def radius_from_p(p_low: float, sigma: float) -> float:
         return 0.0
     # A bound of 1 would be a radius without end; no number of votes proves that.
     p_low = min(p_low, math.nextafter(1.0, 0.0))
-    return max(0.0, sigma * float(special.ndtri(p_low)) * (1.0 - _SLACK) - _SLACK * sigma)
+    quantile = worked_out("ndtri", (p_low,), lambda: float(special.ndtri(p_low)))
+    return max(0.0, sigma * quantile * (1.0 - _SLACK) - _SLACK * sigma)
 
 
 def clopper_pearson_lower(k: int, n: int, alpha: float) -> float:

@@ -62,6 +62,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from smoothapi.certify.evalue import largest_p_lower, log_evalue_lower
+from smoothapi.worked_out import worked_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +126,10 @@ def joint(least: float, alpha: float, level: float) -> float:
         alpha: chance that anything is certified wrongly, at most 1/e.
         level: one that is known to do; it is improved on.
     """
+    return worked_out("joint", (least, alpha, level), lambda: _joint(least, alpha, level))
+
+
+def _joint(least: float, alpha: float, level: float) -> float:
     steps = least + _WIDTH * np.arange(_STEPS + 1)
     ladder: tuple[float, ...] = tuple(steps[steps < 1.0 - _WIDTH].tolist()) or (least,)
     horizon = min(_LONGEST, math.ceil(_HORIZON * math.log(alpha) / math.log(least)))

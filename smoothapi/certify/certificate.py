@@ -7,14 +7,14 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, fields
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoothapi import notebook
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.bounds import check_radius
 from smoothapi.certify.decision import RULES, Claim, Reason
-from smoothapi.certify.radii import native_radius, rms_radius
+from smoothapi.certify.radii import native_radius, rms_radius, rms_steps
 from smoothapi.certify.votes import labels_of, shown, text_of
 from smoothapi.errors import CertificateError, UnreadableCertificateError
 from smoothapi.files import canonical_json, parse_json, to_json
@@ -248,6 +248,16 @@ class Certificate:
         """
         return native_radius(radius, self.image.gain, self.rounding)
 
+    def rms_steps(self, radius: float) -> float:
+        """Return the same as a root mean square over the photo's channel values, for people.
+
+        In steps of 8-bit values, rounded down to three digits.
+
+        Args:
+            radius: L2 radius around the working image.
+        """
+        return rms_steps(radius, self.image.native_size, self.image.gain, self.rounding)
+
     @property
     def explanation(self) -> str:
         """The reason in words."""
@@ -352,16 +362,16 @@ class Certificate:
             )
         try:
             certificate = cls(**_checked(data))
-            same = json.loads(certificate.to_json()) == json.loads(json.dumps(data))
+            made, given = json.loads(certificate.to_json()), json.loads(json.dumps(data))
         except KeyError as error:
             raise CertificateError(f"The certificate is malformed: it lacks {error}.") from error
         except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             raise CertificateError(f"The certificate is malformed: {error}.") from error
-        if not same or not isinstance(data["abstained"], bool):
-            raise CertificateError(
-                "The certificate contradicts itself: its totals are not those of its votes, or "
-                "it holds unknown fields."
-            )
+        wrong = list(islice(_contradictions(made, given), _MOST_CONTRADICTIONS))
+        if not isinstance(data["abstained"], bool):
+            wrong.append("abstained is not a boolean")
+        if made != given or wrong:
+            raise CertificateError(f"The certificate contradicts itself: {'; '.join(wrong)}.")
         return certificate
 
     @classmethod
@@ -421,7 +431,7 @@ def _facts(of: Certificate) -> Iterator[tuple[str, object]]:
     if of.kind == "certify" and of.radius:
         yield "L2 radius", f"{rounded_down(of.radius)} around the working image"
         yield "Native radius", f"{rounded_down(of.radius_native)} before the resize"
-        yield "As rms", f"{of.radius_rms * 255:.3g}/255 over the photo's channel values"
+        yield "As rms", f"{of.rms_steps(of.radius):g}/255 over the photo's channel values"
     elif of.kind == "certify":
         yield "L2 radius", "none certified"
     yield "Confidence", f"{confidence(of.alpha)} at sigma {of.sigma:g}"
@@ -538,6 +548,33 @@ _TEXTS = (
     "reason", "provider", "model_version", "denoiser", "denoiser_fingerprint", "codec",
     "noise_key", "version", "replayed_from",
 )  # fmt: skip
+
+
+_MOST_CONTRADICTIONS = 3
+
+
+def _contradictions(made: object, given: object, where: str = "") -> Iterator[str]:
+    """Yield where a certificate differs from the one that its fields make, in words.
+
+    Args:
+        made: what the fields that all else follows from come to.
+        given: what it says.
+        where: in it these stand, as a path.
+    """
+    if isinstance(made, dict) and isinstance(given, dict):
+        for name in [*given, *(name for name in made if name not in given)]:
+            path = f"{where}.{printable(name)}" if where else printable(name)
+            if name not in made:
+                yield f"it holds the unknown field {path}"
+            elif name not in given:
+                yield f"it lacks {path}"
+            else:
+                yield from _contradictions(made[name], given[name], path)
+    elif isinstance(made, list) and isinstance(given, list) and len(made) == len(given):
+        for place, (ours, theirs) in enumerate(zip(made, given, strict=True)):
+            yield from _contradictions(ours, theirs, f"{where}[{place}]")
+    elif made != given:
+        yield f"{where} is {shortened(given)}, but follows as {shortened(made)}"
 
 
 def _checked(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ _TEXTS = {
     Reason.CAP: "the votes allowed were used up before the test could decide",
     Reason.FUTILE: "not even an unbroken run of the votes left could suffice",
     Reason.UNLIKELY: "success had become unlikely, so no more votes were bought",
-    Reason.NO_ANSWER: "there was no label to certify",
+    Reason.NO_ANSWER: "no vote was for what was to be certified",
     Reason.STOPPED: "the run was stopped before the test could decide",
 }
 

@@ -46,6 +46,7 @@ import numpy as np
 from smoothapi._special import special
 from smoothapi.certify.bounds import check_alpha, check_counts
 from smoothapi.errors import UsageError
+from smoothapi.worked_out import worked_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,6 +171,11 @@ def largest_p_lower(counts: Sequence[tuple[int, int]], alpha: float) -> float:
     check_alpha(alpha)
     for wins, votes in counts:
         check_counts(wins, votes)
+    given = (alpha, *(number for pair in counts for number in pair))
+    return worked_out("p_lower", given, lambda: _largest_p_lower(counts, alpha))
+
+
+def _largest_p_lower(counts: Sequence[tuple[int, int]], alpha: float) -> float:
     k, n = np.array(counts, dtype=np.float64).reshape(-1, 2).T
     threshold = -math.log(alpha)
 
@@ -228,7 +234,8 @@ class Boundary:
         if losses >= len(self._fewest):
             with self._lock:
                 while losses >= len(self._fewest):
-                    self._fewest.append(self._next())
+                    given = (self.q, self.alpha, len(self._fewest))
+                    self._fewest.append(worked_out("boundary", given, self._next))
         return self._fewest[losses]
 
     def most_losses(self, votes: int) -> int:

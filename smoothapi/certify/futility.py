@@ -38,6 +38,7 @@ from smoothapi.certify.decision import UNLIKELY
 from smoothapi.certify.default_mix import SHARES, WEIGHTS
 from smoothapi.certify.evalue import PRIOR, Boundary, boundary
 from smoothapi.errors import UsageError
+from smoothapi.worked_out import worked_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -235,6 +236,12 @@ def _near(enough: Boundary) -> Boundary:
 @lru_cache(maxsize=256)
 def _fewest_bounded(mix: Mix, enough: Boundary, max_votes: int) -> NDArray[np.int64]:
     """Return `_fewest_hopeful` of a mix, drawn towards the default mix as far as it must be."""
+    given = (mix.digest, enough.q, enough.alpha, max_votes)
+    fewest = worked_out("fewest", given, lambda: _drawn_as_far(mix, enough, max_votes).tolist())
+    return np.array(fewest, dtype=np.int64)
+
+
+def _drawn_as_far(mix: Mix, enough: Boundary, max_votes: int) -> NDArray[np.int64]:
     usual = _fewest_hopeful(DEFAULT_MIX, enough, max_votes)
     if mix == DEFAULT_MIX or max_votes > _MOST_BOUNDED:
         return usual

@@ -63,16 +63,17 @@ def check_reachable(
             f" needs at least {needs:,} votes even if every one is for the same label, and only "
             f"{max_votes:,} are allowed."
         )
+    largest = 0.0
     if named or not within:
         said += " Allow more votes, or a larger alpha."
     else:
-        digits = 2 - math.floor(math.log10(border))
+        largest = floor_to(border, 2 - math.floor(math.log10(border)))
         said += (
             f" The largest radius that {max_votes:,} votes can certify here is "
-            f"{floor_to(border, digits):g}: ask for that or less, or use a larger sigma"
+            f"{largest:g}: ask for that or less, or use a larger sigma"
             + (" or more votes." if needs < math.inf else ".")
         )
-    raise UnreachableRadiusError(said)
+    raise UnreachableRadiusError(said, largest=largest)
 
 
 def _radius(step: int, sigma: float) -> float:

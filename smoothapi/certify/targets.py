@@ -300,11 +300,10 @@ def parse_target(given: Target | str | Mapping[str, Any]) -> Target:
     Raises:
         UsageError: it is something else, or its values are out of range.
     """
-    if isinstance(given, str):
-        given = {"target": given, "space": None}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, (str, Mapping)):
         return given
-    fields = dict(given)
+    by_name: Mapping[str, Any] = {"target": given, "space": None}
+    fields = dict(by_name if isinstance(given, str) else given)
     kind = fields.pop("target", None)
     makers: dict[object, Callable[..., Target]] = {
         "top1": Top1,

@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from smoothapi.certify.decision import RULES, Reason
+from smoothapi.certify.certificate import claim_text
+from smoothapi.certify.decision import RULES, Claim, Reason
 from smoothapi.certify.futility import NEVER, ChanceRule
 from smoothapi.certify.predict import SequentialPredict
 from smoothapi.certify.sequential import VoteTerms
 from smoothapi.certify.targets import Top1, TopK, parse_target
 from smoothapi.errors import CertificateError, UsageError
+from smoothapi.text import shortened
 
 if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
@@ -95,7 +97,7 @@ def verify_claims(
         )
     for name, (claimed, found) in claims.items():
         if not (claimed == found if name in _EXACT else _same(claimed, found)):
-            problems.append(f"its {name} is {claimed!r}, but follows as {found!r}")
+            problems.append(f"its {name} is {_said(claimed)}, but follows as {_said(found)}")
     if problems:
         raise CertificateError("The certificate does not add up: " + "; ".join(problems) + ".")
     return ["the order of the votes", *claims]
@@ -184,6 +186,19 @@ def _check_ranges(certificate: Certificate) -> None:
         problem = "it has more failures than votes for no answer"
     if problem:
         raise CertificateError(f"The certificate does not add up: {problem}.")
+
+
+def _said(value: object) -> str:
+    """Return what is claimed in words; labels come from outside."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_said, value)) or "none"
+    if isinstance(value, Claim):
+        votes, total = value.votes
+        return (
+            f"{claim_text(value)} at radius {value.radius!r} (in {votes} of {total} votes, lower "
+            f"bound of p {value.p_lower!r})"
+        )
+    return "none" if value is None else shortened(value)
 
 
 def _same(claimed: object, found: object) -> bool:

@@ -81,6 +81,7 @@ def _show(found: list[Account], as_json: bool) -> None:
         ]
         echo(json.dumps(rows))
         return
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -89,11 +90,12 @@ def _show(found: list[Account], as_json: bool) -> None:
     if not found:
         echo("No named or periodic budget was used yet.")
         return
-    table = Table()
-    table.add_column("budget")
-    table.add_column("period")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # Whole, since `budget reset` needs the name: in several lines where it must be.
+    table.add_column("budget", overflow="fold", min_width=12)
+    table.add_column("period", no_wrap=True)
     for name in ("attempts", "reserved", "left", "dollars", "left"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for account in found:
         attempts_left = dollars_left = "no limit"
         if account.attempts_left is not None:

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from smoothapi.history import RunLog
     from smoothapi.many import PhotoResult
     from smoothapi.photos import Fetcher
+    from smoothapi.plan import Plan
     from smoothapi.radius import WantedRadius
+    from smoothapi.session import Progress
     from smoothapi.signing import SigningKey
-    from smoothapi.smoother import Plan, Progress, Smoother
+    from smoothapi.smoother import Smoother
 
 _ABSTAINED = 1
 _STDIN = "-"
@@ -105,10 +107,12 @@ def certify(  # noqa: PLR0917  click passes options by name
     abstains, what its votes certify at a smaller radius is shown; --accept-radius says how much is
     enough, there and elsewhere.
     """
-    from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
+    from smoothapi.numbers import kept_numbers  # noqa: PLC0415  keeps --help light
+    from smoothapi.smoother import Smoother  # noqa: PLC0415
 
-    with Smoother(**given) as smoother:
+    with Smoother(**given) as smoother, kept_numbers(smoother.session.store):
         meant = target_of(target)
+        _check_accepted(accept_radius, smoother)
         how = _How(as_json, _signing_key(sign, smoother, as_json=as_json), accept_radius)
         many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private), cluster)
         if dry_run:
@@ -152,9 +156,10 @@ def predict(  # noqa: PLR0917  click passes options by name
     PHOTO is as for `smoothapi certify`. What is not given is taken from the settings; `smoothapi
     config` shows them.
     """
-    from smoothapi.smoother import Smoother  # noqa: PLC0415  keeps --help light
+    from smoothapi.numbers import kept_numbers  # noqa: PLC0415  keeps --help light
+    from smoothapi.smoother import Smoother  # noqa: PLC0415
 
-    with Smoother(**given) as smoother:
+    with Smoother(**given) as smoother, kept_numbers(smoother.session.store):
         how = _How(as_json, _signing_key(sign, smoother, as_json=as_json))
         many = _Many(out, photos_at_once, fail_fast, _fetcher(allow_private), cluster)
         return _run(
@@ -268,11 +273,11 @@ def _one(
     photo: str, smoother: Smoother, how: _How, ask: Callable[..., Certificate], log: RunLog
 ) -> int:
     """Run one photo. If it is bad, that is reported; all else is raised."""
-    from smoothapi.cli import output  # noqa: PLC0415
+    from smoothapi.cli.bars import progress  # noqa: PLC0415
 
     waited = 0.0
     try:
-        with output.progress(Path(photo).name, smoother.session) as advance:
+        with progress(Path(photo).name, smoother.session) as advance:
 
             def note(state: Progress) -> None:
                 nonlocal waited
@@ -288,8 +293,24 @@ def _one(
     if how.as_json:
         echo(how.text(certificate))
     else:
-        output.show_certificate(certificate, smoother.session.price, waited)
+        from smoothapi.cli.output import show_certificate  # noqa: PLC0415  rich, which JSON does without
+
+        show_certificate(certificate, smoother.session.price, waited)
     return 0 if _is_enough(certificate, how.accepted, photo) else _ABSTAINED
+
+
+def _check_accepted(accepted: WantedRadius | None, smoother: Smoother) -> None:
+    """Refuse to buy votes for a radius that would not be enough."""
+    from smoothapi.method import asked_radius  # noqa: PLC0415  keeps --help light
+
+    asked = asked_radius(smoother.session, None)
+    if accepted is None or asked is None or asked.unit != accepted.unit:
+        return  # around which photo two units are the same is not known yet
+    if accepted.value > asked.value:
+        raise UsageError(
+            f"Votes would be bought for radius {asked}, and --accept-radius says that less than "
+            f"{accepted} is not enough. Ask for that with --radius, or accept less."
+        )
 
 
 def _is_enough(certificate: Certificate, accepted: WantedRadius | None, photo: str) -> bool:

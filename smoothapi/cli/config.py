@@ -41,7 +41,7 @@ def show(ctx: click.Context, home: str | None, as_json: bool) -> int:
 
     table = Table()
     for column in ("setting", "value", "from"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a name cut short is of no use
     for name, value, origin in resolved.rows():
         doubt = " (not trusted)" if resolved.unvouched(name) else ""
         table.add_row(*(Text(printable(cell)) for cell in (name, value, f"{origin}{doubt}")))

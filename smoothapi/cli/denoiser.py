@@ -16,6 +16,7 @@ from smoothapi.cli.adapt import adapt
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import working_radius
+from smoothapi.cli.signals import Stopped
 from smoothapi.cli.terminal import echo
 from smoothapi.denoise.device import require_torch
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
@@ -216,9 +217,19 @@ def train(
     err.print(
         f"{len(trainer.photos)} photos, {len(kept)} held out, {size:.2f} M parameters, to {out}"
     )
-    with _bar(err) as bar:
-        trainer.run(report=_reporter(bar, as_json=as_json))
+    try:
+        with _bar(err) as bar:
+            trainer.run(report=_reporter(bar, as_json=as_json))
+    except KeyboardInterrupt:
+        raise Stopped(_where_training_stands(out)) from None
     err.print(f"Weights: {out / 'weights.safetensors'}")
+
+
+def _where_training_stands(out: Path) -> str:
+    checkpoint = out / "checkpoint.safetensors"
+    if not checkpoint.exists():
+        return "There was no checkpoint yet: the same command begins anew."
+    return f"The same command continues from the last checkpoint, {checkpoint}."
 
 
 def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:

@@ -19,7 +19,9 @@ from smoothapi.files import shown_name, to_json
 if TYPE_CHECKING:
     from smoothapi.address import HomeAddress
     from smoothapi.keyring import KeyRing
+    from smoothapi.settings import Settings
     from smoothapi.signing import PublicKey
+    from smoothapi.store import Store
 
 _FILE = click.argument("file", required=False, type=click.Path(dir_okay=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -125,25 +127,66 @@ def rotate(file: str | None, as_json: bool, home: str | None) -> int:
     return 0
 
 
+_ID = click.argument("key_id", metavar="ID")
+
+
 @key.command()
-@click.argument("key_id", metavar="ID")
+@_ID
 @options("home")
 def admit(key_id: str, home: str | None) -> int:
     """Let the shared home take the noise key with this ID, besides those that it knows.
 
-    Only where the key before it is lost: else rotate it, which needs no permission.
+    Only where the key before it is lost: else rotate it, which needs no permission. `key forget`
+    takes it back.
     """
-    from smoothapi.store import open_home  # noqa: PLC0415
-
-    settings = home_settings(home)
-    if isinstance(settings.home, Path):
-        raise UsageError("A home in a folder takes whatever noise key is in it: nothing to admit.")
-    if not re.fullmatch("[0-9a-f]{16}", key_id):
-        raise UsageError("An ID has 16 hexadecimal digits: `smoothapi key show-id` shows it.")
-    with closing(open_home(settings.home)) as store:
+    settings = _shared_settings(key_id, home)
+    with closing(_open(settings.home)) as store:
         store.admit_key(key_id)
     echo(f"Admitted {key_id}.")
     return 0
+
+
+@key.command()
+@_ID
+@options("home")
+def forget(key_id: str, home: str | None) -> int:
+    """Have the shared home forget the noise key with this ID, which was admitted by mistake.
+
+    One that stored answers need, or that this machine has, is in use, and not forgotten. A machine
+    that has it is then refused at its start.
+    """
+    from smoothapi.keyring import KeyRing  # noqa: PLC0415
+
+    settings = _shared_settings(key_id, home)
+    if settings.noise_key_file is not None:
+        keys = KeyRing.read(settings.noise_key_file, deployed=True)
+        if key_id in (keys.id, *keys.former_ids):
+            raise UsageError(
+                f"The noise key {key_id} is in use: it is in {str(settings.noise_key_file)!r}, "
+                "which this machine draws noise from. Nothing was changed."
+            )
+    with closing(_open(settings.home)) as store:
+        store.forget_key(key_id)
+    echo(f"Forgot {key_id}.")
+    return 0
+
+
+def _open(where: HomeAddress) -> Store:
+    from smoothapi.store import open_home  # noqa: PLC0415
+
+    return open_home(where)
+
+
+def _shared_settings(key_id: str, home: str | None) -> Settings:
+    """Return the settings of a home that knows noise keys by their ids."""
+    settings = home_settings(home)
+    if isinstance(settings.home, Path):
+        raise UsageError(
+            "A home in a folder takes whatever noise key is in it: nothing to admit or to forget."
+        )
+    if not re.fullmatch("[0-9a-f]{16}", key_id):
+        raise UsageError("An ID has 16 hexadecimal digits: `smoothapi key show-id` shows it.")
+    return settings
 
 
 def _show_noise_key(keys: KeyRing, path: Path, *, as_json: bool) -> None:

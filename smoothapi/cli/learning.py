@@ -163,6 +163,7 @@ def _expected(
                 max_votes=settings.max_votes,
                 delta=delta,
                 futility=rule,
+                final=settings.final,
             )
             mean += weight * count.mean
             certified += weight * count.certified

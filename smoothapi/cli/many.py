@@ -8,17 +8,17 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from smoothapi.certify import Top1
-from smoothapi.cli import output
+from smoothapi.cli.bars import progress_of_many
 from smoothapi.cli.errors import report
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import SmoothAPIError
 from smoothapi.files import canonical_json
 from smoothapi.image import check_readable
-from smoothapi.photos import FoundPhoto, find, is_remote
+from smoothapi.photos.fetching import is_remote
+from smoothapi.photos.finding import FoundPhoto, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping
 
     from smoothapi.certify import Certificate
     from smoothapi.history import RunLog
@@ -143,28 +143,15 @@ def run(
         as_text: of a certificate, as JSON.
         log: where each is written down.
     """
-
-    def held(photo: FoundPhoto) -> Held | None:
-        return None if file is None or session.refresh else file.held(photo)
-
-    def wanted() -> Iterator[FoundPhoto]:
-        for photo in found:
-            if (already := held(photo)) is None:
-                yield photo
-            else:
-                outcomes.keep(already)
-                if already.outcome == "certified" and not already.accepted:
-                    echo(f"{photo.name}: certified, but not as --accept-radius says.", err=True)
-
     found, listed = photos.looked_for()
     total = None if listed is None else len(listed)
-    left = None if listed is None else sum(held(photo) is None for photo in listed)
     outcomes = Outcomes()
-    bar: AbstractContextManager[Callable[[ManyProgress], None]]
-    bar = output.progress_of_many(left, session)
+    wanted = _Wanted(None if session.refresh else file, outcomes)
+    left = None if listed is None else sum(wanted.held(photo) is None for photo in listed)
     spent = None
+    told: SmoothAPIError | None = None
     try:
-        with bar as advance:
+        with progress_of_many(left, session) as advance:
 
             def note(state: ManyProgress) -> None:
                 nonlocal spent
@@ -172,7 +159,7 @@ def run(
                 advance(state)
 
             # What has ended is written at once, though one before it has not.
-            results = certify_many(wanted(), in_order=file is None, on_progress=note)
+            results = certify_many(wanted.of(found), in_order=file is None, on_progress=note)
             for result in results:
                 certificate = result.certificate
                 enough = certificate is None or is_enough(certificate, result.photo)
@@ -182,10 +169,44 @@ def run(
                       quiet=file is not None)  # fmt: skip
                 outcomes.take(result, enough=enough)
                 _write_down(result, log)
+                told = result.error
+    except SmoothAPIError as error:
+        if error is not told:
+            raise
+        log.end_by(error)
     finally:
+        if spent is not None:
+            log.spent(spent.attempts, spent.cached, spent.cost)
         if spent is not None or outcomes.kept:
-            output.show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
+            _show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
     return outcomes.code
+
+
+class _Wanted:
+    """The photos of which a file of results has none that counts.
+
+    Args:
+        file: the file, None if there is none to be gone on with.
+        outcomes: what counts those that it has.
+    """
+
+    def __init__(self, file: ResultFile | None, outcomes: Outcomes) -> None:
+        self._file = file
+        self._outcomes = outcomes
+
+    def held(self, photo: FoundPhoto) -> Held | None:
+        """Return what the file has of a photo."""
+        return None if self._file is None else self._file.held(photo)
+
+    def of(self, found: Iterator[FoundPhoto]) -> Iterator[FoundPhoto]:
+        """Yield those of some photos, and count the others."""
+        for photo in found:
+            if (already := self.held(photo)) is None:
+                yield photo
+                continue
+            self._outcomes.keep(already)
+            if already.outcome == "certified" and not already.accepted:
+                echo(f"{photo.name}: certified, but not as --accept-radius says.", err=True)
 
 
 def _write_down(result: PhotoResult, log: RunLog) -> None:
@@ -211,10 +232,29 @@ def _show(
         echo(as_text(result.certificate))
     elif quiet:
         return
-    elif total is not None and total <= _MOST_SHOWN:
-        output.show_certificate(result.certificate, session.price)
     else:
-        output.show_line(result.photo, result.certificate)
+        from smoothapi.cli import output  # noqa: PLC0415  rich, which JSON does without
+
+        if total is not None and total <= _MOST_SHOWN:
+            output.show_certificate(result.certificate, session.price)
+        else:
+            output.show_line(result.photo, result.certificate)
+
+
+def _show_summary(
+    counts: Mapping[str, int], kept: int, spent: ManyProgress | None, *, err: bool
+) -> None:
+    """Print what many photos came to: counts by outcome, and what this run spent."""
+    total = sum(counts.values())
+    parts = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    photos = f"{total:,} photo{'' if total == 1 else 's'}"
+    echo(f"{photos}: {parts}." + (f" {kept:,} were in the file." if kept else ""), err=err)
+    if spent is not None:
+        echo(
+            f"Sent now: {spent.queries:,} queries (${spent.cost:.4f}); {spent.cached:,} answers "
+            f"from the store; {spent.seconds:.1f} s.",
+            err=err,
+        )
 
 
 def settings_digest(session: Session, **asked: object) -> str:

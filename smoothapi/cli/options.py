@@ -31,7 +31,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "callback": lambda *given: _radius(given[2]),
         "help": "L2 radius: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
     },
-    "alpha": {"type": float, "help": "Chance of a wrong certificate."},
+    "alpha": {
+        "type": float,
+        "help": "Chance of a wrong certificate. Choose it before the votes: another on stored "
+        "votes is a second test of them.",
+    },
     "max-votes": {"type": int, "help": "Most votes for one photo."},
     "budget": {"help": "Hard limit for this command: 500, $2 or '500,$2'."},
     "size": {"type": int, "help": "Shorter side of the working image."},
@@ -54,7 +58,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": "top1",
         "metavar": "TARGET",
         "help": "top1, top3 (any k), present:LABEL:SCORE, absent:LABEL:SCORE, "
-        "scores:LABEL[:LEAST] or most-specific:SCORE.",
+        "scores:LABEL[:LEAST] or most-specific:SCORE. Choose it before the votes: each target "
+        "keeps its alpha, all of them on the same votes up to the sum.",
     },
     "or-less": {
         "is_flag": True,
@@ -62,7 +67,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "Where the radius is given up, go on for the largest below it.",
     },
     "final/--no-final": {
-        "help": "Ask about these photos with no more votes, at no other radius: fewer suffice.",
+        "help": "Promise to ask about these photos with no more votes and at no other radius, now "
+        "or later: fewer suffice. Nothing checks it: asked otherwise, alpha holds for one of both.",
     },
     "accept-radius": {
         "callback": lambda *given: _accepted(given[2]),

@@ -1,22 +1,10 @@
-"""What a person sees: tables on stdout, progress on stderr. Labels come from outside."""
+"""What a person sees: tables on stdout. Labels come from outside."""
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -28,123 +16,19 @@ from smoothapi.certify.certificate import (
     never_seen_text,
     rounded_down,
 )
-from smoothapi.certify.radii import rms_radius
 from smoothapi.cli.console import PrintableConsole
-from smoothapi.cli.terminal import echo
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
-    from rich.progress import ProgressColumn, TaskID
-
-    from smoothapi import smoother
     from smoothapi.certify.certificate import Certificate
-    from smoothapi.many import ManyProgress
+    from smoothapi.plan import Plan
     from smoothapi.provider import Price
-    from smoothapi.session import Session
     from smoothapi.settings import Settings
 
 _MOST_LABELS = 4
 _SHORTEST_SHOWN = 0.05  # seconds
-_LOOK = 0.1  # seconds between looks at what is waited for
-_SAID_EVERY = 30.0  # seconds between lines of progress where there is no terminal
-
-
-@contextmanager
-def progress(name: str, session: Session) -> Iterator[Callable[[smoother.Progress], None]]:
-    """Show a bar on stderr while votes come in; yields what to call after each."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("votes, {task.fields[sent]} sent, ${task.fields[cost]:.4f}"),
-        TimeElapsedColumn(),
-    )
-    with _bar(*columns) as bar:
-        task = bar.add_task("", total=None, sent=0, cost=0.0)
-        with _saying_what(bar, task, name, session):
-
-            def advance(state: smoother.Progress) -> None:
-                bar.update(
-                    task,
-                    completed=state.votes,
-                    total=state.votes + state.needed,
-                    sent=state.queries,
-                    cost=state.cost,
-                )
-
-            yield advance
-
-
-@contextmanager
-def progress_of_many(
-    total: int | None, session: Session
-) -> Iterator[Callable[[ManyProgress], None]]:
-    """Show one bar over all photos on stderr; yields what to call now and then.
-
-    Without a terminal there is a line every half minute.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with _bar(*columns) as bar:
-        task = bar.add_task("", total=total, said="")
-        said = [time.monotonic()]
-        with _saying_what(bar, task, "photos", session):
-
-            def advance(state: ManyProgress) -> None:
-                number = f"{state.done:,}" + ("" if total is None else f" of {total:,}")
-                line = (
-                    f"{number}: {state.certified:,} certified, {state.abstained:,} abstained, "
-                    + (f"{state.failed:,} failed, " if state.failed else "")
-                    + f"${state.cost:.2f}"
-                )
-                bar.update(task, completed=state.done, said=line)
-                if bar.disable and time.monotonic() - said[0] > _SAID_EVERY:
-                    said[0] = time.monotonic()
-                    echo(f"photos {line}", err=True)
-
-            yield advance
-
-
-def _bar(*columns: ProgressColumn) -> Progress:
-    console = PrintableConsole(stderr=True)
-    return Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        # What is printed meanwhile would go to stderr, also where stdout is a file or a pipe.
-        redirect_stdout=sys.stdout.isatty(),
-    )
-
-
-@contextmanager
-def _saying_what(bar: Progress, task: TaskID, name: str, session: Session) -> Iterator[None]:
-    """Have a bar's description say what is waited for: the denoiser, or what `name` says."""
-    plain = Text(printable(name)).markup  # a description is read as markup
-    denoiser, ended = session.variants.denoiser, threading.Event()
-
-    def look() -> None:
-        while not ended.wait(_LOOK):
-            loading = getattr(denoiser, "loading", False)
-            bar.update(task, description="loading the denoiser" if loading else plain)
-
-    bar.update(task, description=plain)
-    if bar.disable:
-        yield
-        return
-    watch = threading.Thread(target=look, name="smoothapi-bar", daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watch.join()
 
 
 def show_line(photo: str, certificate: Certificate) -> None:
@@ -158,21 +42,6 @@ def show_line(photo: str, certificate: Certificate) -> None:
     elif certificate.lesser:
         line.append(f"  {less_text(certificate)}")
     PrintableConsole().print(line, soft_wrap=True)
-
-
-def show_summary(
-    counts: Mapping[str, int], kept: int, spent: ManyProgress | None, *, err: bool
-) -> None:
-    """Print what many photos came to: counts by outcome, and what this run spent."""
-    total = sum(counts.values())
-    parts = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-    echo(f"{total:,} photos: {parts}." + (f" {kept:,} were in the file." if kept else ""), err=err)
-    if spent is not None:
-        echo(
-            f"Sent now: {spent.queries:,} queries (${spent.cost:.4f}); {spent.cached:,} answers "
-            f"from the store; {spent.seconds:.1f} s.",
-            err=err,
-        )
 
 
 def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0) -> None:
@@ -258,10 +127,9 @@ def _radii(certificate: Certificate) -> Iterator[tuple[str, str]]:
         yield "  radius", "none certified"
         return
     yield "  radius", f"{rounded_down(radius)} around the working image (L2, of [0, 1])"
-    native = certificate.native(radius)
-    yield "", f"{rounded_down(native)} around the photo before the resize"
-    mean = 255.0 * rms_radius(native, certificate.image.native_size)
-    yield "", f"{mean:.2g}/255 of it as root mean square over the photo's channel values"
+    yield "", f"{rounded_down(certificate.native(radius))} around the photo before the resize"
+    steps = certificate.rms_steps(radius)
+    yield "", f"{steps:g}/255 of it as root mean square over the photo's channel values"
 
 
 def _refreshed(certificate: Certificate) -> str:
@@ -294,10 +162,44 @@ def _votes(certificate: Certificate) -> str:
     ]
     if len(tally) > _MOST_LABELS:
         parts.append(f"{sum(count for _, count in tally[_MOST_LABELS:])} others")
-    return f"{certificate.total_votes}: " + ", ".join(parts)
+    # Of labels that were asked for by name, none may have been as it had to be.
+    return f"{certificate.total_votes}: " + (", ".join(parts) or "none of what was asked about")
 
 
-def plan_dict(plan: smoother.Plan) -> dict[str, Any]:
+def _in_all(plans: list[Plan]) -> tuple[str, ...]:
+    """Return the last row of some plans: pictures that are the same are paid for once."""
+    once = list({plan.image or number: plan for number, plan in enumerate(plans)}.values())
+    costs = (sum(costs) for costs in zip(*(plan.costs for plan in once), strict=True))
+    return (
+        "in all" if len(once) == len(plans) else f"in all, {len(once):,} pictures",
+        f"{sum(plan.stored for plan in once):,}",
+        f"{sum(plan.at_least for plan in once):,}",
+        f"{sum(plan.at_most for plan in once):,}",
+        "${:.4f} to ${:.4f}".format(*costs),
+    )
+
+
+def around_text(
+    working: Iterable[float | None], native: Iterable[float | None], steps: Iterable[float | None]
+) -> str:
+    """Return what the planned radii of some photos come to, in all units; None is the largest.
+
+    As their certificates will show them.
+    """
+    return (
+        f"Radius {_span(working, rounded_down)} around the working image (L2, of [0, 1]) is "
+        f"{_span(native, rounded_down)} around the photo before the resize, "
+        f"{_span(steps, '{:g}'.format)}/255 of it as root mean square."
+    )
+
+
+def _span(values: Iterable[float | None], text: Callable[[float], str]) -> str:
+    found = [value for value in values if value is not None]
+    low, high = text(min(found)), text(max(found))
+    return low if low == high else f"{low} to {high}"
+
+
+def plan_dict(plan: Plan) -> dict[str, Any]:
     """Return a plan, with its costs, for JSON."""
     data = asdict(plan)
     data["schema"] = "smoothapi.plan/1"
@@ -306,10 +208,10 @@ def plan_dict(plan: smoother.Plan) -> dict[str, Any]:
     return data
 
 
-def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
+def show_plans(plans: list[Plan], settings: Settings) -> None:
     """Print what runs would send and cost."""
     table = Table(title="Nothing was sent. Queries that certify would send:", title_justify="left")
-    table.add_column("Photo")
+    table.add_column("Photo", overflow="fold")
     for name in ("stored", "at least", "at most", "dollars"):
         table.add_column(name, justify="right")
     for plan in plans:
@@ -320,13 +222,28 @@ def show_plans(plans: list[smoother.Plan], settings: Settings) -> None:
             f"{plan.at_most:,}",
             "${:.4f} to ${:.4f}".format(*plan.costs),
         )
+    if len(plans) > 1:
+        table.add_section()
+        table.add_row(*_in_all(plans))
     console = PrintableConsole()
     console.print(table)
-    if plans and plans[0].expected:
-        parts = ", ".join(f"{mean:.0f} if p = {p:g}" for p, mean in plans[0].expected)
+    radii = {plan.radius for plan in plans if plan.radius is not None}
+    if radii:
         console.print(
             Text(
-                f"Votes on average, where the label's true share of votes is p: {parts} "
+                around_text(
+                    (plan.radius for plan in plans),
+                    (plan.radius_native for plan in plans),
+                    (plan.rms_steps for plan in plans),
+                )
+            )
+        )
+    if plans and plans[0].expected:
+        parts = ", ".join(f"{mean:.0f} if p = {p:g}" for p, mean in plans[0].expected)
+        of = f" of {printable(plans[0].photo)}" if len(radii) > 1 else ""
+        console.print(
+            Text(
+                f"Votes{of} on average, where the label's true share of votes is p: {parts} "
                 f"(radius {settings.radius}, sigma {settings.sigma:g}, alpha {settings.alpha:g})."
             )
         )

@@ -135,13 +135,17 @@ def labels(name: str, search: str, seen: bool, home: str | None, as_json: bool) 
         rows = [
             row
             for row in known.rows()
-            if (row["seen"] or not seen) and search.casefold() in row["name"].casefold()
+            if (row["seen"] or not seen) and _has(row, search.casefold())
         ]
         if as_json:
             echo(json.dumps({**_of_labels(known), "labels": rows}))
         else:
             _show_labels(known, rows, search)
     return 0
+
+
+def _has(row: dict[str, Any], text: str) -> bool:
+    return any(text in name.casefold() for name in (row["name"], *row["aliases"]))
 
 
 def _of_labels(known: KnownLabels) -> dict[str, Any]:
@@ -173,6 +177,7 @@ def _show_labels(known: KnownLabels, rows: list[dict[str, Any]], search: str) ->
         echo(printable(f"None of those that are known has {search!r} in it.{hint}"), err=True)
     for row in rows:
         facts = [" < ".join(row["parents"])] if row["parents"] else []
+        facts += [f"also called {' or '.join(row['aliases'])}"] if row["aliases"] else []
         facts += ["seen"] if row["seen"] else []
         facts += [f"until {row['retired']}"] if row["retired"] else []
         echo(printable(row["name"] + (f"  ({', '.join(facts)})" if facts else "")))
@@ -329,7 +334,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
     table = Table()
     for column in ("provider", "here", "per 1,000", "a request", "a picture"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a name cut short is of no use
     for row in rows:
         cells = (row["name"], _here(row)[0], *(_priced(row) if row["usable"] else ("", "", "")))
         table.add_row(*(Text(_printable_lines(cell)) for cell in cells))

@@ -10,7 +10,7 @@ import click
 from smoothapi.cli.group import Group
 from smoothapi.cli.home import opened_home
 from smoothapi.cli.options import options
-from smoothapi.cli.terminal import echo
+from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import UsageError
 from smoothapi.store.runs import DONE
 from smoothapi.text import printable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from smoothapi.store import RunRecord, Runs, Store
 
-_OUTCOME = 40  # characters of it in the list
+_MOST_DAYS = 36_500
 
 
 class _Runs(Group):
@@ -35,7 +35,7 @@ class _Runs(Group):
 
 @click.group(cls=_Runs)
 def runs() -> None:
-    """Show what was run: `runs list`, `runs show ID`."""
+    """Show what was run: `runs list`, `runs show ID`, `runs clear`."""
 
 
 @runs.command("list")
@@ -63,9 +63,15 @@ def list_(*, most: int, home: str | None, as_json: bool) -> int:
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("run", "command", "by", "provider", "dollars", "outcome"):
-        table.add_column(name, justify="right" if name == "dollars" else "left")
+        # `runs show` needs the ID.
+        table.add_column(
+            name,
+            justify="right" if name == "dollars" else "left",
+            no_wrap=name in ("run", "dollars"),
+            overflow="fold",
+        )
     for run in found:
-        ended = "" if run.outcome == DONE else run.outcome[:_OUTCOME]
+        ended = "" if run.outcome == DONE else run.outcome
         outcome = "; ".join(filter(None, (_counts(run), ended)))
         row = (run.id, run.command, run.by, run.provider, f"${run.dollars:,.4f}", outcome)
         table.add_row(*(Text(printable(cell)) for cell in row))
@@ -106,6 +112,40 @@ def show(*, identity: str | None, home: str | None, as_json: bool) -> int:
         table.add_row(Text(name), Text(printable(value)))
     PrintableConsole().print(table)
     return 0
+
+
+def _days(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Refuse what is no age, a click callback."""
+    del ctx, param
+    if not 0.0 <= value <= _MOST_DAYS:
+        raise click.BadParameter(f"{value:g}: write days, from 0, which is all, to {_MOST_DAYS:,}.")
+    return value
+
+
+@runs.command()
+@click.option(
+    "--older-than", "days", callback=_days, type=float, required=True, metavar="DAYS",
+    help="Only runs that began more than so many days ago; 0 is all.",
+)  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options("home")
+def clear(*, days: float, yes: bool, home: str | None) -> int:
+    """Forget past runs. Answers, budgets and certificates stay: they do not rest on them."""
+    with opened_home(home) as store:
+        kept = _runs_of(store)
+        if not hasattr(kept, "clear"):
+            raise UsageError(
+                "This store forgets no runs: it was made before smoothapi asked it to."
+            )
+        count = kept.older(days)
+        if count and not yes:
+            confirm(f"Forget {_runs(count)} that began more than {days:g} days ago?", abort=True)
+        echo(f"Forgot {_runs(kept.clear(days) if count else 0)}.")
+    return 0
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
 
 
 def _facts(run: RunRecord) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,12 @@ from smoothapi.cli.terminal import echo
 from smoothapi.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
     from smoothapi.gateway.config import GatewayConfig
     from smoothapi.gateway.records import GatewayCaller, Records
     from smoothapi.gateway.server import GatewayServer
-
-_PROVIDERS = ("aws", "google", "azure", "azure4", "clarifai")
 
 # Named each time, also where it lies in the folder: it decides where credentials and photos go.
 _TOML = click.Path(dir_okay=False, path_type=Path)
@@ -42,12 +44,23 @@ class _Serve(Group):
     """A group of which a provider's name is a command: the one that serves."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _PROVIDERS:
+        own = super().get_command(ctx, cmd_name)
+        if own is None and cmd_name in _providers():
             return _of(cmd_name)
-        return super().get_command(ctx, cmd_name)
+        return own
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_PROVIDERS, *super().list_commands(ctx)]
+        own = super().list_commands(ctx)
+        return [*(name for name in _providers() if name not in own), *own]
+
+
+def _providers() -> list[str]:
+    """Return the providers whose protocols the gateway speaks: ours, then those of strangers."""
+    from smoothapi.gateway.front import GROUP  # noqa: PLC0415
+    from smoothapi.provider import registered  # noqa: PLC0415
+
+    names = registered(GROUP)
+    return [*_CALLERS, *sorted(name for name in names if name not in _CALLERS)]
 
 
 @click.group(cls=_Serve, subcommand_metavar="PROVIDER... [OPTIONS] | token COMMAND")
@@ -64,7 +77,7 @@ def _of(provider: str) -> click.Command:
     """Return the command that serves a provider, and those that are named behind it."""
 
     @click.command(name=provider, short_help=f"Serve {provider}, and others that are named.")
-    @click.argument("others", nargs=-1, type=click.Choice(_PROVIDERS), metavar="[PROVIDER]...")
+    @click.argument("others", nargs=-1, type=click.Choice(_providers()), metavar="[PROVIDER]...")
     @click.option(
         "--config", "file", type=_TOML, required=True, help="The configuration, gateway.toml, say."
     )
@@ -96,7 +109,7 @@ def _of(provider: str) -> click.Command:
         def configure() -> GatewayConfig:
             return _configured(file, names, given, home)
 
-        return _serve(configure, check=check, as_json=as_json)
+        return _checked(configure()) if check else _serve(configure, as_json=as_json)
 
     command.help = (
         "Serve the providers named, until Ctrl-C or SIGTERM; SIGHUP reads the configuration again. "
@@ -128,11 +141,8 @@ def add(  # noqa: PLR0917  click passes options by name
     as_json: bool,
 ) -> int:
     """Make a token for the caller NAME, and show it: this once, as only its hash is kept."""
-    records = _records(file, home)
-    try:
+    with _records(file, home) as records:
         made = records.add_token(name, budget=budget, per_second=per_second, operator=operator)
-    finally:
-        records.close()
     if as_json:
         echo(json.dumps({"name": name, "token": made}))
         return 0
@@ -147,11 +157,8 @@ def add(  # noqa: PLR0917  click passes options by name
 @_JSON
 def list_(file: Path | None, home: str | None, as_json: bool) -> int:
     """List the callers that have a token."""
-    records = _records(file, home)
-    try:
+    with _records(file, home) as records:
         found = records.callers()
-    finally:
-        records.close()
     if as_json:
         echo(json.dumps([_row(caller) for caller in found]))
         return 0
@@ -174,11 +181,8 @@ def list_(file: Path | None, home: str | None, as_json: bool) -> int:
 @options("home")
 def remove(name: str, file: Path | None, home: str | None) -> int:
     """Keep the caller NAME out from now on, also from a gateway that is running."""
-    records = _records(file, home)
-    try:
+    with _records(file, home) as records:
         was_there = records.remove_token(name)
-    finally:
-        records.close()
     if not was_there:
         raise UsageError(f"Nobody named {name!r} has a token: `smoothapi serve token list`.")
     echo(f"The token of {name} lets nobody in any longer.")
@@ -188,54 +192,70 @@ def remove(name: str, file: Path | None, home: str | None) -> int:
 def _configured(
     file: Path, names: tuple[str, ...], given: dict[str, Any], home: str | None
 ) -> GatewayConfig:
+    """Read a configuration, of the providers named or of all, and put options over it."""
     from smoothapi.files import parse_toml  # noqa: PLC0415
     from smoothapi.gateway import read_config  # noqa: PLC0415
 
     if not file.is_file():
         raise UsageError(
             f"There is no configuration {str(file)!r}. Write one, with at least:\n\n"
-            f'[providers.{names[0]}]\nbudget = "$20/day"\n'
+            f'[providers.{(*names, "aws")[0]}]\nbudget = "$20/day"\n'
         )
     if not given and home is None:
         return read_config(file, only=names)
     try:
         tables = parse_toml(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"The configuration {file} cannot be read: {error}.") from error
+        raise UsageError(
+            f"The configuration {file} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
     tables["gateway"] = {**tables.get("gateway", {}), **given}
     if home is not None:
         tables["certify"] = {**tables.get("certify", {}), "home": home}
     return read_config(tables, only=names)
 
 
-def _records(file: Path | None, home: str | None) -> Records:
+@contextmanager
+def _records(file: Path | None, home: str | None) -> Iterator[Records]:
     """Open the records of the gateway that a configuration, or the settings, stand for."""
     from smoothapi.config import resolve  # noqa: PLC0415
-    from smoothapi.gateway import Records, read_config  # noqa: PLC0415
-    from smoothapi.gateway.config import records_of  # noqa: PLC0415
+    from smoothapi.gateway import Records  # noqa: PLC0415
+    from smoothapi.store import kept_records, open_home  # noqa: PLC0415
 
-    if file is not None and home is None:
-        return Records(read_config(file).records_file)
-    resolved = resolve(home=home)
-    resolved.require_trust(("home",))
-    return Records(records_of(resolved.settings.home))
+    instead: Path | None = None
+    if file is not None:
+        config = _configured(file, (), {}, home)
+        address, instead = config.settings.home, config.gateway.records
+    else:
+        resolved = resolve(home=home)
+        resolved.require_trust(("home",))
+        address = resolved.settings.home
+    with closing(open_home(address)) as store, closing(kept_records(store, instead)) as kept:
+        yield Records(kept)
 
 
-def _serve(configure: Any, *, check: bool, as_json: bool) -> int:
+def _server_module() -> ModuleType:
     try:
-        from smoothapi.gateway.server import GatewayServer  # noqa: PLC0415
+        from smoothapi.gateway import server  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError(
             f"The gateway needs a package that is not installed ({error.name}). Install it with: "
             "pip install 'smoothapi-vision[serve]'"
         ) from error
+    return server
 
-    config: GatewayConfig = configure()
-    server = GatewayServer(config, configure=configure)
+
+def _checked(config: GatewayConfig) -> int:
+    _server_module().check(config)
+    echo("The configuration can be used.")
+    return 0
+
+
+def _serve(configure: Callable[[], GatewayConfig], *, as_json: bool) -> int:
+    module = _server_module()
+    config = configure()
+    server: GatewayServer = module.GatewayServer(config, configure=configure)
     try:
-        if check:
-            echo("The configuration can be used.")
-            return 0
         gateway = server.app.gateway
         if config.gateway.callers == "tokens" and not gateway.records.callers():
             raise UsageError(
@@ -249,13 +269,20 @@ def _serve(configure: Any, *, check: bool, as_json: bool) -> int:
     finally:
         server.close()
     if not as_json:
-        echo("Ended: calls under way were finished.", err=True)
+        echo(_end(server), err=True)
     return 0
+
+
+def _end(server: GatewayServer) -> str:
+    if not server.cut:
+        return "Ended: calls under way were finished."
+    calls = "1 call" if server.cut == 1 else f"{server.cut} calls"
+    return f"Ended: {calls} under way could not be finished; what was sent by then is kept."
 
 
 def _introduce(server: GatewayServer, config: GatewayConfig, *, as_json: bool) -> None:
     """Say how to use the gateway, and in the last line that it is ready."""
-    told = {name: _CALLERS[name].format(url=server.url) for name in config.providers}
+    told = {name: _CALLERS.get(name, "{url}").format(url=server.url) for name in config.providers}
     if as_json:
         echo(json.dumps({"ready": True, "url": server.url, "callers": told}))
         return

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _ENDING = ("SIGTERM", "SIGHUP")
 
 
+class Stopped(KeyboardInterrupt):
+    """What a command says when it is stopped, where it keeps something else than answers."""
+
+
 @dataclass
 class EndingSignal:
     """Which signal ended the command, if one did."""

@@ -92,7 +92,19 @@ def verify(
             code = max(code, _code(error), key=_SEVERITY.index)
             continue
         _tell(checked, as_json=as_json)
+        if checked.rests and not as_json:
+            echo(f"Not checked: {'; '.join(checked.rests)}.{_what_compares(photo, home, keys)}")
     return code
+
+
+def _what_compares(*given: object) -> str:
+    """Return which options, of those that were not given, compare what is left."""
+    options = ("--photo", "--home", "--key")
+    left = [name for name, one in zip(options, given, strict=True) if not one]
+    if not left:
+        return ""
+    *some, last = left
+    return f" {', '.join(some)} and {last} compare these." if some else f" {last} compares that."
 
 
 @dataclass(frozen=True)
@@ -149,8 +161,6 @@ def _tell(checked: _Checked, *, as_json: bool) -> None:
     echo(f"Recomputed: {', '.join(checked.checks)}.")
     if signer is not None:
         echo(f"Signed by the key {signer.id}, whose holder vouches for it.")
-    if checked.rests:
-        echo(f"Not checked: {'; '.join(checked.rests)}. --home, --photo and --key compare these.")
 
 
 def _public_keys(files: Sequence[str]) -> tuple[PublicKey, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 import re
@@ -127,9 +126,11 @@ def require_torch(what: str = "The denoiser") -> None:
 @cache
 def torch_version() -> str:
     """Return the version of torch, without importing it where that can be helped."""
+    from importlib import metadata  # noqa: PLC0415  it brings all of email
+
     try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:  # installed without its metadata
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:  # installed without its metadata
         import torch  # noqa: PLC0415
 
         return str(torch.__version__)

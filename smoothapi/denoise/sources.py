@@ -9,7 +9,6 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Protocol
 
-from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
 from smoothapi.denoise.storage import SHIPPED, Header, load_network, read_header, read_model_card
 from smoothapi.errors import DenoiserError, UsageError
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
+    from smoothapi.denoise.adaptation import Adaptation
 
 
 class Source(Protocol):
@@ -200,6 +201,8 @@ def adapted(path: Path, name: str | None = None) -> Source:
     Raises:
         DenoiserError: the file is damaged, or the weights are not those that it was made for.
     """
+    from smoothapi.denoise.adaptation import Adaptation  # noqa: PLC0415  few are adapted
+
     adaptation = Adaptation.read(path)
     shipped = adaptation.weights in SHIPPED
     inner = (

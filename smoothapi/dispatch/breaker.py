@@ -29,10 +29,12 @@ class Caller:
         witness: whether its failures say anything of the service; not where all its variants were
             given up before.
         answered: what had been answered, to anyone, when it first failed.
+        unsent: how many of its calls never left this machine, which is no picture's doing.
     """
 
     witness: bool = True
     answered: int | None = None
+    unsent: int = 0
 
 
 class Breaker:
@@ -43,7 +45,8 @@ class Breaker:
     others wait. A success closes it. What is tried while it is open is not charged to a variant's
     attempts, so an outage does not become votes. A failure counts towards an outage only if nobody
     was answered since that request first failed and its variants have not failed before.
-    Otherwise it only uses up its own attempts.
+    Otherwise it only uses up its own attempts. Calls that never left this machine count anyhow,
+    and so many of one caller open it: no picture keeps a call from leaving.
 
     Args:
         failures: how many in a row open it.
@@ -140,16 +143,17 @@ class Breaker:
         with self._changed:
             if caller.answered is None:
                 caller.answered = self._answered
-            if self._opened is None and (caller.answered != self._answered or not caller.witness):
+            unsent = isinstance(error, ProviderError) and not error.sent
+            caller.unsent += unsent
+            of_the_picture = caller.answered != self._answered or not caller.witness
+            if self._opened is None and of_the_picture and not unsent:
                 return
             self._in_a_row += 1
             self._failing.add(caller)
             if self._opened is not None:
                 if probe:
                     self._wait = min(30.0, 2.0 * self._wait)
-            elif self._in_a_row >= self._failures and len(self._failing) >= min(
-                _WITNESSES, self._failures
-            ):
+            elif self._is_outage(caller):
                 self._opened = self._clock()
                 self._wait = 0.05
                 _log.warning(
@@ -158,6 +162,12 @@ class Breaker:
                     error,
                 )
                 emit(BreakerChanged(self._provider, "open"))
+
+    def _is_outage(self, caller: Caller) -> bool:
+        if caller.unsent >= self._failures:
+            return True
+        witnesses = min(_WITNESSES, self._failures)
+        return self._in_a_row >= self._failures and len(self._failing) >= witnesses
 
     def leave(self) -> None:
         """End a probe, whatever came of it: another may try in its place."""

@@ -6,8 +6,6 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tenacity
-
 from smoothapi.errors import TransientError, UsageError
 from smoothapi.events import Retried
 from smoothapi.telemetry import emit
@@ -15,6 +13,8 @@ from smoothapi.telemetry import emit
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
+
+    import tenacity
 
 
 _MOST_DOUBLINGS = 64  # beyond any cap; floats would overflow at 1,024
@@ -50,6 +50,8 @@ class Retry:
         self, wait: Callable[[float], None], stop: threading.Event, provider: str = ""
     ) -> tenacity.Retrying:
         """Return the loop for one request; `wait` waits, and `stop` ends its attempts."""
+        import tenacity  # noqa: PLC0415  only where something is sent
+
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=lambda state: (

@@ -17,6 +17,7 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -38,7 +39,7 @@ from smoothapi.store.rows import StoredAnswer, answer_key
 from smoothapi.telemetry import emit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from smoothapi.dispatch.job import Encode, Work
     from smoothapi.dispatch.shared import Route, Workers
@@ -95,12 +96,14 @@ class Run:
         self._stopped = ""  # by `stop`, from outside: why
         self._given_back = False
         self._known_to_fail: set[int] = set()
+        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self._keys: dict[int, str] = {}
         self._sender = Sender(
             route,
             workers,
             stop=self._stop,
             meter=self._meter,
-            ends=self,
+            ends=_Ends(work, workers, leases, self._keys, self._news),
             known_to_fail=self._known_to_fail,
         )
         # Room for what is sent, what is prepared, and what waits for its turn.
@@ -113,13 +116,11 @@ class Run:
         self._preparing: dict[_Preparing, list[int]] = {}
         self._ready: dict[int, Encode] = {}
         self._sending: set[Future[None]] = set()
-        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._ended: dict[int, Delivery] = {}
         self._delivered = 0
         self._last_error = ""
         # Leases on those between missing and ended, and those to be given back.
         self._held: dict[int, str] = {}
-        self._keys: dict[int, str] = {}
         self._finished: list[str] = []
         self._renewed = time.monotonic()
         self._deliveries = self._deliver()
@@ -172,18 +173,19 @@ class Run:
         except (SmoothAPIError, RuntimeError) as error:
             self._halt()  # what is under way still counts
             # It may have been stopped by another thread, at whatever line.
-            ended = error
             if self._stopped and not isinstance(error, StoppedError):
-                ended = StoppedError(self._stopped)
-            if isinstance(ended, SmoothAPIError):
-                self.totals.tell(ended)
-            if ended is not error:
-                raise ended from error
+                raise self._told(StoppedError(self._stopped)) from error
+            if isinstance(error, SmoothAPIError):
+                self._told(error)
             raise
         finally:
             self._halt()
             if not self._forked():
                 self._say_how_it_ended()
+
+    def _told(self, error: SmoothAPIError) -> SmoothAPIError:
+        self.totals.tell(error)
+        return error
 
     def _forked(self) -> bool:
         return os.getpid() != self._process
@@ -277,32 +279,7 @@ class Run:
         self._known_to_fail.update(index for index in ours if keys[index] in given_up)
         return ours[::-1]
 
-    # After it was sent; the first three are called in other threads
-
-    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
-        """Have the answers of one request written."""
-        return self._workers.writer.write(
-            [
-                StoredAnswer(
-                    self._work.asked(each.index),
-                    each.outcome,
-                    hashlib.sha256(each.payload).hexdigest(),
-                    self._keys[each.index],
-                    self._work.refreshes,
-                )
-                for each in answers
-            ]
-        )
-
-    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
-        """Take an answer that is on disk."""
-        self._news.put(_delivery(index, outcome))
-
-    def given_up(self, index: int, why: str) -> None:
-        """Note that a variant used up its attempts: a vote of this run, asked again by the next."""
-        self._leases.give_up(self._keys[index])
-        self._workers.answers.give_up(self._work.asked(index), why)
-        self._news.put(Delivery(index, None, error=why))
+    # After it was sent; the first is called in other threads
 
     def _sent(self, sending: Future[None]) -> None:
         self._sending.discard(sending)
@@ -449,6 +426,53 @@ class Run:
                 dollars=float(totals.dollars),
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """How the variants of a run end; called in threads that send.
+
+    They do not know the run: it would hold them and they it, and what it made of the photo would
+    stay in memory until Python next looks for such circles.
+
+    Attributes:
+        work: what is asked.
+        workers: where answers are kept, and by whom.
+        leases: on the variants.
+        keys: of the variants that were looked up.
+        news: for the run.
+    """
+
+    work: Work
+    workers: Workers
+    leases: Leases
+    keys: Mapping[int, str]
+    news: queue.SimpleQueue[_News]
+
+    def arrived(self, answers: Sequence[Arrived]) -> Future[None]:
+        """Have the answers of one request written."""
+        return self.workers.writer.write(
+            [
+                StoredAnswer(
+                    self.work.asked(each.index),
+                    each.outcome,
+                    hashlib.sha256(each.payload).hexdigest(),
+                    self.keys[each.index],
+                    self.work.refreshes,
+                )
+                for each in answers
+            ]
+        )
+
+    def answered(self, index: int, outcome: Answer | PermanentError) -> None:
+        """Take an answer that is on disk."""
+        self.news.put(_delivery(index, outcome))
+
+    def given_up(self, index: int, why: str) -> None:
+        """Note that a variant used up its attempts: a vote of this run, asked again by the next."""
+        self.leases.give_up(self.keys[index])
+        self.workers.answers.give_up(self.work.asked(index), why)
+        self.news.put(Delivery(index, None, error=why))
 
 
 def _delivery(index: int, outcome: Answer | PermanentError, *, cached: bool = False) -> Delivery:

@@ -354,7 +354,7 @@ class Sender:
             except ProviderError as caught:
                 error = caught
                 if isinstance(error, PermanentError) and len(rows) == 1:
-                    answers = [error]
+                    answers = [_as_answer(error)]
                     written = self._arrived(request, rows, answers)
             back = self.calls.end(call)
             if back:
@@ -379,6 +379,9 @@ class Sender:
             self._check_stopped()  # a fatal error may have come while it waited
             # Last of all: it is reserved of the day in which it is sent.
             block = route.ledger.reserve(len(rows))
+            if self._stop.is_set():  # while a store was waited for, which may take a minute
+                route.ledger.release(block, len(rows))
+                self._check_stopped()
         except BaseException:
             self._in_flight.release()
             raise
@@ -508,6 +511,12 @@ class Sender:
 
 _PLACE = ("endpoint", "url", "region")  # what an adapter's identity calls where it sends to
 _STOPPED = "the run was stopped"
+
+
+def _as_answer(error: PermanentError) -> PermanentError:
+    """Return an error as what was said to a picture: without its trace, which holds the picture."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _patience(error: TransientError) -> tuple[bool, float]:

@@ -15,7 +15,7 @@ class Access:
     Attributes:
         caller: name, "" if it was not let in.
         provider: name, "" for the gateway's own pages.
-        operation: the provider's name for it.
+        operation: the provider's name for it, no longer than `LONGEST_OPERATION`.
         status: of HTTP.
         outcomes: as of `Answered`.
         certificates: ids.
@@ -38,7 +38,7 @@ class Access:
         facts = {
             "caller": self.caller,
             "provider": self.provider,
-            "operation": self.operation[:100],
+            "operation": self.operation,
             "status": self.status,
             "outcome": joined(self.outcomes),
             "certificate": joined(self.certificates),

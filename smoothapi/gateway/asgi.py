@@ -13,32 +13,39 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.errors import StoreError
+from smoothapi.errors import SmoothAPIError, StoreError, UsageError
 from smoothapi.events import Served
 from smoothapi.gateway.access import Access
 from smoothapi.gateway.config import GatewayConfig, read_config
-from smoothapi.gateway.gateway import FAILED, REFUSED, Answered, Gateway, joined, refused
+from smoothapi.gateway.front import LONGEST_OPERATION
+from smoothapi.gateway.gateway import (
+    FAILED,
+    REFUSED,
+    Answered,
+    Gateway,
+    joined,
+    refused,
+)
 from smoothapi.gateway.line import GoneError, Line
 from smoothapi.gateway.metrics import OpenTelemetryMetrics, PrometheusMetrics
 from smoothapi.gateway.rate import Rates
 from smoothapi.gateway.records import GatewayCaller, anyone
 from smoothapi.gateway.room import NoRoomError, Room, Users
+from smoothapi.gateway.unforeseen import log_unforeseen
 from smoothapi.hosts import is_loopback
 from smoothapi.telemetry import emit
-from smoothapi.wires.wire import Reply, Request, Trouble
+from smoothapi.wires.trouble import Trouble
+from smoothapi.wires.wire import Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from smoothapi.gateway.gateway import ServedProvider
     from smoothapi.gateway.line import Receive, Scope, Send
     from smoothapi.gateway.metrics import Counts
-    from smoothapi.gateway.records import Record
-    from smoothapi.store import Account
+    from smoothapi.store import Account, Record
 
 TOKEN_HEADER = "x-smoothapi-token"  # noqa: S105  its name
 _CERTIFICATE, _OUTCOME = "x-smoothapi-certificate", "x-smoothapi-outcome"
@@ -67,7 +74,7 @@ def app(source: GatewayConfig | Path | str | Mapping[str, Any]) -> GatewayApp:
     Raises:
         UsageError: the configuration cannot work.
         MissingExtraError: a provider's packages are not installed.
-        StoreError: the home cannot be used.
+        StoreError: the home, or the noise key, cannot be used.
     """
     config = source if isinstance(source, GatewayConfig) else read_config(source)
     return GatewayApp(config)
@@ -102,7 +109,15 @@ class GatewayApp:
         if scope["type"] != "http":
             return
         line = Line(scope, receive, send)
-        request = line.request(b"")
+        try:
+            await self._respond(line)
+        except Exception as error:  # noqa: BLE001  a server would print it whole
+            log_unforeseen(error)
+            if not line.replied:
+                await line.reply(_told(500, "The gateway failed; its log says more."))
+
+    async def _respond(self, line: Line) -> None:
+        request = line.request
         own = request.path.startswith(_PREFIX) or request.path in _OWN_PATHS
         if own and request.method in {"GET", "HEAD"}:
             await self._own(line, request)
@@ -119,6 +134,11 @@ class GatewayApp:
     def _current(self) -> Gateway:
         return self.gateway
 
+    @property
+    def under_way(self) -> int:
+        """How many calls are inside now, at work or waiting for their turn."""
+        return self._room.inside
+
     def stop(self) -> None:
         """Say that nothing more should be sent here: /readyz is 503 from now on."""
         self._stopping = True
@@ -126,12 +146,29 @@ class GatewayApp:
     def reload(self, config: GatewayConfig) -> None:
         """Take up another configuration; calls under way end by the one that they began with.
 
-        Address, TLS and home stay as they are until the gateway is started again.
+        Address and TLS stay as they are until the gateway is started again. So does the home, and a
+        configuration with another one is refused: tokens and what budgets have spent are in it.
 
         Raises:
-            UsageError, MissingExtraError, StoreError: it cannot work; the former one stays.
+            UsageError: it cannot work, or names another home. Whatever is raised, the former
+                configuration stays.
+            MissingExtraError: a provider's packages are not installed.
+            StoreError: the home, or the noise key, cannot be used.
+            DenoiserError: a denoiser cannot be loaded.
         """
-        before, self.gateway = self.gateway, Gateway(config)
+        here, there = (str(one.settings.home) for one in (self.gateway.config, config))
+        if there != here:  # as text: a database's password may be another
+            raise UsageError(
+                f"The home is {there!r} now, and this gateway began with {here!r}, where its "
+                "tokens are and what its budgets have spent. Start it again to change the home."
+            )
+        gateway = Gateway(config)
+        try:
+            gateway.warm_up()
+        except BaseException:
+            gateway.close()
+            raise
+        before, self.gateway = self.gateway, gateway
         self._room.limits(config)
         self._users.when_left(before, before.close)
 
@@ -149,7 +186,9 @@ class GatewayApp:
         self, gateway: Gateway, served: ServedProvider, line: Line, request: Request
     ) -> None:
         front = served.front
-        caller = self._caller(served, request)
+        came = time.monotonic()
+        caller = await self._caller(gateway, served, request)
+        line.let_in = time.monotonic() - came
         answered = caller if isinstance(caller, Answered) else self._kept_out(served, caller)
         if answered is not None:
             await line.drain(front.wire.max_body)
@@ -165,7 +204,7 @@ class GatewayApp:
             Access(
                 caller.name if isinstance(caller, GatewayCaller) else "",
                 front.name,
-                front.operation(request),
+                front.operation(request)[:LONGEST_OPERATION],
                 answered.reply.status,
                 answered.outcomes,
                 answered.certificates,
@@ -201,20 +240,40 @@ class GatewayApp:
             if body is None:
                 return Answered(refused(front, front.wire.too_large()), (REFUSED,))
             async with self._room.turn() as line.queued:
-                if await line.gone():  # nothing has been paid for yet
+                if line.queued and await line.gone():  # nothing has been paid for yet
                     return None
-                work = partial(
-                    gateway.answer, served, caller, line.incoming(body), waited=line.queued
-                )
-                # To its end, also when the server does not wait: what is under way is paid for.
-                return await asyncio.shield(
-                    asyncio.get_running_loop().run_in_executor(self._pool, work)
-                )
+                waited = line.let_in + line.queued
+                work = partial(gateway.answer, served, caller, line.incoming(body), waited=waited)
+                return await self._worked(work)
         except GoneError:
             return None
         except NoRoomError:
             await line.drain(front.wire.max_body)
             return self._throttled(served, "full")
+
+    async def _worked(self, work: Callable[[], Answered]) -> Answered:
+        """Have a thread do some work, and return what comes of it.
+
+        It is done to its end also when nobody waits for it any longer: what is under way is paid
+        for.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Answered] = loop.create_future()
+
+        def tell(worked: Future[Answered]) -> None:
+            if done.done():
+                return
+            error = worked.exception()
+            if error is None:
+                done.set_result(worked.result())
+            elif isinstance(error, Exception):
+                done.set_exception(error)
+            else:  # such as SystemExit, which would end the server
+                done.set_exception(RuntimeError(type(error).__name__))
+
+        worked = self._pool.submit(work)
+        worked.add_done_callback(lambda ended: loop.call_soon_threadsafe(tell, ended))
+        return await done
 
     def _tell(self, access: Access, answered: Answered) -> None:
         """Tell the log, the metrics, and who listens to events, of a request."""
@@ -250,17 +309,23 @@ class GatewayApp:
             return own.strip()
         return "" if served.table.signed_by == "caller" else served.front.shown(request)
 
-    def _caller(self, served: ServedProvider, request: Request) -> GatewayCaller | Answered:
+    async def _caller(
+        self, gateway: Gateway, served: ServedProvider, request: Request
+    ) -> GatewayCaller | Answered:
         """Return who calls, or what is said to a stranger."""
-        if self.gateway.config.gateway.callers == "anyone":
+        if gateway.config.gateway.callers == "anyone":
             if "origin" not in request.headers:
                 return anyone()
             # A page of somebody else's, in a browser on this machine, may not spend its money.
             return Answered(_told(403, "Pages in a browser are not let in."), (REFUSED,))
         shown, front = self._shown(served, request), served.front
+        records = gateway.records
         try:
-            caller = self.gateway.records.caller(shown)
-        except StoreError as error:
+            if records.waits_for(shown):
+                caller = await asyncio.to_thread(records.caller, shown)
+            else:  # in the loop, which never waits for another machine
+                caller = records.caller(shown, look=False)
+        except SmoothAPIError as error:
             _log.warning("%s", error)
             return Answered(refused(front, front.wire.trouble(Trouble.error)), (FAILED,))
         return caller or Answered(refused(front, front.stranger(shown)), (REFUSED,))
@@ -301,10 +366,10 @@ class GatewayApp:
             from smoothapi.gateway.page import most_looked_at, page  # noqa: PLC0415
         except ImportError:
             return _told(404, "The page needs jinja2: pip install 'smoothapi-vision[serve]'")
-        records, room, now = self.gateway.records, self._room, time.time()
+        records, room, now = self.gateway.records.kept, self._room, time.time()
         html, policy = page(
             providers=list(self.gateway.served),
-            hour=records.outcomes(now - 3600.0),
+            hour=records.outcomes(3600.0),
             latest=records.latest(most_looked_at()),
             accounts=self._accounts(),
             load={

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from smoothapi.errors import UsageError
+from smoothapi.certify.targets import Scores
+from smoothapi.errors import UnreachableRadiusError, UsageError
 from smoothapi.files import expanded, parse_toml
 from smoothapi.gateway.front import SignedBy  # noqa: TC001  pydantic reads it
 from smoothapi.hosts import is_loopback
@@ -38,10 +39,7 @@ from smoothapi.wrapping.policy import CallOptions, Otherwise, RemotePictures, Un
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from smoothapi.address import HomeAddress
     from smoothapi.settings import Settings
-
-Passthrough = bool | tuple[str, ...]
 
 ACCOUNTS = "gateway-"
 """What the names of a gateway's budgets begin with."""
@@ -60,7 +58,15 @@ def _path(value: Any) -> Any:
     return expanded(value) if isinstance(value, str) else value
 
 
+def _operations(value: Any) -> Any:
+    named = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    if isinstance(value, bool) or named:
+        return value
+    raise ValueError('give a list of operations, such as ["DetectFaces"], or true or false')
+
+
 _File = Annotated[Path, BeforeValidator(_path)]
+Passthrough = Annotated[bool | tuple[str, ...], BeforeValidator(_operations)]
 
 
 class _Table(BaseModel):
@@ -162,8 +168,7 @@ class GatewayTable(_Table):
         retry_after: seconds that a caller is told to wait when the queue is full.
         grace: seconds that calls under way have to end, once the gateway is asked to stop.
         keep_days: days for which certificates are kept.
-        records: file of tokens and certificates; by default gateway.db in the home, which must be
-            named where the home is a database.
+        records: file of tokens and certificates; by default they are in the home.
     """
 
     host: str = "127.0.0.1"
@@ -207,14 +212,7 @@ class GatewayConfig(_Table):
     @cached_property
     def settings(self) -> Settings:
         """The settings in force for all providers: of home and noise key there is one."""
-        return resolve(None, self.certify.session).settings
-
-    @property
-    def records_file(self) -> Path:
-        """The file of tokens and certificates."""
-        if self.gateway.records is not None:
-            return self.gateway.records
-        return records_of(self.settings.home)
+        return resolve(None, self.certify.session, given_in="[certify]").settings
 
 
 def read_config(
@@ -237,7 +235,8 @@ def read_config(
             tables = parse_toml(Path(source).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"The configuration {printable(where)} cannot be read: {error}."
+                f"The configuration {printable(where)} cannot be read: "
+                f"{getattr(error, 'strerror', None) or error}."
             ) from error
     else:
         tables = source
@@ -263,20 +262,6 @@ def read_config(
     return config
 
 
-def records_of(home: HomeAddress) -> Path:
-    """Return the file of tokens and certificates that is in a home.
-
-    Raises:
-        UsageError: the home is a database, which holds none.
-    """
-    if isinstance(home, Path):
-        return home / "gateway.db"
-    raise UsageError(
-        f"The home is {home}, and the gateway's tokens and certificates are in a file. Say which: "
-        'records = "/var/lib/smoothapi/gateway.db" in the table [gateway].'
-    )
-
-
 def lasting_budget(text: str, name: str) -> Budget:
     """Return the budget of one caller, "" for one without a limit that is counted all the same.
 
@@ -289,11 +274,13 @@ def lasting_budget(text: str, name: str) -> Budget:
 
 
 def _lasting(text: str, name: str) -> Budget:
-    budget = Budget.parse(text)
-    if budget.per == "run":
+    amount, _, per = text.partition("/")
+    lasts = per.strip() in {"day", "month"}
+    budget = Budget.parse(text if lasts else amount)
+    if not lasts:
         raise UsageError(
             f"budget {text!r}: a gateway runs on and on, so its budgets are of a day or a month: "
-            f'"{text}/day".'
+            f'"{amount.strip()}/day".'
         )
     return Budget(budget.attempts, budget.dollars, budget.per, name)
 
@@ -302,13 +289,13 @@ def _check(config: GatewayConfig) -> None:
     table = config.gateway
     for name in config.providers:
         options = config.certified(name)
-        _ = options.policy
-        resolve(None, options.session)
+        where = f"[certify] or [providers.{printable(name)}.certify]"
+        settings = resolve(None, options.session, given_in=where).settings
+        _check_reach(name, settings, options.policy)
         config.budgets(name)
         for one in ("home", "noise_key_file"):
             if getattr(config.providers[name].certify, one) is not None:
                 raise UsageError(f"{one}: a gateway has one, in the table [certify].")
-    _ = config.records_file
     if table.grpc_port is not None and "google" not in config.providers:
         raise UsageError("grpc_port is for google, which is not among the providers served.")
     if (table.tls_certificate is None) != (table.tls_key is None):
@@ -328,6 +315,22 @@ def _check(config: GatewayConfig) -> None:
         )
 
 
+def _check_reach(name: str, settings: Settings, policy: CallPolicy) -> None:
+    """Refuse a radius that no photo's votes could reach, which every caller would be told."""
+    if isinstance(settings.radius, str):  # what it comes to, each photo decides
+        return
+    try:
+        Scores(("any",), policy.least(None)).start(
+            sigma=settings.sigma,
+            alpha=settings.alpha,
+            max_votes=settings.max_votes,
+            radius=settings.radius,
+            final=settings.final,
+        )
+    except UnreachableRadiusError as error:
+        raise UsageError(f"[providers.{name}] can certify nothing: {error}") from None
+
+
 def _explained(error: ValidationError, where: str) -> str:
     said = []
     for one in error.errors(include_url=False, include_input=False)[:5]:
@@ -335,6 +338,7 @@ def _explained(error: ValidationError, where: str) -> str:
         what = {
             "extra_forbidden": "there is no such key",
             "missing": "it is missing",
-        }.get(one["type"], one["msg"])
+            "tuple_type": 'give a list of texts: ["..."]',
+        }.get(one["type"], one["msg"].removeprefix("Value error, "))
         said.append(f"{printable(place)}: {printable(what)}")
     return f"{printable(where)} cannot be used. {'; '.join(said)}."

@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import ImageError, UsageError
-from smoothapi.photos import FetchLimits, NamedPlaces, place_of, shown_location
+from smoothapi.photos.limits import FetchLimits
+from smoothapi.photos.naming import shown_location
+from smoothapi.photos.places import NamedPlaces, place_of
 from smoothapi.text import printable
 
 if TYPE_CHECKING:

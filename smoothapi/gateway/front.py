@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 GROUP = "smoothapi.fronts"
 
+LONGEST_OPERATION = 100
+"""Characters of an operation that are told: callers can name one as they like."""
+
 SignedBy: TypeAlias = Literal["gateway", "caller"]
 """Whose credentials sign what is sent to the provider."""
 
@@ -41,12 +44,15 @@ class Incoming:
         fetch: a picture that is elsewhere -> its bytes; None if the call is to be made as it is.
             Raises UsageError where the operator has not named the place, an ImageError where the
             picture cannot be fetched; both say so to the caller.
+        not_passed: why a part that asks for no labels is refused; "" where the operator lets it
+            pass.
     """
 
     request: Request
     target: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     fetch: Callable[[Remote], bytes | None] = field(default=lambda _: None, repr=False)
+    not_passed: str = ""
 
     def fetch_of_batch(self, remote: Remote | None, *, alone: bool) -> tuple[bytes | None, str]:
         """Fetch the picture of one row of a batch: what refuses it must not refuse the others.
@@ -109,14 +115,16 @@ class Front(Protocol):
     def read(self, incoming: Incoming) -> Call | Remote | None:
         """Say what a request asks; see `smoothapi.wrapping.Wrapper.read`.
 
-        The call's response is a `Reply`. None stands for what holds nothing to certify, or cannot
-        be read. A picture that is elsewhere is fetched by `incoming.fetch`, and the caller's own
-        call then carries its bytes: what is labelled is what is certified, whoever changes the
-        place meanwhile.
+        The call's response is a `Reply`. None stands for what asks for no labels: it is sent on
+        where the operator lets it pass. A picture that is elsewhere is fetched by
+        `incoming.fetch`, and the caller's own call then carries its bytes: what is labelled is what
+        is certified, whoever changes the place meanwhile.
 
         Raises:
             ProviderError: the provider cannot be asked: credentials are missing, say.
-            UsageError: a picture is elsewhere, and is not to be fetched or cannot be.
+            UsageError: the provider could answer with labels that cannot be certified: it is
+                another version's call, say, or cannot be read. Or a picture is elsewhere, and is
+                not to be fetched or cannot be. It is refused, whatever passes.
         """
 
     def relay(self, incoming: Incoming) -> Reply:

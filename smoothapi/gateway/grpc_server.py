@@ -23,7 +23,6 @@ from smoothapi.wires.google import MAX_BODY
 from smoothapi.wires.google_grpc import (
     METHOD,
     SERVICE,
-    UnwritableError,
     error_of_rest,
     to_message,
     to_rest,
@@ -60,7 +59,6 @@ class GrpcServer:
         self, app: GatewayApp, table: GatewayTable, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._app, self._loop = app, loop
-        self._grace = table.grace
         threads = table.workers + table.queue + 8  # some more, to say that the queue is full
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="smoothapi-gateway-grpc")
         self._server = patient_server(
@@ -83,9 +81,9 @@ class GrpcServer:
             ) from error
         self._server.start()
 
-    def stop(self) -> None:
-        """Listen no longer, and await what is under way, as far as the gateway's grace goes."""
-        self._server.stop(grace=self._grace + SETTLING).wait()
+    def stop(self, grace: float) -> None:
+        """Listen no longer, and await what is under way for so many seconds, and what it left."""
+        self._server.stop(grace=grace + SETTLING).wait()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _answer(self, message: bytes, context: grpc.ServicerContext) -> bytes:
@@ -108,7 +106,7 @@ class GrpcServer:
             data = json.loads(told)
             if status == 200:
                 return to_message(data["responses"])
-        except (ValueError, KeyError, TypeError, UnwritableError):
+        except (ValueError, KeyError, TypeError):
             data = {"error": {"status": "INTERNAL", "message": "The answer cannot be read."}}
         wait = retry_after_seconds(headers.get("retry-after"))
         return _refuse(context, error_of_rest(data, retry_after=wait))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -28,16 +30,34 @@ class GoneError(Exception):
 
 
 class Line:
-    """One request, as it comes in, and its reply."""
+    """One request, as it comes in, and its reply.
+
+    Attributes:
+        request: as the wires read it, without its body.
+        held: bytes of the body that are held.
+        queued: seconds that it waited for its turn.
+        let_in: seconds that it waited until it was known who calls.
+        began: when it came, by `time.monotonic`.
+        replied: whether its reply has begun.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._ended = False
+        self.replied = False
         self.held = 0
-        self.queued = 0.0
+        self.queued = self.let_in = 0.0
         self.began = time.monotonic()
         self._headers = tuple(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        )
+        # A fragment is no part of a target (RFC 9112, 3.2): what sends it on leaves it out.
+        query = scope.get("query_string", b"").decode("latin-1").partition("#")[0]
+        self.request = Request(
+            method=scope["method"],
+            path=self._below(scope["path"]),
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in self._headers},
         )
 
     @property
@@ -45,23 +65,13 @@ class Line:
         """Whether the application is a part of another one."""
         return bool(self._scope.get("root_path"))
 
-    def request(self, body: bytes) -> Request:
-        """Return the request as the wires read it."""
-        query = self._scope.get("query_string", b"").decode("latin-1")
-        return Request(
-            method=self._scope["method"],
-            path=self._below(self._scope["path"]),
-            query=dict(parse_qsl(query, keep_blank_values=True)),
-            headers={name.lower(): value for name, value in self._headers},
-            body=body,
-        )
-
     def incoming(self, body: bytes) -> Incoming:
         """Return the request with all that is sent on."""
         raw = self._scope.get("raw_path") or self._scope["path"].encode()
-        query = self._scope.get("query_string", b"").decode("latin-1")
+        query = self._scope.get("query_string", b"").decode("latin-1").partition("#")[0]
         target = self._below(raw.decode("latin-1").partition("?")[0])
-        return Incoming(self.request(body), f"{target}?{query}" if query else target, self._headers)
+        request = replace(self.request, body=body)
+        return Incoming(request, f"{target}?{query}" if query else target, self._headers)
 
     async def body(self, most: int, room: Room) -> bytes | None:
         """Return the whole body; None if it is longer than `most`.
@@ -70,7 +80,7 @@ class Line:
             GoneError: the caller left.
             NoRoomError: there is no room for it.
         """
-        chunks: list[bytes] = []
+        whole = BytesIO()  # gives what it holds without copying it
         while not self._ended:
             chunk = await self._next()
             if self.held + len(chunk) > most:
@@ -78,8 +88,8 @@ class Line:
                 return None
             room.hold(len(chunk))
             self.held += len(chunk)
-            chunks.append(chunk)
-        return b"".join(chunks)
+            whole.write(chunk)
+        return whole.getvalue()
 
     async def drain(self, most: int) -> None:
         """Read on, and forget it: callers read no reply while they send."""
@@ -108,6 +118,7 @@ class Line:
             headers.append(("content-length", str(len(body))))
         if self._scope["method"] == "HEAD":
             body = b""
+        self.replied = True
         await self._send(
             {
                 "type": "http.response.start",

@@ -53,6 +53,7 @@ class PrometheusMetrics:
         self.content_type: str = CONTENT_TYPE_LATEST
         self._registry = registry = CollectorRegistry()
         self._measures: dict[str, Any] = {}
+        self._of: dict[tuple[str, ...], Any] = {}  # looking one up costs more than counting
         for name, measure in METRICS.items():
             full = f"smoothapi_gateway_{name}"
             if measure.kind == "sum":
@@ -68,7 +69,10 @@ class PrometheusMetrics:
     def count(self, access: Access, findings: Sequence[Finding]) -> None:
         """Count a request that was answered."""
         for one in counted(access, findings):
-            measure = self._measures[one.name].labels(**one.of)
+            key = one.name, *one.of.values()
+            measure = self._of.get(key)
+            if measure is None:
+                measure = self._of[key] = self._measures[one.name].labels(**one.of)
             if METRICS[one.name].kind == "sum":
                 measure.inc(one.amount)
             else:

@@ -19,8 +19,7 @@ from smoothapi.text import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from smoothapi.gateway.records import Record
-    from smoothapi.store import Account
+    from smoothapi.store import Account, Record
 
 _LOOKED, _SHOWN, _REASONS, _LABELS = 500, 50, 12, 4
 

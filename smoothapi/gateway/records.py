@@ -1,50 +1,53 @@
-"""What a gateway keeps besides answers and budgets: its callers' tokens, and its certificates."""
+"""Who may call a gateway, and what it found: tokens made and looked up, certificates kept."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
+import logging
 import re
 import secrets
-import sqlite3
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from smoothapi.asynchronous import ThreadEach
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.gateway.config import ACCOUNTS, lasting_budget
-from smoothapi.text import printable
+from smoothapi.store import Record, Token
+from smoothapi.store.ages import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
-    from smoothapi.store import Budget
+    from smoothapi.store import Budget, GatewayRecords
     from smoothapi.wrapping import Finding
 
 ANYONE = "anyone"
 """The caller's name where everybody is let in."""
 
+FRESH = 2.0
+"""Seconds for which tokens that are on another machine are believed without another look: after
+that, one which was removed lets nobody in."""
+
+WITHOUT = 60.0
+"""Seconds for which they are believed while that machine cannot be reached: no caller is shut out
+by a database that is being moved, and a token that was removed meanwhile lets in no longer."""
+
+_AGAIN = 0.2  # seconds after a look before the next one, for a token that is not known or an error
+
+_LOOK = 5.0  # seconds for which a caller waits until the tokens are read
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _TOKEN = re.compile(r"sgw_([0-9a-f]{16})_([0-9a-f]{48})", re.ASCII)
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _PRUNED = 500  # certificates are written between two looks for old ones
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tokens (
-    id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, digest BLOB NOT NULL, budget TEXT NOT NULL,
-    per_second REAL, operator INTEGER NOT NULL, made REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS certificates (
-    id TEXT PRIMARY KEY, at REAL NOT NULL, caller TEXT NOT NULL, provider TEXT NOT NULL,
-    operation TEXT NOT NULL, outcome TEXT NOT NULL, why TEXT NOT NULL, finding TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS certificates_at ON certificates (at);
-CREATE INDEX IF NOT EXISTS certificates_caller ON certificates (caller, at);
-PRAGMA user_version = 1;
-"""
+_THREADS = ThreadEach("smoothapi-tokens")
+_log = logging.getLogger("smoothapi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,70 +69,34 @@ class GatewayCaller:
     made: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What was found about one picture.
-
-    Attributes:
-        id: of the certificate.
-        at: seconds since the epoch.
-        caller: its name.
-        provider: the provider's name.
-        operation: the provider's name for what was asked.
-        outcome: "certified", "abstained", or what ended the votes.
-        why: in words; "" where something is certified.
-        finding: as `Finding.to_dict` gives it.
-    """
-
-    id: str
-    at: float
-    caller: str
-    provider: str
-    operation: str
-    outcome: str
-    why: str
-    finding: dict[str, Any] = field(repr=False)
-
-
 def outcome_of(finding: Finding) -> str:
     """Return in a word what was found."""
     return finding.ended or ("certified" if finding.certified else "abstained")
 
 
 class Records:
-    """A database of tokens and certificates; threads and processes may share the file.
+    """Tokens and certificates of a gateway. Threads share it.
 
     Of a token only the SHA-256 is kept: it is 192 random bits, so that nobody can find it from
     that, and it is compared in constant time.
 
     Args:
-        path: the file.
-        keep_days: for which certificates are kept.
-        clock: seconds since the epoch.
-
-    Raises:
-        StoreError: the file cannot be used.
+        kept: where they are kept.
+        keep_days: for which certificates are.
+        clock: seconds that only count on.
     """
 
     def __init__(
-        self, path: Path, *, keep_days: float = 30.0, clock: Callable[[], float] = time.time
+        self,
+        kept: GatewayRecords,
+        *,
+        keep_days: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path, self._clock, self._keep = path, clock, keep_days * 86_400
-        # Who looks does not wait for who writes: each request looks for its caller.
-        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self.kept = kept
+        self._keep = seconds_of(keep_days)
         self._written = 0
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            self._sql, self._look = self._connected(), self._connected()
-            self._sql.execute("PRAGMA journal_mode = WAL")
-            self._sql.execute("PRAGMA synchronous = NORMAL")
-            self._sql.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{printable(str(path))}, which holds the gateway's tokens and certificates, "
-                f"cannot be used: {error}."
-            ) from error
+        self._known = _Known(kept, clock)
 
     def add_token(
         self,
@@ -158,110 +125,157 @@ class Records:
         if per_second is not None and not 0.0 < per_second < float("inf"):
             raise UsageError(f"per_second={per_second!r}: give a number above 0.")
         identity, secret = secrets.token_hex(8), secrets.token_hex(24)
-        row = (
-            identity, name, _digest(secret), budget, per_second, int(operator), self._clock(),
-        )  # fmt: skip
-        try:
-            self._change("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
+        made = Token(identity, name, _digest(secret), budget, per_second, operator)
+        if not self.kept.add_token(made):
             raise UsageError(
                 f"There is a token for {name!r} already. Remove it first (`smoothapi serve token "
                 f"remove {name}`), or choose another name."
-            ) from None
+            )
         return f"sgw_{identity}_{secret}"
 
     def remove_token(self, name: str) -> bool:
         """Forget a caller's token; whether there was one. What it spent stays counted."""
-        return self._change("DELETE FROM tokens WHERE name = ?", (name,)) > 0
+        return _NAME.fullmatch(name) is not None and self.kept.remove_token(name)
 
     def callers(self) -> list[GatewayCaller]:
         """Return who has a token, by name."""
-        rows = self._rows(
-            "SELECT name, budget, per_second, operator, made FROM tokens ORDER BY name"
-        )
-        return [_caller(*row) for row in rows]
+        return [_caller(token) for token in self.kept.tokens()]
 
-    def caller(self, token: str) -> GatewayCaller | None:
-        """Return whose token it is; None if nobody's."""
+    def caller(self, token: str, *, look: bool = True) -> GatewayCaller | None:
+        """Return whose token it is; None if nobody's.
+
+        Args:
+            token: as it was shown.
+            look: whether another machine may be asked; if not, what it said last is taken, which
+                is for who asked `waits_for` just now.
+
+        Raises:
+            StoreError: that cannot be looked up now.
+        """
         found = _TOKEN.fullmatch(token)
         if found is None:
             return None
-        rows = self._rows(
-            "SELECT digest, name, budget, per_second, operator, made FROM tokens WHERE id = ?",
-            (found[1],),
-        )
-        known = rows[0][0] if rows else b"\0" * 32
-        if not hmac.compare_digest(known, _digest(found[2])) or not rows:
+        kept = self._known.token(found[1], look=look)
+        digest = b"\0" * 32 if kept is None else kept.digest
+        if not hmac.compare_digest(digest, _digest(found[2])) or kept is None:
             return None
-        return _caller(*rows[0][1:])
+        return _caller(kept)
+
+    def waits_for(self, token: str) -> bool:
+        """Whether `caller` would wait for another machine to say whose token it is."""
+        found = _TOKEN.fullmatch(token)
+        return found is not None and self._known.waits_for(found[1])
 
     def keep(self, caller: str, provider: str, operation: str, finding: Finding) -> str:
         """Keep what was found about a picture; return its id."""
         identity = secrets.token_hex(16)
-        row = (
-            identity, self._clock(), caller, provider, operation, outcome_of(finding), finding.why,
-            json.dumps(finding.to_dict(), allow_nan=False),
-        )  # fmt: skip
-        self._change("INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self.kept.keep(
+            Record(
+                identity,
+                caller,
+                provider,
+                _writable(operation),
+                outcome_of(finding),
+                _writable(finding.why),
+                finding.to_dict(),
+            )
+        )
         self._written += 1
         if self._written % _PRUNED == 1:
-            old = (self._clock() - self._keep,)
-            self._change("DELETE FROM certificates WHERE at < ?", old)
+            self._prune()
         return identity
+
+    def _prune(self) -> None:
+        try:
+            self.kept.forget(self._keep)
+        except StoreError as error:  # what was kept just now is kept all the same
+            _log.warning("Certificates that are old enough were not forgotten: %s", error)
 
     def record(self, identity: str) -> Record | None:
         """Return what is kept under an id."""
-        rows = self._rows("SELECT * FROM certificates WHERE id = ?", (identity,))
-        return _record(rows[0]) if rows else None
-
-    def latest(self, count: int, *, caller: str | None = None) -> list[Record]:
-        """Return the latest records, newest first; of one caller, if one is named."""
-        rows = self._rows(
-            "SELECT * FROM certificates WHERE caller = coalesce(?, caller) "
-            "ORDER BY at DESC, rowid DESC LIMIT ?",
-            (caller, count),
-        )
-        return [_record(row) for row in rows]
-
-    def outcomes(self, since: float) -> dict[tuple[str, str, str], int]:
-        """Return (provider, caller, outcome) -> how many records since a time."""
-        rows = self._rows(
-            "SELECT provider, caller, outcome, count(*) FROM certificates WHERE at >= ? "
-            "GROUP BY provider, caller, outcome",
-            (since,),
-        )
-        return {(row[0], row[1], row[2]): row[3] for row in rows}
+        return self.kept.record(identity) if _ID.fullmatch(identity) else None
 
     def close(self) -> None:
-        """Close the file."""
-        with self._writing, self._reading:
-            self._sql.close()
-            self._look.close()
+        """Release what holds them."""
+        self.kept.close()
 
-    def _connected(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self._path, timeout=60.0, isolation_level=None, check_same_thread=False
-        )
 
-    def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._explained(), self._reading:
-            return self._look.execute(statement, values).fetchall()
+class _Known:
+    """The tokens, as they were when they were last looked for.
 
-    def _change(self, statement: str, values: tuple[Any, ...]) -> int:
-        with self._explained(), self._writing:
-            return self._sql.execute(statement, values).rowcount
+    Those on this machine are looked for each time. Of those on another one all are read, a few
+    times a second at most whoever calls: strangers with made-up tokens are answered from memory.
+    While it cannot be reached, those that were known let in for a while longer.
+    """
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def __init__(self, kept: GatewayRecords, clock: Callable[[], float]) -> None:
+        self._kept, self._clock = kept, clock
+        self._lock = threading.Lock()
+        self._read: tuple[float, Mapping[str, Token]] = (float("-inf"), {})
+        self._failed: tuple[float, str] = (float("-inf"), "")
+        self._reading: tuple[float, Future[list[Token]]] | None = None
+
+    def waits_for(self, identity: str) -> bool:
+        return self._kept.shared and not self._is_fresh(identity)
+
+    def token(self, identity: str, *, look: bool) -> Token | None:
+        if not self._kept.shared:
+            return self._kept.token(identity)
+        if look and not self._is_fresh(identity):
+            self._look_for(identity)
+        return self._read[1].get(identity)
+
+    def _is_fresh(self, identity: str) -> bool:
+        at, tokens = self._read
+        return self._clock() - at < (FRESH if identity in tokens else _AGAIN)
+
+    def _look_for(self, identity: str) -> None:
+        # While the machine is away, one waits for it, and the others for nobody.
+        if not self._lock.acquire(blocking=not self._is_away()):
+            self._believe(identity, self._failed[1])
+            return
+        try:  # whoever waited for it finds what the first one read
+            if not self._is_fresh(identity):
+                self._look()
+        except StoreError as error:
+            self._believe(identity, str(error))
+        finally:
+            self._lock.release()
+
+    def _is_away(self) -> bool:
+        return self._failed[0] > self._read[0]
+
+    def _believe(self, identity: str, said: str) -> None:
+        """Raise StoreError unless a token was there the last time, and that is not long ago."""
+        at, tokens = self._read
+        if identity not in tokens or self._clock() - at >= WITHOUT:
+            raise StoreError(said)
+
+    def _look(self) -> None:
+        at, said = self._failed
+        if self._clock() - at < _AGAIN:
+            raise StoreError(said)
         try:
-            yield
-        except sqlite3.IntegrityError:
+            self._read = self._read_now()
+        except StoreError as error:
+            self._failed = self._clock(), str(error)
             raise
-        except sqlite3.Error as error:
+
+    def _read_now(self) -> tuple[float, Mapping[str, Token]]:
+        """Return when the tokens were asked for, and what they were; one look at a time.
+
+        A database may keep a statement for ever, and that must not keep a caller.
+        """
+        if self._reading is None or self._reading[1].done():  # then it was given up, and is old
+            self._reading = self._clock(), _THREADS.submit(self._kept.tokens)
+        began, reading = self._reading
+        wait([reading], _LOOK)
+        if not reading.done():
             raise StoreError(
-                f"{printable(str(self._path))}, which holds the gateway's tokens and certificates, "
-                f"cannot be used: {error}."
-            ) from error
+                f"Who may call cannot be looked up: the home has not answered for {_LOOK:g} s."
+            )
+        self._reading = None
+        return began, {token.id: token for token in reading.result()}
 
 
 def anyone() -> GatewayCaller:
@@ -277,14 +291,11 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _caller(
-    name: str, budget: str, per_second: float | None, operator: int, made: float
-) -> GatewayCaller:
-    return GatewayCaller(
-        name, lasting_budget(budget, _account(name)), per_second, bool(operator), made
-    )
+def _caller(token: Token) -> GatewayCaller:
+    budget = lasting_budget(token.budget, _account(token.name))
+    return GatewayCaller(token.name, budget, token.per_second, token.operator, token.made)
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    identity, at, caller, provider, operation, outcome, why, finding = row
-    return Record(identity, at, caller, provider, operation, outcome, why, json.loads(finding))
+def _writable(text: str) -> str:
+    """Return a text as every store takes it: providers and callers can send half characters."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

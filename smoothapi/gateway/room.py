@@ -61,14 +61,19 @@ class Room:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[float]:
-        """Wait for a turn, and give the seconds that it took; the next one begins behind it."""
-        began = time.monotonic()
+        """Wait for a turn, and give the seconds that it took; the next one begins behind it.
+
+        They are 0 where there was no wait.
+        """
+        waited = 0.0
         if self.working < self._workers:
             self.working += 1
         else:
+            began = time.monotonic()
             await self._wait()
+            waited = time.monotonic() - began
         try:
-            yield time.monotonic() - began
+            yield waited
         finally:
             self.working -= 1
             self._next()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
@@ -14,20 +14,36 @@ import uvicorn
 from smoothapi.errors import MissingExtraError, SmoothAPIError, UsageError
 from smoothapi.gateway.asgi import GatewayApp, app
 from smoothapi.gateway.config import SETTLING
-from smoothapi.hosts import bracketed, listening
-from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config
+from smoothapi.hosts import bracketed, is_loopback, listening
+from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config, take_no_more
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-    from smoothapi.gateway.config import GatewayConfig
+    from smoothapi.gateway.config import GatewayConfig, GatewayTable
     from smoothapi.gateway.grpc_server import GrpcServer
 
 _ENDING = ("SIGINT", "SIGTERM")
 
 _log = logging.getLogger("smoothapi")
+
+
+def check(config: GatewayConfig) -> None:
+    """Make sure that a configuration can be served; does not listen, so one may run beside it.
+
+    Args:
+        config: from `read_config`.
+
+    Raises:
+        SmoothAPIError: it cannot; says why.
+    """
+    with closing(app(config)) as application:
+        _settled(application, config.gateway)
+        if config.gateway.grpc_port is not None:
+            _grpc_server()
+        application.gateway.warm_up()
 
 
 class GatewayServer:
@@ -45,6 +61,7 @@ class GatewayServer:
 
     Attributes:
         app: what answers.
+        cut: calls that were under way when the grace was over, or nobody wanted to wait for them.
         port: that it listens on.
         grpc_port: that it listens on for Google's gRPC, once it serves; None if for none.
     """
@@ -57,23 +74,12 @@ class GatewayServer:
         self._host = table.host
         self.app: GatewayApp = app(config)
         try:
-            self._listener = listening(table.host, table.port, backlog=BACKLOG)
-            made = quiet_config(
-                self.app,
-                PatientProtocol,
-                proxy_headers=False,
-                timeout_graceful_shutdown=int(table.grace + SETTLING),
-                ssl_certfile=table.tls_certificate,
-                ssl_keyfile=table.tls_key,
-            )
-            made.load()
-        except OSError as error:
+            made = _settled(self.app, table)
+            self._listener = _listening(table)
+        except BaseException:
             self.app.close()
-            raise UsageError(
-                f"Cannot listen on {table.host}, port {table.port}, or read the files for TLS: "
-                f"{error.strerror or error}. Another program may use the port; port = 0 takes one "
-                "that is free."
-            ) from error
+            raise
+        self.cut = 0
         self.port: int = self._listener.getsockname()[1]
         self.grpc_port: int | None = None
         self._grpc: GrpcServer | None = None
@@ -115,25 +121,18 @@ class GatewayServer:
         """
         if self._table.grpc_port is None:
             return
-        try:
-            from smoothapi.gateway.grpc_server import GrpcServer  # noqa: PLC0415
-        except ImportError as error:
-            raise MissingExtraError(
-                f"grpc_port needs a package that is not installed ({error.name}). Install it with: "
-                "pip install 'smoothapi-vision[serve,google]'"
-            ) from error
-        self._grpc = GrpcServer(self.app, self._table, loop)
+        self._grpc = _grpc_server()(self.app, self._table, loop)
         self.grpc_port = self._grpc.port
 
     @property
     def grace(self) -> float:
         """Seconds that calls under way have, once it is to stop."""
-        return self._table.grace
+        return self.app.gateway.config.gateway.grace
 
     def stop_grpc(self) -> None:
         """End what is under way over gRPC, and listen no longer."""
         if self._grpc is not None:
-            self._grpc.stop()
+            self._grpc.stop(self.grace)
 
     def close(self) -> None:
         """Listen no longer, and release what is held; twice does no harm."""
@@ -150,11 +149,22 @@ class GatewayServer:
         if self._configure is None:
             return
         try:
-            self.app.reload(self._configure())
+            config = self._configure()
+            self._check_callers(config)
+            self.app.reload(config)
         except SmoothAPIError as error:
             _log.error("The configuration was not taken up, and the former one stays: %s", error)
         else:
+            self._server.give(self.grace)
             _log.warning("The configuration was read again. Address and TLS stay as they were.")
+
+    def _check_callers(self, config: GatewayConfig) -> None:
+        """Refuse what was checked with another address than the one that is listened on."""
+        if config.gateway.callers == "anyone" and not is_loopback(self._host):
+            raise UsageError(
+                f'callers = "anyone" would let whoever reaches {self._host} spend your money: this '
+                "gateway listens there until it is started again."
+            )
 
     def __enter__(self) -> Self:
         started = threading.Event()
@@ -186,10 +196,15 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, owner: GatewayServer) -> None:
         super().__init__(config)
+        self.give(owner.grace)
         self.on_ready: Callable[[], object] = lambda: None
         self._owner = owner
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
+
+    def give(self, grace: float) -> None:
+        """Give calls under way so many seconds to end, once it is to stop."""
+        self.config.timeout_graceful_shutdown = int(grace + SETTLING)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -213,9 +228,12 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await take_no_more(self.servers)
         cutting = asyncio.ensure_future(self._cut_short())
         await asyncio.gather(super().shutdown(sockets), asyncio.to_thread(self._owner.stop_grpc))
         cutting.cancel()
+        if self.force_exit:
+            self._owner.cut = self._owner.app.under_way
         if self._loop is not None and threading.current_thread() is threading.main_thread():
             for name in (*_ENDING, "SIGHUP"):
                 self._loop.remove_signal_handler(getattr(signal, name))
@@ -223,6 +241,7 @@ class _Server(uvicorn.Server):
     async def _cut_short(self) -> None:
         """Have calls end whose grace is over: callers are told to send them again."""
         await asyncio.sleep(self._owner.grace)
+        self._owner.cut = self._owner.app.under_way
         await asyncio.to_thread(self._owner.app.gateway.stop)
 
     def wake(self) -> None:
@@ -243,6 +262,46 @@ class _Server(uvicorn.Server):
         # Fronts may look for credentials, which can take a while: not in the loop.
         task: Any = asyncio.ensure_future(asyncio.to_thread(self._owner.reload))
         task.add_done_callback(_told)
+
+
+def _settled(application: GatewayApp, table: GatewayTable) -> uvicorn.Config:
+    """Return what uvicorn needs to know, with the files for TLS read."""
+    made = quiet_config(
+        application,
+        PatientProtocol,
+        proxy_headers=False,
+        ssl_certfile=table.tls_certificate,
+        ssl_keyfile=table.tls_key,
+    )
+    try:
+        made.load()
+    except OSError as error:
+        raise UsageError(
+            f"TLS cannot be spoken with tls_certificate = {str(table.tls_certificate)!r} and "
+            f"tls_key = {str(table.tls_key)!r}: {error.strerror or error}."
+        ) from error
+    return made
+
+
+def _listening(table: GatewayTable) -> socket.socket:
+    try:
+        return listening(table.host, table.port, backlog=BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot listen on {table.host}, port {table.port}: {error.strerror or error}. Another "
+            "program may use the port; port = 0 takes one that is free."
+        ) from error
+
+
+def _grpc_server() -> type[GrpcServer]:
+    try:
+        from smoothapi.gateway.grpc_server import GrpcServer  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError(
+            f"grpc_port needs a package that is not installed ({error.name}). Install it with: "
+            "pip install 'smoothapi-vision[serve,google]'"
+        ) from error
+    return GrpcServer
 
 
 def _told(task: Any) -> None:

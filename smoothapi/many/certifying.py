@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.errors import SmoothAPIError, StoppedError
-from smoothapi.many.crew import Crew, Failures, Outlay, Spending
+from smoothapi.many.crew import OF_ONE_PHOTO, Crew, Failures, Outlay, Spending
 from smoothapi.many.results import PhotoResult
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class ManyProgress:
         cached: answers from the store so far.
         cost: dollars so far.
         seconds: since the first photo.
+        retries: pictures sent again so far.
     """
 
     done: int
@@ -59,6 +60,12 @@ class ManyProgress:
     cached: int
     cost: float
     seconds: float
+    retries: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """Requests for a picture so far, retries included."""
+        return self.queries + self.retries
 
 
 def certify_photos(
@@ -83,7 +90,7 @@ def certify_photos(
         photos: taken a few at a time.
         at_once: photos under way at the same time.
         in_order: yield results in the order of the photos; else as they end.
-        fail_fast: raise the first photo's error, too.
+        fail_fast: raise the first photo's error, too, after its result.
         stop: ends all of them from outside.
         on_progress: called some times a second, where this is iterated over.
         on_look: called before it, for news of what is elsewhere.
@@ -103,6 +110,10 @@ def certify_photos(
             yield result
     look()
     if work.error is not None:
+        if not work.is_result(work.error):  # then what it tells of is all photos
+            spent = work.progress
+            work.error.attempts, work.error.retries = spent.attempts, spent.retries
+            work.error.cost = spent.cost
         raise work.error
 
 
@@ -143,6 +154,7 @@ class _Work:
             cached=spent.cached,
             cost=spent.cost,
             seconds=time.monotonic() - self._began,
+            retries=spent.retries,
         )
 
     def do(self, task: _Task) -> PhotoResult | None:
@@ -156,11 +168,13 @@ class _Work:
             certificate = self._ask(photo, mine, partial(self._spending.note, task))
             # With what came after the vote that decided: it was under way, and is paid for.
             spent = Outlay(
-                certificate.total_votes, certificate.queries, certificate.cached, certificate.cost
-            )
+                certificate.total_votes, certificate.queries, certificate.cached, certificate.cost,
+                certificate.attempts - certificate.queries,
+            )  # fmt: skip
             result = PhotoResult(task.index, photo.name, certificate, stamp=photo.stamp)
         except SmoothAPIError as error:
-            if self._concerns_all(error):
+            spent = self._spending.at_error(task, error)
+            if self._concerns_all(error) and not self.is_result(error):
                 return None
             result = PhotoResult(task.index, photo.name, None, error)
         finally:
@@ -171,6 +185,10 @@ class _Work:
         with self._lock:
             self._ended[result.outcome] += 1
         return result
+
+    def is_result(self, error: SmoothAPIError) -> bool:
+        """Whether an error that ends all is the result of its own photo, too."""
+        return self._fail_fast and error is self.error and isinstance(error, OF_ONE_PHOTO)
 
     def _concerns_all(self, error: SmoothAPIError) -> bool:
         with self._lock:

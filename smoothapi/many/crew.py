@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from smoothapi.errors import (
@@ -145,12 +145,14 @@ class Outlay:
         queries: variants sent.
         cached: answers that the store already had.
         cost: dollars.
+        retries: pictures sent again.
     """
 
     votes: int = 0
     queries: int = 0
     cached: int = 0
     cost: float = 0.0
+    retries: int = 0
 
     def __add__(self, other: Outlay) -> Outlay:
         return Outlay(
@@ -158,7 +160,13 @@ class Outlay:
             self.queries + other.queries,
             self.cached + other.cached,
             self.cost + other.cost,
+            self.retries + other.retries,
         )
+
+    @property
+    def attempts(self) -> int:
+        """Requests for a picture, retries included."""
+        return self.queries + self.retries
 
 
 class Spending(Generic[_T]):
@@ -171,9 +179,23 @@ class Spending(Generic[_T]):
 
     def note(self, task: _T, progress: Progress) -> None:
         """Take how far a task is."""
-        spent = Outlay(progress.votes, progress.queries, progress.cached, progress.cost)
+        spent = Outlay(
+            progress.votes, progress.queries, progress.cached, progress.cost, progress.retries
+        )
         with self._lock:
             self._under_way[task] = spent
+
+    def at_error(self, task: _T, error: SmoothAPIError) -> Outlay:
+        """Return what a task had come to that an error ends.
+
+        The error knows of what was under way when the last progress was noted.
+        """
+        with self._lock:
+            noted = self._under_way.get(task, Outlay())
+        sent = error.attempts - error.retries
+        if sent < noted.queries:
+            return noted
+        return replace(noted, queries=sent, cost=error.cost, retries=error.retries)
 
     def end(self, task: _T, spent: Outlay | None = None) -> Outlay:
         """Take what a task came to, by default what was noted last, and return it."""

@@ -196,20 +196,43 @@ _WORDS = (
     ("InvalidPath", "no file has such a name"),
 )
 
+_NO_CREDENTIALS = (
+    "no credentials were found, nor does this machine have an identity of its own: sign in as for "
+    "the provider's own tools, or set the variables that they read"
+)
+_UNREACHED = (
+    "the service cannot be reached: look at the network, at HTTPS_PROXY, and at the endpoint if "
+    "the environment names one (AWS_ENDPOINT_URL)"
+)
+_TEXTS = (
+    # where machines of the providers ask who they are
+    (
+        re.compile(r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google\.internal"),
+        _NO_CREDENTIALS,
+    ),
+    (
+        re.compile(r"(?i)redirect|status: 301"),
+        "the bucket is in another region: set AWS_REGION to its own",
+    ),
+    # not the word alone: how long its client has patience stands in all that it says
+    (re.compile(r"kind: Timeout|operation timed out"), "it took too long"),
+    (re.compile(r"kind: Connect"), _UNREACHED),
+    (
+        re.compile(r"(?is)(?=.*azure).*account"),
+        "the account is not known: set AZURE_STORAGE_ACCOUNT_NAME",
+    ),
+)
+
 
 def _why(error: Exception) -> str:
     """Return what a failure of obstore means; its own text may quote signed URLs."""
-    name = type(error).__name__
+    name, text = type(error).__name__, str(error)
     for known, words in _WORDS:
         if name.startswith(known):
             return words
-    text = str(error)
-    if "redirect" in text.lower() or "301" in text:
-        return "the bucket is in another region: set AWS_REGION to its own"
-    if "timed out" in text or "timeout" in text.lower():
-        return "it took too long"
-    if "account" in text.lower() and "Azure" in text:
-        return "the account is not known: set AZURE_STORAGE_ACCOUNT_NAME"
+    for pattern, words in _TEXTS:
+        if pattern.search(text):
+            return words
     return f"the service, or the way to it, failed ({name})"
 
 

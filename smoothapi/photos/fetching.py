@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import io
 import re
-from functools import partial
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from smoothapi.errors import ImageError
-from smoothapi.photos.buckets import BUCKETS, BucketFetcher
-from smoothapi.photos.limits import FetchLimits
 from smoothapi.photos.naming import shown_location
-from smoothapi.photos.web import WebFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from smoothapi.image import PhotoSource
+    from smoothapi.photos.limits import FetchLimits
     from smoothapi.photos.naming import RemoteFile
-
-__all__ = ["FetchLimits", "Fetcher", "PhotoFetcher", "is_remote", "opened", "shown_location"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
@@ -66,9 +62,18 @@ class PhotoFetcher:
         more: Mapping[str, Fetcher] | None = None,
     ) -> None:
         self._given = limits, private, more
+
+    @cached_property
+    def _fetchers(self) -> dict[str, Fetcher]:
+        """By scheme; what speaks to them is loaded when a photo is elsewhere."""
+        from smoothapi.photos.buckets import BUCKETS, BucketFetcher  # noqa: PLC0415
+        from smoothapi.photos.limits import FetchLimits  # noqa: PLC0415
+        from smoothapi.photos.web import WebFetcher  # noqa: PLC0415
+
+        limits, private, more = self._given
         limits = limits or FetchLimits()
         web, buckets = WebFetcher(limits, private=private), BucketFetcher(limits)
-        self._fetchers: dict[str, Fetcher] = {
+        return {
             "https": web,
             "http": web,
             **dict.fromkeys(BUCKETS, buckets),

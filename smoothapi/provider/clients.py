@@ -51,7 +51,7 @@ def refuse_async(client: Any, *methods: str) -> None:
     """
     kind = _kind_of(client)
     if _makes_one(client):
-        start = f"This is no client yet: a {_shown(kind)} makes one when it is awaited or entered"
+        start = f"This is no client yet: {_shown(kind)} makes one when it is awaited or entered"
     elif _is_async(client, methods):
         start = f"This is an asynchronous client ({_shown(kind)})"
     else:
@@ -75,7 +75,7 @@ def refuse_unmade(client: Any) -> None:
     """
     if _makes_one(client):
         raise UsageError(
-            f"This is no client yet: a {_shown(_kind_of(client))} makes one when it is awaited or "
+            f"This is no client yet: {_shown(_kind_of(client))} makes one when it is awaited or "
             "entered. Wrap what it gives: async with ... as client, and then wrap(client, ...)."
         )
 

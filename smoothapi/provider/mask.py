@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
-from urllib.request import getproxies
 
 from smoothapi.answer import Answer
 from smoothapi.errors import PermanentError, ProviderError
@@ -360,6 +359,8 @@ def _sent_with(error: BaseException) -> Iterator[str]:
 
 
 def _of_proxies() -> Iterator[str]:
+    from urllib.request import getproxies  # noqa: PLC0415  with http and email, only for an error
+
     for url in getproxies().values():
         yield from secrets_in_url(url)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi.config import no_consent
@@ -15,6 +14,7 @@ from smoothapi.text import meant, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.metadata import EntryPoint, EntryPoints
 
     from smoothapi.config import Resolved
     from smoothapi.provider.contract import Adapter
@@ -87,10 +87,29 @@ def registered(group: str) -> dict[str, EntryPoint]:
     """Return what is registered in a group of entry points, by name.
 
     What comes with smoothapi is also found where an installation lost its metadata (*.dist-info),
-    as deployments that are made small do; a stranger's is not.
+    as deployments that are made small do; a stranger's is not. A stranger's does not take its name:
+    which of the two came first would be chance.
     """
-    built_in = {name: EntryPoint(name, at, group) for name, at in _BUILT_IN.get(group, {}).items()}
-    return built_in | {point.name: point for point in entry_points(group=group)}
+    built_in = _built_in(group)
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group):
+        ours = built_in.get(point.name)
+        if ours is None or ours.value == point.value:
+            found[point.name] = point
+    return built_in | found
+
+
+def entry_points(group: str) -> EntryPoints:
+    """Return the entry points of a group, of all packages that are installed with metadata."""
+    from importlib.metadata import entry_points as installed  # noqa: PLC0415
+
+    return installed(group=group)
+
+
+def _built_in(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import EntryPoint  # noqa: PLC0415  it brings all of email
+
+    return {name: EntryPoint(name, at, group) for name, at in _BUILT_IN.get(group, {}).items()}
 
 
 def provider_names() -> list[str]:
@@ -173,8 +192,7 @@ def providers(resolved: Resolved | None = None) -> list[ProviderInfo]:
         resolved: the settings, whose options adapters are made with; by default none.
     """
     found: list[ProviderInfo] = []
-    for name in provider_names():
-        point = _find(name)
+    for name, point in sorted(registered(GROUP).items()):
         distribution = point.dist.name if point.dist else ""
         try:
             adapter = make_adapter(name, **(adapter_options(name, resolved) if resolved else {}))
@@ -223,12 +241,14 @@ def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> Non
 
 
 def _find(name: str) -> EntryPoint:
-    points = registered(GROUP)
+    points = _built_in(GROUP)
+    if name not in points:  # what is installed besides takes a while to look through
+        points = registered(GROUP)
     if name in points:
         return points[name]
     said = f"No provider is registered as {shortened(name)}.{meant(name, points)} Installed: "
     said += f"{', '.join(sorted(points)) or 'none'}."
-    if not entry_points(group=GROUP):
+    if not entry_points(GROUP):
         said += (
             " The metadata of the installed packages (*.dist-info) is gone, so that other adapters "
             "cannot be found by name: make the adapter yourself and give it instead, as in "

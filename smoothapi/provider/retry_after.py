@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 
 def retry_after_seconds(value: str | None, *, now: float | None = None) -> float | None:
@@ -22,6 +21,8 @@ def retry_after_seconds(value: str | None, *, now: float | None = None) -> float
     try:
         seconds = float(text)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415  all of email, for a rare form
+
         try:
             at = parsedate_to_datetime(text)
         except (ValueError, OverflowError):

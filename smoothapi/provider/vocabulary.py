@@ -30,6 +30,7 @@ class Vocabulary:
         retired: name of a label that earlier models gave, and today's never gives -> until which.
         source: where the names are from, as it is to be shown: a page, a file, a package.
         as_of: date of the source (ISO), "" if it has none.
+        aliases: another word for a label -> the label, whose name is what answers have.
 
     Raises:
         UsageError: it is closed and names nothing, a name is no text or empty, the date is none.
@@ -41,13 +42,15 @@ class Vocabulary:
     retired: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     as_of: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(names := self.names, str):  # type: ignore[unreachable]
             raise UsageError(f"names={names!r}: a vocabulary is a list of labels.")
         object.__setattr__(self, "names", tuple(self.names))
         above = [name for names in self.parents.values() for name in names]
-        for name in (*self.names, *self.parents, *above, *self.retired):
+        others = (*self.retired, *self.aliases, *self.aliases.values())
+        for name in (*self.names, *self.parents, *above, *others):
             if not isinstance(name, str) or not name.strip():
                 raise UsageError(f"{name!r} is no label: a label is text, and not empty.")
         if self.closed and not self.names:
@@ -73,11 +76,13 @@ class Vocabulary:
             parents.update(part.parents)
         names = dict.fromkeys(name for part in listed for name in part.names)
         retired = {name: last for part in listed for name, last in part.retired.items()}
+        aliases = {name: label for part in listed for name, label in part.aliases.items()}
         return cls(
             names=tuple(names),
             closed=all(part.closed for part in listed),
             parents=parents,
             retired={name: last for name, last in retired.items() if name not in names},
+            aliases={name: label for name, label in aliases.items() if name not in names},
             source="; ".join(dict.fromkeys(part.source for part in listed if part.source)),
             as_of=min((part.as_of for part in listed if part.as_of), default=""),
         )

@@ -22,7 +22,7 @@ from typing import Self
 
 from smoothapi.errors import UsageError
 from smoothapi.services.seeded import BITS, bits
-from smoothapi.wires.wire import Trouble
+from smoothapi.wires.trouble import Trouble
 
 
 class Fault(StrEnum):

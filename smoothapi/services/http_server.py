@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
+from io import BytesIO
 from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -20,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from smoothapi.hosts import listening
-from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config
+from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config, take_no_more
 from smoothapi.services.faults import Fault
 from smoothapi.wires.wire import Question, Refusal, Reply, Request
 
@@ -96,7 +97,7 @@ class _Protocol(PatientProtocol):
         app = self.app
 
         async def with_transport(scope: Any, receive: Any, send: Any) -> None:
-            scope[_TRANSPORT] = transport
+            scope[_TRANSPORT] = self.transport
             await app(scope, receive, send)
 
         self.app = with_transport
@@ -130,6 +131,7 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await take_no_more(self.servers)
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -287,20 +289,18 @@ class _Endpoint:
         Of a body over the limit there is one byte more than that.
         """
         most = self._wire.max_body + 1
-        chunks: list[bytes] = []
-        kept = seen = 0
+        whole = BytesIO()
+        seen = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             chunk = message.get("body", b"")
             seen += len(chunk)
-            if kept < most:
-                chunks.append(chunk[: most - kept])
-                kept += len(chunks[-1])
+            whole.write(chunk[: max(0, most - whole.tell())])
             # Callers read no answer while they send, so a little more than is taken is read.
             if not message.get("more_body") or seen > _PATIENCE * most:
-                return b"".join(chunks), bool(message.get("more_body"))
+                return whole.getvalue(), bool(message.get("more_body"))
 
     async def _run(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

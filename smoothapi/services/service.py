@@ -27,7 +27,8 @@ from smoothapi.hosts import bracketed
 from smoothapi.services.faults import Faults
 from smoothapi.services.labellers import PayloadLabeller, to_answer
 from smoothapi.services.latency import Latency
-from smoothapi.wires.wire import Picture, ProviderJson, Question, Refusal, Trouble
+from smoothapi.wires.trouble import Trouble
+from smoothapi.wires.wire import Picture, ProviderJson, Question, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,10 +6,11 @@
 
 from smoothapi.store.budget import Budget
 from smoothapi.store.home import Home
-from smoothapi.store.opening import open_home
+from smoothapi.store.opening import kept_records, open_home
 from smoothapi.store.protocols import (
     Account,
     Answers,
+    GatewayRecords,
     KeptAnswers,
     Leases,
     Ledger,
@@ -19,6 +20,7 @@ from smoothapi.store.protocols import (
     Store,
 )
 from smoothapi.store.recording import Recorder, Replay, read_recording
+from smoothapi.store.records import Record, Token
 from smoothapi.store.rows import Seen, StoredAnswer, answer_key, refreshes_of
 from smoothapi.store.runs import RunRecord
 
@@ -26,11 +28,13 @@ __all__ = [
     "Account",
     "Answers",
     "Budget",
+    "GatewayRecords",
     "Home",
     "KeptAnswers",
     "Leases",
     "Ledger",
     "Pace",
+    "Record",
     "Recorder",
     "Replay",
     "RunRecord",
@@ -39,7 +43,9 @@ __all__ = [
     "Spent",
     "Store",
     "StoredAnswer",
+    "Token",
     "answer_key",
+    "kept_records",
     "open_home",
     "read_recording",
     "refreshes_of",

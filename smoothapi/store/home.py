@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import ExitStack, closing
@@ -17,6 +18,7 @@ from smoothapi.store.local.database import Database
 from smoothapi.store.local.leases import LocalLeases
 from smoothapi.store.local.ledger import LocalLedger
 from smoothapi.store.local.pace import LocalPace
+from smoothapi.store.local.records import LocalRecords
 from smoothapi.store.local.runs import LocalRuns
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from smoothapi.provider.price import Price
     from smoothapi.store.budget import Budget
     from smoothapi.store.protocols import Account
+
+_log = logging.getLogger("smoothapi")
 
 
 class Home:
@@ -76,8 +80,33 @@ class Home:
     def keys(self) -> KeyRing:
         """Return the keys that noise is drawn from; the home's own are made on the first call."""
         if self._noise_key_file is not None:
-            return KeyRing.read(self._noise_key_file, deployed=True)
-        return own_keys(self.noise_key_file)
+            keys = KeyRing.read(self._noise_key_file, deployed=True)
+        else:
+            keys = own_keys(self.noise_key_file)
+        self._compare(keys)
+        return keys
+
+    def _compare(self, keys: KeyRing) -> None:
+        """Say so where the answers were brought here without the key that they need."""
+        if not self._has_answers():
+            return
+        try:
+            latest = self.answers.latest_noise_keys()
+        except StoreError:  # whoever needs the answers is told
+            return
+        if latest and latest.isdisjoint((keys.id, *keys.former_ids)):
+            _log.warning(
+                "The noise key here is %s, and the last answers in %r are of %s: photos that were "
+                "certified with that are asked about anew, and paid for. If that is not meant, "
+                "give this home the file of that key (noise.key in it, or "
+                "SMOOTHAPI_NOISE_KEY_FILE).",
+                keys.id,
+                self.answers.where,
+                ", ".join(sorted(latest)),
+            )
+
+    def _has_answers(self) -> bool:
+        return os.path.isdir(self.folder / "answers")  # noqa: PTH112  Path's own may raise
 
     @property
     def signing_key_file(self) -> Path:
@@ -90,12 +119,15 @@ class Home:
             keys = self.keys()
             return (keys.id, *keys.former_ids)
         # The deployment's key may not be at hand here: the answers say which it was.
-        if not os.path.isdir(self.folder / "answers"):  # noqa: PTH112  Path's own may raise
+        if not self._has_answers():
             return ()
         return tuple(self.answers.noise_keys())
 
     def admit_key(self, key_id: str) -> None:
         """Do nothing: whatever key is in the folder is taken."""
+
+    def forget_key(self, key_id: str) -> None:
+        """Do nothing: the folder knows its file of keys, and no more."""
 
     def note(self, name: str) -> str | None:
         """Return a text that is kept under a name (NAME.json), None if none is."""
@@ -137,6 +169,12 @@ class Home:
     def runs(self) -> LocalRuns:
         """What was run."""
         return LocalRuns(self.folder / "runs", self._clock)
+
+    @cached_property
+    def records(self) -> LocalRecords:
+        """The tokens and certificates of a gateway."""
+        records = LocalRecords(self.folder / "gateway.db", self._clock)
+        return self._opened.enter_context(closing(records))
 
     def accounts(self) -> list[Account]:
         """Return how every budget stands; unnamed budgets of a run are left out."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from smoothapi.address import DatabaseAddress
 from smoothapi.errors import MissingExtraError
 from smoothapi.store.home import Home
+from smoothapi.store.local.records import LocalRecords
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from smoothapi.address import HomeAddress
-    from smoothapi.store.protocols import Store
+    from smoothapi.store.protocols import GatewayRecords, Store
 
 
 def open_home(where: HomeAddress, noise_key_file: Path | None = None) -> Store:
@@ -40,3 +42,12 @@ def open_home(where: HomeAddress, noise_key_file: Path | None = None) -> Store:
             f"pip install 'smoothapi-vision[postgres]' ({error})."
         ) from error
     return PostgresHome(where, noise_key_file=noise_key_file)
+
+
+def kept_records(home: Store, file: Path | None) -> GatewayRecords:
+    """Return what a gateway keeps in a home, or in a file that is named instead.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    return home.records if file is None else LocalRecords(file, time.time)

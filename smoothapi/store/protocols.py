@@ -8,6 +8,7 @@ A store on one machine (`Home`) and one on a server keep the same promises, and 
   machines; what a crash left reserved goes on counting as spent.
 - Leases: one holder at a time; what a dead holder held is free again soon.
 - Runs: history, on which nothing rests.
+- GatewayRecords: who may call a gateway, and what it found.
 - Time is the store's own: none of these takes a time from its caller.
 """
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from smoothapi.provider.price import Price
     from smoothapi.store.blocks import Block
     from smoothapi.store.budget import Budget
+    from smoothapi.store.records import Record, Token
     from smoothapi.store.rows import Seen, StoredAnswer
     from smoothapi.store.runs import RunRecord
 
@@ -209,13 +211,60 @@ class Runs(Protocol):
         """Keep a run that begins; return it with the id and the time that the store gave it."""
 
     def keep(self, run: RunRecord) -> RunRecord:
-        """Keep a run in place of what was kept of it; return it with when it ended, if it did."""
+        """Keep a run in place of what was kept of it; return it with when it ended, if it did.
+
+        Also one that was cleared meanwhile: what is under way is not past.
+        """
 
     def latest(self, most: int) -> list[RunRecord]:
         """Return so many runs at most, the last one first; what cannot be read is left out."""
 
     def find(self, part: str) -> list[RunRecord]:
         """Return the runs whose id begins or ends so, the last one first; ten at most."""
+
+    def older(self, days: float) -> int:
+        """Return how many runs began more than so many days ago, by the store's clock."""
+
+    def clear(self, days: float) -> int:
+        """Forget the runs that began more than so many days ago; return how many."""
+
+
+class GatewayRecords(Protocol):
+    """What gateways keep: their callers' tokens, and what was found about pictures."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether they are on another machine, for which each look has to wait."""
+
+    def add_token(self, token: Token) -> bool:
+        """Keep a token, at a time of the store's own; False if the caller has one already."""
+
+    def remove_token(self, name: str) -> bool:
+        """Forget a caller's token; whether there was one."""
+
+    def tokens(self) -> list[Token]:
+        """Return all tokens, by the callers' names."""
+
+    def token(self, identity: str) -> Token | None:
+        """Return the token of an id, None if there is none."""
+
+    def keep(self, record: Record) -> None:
+        """Keep what was found about a picture, at a time of the store's own."""
+
+    def record(self, identity: str) -> Record | None:
+        """Return what is kept under an id, None if nothing is."""
+
+    def latest(self, most: int) -> list[Record]:
+        """Return so many records at most, the last one first."""
+
+    def outcomes(self, seconds: float) -> dict[tuple[str, str, str], int]:
+        """Return (provider, caller, outcome) -> how many records of the last so many seconds."""
+
+    def forget(self, seconds: float) -> int:
+        """Forget records that are older; return how many."""
+
+    def close(self) -> None:
+        """Release files."""
 
 
 class Store(Protocol):
@@ -237,6 +286,10 @@ class Store(Protocol):
     @property
     def runs(self) -> Runs:
         """What was run. A store of before this was asked for may lack it."""
+
+    @property
+    def records(self) -> GatewayRecords:
+        """What gateways keep. A store of before this was asked for may lack it."""
 
     def accounts(self) -> list[Account]:
         """Return how every budget stands; unnamed budgets of a run are left out."""
@@ -269,6 +322,15 @@ class Store(Protocol):
 
     def admit_key(self, key_id: str) -> None:
         """Take a noise key of this public id besides those that are known."""
+
+    def forget_key(self, key_id: str) -> None:
+        """Know a noise key no more, one that was admitted by mistake.
+
+        A store of before this was asked for may lack it.
+
+        Raises:
+            UsageError: it is not known, or answers are of its noise.
+        """
 
     def note(self, name: str) -> str | None:
         """Return a text that is kept under a name; None if none is."""

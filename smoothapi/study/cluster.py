@@ -12,7 +12,7 @@ from smoothapi.asynchronous import Stop
 from smoothapi.dispatch.run import STOPPED
 from smoothapi.image import load_image
 from smoothapi.many.cluster import open_session_here
-from smoothapi.photos import carried
+from smoothapi.photos.carrying import carried
 from smoothapi.study.crew import Filled, Wanted, fill_cell, look_at, wanted
 
 if TYPE_CHECKING:

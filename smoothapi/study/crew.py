@@ -23,9 +23,9 @@ from smoothapi.errors import (
 from smoothapi.history import RunLog
 from smoothapi.image import WorkingImage, load_image
 from smoothapi.many import OF_ONE_PHOTO, Crew, Failures, Outlay, Spending
+from smoothapi.method import collect_votes
 from smoothapi.parts import choose_budgets
-from smoothapi.photos import opened
-from smoothapi.smoother import collect_votes
+from smoothapi.photos.fetching import opened
 from smoothapi.study.collect import (
     FAILED,
     MODEL_CHANGED,

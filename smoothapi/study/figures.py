@@ -31,11 +31,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smoothapi._special import special
-from smoothapi.certificates import rounding_of
 from smoothapi.certify import clopper_pearson_lower, clopper_pearson_upper, required_p
 from smoothapi.certify.arithmetic import floor_to
 from smoothapi.certify.certificate import rounded_down
-from smoothapi.certify.radii import native_radius, rms_radius
+from smoothapi.certify.radii import native_radius, rms_radius, rounding_of
 from smoothapi.study.collect import OPEN, Outcome
 from smoothapi.study.folder import is_right
 from smoothapi.study.plans import votes_left

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import UsageError
 from smoothapi.files import read_csv, shown_name
-from smoothapi.photos import SUFFIXES, below, find, is_remote
+from smoothapi.photos.fetching import is_remote
+from smoothapi.photos.finding import SUFFIXES, below, find
 from smoothapi.text import shortened
 
 if TYPE_CHECKING:

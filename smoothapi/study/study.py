@@ -25,7 +25,8 @@ from smoothapi.many.cluster import Cluster, open_team, recipe_of, sendable
 from smoothapi.noise import MAX_SIGMA
 from smoothapi.options import SharedOptions, keywords, resolve
 from smoothapi.parts import choose_denoiser, choose_label_space
-from smoothapi.photos import PhotoFetcher, is_remote, shown_location
+from smoothapi.photos.fetching import PhotoFetcher, is_remote
+from smoothapi.photos.naming import shown_location
 from smoothapi.store.runs import DONE
 from smoothapi.study.cluster import OnCluster, StudyDuty, reader
 from smoothapi.study.collect import Rules
@@ -217,7 +218,7 @@ class Study:
                 nothing was measured; by default the one that ships.
             on_progress: called while photos are read.
         """
-        with self._team() as (setup, team):
+        with self._team(denoises=False) as (setup, team):
             reads, _ = self._read(setup, team, on_progress)
             return self._planned(setup, reads, pilot, shares)
 
@@ -269,7 +270,7 @@ class Study:
             return self._run(setup, team, on_progress, pilot)
 
     @contextmanager
-    def _team(self) -> Iterator[tuple[Setup, Team[Any] | None]]:
+    def _team(self, *, denoises: bool = True) -> Iterator[tuple[Setup, Team[Any] | None]]:
         """Give the setup as it is where the work is done, and the machines; None for this one."""
         if self._cluster is None:
             yield self._setup, None
@@ -277,7 +278,10 @@ class Study:
         setup = self._setup
         fetcher = sendable(self._fetcher)
         duty = StudyDuty(self._recipe(), dict(setup.providers), setup.sigmas, setup.size, fetcher)
-        with open_team(self._cluster, duty, slots=setup.at_once, size=setup.size) as team:
+        opening = open_team(
+            self._cluster, duty, slots=setup.at_once, size=setup.size, denoises=denoises
+        )
+        with opening as team:
             yield replace(setup, denoisers=team.denoisers), team
 
     def _recipe(self) -> SessionRecipe:

@@ -37,16 +37,22 @@ from smoothapi.provider import Price
 from smoothapi.store import (
     Budget,
     Ledger,
+    Record,
     RunRecord,
     Seen,
     Store,
     StoredAnswer,
+    Token,
     answer_key,
 )
 
 Open: TypeAlias = Callable[[], Store]
 Advance: TypeAlias = Callable[[float], None]
 
+_TOKEN = Token("a" * 16, "anna", bytes(range(32)), "$5/month", 2.5, operator=True)
+_FINDING = {"labels": [{"name": "B\0\ud800ü"}]}  # labels can be anything
+_RECORD = Record(f"{0:032x}", "anna", "aws", "DetectLabels", "certified", "", _FINDING)
+_OUTCOMES = ((0, "certified"), (1, "budget"), (2, "certified"))
 DOLLAR = Price(Decimal("1.00"))
 DAY = 86_400.0
 _THREADS = 8
@@ -124,7 +130,59 @@ class StoreContract:
         yield other
         other.close()
 
-    # Answers
+    # What gateways keep
+
+    def test_a_token_lets_in_everywhere_until_it_is_removed_anywhere(
+        self, store: Store, other: Store
+    ) -> None:
+        """And its caller has one."""
+        for token in (_TOKEN, replace(_TOKEN, id="b" * 16, name="Zoe", budget="", per_second=None)):
+            assert store.records.add_token(token)
+        assert not other.records.add_token(replace(_TOKEN, id="c" * 16))
+        assert other.records.token("c" * 16) is None
+        found = other.records.token(_TOKEN.id)
+        assert found is not None
+        assert found.made > 0.0
+        assert replace(found, made=0.0) == _TOKEN
+        assert [token.name for token in other.records.tokens()] == ["Zoe", "anna"]
+        assert other.records.remove_token("anna")
+        assert not store.records.remove_token("anna")
+        assert store.records.token(_TOKEN.id) is None
+        assert [token.name for token in store.records.tokens()] == ["Zoe"]
+        assert store.records.add_token(replace(_TOKEN, id="c" * 16))
+
+    def test_what_gateways_found_is_seen_by_all_the_last_one_first(
+        self, store: Store, other: Store
+    ) -> None:
+        """Whole, and counted."""
+        found = [replace(_RECORD, id=f"{n:032x}", outcome=outcome) for n, outcome in _OUTCOMES]
+        for record, records in zip(found, (store, other, store), strict=True):
+            records.records.keep(record)
+        kept = other.records.record(_RECORD.id)
+        assert kept is not None
+        assert kept.at > 0.0
+        assert replace(kept, at=0.0) == found[0]
+        assert other.records.record("f" * 32) is None
+        assert [record.id for record in store.records.latest(2)] == [found[2].id, found[1].id]
+        assert other.records.outcomes(3600.0) == {
+            ("aws", "anna", "certified"): 2,
+            ("aws", "anna", "budget"): 1,
+        }
+
+    def test_what_gateways_found_is_forgotten_by_the_stores_time(
+        self, store: Store, other: Store, advance: Advance
+    ) -> None:
+        """And counted by it."""
+        store.records.keep(_RECORD)
+        advance(10.0)
+        store.records.keep(replace(_RECORD, id="1" * 32))
+        assert other.records.outcomes(5.0) == {("aws", "anna", "certified"): 1}
+        assert other.records.outcomes(15.0) == {("aws", "anna", "certified"): 2}
+        assert other.records.forget(15.0) == 0
+        assert other.records.forget(5.0) == 1
+        assert [record.id for record in store.records.latest(9)] == ["1" * 32]
+
+    # Runs
 
     def test_runs_are_seen_by_all_openings_the_last_one_first(self, open_store: Open) -> None:
         """And end in place of how they began, at a time of the store's own."""
@@ -149,10 +207,41 @@ class StoreContract:
     def test_of_many_runs_the_latest_are_shown(self, store: Store, advance: Advance) -> None:
         """In the order in which they began."""
         begun = []
-        for _ in range(4):
+        for _ in range(6):  # so many that they do not stand in order by chance
             begun.append(store.runs.begin(RunRecord("certify")))
             advance(2.0)
-        assert store.runs.latest(3) == begun[:0:-1]
+        assert store.runs.latest(5) == begun[:0:-1]
+
+    def test_runs_are_forgotten_by_their_age(self, store: Store, advance: Advance) -> None:
+        """That of the store's clock; the others stay."""
+        store.runs.begin(RunRecord("certify"))
+        advance(7200.0)
+        last = store.runs.begin(RunRecord("study"))
+        assert [store.runs.older(days) for days in (1.0, 1 / 24, 0.0)] == [0, 1, 2]
+        for ever in (1e7, 1e12, float("inf")):
+            assert store.runs.older(ever) == 0
+        assert store.runs.clear(1.0) == 0
+        assert store.runs.clear(1 / 24) == 1
+        assert store.runs.latest(9) == [last]
+        assert store.runs.clear(1 / 24) == 0
+
+    def test_a_run_that_is_cleared_while_it_is_under_way_is_kept_again(
+        self, store: Store, advance: Advance
+    ) -> None:
+        """With its next word, as it was begun: it is not past."""
+        past, under_way = (
+            store.runs.begin(RunRecord("study")),
+            store.runs.begin(RunRecord("certify")),
+        )
+        advance(5.0)
+        assert store.runs.clear(0.0) == 2
+        told = store.runs.keep(replace(under_way, counts={"certified": 1}))
+        assert store.runs.latest(9) == [told]
+        assert (told.began, told.ended) == (under_way.began, "")
+        ended = store.runs.keep(replace(told, outcome="done"))
+        assert ended.ended
+        assert store.runs.find(under_way.id) == [ended]
+        assert store.runs.find(past.id) == []
 
     def test_what_is_no_id_finds_no_run(self, store: Store) -> None:
         """Whatever its characters mean to the store."""
@@ -172,6 +261,8 @@ class StoreContract:
         (run,) = store.runs.latest(9)
         assert (run.outcome, run.ended) == ("under way", "")
         store.close()
+
+    # Answers
 
     def test_answers_survive_and_are_told_apart(self, open_store: Open) -> None:
         """What `put` returned from is found by whoever opens the store later."""
@@ -397,15 +488,15 @@ class StoreContract:
         self, store: Store, advance: Advance, per: str, later: float
     ) -> None:
         """By the store's clock; what is set aside in one is not sent in the next."""
-        budget = Budget(attempts=2000, per=per, name="b")  # type: ignore[arg-type]
+        budget = Budget(attempts=130, per=per, name="b")  # type: ignore[arg-type]
         ledger = store.ledger([budget], "p", DOLLAR)
         _send(ledger, 1)  # sets more aside
         advance(later)
-        _send(ledger, 2000)
+        _send(ledger, 130)
         with pytest.raises(BudgetExceededError):
             ledger.reserve(1)
         ledger.rest()
-        assert sorted(account.attempts for account in store.accounts()) == [1, 2000]
+        assert sorted(account.attempts for account in store.accounts()) == [1, 130]
 
     # Leases
 

@@ -10,6 +10,7 @@ import re
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.wires.trouble import Trouble
 from smoothapi.wires.wire import (
     Outcome,
     Picture,
@@ -19,7 +20,6 @@ from smoothapi.wires.wire import (
     Reply,
     Request,
     TooManyPixelsError,
-    Trouble,
     UnreadableError,
     from_base64,
     read_json,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.wires.trouble import Trouble
 from smoothapi.wires.wire import (
     Outcome,
     Picture,
@@ -14,7 +15,6 @@ from smoothapi.wires.wire import (
     Reply,
     Request,
     TooManyPixelsError,
-    Trouble,
     UnreadableError,
     read_json,
     read_picture,

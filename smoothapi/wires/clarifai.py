@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.wires.trouble import Trouble
 from smoothapi.wires.wire import (
     Outcome,
     Picture,
@@ -21,7 +22,6 @@ from smoothapi.wires.wire import (
     Reply,
     Request,
     TooManyPixelsError,
-    Trouble,
     UnreadableError,
     from_base64,
     read_json,

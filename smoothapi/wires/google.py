@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.wires.trouble import Trouble
 from smoothapi.wires.wire import (
     Outcome,
     Picture,
@@ -18,7 +19,6 @@ from smoothapi.wires.wire import (
     Reply,
     Request,
     TooManyPixelsError,
-    Trouble,
     UnreadableError,
     from_base64,
     read_json,

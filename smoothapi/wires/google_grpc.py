@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 SERVICE = "google.cloud.vision.v1.ImageAnnotator"
 METHOD = "BatchAnnotateImages"
 
-UnwritableError = json_format.ParseError
-"""What `to_message` raises of JSON that is no AnnotateImageResponse."""
-
 
 def read(wire: Google, message: bytes, metadata: Mapping[str, Any]) -> Question:
     """Read a serialized BatchAnnotateImagesRequest.
@@ -66,11 +63,27 @@ def error_of_rest(data: Any, *, retry_after: float | None) -> Any:
 
 
 def to_message(responses: list[Any]) -> bytes:
-    """Return a serialized BatchAnnotateImagesResponse of AnnotateImageResponses as JSON."""
-    batch = types.BatchAnnotateImagesResponse.pb()()
-    json_format.ParseDict({"responses": responses}, batch, ignore_unknown_fields=True)
+    """Return a serialized BatchAnnotateImagesResponse of AnnotateImageResponses as JSON.
+
+    Raises:
+        ValueError: they are none.
+    """
+    batch = parsed_json({"responses": responses}, types.BatchAnnotateImagesResponse.pb()())
     serialized: bytes = batch.SerializeToString()
     return serialized
+
+
+def parsed_json(data: Any, message: Any) -> Any:
+    """Fill a message from JSON, and return it; fields that it does not know are left out.
+
+    Raises:
+        ValueError: the JSON is of another kind.
+    """
+    try:
+        return json_format.ParseDict(data, message, ignore_unknown_fields=True)
+    # Infinity as a whole number; half of a character, of which protobuf's C tells no better.
+    except (json_format.Error, OverflowError, SystemError, TypeError, RecursionError):
+        raise ValueError(f"it is no {message.DESCRIPTOR.name}") from None
 
 
 def to_status(refusal: Refusal) -> Any:

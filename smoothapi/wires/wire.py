@@ -13,7 +13,6 @@ import io
 import json
 import uuid
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -27,21 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smoothapi.answer import Answer
-
-
-class Trouble(Enum):
-    """Why a service answers nobody for now, whatever is asked."""
-
-    throttled = auto()
-    """The caller asks too often."""
-    error = auto()
-    """An internal error of the service."""
-    unavailable = auto()
-    """The service is overloaded or down."""
-    denied = auto()
-    """The credentials may not do this."""
-    quota = auto()
-    """The quota of the month, or the free tier, is used up."""
+    from smoothapi.wires.trouble import Trouble
 
 
 class Refusal(Exception):  # noqa: N818  it is what a service says, not an error of this program

@@ -38,8 +38,8 @@ def finding_of(response: object, picture: int = 0) -> Finding:
     found: Any = _beside.get(response)
     if found is None:
         found = _inside(response)
-    if isinstance(found, tuple) and 0 <= picture < len(found):
-        found = found[picture]
+    if isinstance(found, tuple):
+        found = _of_picture(found, picture)
     elif picture:
         found = None
     if isinstance(found, Certificate):  # as in a response that an earlier version wrote
@@ -114,6 +114,21 @@ def attach_parts(
             attach(part, finding, inside=True)
         else:
             _beside.put_part(part, finding)
+
+
+def _of_picture(found: tuple[Any, ...], picture: int) -> Any:
+    """Return what was found about one of several pictures; raises UsageError where it is none."""
+    if not 0 <= picture < len(found):
+        raise UsageError(
+            f"picture={picture!r}: this response is about {len(found):,}, counted from 0. It has "
+            "no such certificate."
+        )
+    if found[picture] is None:
+        raise UsageError(
+            f"In picture {picture} of this response nothing was to be certified: it was not asked "
+            "for labels, or it failed. It has no such certificate."
+        )
+    return found[picture]
 
 
 class _Dict(dict[Any, Any]):

@@ -22,13 +22,14 @@ from smoothapi.errors import (
     StoppedError,
     StoreError,
     UsageError,
+    let_go,
 )
 from smoothapi.events import Uncertified
 from smoothapi.history import RunLog
 from smoothapi.image import load_image
 from smoothapi.many import Crew
 from smoothapi.telemetry import emit
-from smoothapi.wrapping.deadline import Deadline
+from smoothapi.wrapping.deadline import Deadline, Left
 from smoothapi.wrapping.finding import Finding
 from smoothapi.wrapping.labels import certify_labels, check_labels
 from smoothapi.wrapping.policy import CallPolicy
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from smoothapi.image import WorkingImage
     from smoothapi.provider import Adapter
     from smoothapi.session import Session
-    from smoothapi.wrapping.deadline import OnePicture
+    from smoothapi.wrapping.deadline import Steps
     from smoothapi.wrapping.protocol import Call, OwnCall
 
 _DECIMALS = 6
@@ -84,7 +85,8 @@ class Certifier:
         self._command = command
         self._by = by
         self._log: RunLog | None = None
-        self._locks: dict[int, threading.Lock] = {}
+        self._locks: dict[int, tuple[threading.Lock, threading.Lock]] = {}
+        self._left = Left()
         self._session: Session | None = None
         self._closed = False
         self._uncertified: Counter[str] = Counter()
@@ -92,8 +94,17 @@ class Certifier:
 
     @property
     def _lock(self) -> threading.Lock:
-        """One a process: a client may be wrapped before a server forks its workers."""
-        return self._locks.setdefault(os.getpid(), threading.Lock())
+        """Held for a moment."""
+        return self._own_locks()[0]
+
+    @property
+    def _opening(self) -> threading.Lock:
+        """Held while the session is opened, which may wait for a store."""
+        return self._own_locks()[1]
+
+    def _own_locks(self) -> tuple[threading.Lock, threading.Lock]:
+        """Return those of this process: a client may be wrapped before a server forks."""
+        return self._locks.setdefault(os.getpid(), (threading.Lock(), threading.Lock()))
 
     @property
     def session(self) -> Session | None:
@@ -107,7 +118,12 @@ class Certifier:
             return dict(self._uncertified)
 
     def certify(
-        self, call: Call, policy: CallPolicy | None = None, cancel: Stop | None = None
+        self,
+        call: Call,
+        policy: CallPolicy | None = None,
+        cancel: Stop | None = None,
+        *,
+        waited: float = 0.0,
     ) -> CertifiedResponse:
         """Make a call, and put the labels in its response to the vote.
 
@@ -117,6 +133,7 @@ class Certifier:
                 votes first is raised; else the response is returned all the same.
             cancel: once it is stopped nothing more is sent, and StoppedError is raised whatever
                 the policy.
+            waited: seconds of the policy's `within` that have passed already.
 
         Raises:
             BudgetExceededError: the budget does not allow the next query.
@@ -129,7 +146,7 @@ class Certifier:
         policy = (policy or CallPolicy()).of_one_call()
         items = list(enumerate(call.items))
         done: dict[int, tuple[Any, Finding | None]] = {}
-        with Deadline(policy.within, cancel) as deadline:
+        with Deadline(policy.within, cancel, self._left, waited=waited) as deadline:
             # What is not to be certified comes first: if it fails, no votes were bought in vain.
             for number, item in items:
                 if isinstance(item, Passed):
@@ -146,8 +163,8 @@ class Certifier:
 
         In a process that was forked meanwhile nothing is released: it is the parent's.
         """
-        with self._lock:
-            self._closed = True
+        self._closed = True
+        with self._opening:
             session, self._session = self._session, None
             log, self._log = self._log, None
         if session is not None:
@@ -166,11 +183,20 @@ class Certifier:
         """Certify the pictures of a call, several at once; the first error ends all of them."""
         if not pictures:
             return
-        session = policy.applied(self._opened(pictures[0][1].votes))
-        at_once = _at_once(pictures, session)
-        if at_once > 1:
-            session = session.for_many()
-        certify = partial(self._picture, session=session, policy=policy, deadline=deadline)
+        certify: Callable[[Item], tuple[Any, Finding | None]]
+        first = deadline.steps()
+        try:
+            session, at_once = first.take(partial(self._begun, pictures, policy))
+        except (StoppedError, StoreError) as error:
+            if policy.otherwise == "raise" or deadline.cancelled:
+                raise
+            at_once = min(len(pictures), _AT_ONCE)  # which share no budget
+            certify = partial(
+                self._unbegun, why=error, policy=policy, deadline=deadline, mine=first
+            )
+            let_go(error)  # its trace holds this frame
+        else:
+            certify = partial(self._picture, session=session, policy=policy, deadline=deadline)
         if at_once <= 1:
             for number, item in pictures:
                 yield number, certify(item)
@@ -185,10 +211,41 @@ class Certifier:
         for (number, _), found in crew.run(pictures, in_order=False, on_cut=deadline.stop):
             yield number, found
 
+    def _begun(
+        self, pictures: Sequence[tuple[int, Item]], policy: CallPolicy
+    ) -> tuple[Session, int]:
+        """Return the session for the pictures of a call, and how many are under way at once."""
+        session = policy.applied(self._opened(pictures[0][1].votes))
+        at_once = _at_once(pictures, session)
+        return (session.for_many() if at_once > 1 else session), at_once
+
+    def _unbegun(
+        self,
+        item: Item,
+        *,
+        why: SmoothAPIError,
+        policy: CallPolicy,
+        deadline: Deadline,
+        mine: Steps,
+    ) -> tuple[Any, Finding | None]:
+        """Give what `otherwise` says of a picture where no session was to be had, or none in time.
+
+        The caller's own call is made as without smoothapi, and counts for no budget.
+        """
+        try:
+            self.check_open()
+            deadline.check_cancelled()
+            answer = _answer_after(why, item.own, in_any_case=True)
+            if answer is None:
+                return item.own.refusal, None
+            return self._given_uncertified(item, answer, why, policy)
+        finally:
+            mine.afterwards(item.votes.close)
+
     def _picture(
         self, item: Item, *, session: Session, policy: CallPolicy, deadline: Deadline
     ) -> tuple[Any, Finding | None]:
-        mine = deadline.for_picture()
+        mine = deadline.steps()
         try:
             self.check_open()
             deadline.check_cancelled()
@@ -199,6 +256,7 @@ class Certifier:
             raise
         finally:
             mine.afterwards(item.votes.close)
+            mine.afterwards(item.own.close)
 
     def _certify(
         self,
@@ -206,48 +264,56 @@ class Certifier:
         session: Session,
         policy: CallPolicy,
         deadline: Deadline,
-        mine: OnePicture,
+        mine: Steps,
     ) -> tuple[Any, Finding | None]:
         least = policy.least(item.score)
         stays_open = policy.otherwise != "raise"
         image: WorkingImage | SmoothAPIError
         try:
-            image = load_image(item.photo, size=session.size)
-            check_labels(session.through(item.votes), image, policy, least=least)
+            image = mine.take(partial(_checked, item, session, policy, least))
         except ImageError as error:  # the service may say something else about it
             image = error
-        except BudgetExceededError as error:
+        except (BudgetExceededError, StoreError, StoppedError) as error:
             if not stays_open:
                 raise
             image = error
-        own = _own_answer(session, item, deadline, stays_open=stays_open)
+        own = _own_answer(session, item, deadline, mine, stays_open=stays_open)
         if own is None:
+            if isinstance(image, SmoothAPIError):
+                let_go(image)
+            del image  # whose trace holds this frame
             return item.own.refusal, None
         answer, spent = own
         try:
             if isinstance(image, SmoothAPIError):
                 raise image
             ask = partial(certify_labels, image=image, answer=answer, policy=policy, least=least)
-            certificate = mine.call(partial(_put_to_the_vote, session, item.votes, answer, ask))
+            certificate = mine.take(partial(_put_to_the_vote, session, item.votes, answer, ask))
         except SmoothAPIError as error:
             deadline.totals.tell(error)
             self._write_down(getattr(image, "name", ""), error)
+            del image  # which may be that error, whose trace holds this frame
             if not stays_open or deadline.cancelled or _is_misuse(error):
                 raise
             self.check_open()
-            finding = Finding.without(error, answer)
-            self._note(finding, policy, item.votes.name)
-        else:
-            certificate = replace(
-                certificate,
-                queries=certificate.queries + spent.queries,
-                attempts=certificate.attempts + spent.attempts,
-                cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
-            )
-            finding = Finding.of(certificate, answer)
-            self._write_down(certificate.image.name, certificate)
-        verdict = Verdict(finding, policy.uncertified == "mark", policy.otherwise)
-        return item.write(item.own.response, verdict), finding
+            found = self._given_uncertified(item, answer, error, policy)
+            let_go(error)
+            return found
+        certificate = replace(
+            certificate,
+            queries=certificate.queries + spent.queries,
+            attempts=certificate.attempts + spent.attempts,
+            cost=ceil_to(certificate.cost + float(spent.dollars), _DECIMALS),
+        )
+        self._write_down(certificate.image.name, certificate)
+        return _written(item, Finding.of(certificate, answer), policy)
+
+    def _given_uncertified(
+        self, item: Item, answer: Answer, why: SmoothAPIError, policy: CallPolicy
+    ) -> tuple[Any, Finding]:
+        finding = Finding.without(why, answer)
+        self._note(finding, policy, item.votes.name)
+        return _written(item, finding, policy)
 
     def _note(self, finding: Finding, policy: CallPolicy, provider: str) -> None:
         """Count a picture that was left uncertified; say once for each cause what it is given."""
@@ -276,7 +342,7 @@ class Certifier:
             log.certificate(photo, end)
 
     def _opened(self, adapter: Adapter) -> Session:
-        with self._lock:
+        with self._opening:
             self.check_open()
             if self._session is None:
                 self._session = self._open_session(adapter)
@@ -284,13 +350,32 @@ class Certifier:
             return self._session
 
 
+def _checked(item: Item, session: Session, policy: CallPolicy, least: float) -> WorkingImage:
+    """Return an item's working image; refuse, before it is paid for, what can come to nothing."""
+    image = load_image(item.photo, size=session.size)
+    check_labels(session.through(item.votes), image, policy, least=least)
+    return image
+
+
+def _written(item: Item, finding: Finding, policy: CallPolicy) -> tuple[Any, Finding]:
+    """Return the response to an item, with what was found written into it."""
+    keep = policy.uncertified == "mark"
+    verdict = Verdict(finding, keep, keep and policy.attach, policy.otherwise)
+    return item.write(item.own.response, verdict), finding
+
+
 def _at_once(pictures: Sequence[tuple[int, Item]], session: Session) -> int:
     """Return how many pictures of a call are under way at once.
 
     Those that are share what is left of the budget. One after another, it goes into whole
-    certificates: so it is where it may not pay for all votes of several.
+    certificates: so it is where it may not pay for all votes of several, or cannot be read.
     """
-    room = session.through(pictures[0][1].votes).dispatcher.room()
+    if len(pictures) == 1:
+        return 1
+    try:
+        room = session.through(pictures[0][1].votes).dispatcher.room()
+    except StoreError:  # each picture meets it once more, where `otherwise` says what it is given
+        return 1
     most = min(len(pictures), _AT_ONCE)
     return most if room is None else min(most, room // (session.settings.max_votes + 1))
 
@@ -306,7 +391,7 @@ def _is_misuse(error: SmoothAPIError) -> bool:
 
 
 def _own_answer(
-    session: Session, item: Item, deadline: Deadline, *, stays_open: bool
+    session: Session, item: Item, deadline: Deadline, mine: Steps, *, stays_open: bool
 ) -> tuple[Answer, Totals] | None:
     """Make the caller's own call; whatever the SDK raised in the end is raised.
 
@@ -315,17 +400,22 @@ def _own_answer(
     Args:
         session: through which it is made, as one more query.
         item: what is asked.
-        deadline: of the call.
+        deadline: of the call. If it passes first, and it `stays_open`, a call that is under way is
+            awaited, as no other is to be paid for.
+        mine: the steps that are taken for the item.
         stays_open: whether it is made, as without smoothapi, also where that is not allowed one.
     """
     own = item.own
     try:
-        answer, spent = session.through(own).ask(item.photo)
+        answer, spent = mine.take(partial(session.through(own).ask, item.photo))
     except (ProviderError, BudgetExceededError, StoppedError, StoreError) as error:
         if session.resources.closed:
             raise
         in_any_case = stays_open and not deadline.cancelled
+        if in_any_case and isinstance(error, StoppedError):
+            own.withdraw()
         answer, spent = _answer_after(error, own, in_any_case=in_any_case), Totals()
+        let_go(error)
     if own.refusal is not None:
         return None
     if answer is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast, get_args
 
-from smoothapi.certify.certificate import Certificate
+from smoothapi.certify.certificate import Certificate, less_text
 from smoothapi.certify.labels import label_key
 from smoothapi.errors import (
     BudgetExceededError,
@@ -52,7 +52,8 @@ class Finding:
     Attributes:
         certified: whether anything is: then labels left in the response are, but for those marked.
         ended: what ended the call before its votes did; "" where they came to an end.
-        why: why nothing is certified, in words; "" where something is.
+        why: why nothing is certified as it was asked for, in words, and what is at a smaller
+            radius; "" where something is.
         labels: of the provider's own answer, in its order.
         certificate: what the votes came to; None where they did not come to an end.
     """
@@ -83,6 +84,8 @@ class Finding:
             for label in answer.labels
         )
         why = certificate.explanation if certificate.abstained else ""
+        if why and certificate.lesser:
+            why += f"; {less_text(certificate)}"
         return cls(not certificate.abstained, why=why, labels=labels, certificate=certificate)
 
     @classmethod

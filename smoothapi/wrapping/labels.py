@@ -12,9 +12,9 @@ from smoothapi.certify.labels import label_key
 from smoothapi.certify.planning import reachable
 from smoothapi.certify.targets import Presence, Scores, Top1
 from smoothapi.dispatch import Totals
+from smoothapi.method import asked_radius, certify, start_test
 from smoothapi.plan import refuse_unpayable
 from smoothapi.session import Collection
-from smoothapi.smoother import asked_radius, certify, start_test
 
 if TYPE_CHECKING:
     from smoothapi.answer import Answer

@@ -11,12 +11,13 @@ For clients whose methods are awaited it is an `AsyncWrapper`.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from smoothapi.certify.labels import label_key
-from smoothapi.errors import ProviderError
+from smoothapi.errors import ProviderError, TransientError
 from smoothapi.provider import KeepsSecrets, Mask, masked
 
 if TYPE_CHECKING:
@@ -122,10 +123,12 @@ class Passed:
     Attributes:
         send: makes it, and returns its response. Called before anything is certified.
         remote: where its picture is, if that is why; None if it has nothing to certify.
+        refused: whether nothing is sent for it, and its response says why.
     """
 
     send: Callable[[], Any]
     remote: Remote | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ class OwnCall:
         self.response: Any = None
         self.error: BaseException | None = None
         self.refusal: Any = None
+        self._turn = threading.Lock()  # held while the call is made
+        self._withdrawn = False
 
     @property
     def name(self) -> str:
@@ -203,13 +208,27 @@ class OwnCall:
         """Return what masks what the votes' adapter signs in with."""
         return self._votes.mask() if isinstance(self._votes, KeepsSecrets) else Mask([])
 
-    @masked
     def ask(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
-        """Make the call."""
+        """Make the call; TransientError if it was withdrawn."""
+        with self._turn:
+            if self._withdrawn:
+                raise TransientError("the call was withdrawn", sent=False, provider=self.name)
+            return self._made(payloads)
+
+    def withdraw(self) -> None:
+        """Have it asked no more, by a thread that may still be about to.
+
+        If it is under way it is paid for: then this waits for what comes of it.
+        """
+        with self._turn:
+            self._withdrawn = True
+
+    @masked
+    def _made(self, payloads: Sequence[bytes]) -> list[Answer | ProviderError]:
         del payloads
         self.response = self.error = self.refusal = None
         try:
-            self.response = self._send()
+            self.response = self._make()
         except ProviderError as error:
             self.error = error.__cause__ or error
             self.mask().error(error)  # before the other, in which the request tells what to mask
@@ -225,8 +244,18 @@ class OwnCall:
             self.error = error
             raise
 
-    def directly(self) -> Answer:
+    def _make(self) -> Any:
+        """Make the call once. A subclass whose service refuses in a response notes that here.
+
+        Noted by `send`, which would have to know this object, each would hold the other, and the
+        photo, until Python next looks for such circles.
+        """
+        return self._send()
+
+    def directly(self) -> Answer | None:
         """Make the call as if smoothapi were not there, unless it was answered already.
+
+        None if the SDK returned its error in a response.
 
         Raises:
             Exception: what the SDK raised.
@@ -234,8 +263,10 @@ class OwnCall:
         if self.response is not None:
             return self._read(self.response)
         try:
-            answer = self.ask([b""])[0]
+            answer = self._made([b""])[0]
         except ProviderError as error:
+            if self.refusal is not None:
+                return None
             raise self.sdk_error or error from None
         if isinstance(answer, ProviderError):
             raise answer
@@ -247,7 +278,17 @@ class OwnCall:
         return None if isinstance(self.error, ProviderError) else self.error
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Let go of the request, in which the photo is, and of what came of it.
+
+        What an error met is held by its trace, and may hold this until Python next looks for
+        objects that hold each other.
+        """
+        self._send = _closed
+        self.response = self.error = None
+
+
+def _closed() -> NoReturn:
+    raise RuntimeError("this call has ended")
 
 
 @dataclass(frozen=True)
@@ -256,11 +297,13 @@ class Verdict:
 
     Attributes:
         finding: what the votes came to.
-        mark: whether labels that could not be certified stay, marked, with a score of 0.
+        keep: whether labels that could not be certified stay, with a score of 0.
+        mark: whether each label that stays is marked as certified or not.
         otherwise: what is left of a response whose votes did not come to an end.
     """
 
     finding: Finding
+    keep: bool
     mark: bool
     otherwise: Otherwise
 
@@ -272,7 +315,7 @@ class Verdict:
         """Whether the label stays in the response."""
         if self._plain:
             return True
-        return self.certified(name) or (self.mark and not self.finding.ended)
+        return self.certified(name) or (self.keep and not self.finding.ended)
 
     def score(self, name: str) -> float | None:
         """Return the score to show, in [0, 1]: the certified one; None for the provider's own."""

@@ -65,7 +65,8 @@ def wrap(
     It has the same methods. Those that label pictures return the SDK's own response: boxes,
     parents, captions and order are the provider's, labels that are not certified are left out, and
     the score of each is its certified score, in the provider's unit: the largest that it is
-    certified to keep. So whatever threshold the caller compares it with, the decision is certified.
+    certified to keep, whatever threshold the caller compares it with. One that is left out is not
+    certified to be absent: `target` names what must not be missed.
     `finding_of` reads the provider's own scores, shares of votes and the certificate from under
     `response["Smoothapi"]` (boto3; JSON) or `response.smoothapi`; `certificate_of` the last alone.
     One call costs hundreds of queries, which is why `budget` has no default; what each answer
@@ -114,7 +115,7 @@ def wrap(
             `otherwise` says what it gives. Only the caller's own call may take longer.
         uncertified: "drop" leaves out labels that cannot be certified; "mark" keeps them, marked,
             with a score of 0: `Certified: False` (boto3), a property named "smoothapi" (Google),
-            an attribute or key "certified" (Azure).
+            an attribute or key "certified" (Azure). With attach=False the score of 0 alone.
         remote: what becomes of calls whose picture is elsewhere (S3, a URL): "refuse" raises,
             "pass" makes them as they are, uncertified.
         attach: False leaves responses without what smoothapi adds; it is kept beside them, as long

@@ -7,8 +7,7 @@ from decimal import Decimal
 import pytest
 
 from smoothapi.gateway.page import page
-from smoothapi.gateway.records import Record
-from smoothapi.store import Account
+from smoothapi.store import Account, Record
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -17,8 +16,8 @@ def made_of(times):
     """Return the page, with three kinds of pictures so many times each, and its policy."""
     latest = [
         Record(
-            f"{i:032x}", 1.8e9 + i, "radiology", "aws", "DetectLabels", outcome, why,
-            {"labels": [{"name": HOSTILE, "certified": True}] * 6},
+            f"{i:032x}", "radiology", "aws", "DetectLabels", outcome, why,
+            {"labels": [{"name": HOSTILE, "certified": True}] * 6}, 1.8e9 + i,
         )
         for i, (outcome, why) in enumerate(
             [("certified", ""), ("abstained", "No label could be certified."), ("budget", HOSTILE)] * times
@@ -103,6 +102,8 @@ def test_it_is_styled_and_says_what_it_was_given(scheme, open_page):
 def test_a_narrow_window_scrolls_tables_and_not_the_page(open_page):
     made = open_page(viewport={"width": 400, "height": 800})
     assert made.evaluate("document.documentElement.scrollWidth") <= 400
+    tallest = "Math.max(...[...document.querySelectorAll('tr')].map(row => row.offsetHeight))"
+    assert made.evaluate(tallest) < 180, "what is outside the window makes no row tall"
 
 
 def test_all_can_be_reached_by_keyboard(open_page):

@@ -212,6 +212,7 @@ def answering(status, body, headers):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one piece
 
         def do_POST(self):
             self.server.requests += 1

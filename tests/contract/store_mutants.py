@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cached_property
 
 import pytest
 
 from smoothapi.errors import BudgetExceededError
 from smoothapi.store import Home
 from smoothapi.store.blocks import Block
+from smoothapi.store.local.records import LocalRecords
 from smoothapi.store.local.runs import LocalRuns
 from smoothapi.store.protocols import Spent
 from smoothapi.testing import StoreContract
@@ -248,6 +250,53 @@ class OfThisProcess(Home):
         return LocalRuns(self.folder / f"runs-{id(self)}", self._clock)
 
 
+class OfThisGateway(Home):
+    """Keeps tokens and certificates where no other opening looks."""
+
+    @property
+    def records(self):
+        return self.__dict__.setdefault(
+            "own", LocalRecords(self.folder / f"gateway-{id(self)}.db", self._clock)
+        )
+
+    def close(self):
+        self.records.close()
+        super().close()
+
+
+class Trusting(Home):
+    """Lets a caller in whose token was removed, and counts what is older than was asked."""
+
+    @property
+    def records(self):
+        records = super().records
+        records.remove_token = lambda name: any(one.name == name for one in records.tokens())
+        outcomes = type(records).outcomes
+        records.outcomes = lambda seconds: outcomes(records, seconds + 10.0)
+        return records
+
+
+class Hoarder(Home):
+    """Forgets no run."""
+
+    @cached_property
+    def runs(self):
+        runs = super().runs
+        runs.clear = runs.older
+        return runs
+
+
+class Final(Home):
+    """Forgets for good what was cleared while it was under way."""
+
+    @cached_property
+    def runs(self):
+        runs = super().runs
+        keep = runs.keep
+        runs.keep = lambda run: keep(run) if runs.find(run.id) else run
+        return runs
+
+
 class Cheap(Home):
     """Counts another price as nothing."""
 
@@ -279,6 +328,12 @@ _BUDGETS = {
     "test_threads_never_pass_a_budget",
 }
 
+_RECORDS = {
+    "test_a_token_lets_in_everywhere_until_it_is_removed_anywhere",
+    "test_what_gateways_found_is_seen_by_all_the_last_one_first",
+    "test_what_gateways_found_is_forgotten_by_the_stores_time",
+}
+
 CAUGHT_BY = {
     Forgetful: {
         "test_answers_survive_and_are_told_apart",
@@ -296,10 +351,17 @@ CAUGHT_BY = {
     Brief: {"test_a_lease_ends_unless_it_is_renewed"},
     Hasty: {"test_a_pace_is_shared", "test_throttling_slows_all_down"},
     Stopped: {"test_a_period_begins_anew", "test_a_lease_ends_unless_it_is_renewed", "test_a_pace_is_shared",
-              "test_of_many_runs_the_latest_are_shown"},
+              "test_of_many_runs_the_latest_are_shown", "test_runs_are_forgotten_by_their_age",
+              "test_what_gateways_found_is_forgotten_by_the_stores_time"},
     Greedy: {"test_what_is_in_use_is_not_abandoned"},
     Fresh: {"test_the_secret_is_one"},
+    Hoarder: {"test_runs_are_forgotten_by_their_age",
+              "test_a_run_that_is_cleared_while_it_is_under_way_is_kept_again"},
+    Final: {"test_a_run_that_is_cleared_while_it_is_under_way_is_kept_again"},
     OfThisProcess: {"test_runs_are_seen_by_all_openings_the_last_one_first"},
+    OfThisGateway: _RECORDS,
+    Trusting: {"test_a_token_lets_in_everywhere_until_it_is_removed_anywhere",
+               "test_what_gateways_found_is_forgotten_by_the_stores_time"},
     Cheap: {"test_another_price_draws_on_the_same_budgets"},
     Unforgiving: {"test_a_reset_budget_begins_anew"},
 }  # fmt: skip

@@ -16,7 +16,14 @@ from tests.unit.gateway.conftest import OTHER, RAW, call, tables
 SECRET = "s3cr3ts3cr3ts3cr3ts3cr3ts3cr3t12"
 LIMIT = 0.4  # seconds of an exchange
 PATIENCE = 30.0  # seconds, however busy this machine is: what hangs takes for ever
-ASKED = [("aws", RAW), ("google", RAW), ("azure4", OTHER)]
+SECRETS = {
+    "aws": {},  # in the environment
+    "google": {"api_key": SECRET},
+    "azure": {"key": SECRET},
+    "azure4": {"key": SECRET},
+    "clarifai": {"pat": SECRET},
+}
+ASKED = [*((name, RAW) for name in SECRETS), ("azure4", OTHER)]  # certified, and passed through
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +40,7 @@ def gateway(hostile, tmp_path_factory):
         patch.setenv("SMOOTHAPI_ATTEMPTS", "1")
         patch.setenv("SMOOTHAPI_DEADLINE", "1")
         whole = {"providers": {}}
-        for name in ("aws", "google", "azure4"):
-            secret = {"google": {"api_key": SECRET}, "azure4": {"key": SECRET}}.get(name, {})
+        for name, secret in SECRETS.items():
             made = tables(
                 name,
                 hostile.url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from statistics import NormalDist
 
 import mpmath
 import numpy as np
@@ -274,6 +275,7 @@ def test_mutant_another_deduction_is_noticed(mutant):
 def test_the_deduction_covers_the_worst_in_every_cell(monkeypatch, sigma, bits, error, grid):
     # What is rare becomes frequent with few random bits, a bad Phi^-1 and a coarse grid.
     monkeypatch.setattr(arithmetic_module, "_STEP", 2.0**-bits)
+    monkeypatch.setattr(arithmetic_module, "_REACH", -NormalDist().inv_cdf(2.0 ** (1 - bits)))
     monkeypatch.setattr(arithmetic_module, "_NDTRI_ERROR", error)
     monkeypatch.setattr(arithmetic_module, "GRID", grid)
     exact = oracle.noise_moves_cell_by_cell(sigma, bits, error, grid)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from smoothapi import certificates, parts
+from smoothapi import Certificate, certificates, parts, verify
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import noise_delta, queries_needed
 from smoothapi.cli import BROKEN, INTERRUPTED, run
@@ -66,6 +68,60 @@ def test_abstained_exits_with_1_and_says_why(provider, photo, capsys):
     assert "unlikely" in out
 
 
+@pytest.fixture
+def at_less(provider, photo):
+    """A command whose photo is certified at less than the radius asked for: 9 of 10 are for bus."""
+    asked = count()
+    provider(lambda *_: answer("van" if next(asked) % 10 == 9 else "bus"))
+    return ["certify", photo, "--radius", "0.3", "--concurrency", "1", "--max-votes", "200"]
+
+
+def test_an_abstention_says_what_it_certifies_at_less_and_exits_with_1(at_less, capsys):
+    assert run(at_less) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert run([*at_less, "--json"]) == 1
+    certificate = Certificate.from_json(capsys.readouterr().out)
+    assert (certificate.label, certificate.radius) == (None, 0.0)
+    found = certificate.largest_radius
+    assert 0.25 / 8 <= found < 0.3
+    assert f"bus certified at {found:g}" in shown
+    assert "0.3 was asked for" in shown
+
+
+def test_accept_radius_says_how_much_is_enough(at_less, capsys):
+    assert run([*at_less, "--json"]) == 1
+    certificate = Certificate.from_json(capsys.readouterr().out)
+    found, native = certificate.largest_radius, certificate.native(certificate.largest_radius)
+    enough = [f"{found:.6f}", f"{native - 2e-6:.6f} native"]
+    too_much = [f"{found + 1e-6:.6f}", f"{native + 2e-6:.6f} native"]
+    codes = [run([*at_less, "--accept-radius", radius]) for radius in (*enough, *too_much)]
+    assert codes == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--out", "r.jsonl"]])
+@pytest.mark.parametrize(
+    ("radius", "accepted"),
+    [("0.3", "0.4"), ("0.3 native", "0.31 native"), ("0.1/255 rms", "0.2/255 rms")],
+)
+def test_more_than_is_asked_for_cannot_be_accepted(radius, accepted, more, provider, photo, capsys):
+    adapter = provider()
+    assert run(["certify", photo, "--radius", radius, "--accept-radius", accepted, *more]) == 2
+    assert "Ask for that with --radius, or accept less" in capsys.readouterr().err
+    assert adapter.sent == 0
+
+
+def test_or_less_buys_on_for_a_larger_radius_below_the_one_asked_for(at_less, capsys):
+    given_up, further = (
+        (run([*at_less, *more, "--json"]), Certificate.from_json(capsys.readouterr().out))
+        for more in ([], ["--or-less"])
+    )
+    assert (given_up[0], further[0]) == (1, 1)
+    assert given_up[1].total_votes < further[1].total_votes == 200
+    assert given_up[1].largest_radius < further[1].largest_radius < 0.3
+    assert further[1].or_less
+    verify(further[1])
+
+
 def test_json_is_one_certificate_a_line_and_a_second_run_is_free(provider, photo, capsys):
     adapter = provider()
     assert run(["certify", photo, "--json", "--radius", "0.1"]) == 0
@@ -113,6 +169,68 @@ def test_dry_run_sends_nothing(provider, photo, capsys):
     assert plan["at_most"] == 1001
     assert plan["cost_at_least"] == pytest.approx((LEAST + 1) / 1000)
     assert [row["p"] for row in plan["expected"]] == [0.999, 0.99, 0.95, 0.9]
+
+
+@pytest.mark.parametrize("radius", ["0.1", "0.11 native", "0.5/255 rms"])
+def test_a_dry_run_says_the_radius_in_every_unit_as_the_certificate_does(
+    provider, photo, radius, capsys
+):
+    provider()
+    command = ["certify", photo, "--radius", radius, "--size", "20"]
+    assert run([*command, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert run([*command, "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    said = re.search(
+        r"Radius ([0-9.]+) around the working image \(L2, of \[0, 1\]\) is ([0-9.]+) around the "
+        r"photo before the resize, ([0-9.]+/255) of it as root mean square",
+        shown,
+    )
+    assert run(command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (
+        f"radius {said[1]} around the working image (L2",
+        f" {said[2]} around the photo before the resize",
+        f" {said[3]} of it as root mean square",
+    ):
+        assert part in shown
+    assert run([*command, "--json"]) == 0
+    certificate = json.loads(capsys.readouterr().out)
+    for name in ("radius", "radius_native", "radius_rms"):
+        assert plan[name] == certificate[name] > 0.0
+
+
+def test_a_dry_run_sums_up_and_counts_the_same_picture_once(provider, photo, capsys):
+    provider()
+    Image.open(photo).save("same.png")
+    Image.new("RGB", (32, 24)).save("other.png")
+    assert run(["certify", photo, "--dry-run", "--json"]) == 0
+    once = json.loads(capsys.readouterr().out)
+    assert run(["certify", photo, "same.png", "other.png", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "in all, 2 pictures" in said
+    assert f"{2 * once['at_least']:,}" in said.split("in all")[1]
+
+
+def test_a_dry_run_over_photos_of_two_sizes_says_from_where_to_where(provider, photo, capsys):
+    provider()
+    Image.new("RGB", (240, 320)).save("large.png")
+    command = ["certify", photo, "large.png", "--radius", "0.3 native", "--size", "20", "--dry-run"]
+    assert run(command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"Radius 0\.0\d+ to 0\.2\d+ around the working image.* is 0\.3 around", shown)
+    assert "Votes of photo.png on average" in shown
+
+
+def test_the_largest_radius_is_in_no_unit_before_the_votes(provider, photo, capsys):
+    provider()
+    assert run(["certify", photo, "--radius", "largest", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [plan[name] for name in ("radius", "radius_native", "radius_rms", "rms_steps")] == (
+        [None] * 4
+    )
+    assert run(["certify", photo, "--radius", "largest", "--dry-run"]) == 0
+    assert "around" not in capsys.readouterr().out
 
 
 def test_verify_accepts_and_refuses(provider, photo, capsys):
@@ -353,6 +471,66 @@ def test_help_and_version_load_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert "certify" in done.stdout
+
+
+# What has no part in showing a stored certificate of a file as JSON. Together they take as long to
+# load as all that it needs.
+NOT_FOR_A_STORED_CERTIFICATE = (
+    "asyncio",
+    "boto3",
+    "http.client",
+    "matplotlib",
+    "opentelemetry",
+    "psycopg",
+    "pydantic_settings",
+    "requests",
+    "rich",
+    "scipy",
+    "smoothapi.adapting",
+    "smoothapi.advice",
+    "smoothapi.asynchronous",
+    "smoothapi.cli.output",
+    "smoothapi.denoise.adaptation",
+    "smoothapi.each_photo",
+    "smoothapi.many",
+    "smoothapi.photos.buckets",
+    "smoothapi.photos.carrying",
+    "smoothapi.photos.places",
+    "smoothapi.photos.web",
+    "smoothapi.services.service",
+    "smoothapi.store.postgres",
+    "smoothapi.study",
+    "smoothapi.wires.wire",
+    "smoothapi.wrapping",
+    "ssl",
+    "torch",
+    "unittest",
+    "urllib.request",
+)
+
+
+@pytest.mark.timeout(120)
+def test_a_stored_certificate_loads_nothing_that_it_does_without(photo, monkeypatch):
+    monkeypatch.setenv("SMOOTHAPI_DENOISER", "none")
+    Path("smoothapi.toml").write_text(
+        "[providers.mock]\nlabeller = 'probabilities:bus 99%, van 1%'"
+    )
+    command = ["certify", photo, "--radius", "0.1", "--json"]
+    script = (
+        f"import json, sys; from smoothapi.cli import run; code = run({command});"
+        f"print(json.dumps(sorted(set({NOT_FOR_A_STORED_CERTIFICATE}) & set(sys.modules))));"
+        "sys.exit(code)"
+    )
+    first, again = (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for _ in range(2)
+    )
+    assert "scipy" in json.loads(first[1])
+    assert json.loads(again[1]) == []
+    certificate = Certificate.from_json(again[0])
+    assert certificate.cached == certificate.total_votes + 1
 
 
 def test_budgets_are_shown_released_and_reset(provider, photo, capsys):

@@ -81,6 +81,15 @@ def test_the_table_says_the_same_to_people(capsys, monkeypatch):
         assert part in out
 
 
+def test_the_table_fits_80_columns_with_no_word_cut_off(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["providers"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert all(f"│ {name} " in out for name in BUILT_IN)
+
+
 def test_options_of_the_settings_count_and_secrets_are_not_shown(capsys):
     Path("smoothapi.toml").write_text(
         f'[providers.azure]\nendpoint = "https://a.example"\nkey = "{SECRET}"\n'

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic_settings import EnvSettingsSource
 
+from smoothapi import config
 from smoothapi.config import resolve
 from smoothapi.errors import UsageError
 from smoothapi.settings import Settings
@@ -111,3 +113,34 @@ def test_every_setting_is_shown():
 
 def test_the_home_is_expanded():
     assert resolve(home="~/x").settings.home == Path.home() / "x"
+
+
+def test_variables_of_settings_that_are_no_tables_are_read_as_pydantic_settings_reads_them(
+    monkeypatch,
+):
+    given = {
+        "PROVIDER": "aws",
+        "sigma": "0.5",
+        "Radius": "0.1 native",
+        "BUDGET": "500",
+        "PLAIN": "off",
+        "HOME": "/tmp/{}",
+        "RECORD": "",
+        "CODEC": "jpeg",
+        "SIZE__X": "1",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"SMOOTHAPI_{name}", value)
+    here = config._environment()
+    source = EnvSettingsSource(Settings, env_prefix="SMOOTHAPI_", env_nested_delimiter="__")
+    assert here == source() == {name.lower(): given[name] for name in list(given)[:-1]}
+
+
+def test_tables_are_read_from_variables_beside_those_that_are_none(monkeypatch):
+    monkeypatch.setenv("SMOOTHAPI_PROVIDERS", '{"aws": {"region": "eu-west-1"}}')
+    monkeypatch.setenv("SMOOTHAPI_PROVIDERS__HTTP__TIMEOUT", "3")
+    monkeypatch.setenv("SMOOTHAPI_SIGMA", "0.5")
+    resolved = resolve()
+    assert resolved.settings.providers == {"aws": {"region": "eu-west-1"}, "http": {"timeout": "3"}}
+    assert resolved.settings.sigma == 0.5
+    assert resolved.origins["providers"] == "SMOOTHAPI_PROVIDERS"

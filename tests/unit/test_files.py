@@ -1,6 +1,7 @@
 """Files of people: whatever they hold is read or refused in words; what is written is whole."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from smoothapi import Certificate
 from smoothapi.denoise.adaptation import Adaptation
 from smoothapi.denoise.storage import read_header, read_tensors
-from smoothapi.errors import SmoothAPIError
+from smoothapi.errors import SmoothAPIError, StoreError
 from smoothapi.files import (
     SyntaxOfJsonError,
     parse_json,
@@ -22,6 +23,7 @@ from smoothapi.files import (
     shown_name,
     to_json,
 )
+from smoothapi.keyring import KeyRing
 from smoothapi.label_file import read_label_space
 from smoothapi.services import Table
 from smoothapi.store import Replay
@@ -177,3 +179,62 @@ def test_every_reader_says_what_is_no_file(reader, kind, tmp_path):
     }[kind]  # fmt: skip
     with pytest.raises(SmoothAPIError):
         READERS[reader](file)
+
+
+def owners(monkeypatch, path, *, uid, gid, may=True):
+    """Have a file belong to others, whom drafts are given to if this process `may`."""
+    looked, changed = Path.stat, []
+
+    def as_others(self, **options):
+        found = list(looked(self, **options))
+        if self.name == path.name:
+            found[4:6] = uid, gid
+        return os.stat_result(found)
+
+    def chown(draft, uid, gid):
+        if not may:
+            raise PermissionError(1, "Operation not permitted")
+        changed.append((uid, gid))
+
+    monkeypatch.setattr(Path, "stat", as_others)
+    monkeypatch.setattr(os, "chown", chown)
+    return changed
+
+
+def test_a_file_that_is_replaced_keeps_owner_group_and_mode(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o640)
+    changed = owners(monkeypatch, path, uid=12_345, gid=10_001)
+    with replacing(path) as stream:
+        [draft] = tmp_path.glob("*.partial")
+        assert stat.S_IMODE(draft.stat().st_mode) == 0o640  # while it is written, too
+        stream.write("new")
+    assert set(changed) == {(-1, 10_001), (12_345, -1)}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.read_text() == "new"
+
+
+def test_a_group_that_cannot_be_kept_leaves_its_rights_to_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o664)
+    owners(monkeypatch, path, uid=12_345, gid=10_001, may=False)
+    with pytest.raises(PermissionError), replacing(path, same_owner=True) as stream:
+        stream.write("new")
+    assert path.read_text() == "old"
+    with replacing(path) as stream:
+        stream.write("new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_noise_key_is_not_replaced_by_one_that_its_readers_cannot_read(tmp_path, monkeypatch):
+    path = tmp_path / "noise.key"
+    KeyRing.generate().write(path)
+    before = path.read_bytes()
+    owners(monkeypatch, path, uid=0, gid=10_001, may=False)
+    with pytest.raises(StoreError, match=r"Nothing was changed.*as root"):
+        KeyRing.read(path).rotated().write(path, replace=True)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import weakref
 import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from smoothapi.errors import ImageError, UsageError
-from smoothapi.image import GRID_BITS, load_image, resize_norm
+from smoothapi.image import GRID_BITS, _resize_norm, _resize_weights, load_image, resize_norm
 
 
 def picture(width=40, height=30, seed=0):
@@ -267,8 +268,25 @@ def test_32_bit_samples_are_not_guessed_at():
         load_image(Image.fromarray(np.full((4, 4), 200, dtype=np.int32)))
 
 
-def test_the_norm_of_a_large_resize_is_found_in_reasonable_time():
-    assert resize_norm(10_000, 2000) == pytest.approx(np.sqrt(2000 / 10_000), rel=0.02)
+@given(st.integers(1, 90), st.integers(1, 90))
+def test_the_weights_of_a_resize_are_those_of_single_impulses(before, after):
+    first, weights = _resize_weights(before, after)
+    found = np.zeros((after, before + weights.shape[1]))
+    for row, start, some in zip(found, first, weights, strict=True):
+        row[start : start + len(some)] = some
+    impulses = Image.fromarray(np.eye(before, dtype=np.float32))
+    columns = np.asarray(impulses.resize((after, before), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(found[:, :before], columns.T)
+    assert not found[:, before:].any()
+
+
+def test_the_norm_of_a_large_resize_takes_few_pictures(monkeypatch):
+    rows = []
+    make = Image.fromarray
+    monkeypatch.setattr(Image, "fromarray", lambda array: rows.append(len(array)) or make(array))
+    assert _resize_norm(30_000, 224) == pytest.approx(np.sqrt(224 / 30_000), rel=0.02)
+    assert sum(rows) < 600
+    assert max(rows) * 30_000 <= 2**24
 
 
 # Photos as people have them
@@ -378,6 +396,88 @@ def test_files_that_are_open_are_read_from_where_they_are(tmp_path):
         load_image(text)
     with path.open(encoding="utf-8") as text, pytest.raises(ImageError):
         load_image(text)
+
+
+def worked_whole(source, target):
+    """Return the pixels of a photo that is turned, converted and resized whole."""
+    if isinstance(source, np.ndarray):
+        scale = 255.0 if source.dtype == np.uint8 else 1.0
+        planes = [np.ascontiguousarray(source[:, :, c], dtype=np.float32) for c in range(3)]
+    else:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(source)))
+        scale = 65535.0 if image.mode.startswith("I") else 255.0
+        if image.mode.startswith("I"):
+            planes = [np.asarray(image).astype(np.float32)] * 3
+        else:
+            if image.has_transparency_data:
+                rgba = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            planes = [np.asarray(c.convert("F")) for c in image.convert("RGB").split()]
+    floats = (Image.fromarray(plane).resize(target, Image.Resampling.BICUBIC) for plane in planes)
+    stacked = np.stack([np.asarray(plane, dtype=np.float64) for plane in floats], axis=-1)
+    return np.rint(np.clip(stacked / scale, 0.0, 1.0) * 2.0**GRID_BITS) * 2.0**-GRID_BITS
+
+
+def in_every_way(orientation):
+    """Yield photos in the modes and formats that there are, turned in one way."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rgba = Image.fromarray(np.random.default_rng(1).integers(0, 256, (47, 61, 4), dtype=np.uint8))
+    rgb = rgba.convert("RGB")
+    yield encoded(rgb, "JPEG", exif=exif)
+    yield encoded(rgb.convert("L"), "JPEG", exif=exif)
+    yield encoded(rgb.convert("CMYK"), "JPEG", exif=exif)
+    yield encoded(rgba, "PNG", exif=exif)
+    yield encoded(rgb, "PNG", exif=exif, transparency=(1, 2, 3))
+    yield encoded(rgb.quantize(40), "PNG", exif=exif, transparency=3)
+    yield encoded(rgba, "WEBP", exif=exif, lossless=True)
+    grey = np.random.default_rng(2).integers(0, 65536, (47, 61), dtype=np.uint16)
+    yield encoded(Image.fromarray(grey), "PNG", exif=exif)
+    yield encoded(rgb.convert("YCbCr"), "TIFF")
+    yield picture(61, 47)
+    yield picture(61, 47)[::-1, ::2] / np.float32(255.0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_taken_in_parts_is_the_same_to_the_bit(orientation, monkeypatch):
+    monkeypatch.setattr("smoothapi.image._AT_A_TIME", 61 * 5)
+    for photo in in_every_way(orientation):
+        for target in ((20, 17), (61, 9), (70, 90)):
+            found = load_image(photo, size=target).pixels
+            assert np.array_equal(found, worked_whole(photo, target))
+
+
+@pytest.mark.parametrize("mode", ["array", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_one_float_image_of_a_large_photo_is_held_at_a_time(orientation, mode, monkeypatch):
+    """And, while there is one, no second image of the whole photo besides what was decoded."""
+    array = picture(300, 200)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.zeros((200, 300), np.uint16) if mode == "I;16" else array)
+    if mode == "RGBA":
+        image.putalpha(7)
+    source = array if mode == "array" else encoded(image, exif=exif)
+    load_image(source, size=64)  # its gain is known from now on
+    made, most = [], []
+    plain, resize = Image.Image._new, Image.Image.resize
+
+    def watched(self, core):
+        found = plain(self, core)
+        made.append(weakref.ref(found))
+        return found
+
+    def counting(self, *arguments, **options):
+        held = [one() for one in made]
+        others = [one for one in held if one is not None and one is not self]
+        most.append(sum(one.width * one.height == 60_000 for one in others))
+        return resize(self, *arguments, **options)
+
+    monkeypatch.setattr("smoothapi.image._AT_A_TIME", 6_000)
+    monkeypatch.setattr(Image.Image, "_new", watched)
+    monkeypatch.setattr(Image.Image, "resize", counting)
+    load_image(source, size=64)
+    assert most == [mode == "RGBA"] * 3  # put on white is another one
 
 
 def test_a_working_image_is_taken_as_it_is():

@@ -64,6 +64,14 @@ def closed(script=None):
     return adapter
 
 
+def listing(script=None):
+    """Return a provider whose list of labels is open, and knows another word for one of them."""
+    adapter = ScriptedAdapter(script)
+    stated = Vocabulary(("Woodland", "Sea"), source="a list", aliases={"Forest": "Woodland"})
+    adapter.vocabulary = lambda: stated
+    return adapter
+
+
 def known(*seen):
     return KnownLabels(closed(), Answers(*seen))
 
@@ -177,6 +185,24 @@ def test_a_space_that_counts_categories_is_not_refused():
 
 def test_an_open_vocabulary_refuses_nothing():
     KnownLabels(ScriptedAdapter(), Answers()).check(Absence("Weapn", 0.8))
+
+
+def test_what_an_open_list_lacks_is_warned_of_once_before_it_is_paid_for(smoother, caplog):
+    adapter = listing(lambda *_: answer("Woodland"))
+    s = smoother(adapter)
+    for label in ("Woodland", "forest ", "forest ", "Rifle"):
+        s.certify(PHOTO, 0.05, target=Absence(label, 0.5))
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert told == [
+        f"scripted is not known to have a label {what} It is asked about all the same."
+        for what in ("'forest ': did you mean 'Woodland'?", "'Rifle'.")
+    ]
+
+
+def test_an_alias_that_was_an_answers_own_label_is_known():
+    seen = KnownLabels(listing(), Answers("Forest"))
+    assert seen.doubted(Presence(["Forest", "Woodland"], 0.5)) == {}
+    assert set(KnownLabels(listing(), Answers()).doubted(Presence("Forest", 0.5))) == {"Forest"}
 
 
 def test_targets_of_ones_own_need_no_labels():
@@ -391,7 +417,14 @@ def test_the_labels_of_a_provider_are_shown():
     assert data["schema"] == "smoothapi.labels/1"
     assert (data["provider"], data["operation"], data["closed"]) == ("mock", "label", False)
     assert data["labels"] == [
-        {"name": "bus", "parents": [], "stated": True, "seen": True, "retired": None}
+        {
+            "name": "bus",
+            "parents": [],
+            "stated": True,
+            "seen": True,
+            "retired": None,
+            "aliases": [],
+        }
     ]
 
 
@@ -408,6 +441,15 @@ def test_labels_are_searched_with_what_may_be_meant(monkeypatch):
     whole = invoke("providers", "labels", "scripted").stdout.splitlines()
     assert "School Bus  (Bus < Vehicle)" in whole
     assert whole[-1] == "Suggestive  (until 6.1)"
+
+
+def test_a_label_is_found_by_another_word_for_it(monkeypatch):
+    from smoothapi import provider
+
+    monkeypatch.setattr(provider, "make_adapter", lambda name, **_: listing())
+    found = invoke("providers", "labels", "scripted", "--search", "forest")
+    assert found.stdout == "Woodland  (also called Forest)\n"
+    assert "2 labels are known (a list); it may have others" in found.stderr
 
 
 def test_where_nothing_is_known_it_is_said(monkeypatch):

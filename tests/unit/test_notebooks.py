@@ -101,6 +101,8 @@ def test_plans_budgets_and_studies_are_tables(smoother):
         page = Tags(drawn._repr_html_())
         assert page.named("table")
         assert not page.named("script")
+        # A long value beside it may not break a name in two.
+        assert all("nowrap" in of["style"] for of in page.named("th") if "left" in of["style"])
 
 
 def test_the_bar_is_drawn_in_place_in_a_notebook_and_says_how_far_it_is(monkeypatch):

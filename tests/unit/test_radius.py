@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +15,14 @@ from hypothesis import strategies as st
 
 from smoothapi import Certificate, Smoother, config, verify
 from smoothapi.certify import native_radius, working_radius
-from smoothapi.errors import CertificateError, UsageError
+from smoothapi.certify.radii import rms_steps, rounding_of
+from smoothapi.certify.sequential import fewest_votes
+from smoothapi.errors import CertificateError, UnreachableRadiusError, UsageError
+from smoothapi.image import resize_gain, working_size
 from smoothapi.radius import WantedRadius
 from tests.conftest import ScriptedAdapter
 
+DOCS = Path(__file__).parents[2] / "docs"
 PHOTO = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
 
 
@@ -66,6 +73,44 @@ def test_the_working_radius_covers_the_native_one(value, width, height, gain):
     assert rms >= value * gain * (3 * width * height) ** 0.5
 
 
+@given(
+    st.floats(1e-4, 0.3), st.integers(1, 9000), st.integers(1, 9000), st.floats(0.01, 3.0),
+    st.floats(0.0, 1e-3),
+)  # fmt: skip
+def test_steps_of_8_bits_are_never_overstated(value, width, height, gain, rounding):
+    """And what was asked for in three digits is shown as it was."""
+    asked = float(f"{255 * value:.3g}")
+    size = (width, height)
+    radius = working_radius(WantedRadius(asked / 255, "rms"), size, gain, rounding)
+    shown = rms_steps(radius, size, gain, rounding)
+    assert shown >= asked * (1 - 1e-9)
+    exact = 255 * (Fraction(radius) - Fraction(rounding)) / Fraction(gain)
+    assert Fraction(shown) ** 2 <= exact**2 / (3 * width * height) * (1 + Fraction(1, 10**14))
+    assert rms_steps(rounding / 2, size, gain, rounding) == 0.0
+
+
+def test_what_the_documentation_says_of_a_12_megapixel_photo_and_of_a_small_one():
+    page = " ".join((DOCS / "explanation" / "certificate.md").read_text().split())
+    photos = []
+    for size in ((4000, 3000), (299, 299)):
+        working = working_size(size, 224)
+        photos.append((size, resize_gain(size, working), rounding_of(3 * working[0] * working[1])))
+
+    def around(asked):
+        for photo in photos:
+            radius = working_radius(WantedRadius.parse(asked), *photo)
+            yield radius, native_radius(radius, *photo[1:])
+
+    (_, large), (_, small) = around("0.25")
+    assert f"| {large:.1f} in the photo's own pixels | {small:.2f} |" in page
+    (large, _), (small, _) = around("0.5 native")
+    votes = fewest_votes(large, 0.25, 0.001, 8e-4)
+    assert f"| {large:.3f} around the working image: {votes} votes | {small:.2f} |" in page
+    (large, pixels), (small, own) = around("0.1/255 rms")
+    assert f"| L2 {pixels:.1f} in its own pixels, {large:.2f} around the working image |" in page
+    assert f"| L2 {own:.2f}, {small:.2f} |" in page
+
+
 def certified(radius, **options):
     with Smoother(
         ScriptedAdapter(), denoiser="none", size=20, radius=radius, sigma=0.25, **options
@@ -112,3 +157,29 @@ def test_it_may_come_from_the_settings(monkeypatch):
     monkeypatch.setenv("SMOOTHAPI_RADIUS", "0.3 pixels")
     with pytest.raises(UsageError, match=r"0\.5 native"):
         config.resolve()
+
+
+@pytest.mark.parametrize(
+    ("given", "unit"), [("40/255 rms", "rms"), ("0.2 rms", "rms"), ("30 native", "native")]
+)
+def test_one_that_is_out_of_reach_is_named_in_its_unit_with_the_largest_there(given, unit):
+    adapter = ScriptedAdapter()
+    with Smoother(adapter, denoiser="none", size=32, plain=False, max_votes=200) as smoother:
+        with pytest.raises(UnreachableRadiusError) as caught:
+            smoother.certify(PHOTO, radius=given)
+        said = str(caught.value)
+        assert said.startswith(f"{given!r} comes to radius ")
+        [largest] = re.findall(rf'In the unit asked for that is "([^"]+ {unit})"', said)
+        assert adapter.sent == 0
+        certificate = smoother.certify(PHOTO, radius=largest)
+    assert certificate.label is not None
+    assert certificate.radius <= caught.value.largest
+
+
+def test_one_around_the_working_image_is_named_as_it_was_given():
+    with (
+        Smoother(ScriptedAdapter(), denoiser="none", size=32, max_votes=200) as smoother,
+        pytest.raises(UnreachableRadiusError, match=r"^radius 2 at sigma 0\.25") as caught,
+    ):
+        smoother.certify(PHOTO, radius=2)
+    assert "unit" not in str(caught.value)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from smoothapi.errors import FatalError
 from smoothapi.history import RunLog
 from smoothapi.session import Session
 from smoothapi.store import Home, RunRecord
+from smoothapi.store.local.runs import LocalRuns
 from smoothapi.study import Study
 from smoothapi.wrapping.certifier import Certifier
 from smoothapi_adapters.mock import MockAdapter
@@ -178,6 +182,30 @@ def test_only_the_first_photos_are_named_and_all_are_counted(home):
     assert (len(run.photos), run.counts, run.dollars) == (100, {"certified": 150}, 75.0)
 
 
+@pytest.mark.timeout(60)
+def test_who_counts_a_photo_does_not_wait_for_the_store(home, monkeypatch):
+    monkeypatch.setattr("smoothapi.history._EVERY", 0.0)
+    keep, written = LocalRuns.keep, []
+    begun, may = threading.Event(), threading.Event()
+
+    def slow(self, run):
+        written.append(run.counts)
+        begun.set()
+        may.wait(30)
+        return keep(self, run)
+
+    monkeypatch.setattr(LocalRuns, "keep", slow)
+    with Smoother(MockAdapter(sure), denoiser="none", home=home.folder) as smoother:
+        with RunLog(smoother.session, "certify") as log:
+            for number in range(3):
+                log.photo(f"{number}.png", "certified")
+                begun.wait(30)
+            assert written == [{"certified": 1}], "one at a time"
+            may.set()
+    (run,) = home.runs.latest(9)
+    assert (run.outcome, run.counts) == ("done", {"certified": 3})
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "smoothapi.run/1"}', '{"schema": 1}'])
 def test_what_is_no_record_is_left_out_of_the_list(home, text, caplog):
     kept = home.runs.begin(RunRecord("certify"))
@@ -190,3 +218,32 @@ def test_homes_of_before_have_no_runs(tmp_path):
     assert parse_home(tmp_path)
     assert Home(tmp_path / "none").runs.latest(5) == []
     assert not (tmp_path / "none").exists()
+
+
+def test_past_runs_are_forgotten_once_they_were_counted(home, capsys, monkeypatch):
+    aged = Home(home.folder, clock=lambda: time.time() - 100 * 86_400)
+    for _ in range(2):
+        aged.runs.begin(RunRecord("certify"))
+    assert cli.run(["certify", "0.png"]) == 0
+    answers = len(home.answers)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert cli.run(["runs", "clear", "--older-than", "90"]) == 130
+    assert "Forget 2 runs that began more than 90 days ago?" in capsys.readouterr().out
+    assert len(home.runs.latest(9)) == 3
+    assert cli.run(["runs", "clear", "--older-than", "90", "--yes"]) == 0
+    assert cli.run(["runs", "clear", "--older-than", "90"]) == 0  # nothing to ask about
+    assert capsys.readouterr().out == "Forgot 2 runs.\nForgot 0 runs.\n"
+    (run,) = home.runs.latest(9)
+    assert (run.outcome, len(home.answers)) == ("done", answers)
+    assert cli.run(["runs", "clear", "--yes"]) == 2
+    assert "--older-than" in capsys.readouterr().err
+    for age in ("nan", "inf", "-1", "1e12", "1e300"):
+        assert cli.run(["runs", "clear", "--older-than", age, "--yes"]) == 2
+        assert "write days, from 0" in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_forgot_just_now_is_no_error(home, monkeypatch):
+    home.runs.begin(RunRecord("certify"))
+    monkeypatch.setattr(type(home.runs), "_older", lambda self, days: ["20200101T000000-abcdef"])
+    assert home.runs.clear(0.0) == 0

@@ -9,6 +9,7 @@ others' tools that take their place in tests find what they know.
 
 from __future__ import annotations
 
+import ssl
 import time
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -38,6 +39,7 @@ _PATCHED = RLock()
 its patches, and a connection that another thread made meanwhile would pass it by."""
 _TICK = 0.01  # seconds; a socket may find that its time is over a little sooner
 _RECORD = 16_384  # bytes: a write over TLS of more is several, each with a time limit of its own
+_WRITE = 65_536  # bytes that are written at once without TLS
 
 
 class OverdueError(TimeoutError):
@@ -69,6 +71,8 @@ class Exchange:
         headers: added to the request as it is written: no log and no error above knows them.
         query: names and values, added to its URL likewise.
         answer: urllib3's response, once its headers are here.
+        joins: whether what is sent next is a head that waits for its body.
+        head: that waits.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -78,11 +82,18 @@ class Exchange:
         self._deadline = time.monotonic() + seconds
         self._received = 0
         self.answer: Any = None
+        self.joins = False
+        self.head = b""
 
     def leave(self) -> None:
         """Close an answer that could not be read to its end, and its connection."""
         if self.answer is not None:
             self.answer.close()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Forget an answer that was read: it holds the pool that holds this."""
+        self.answer = None
 
     def left(self) -> float:
         """Return the seconds that are left, above 0.
@@ -206,17 +217,24 @@ class _Held:
             url += ("&" if "?" in url else "?") + urlencode(exchange.query)
         if exchange.headers:
             headers = {**(headers or {}), **exchange.headers}
+        # Who expects "100 Continue" reads before the body goes out.
+        exchange.joins = not any(name.lower() == "expect" for name in headers or ())
         super().request(method, url, body, headers, **options)  # type: ignore[misc]
+        exchange.joins = False
+        if exchange.head:
+            self.send(b"")
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        pieces = [data]
-        if isinstance(data, (bytes, bytearray)):
-            whole = memoryview(data)
-            pieces = [whole[start : start + _RECORD] for start in range(0, len(whole), _RECORD)]
-        for piece in pieces:
-            with self._exchange.clocked(self.sock):
+        exchange = self._exchange
+        if exchange.joins and isinstance(data, bytes):
+            exchange.head, exchange.joins = data, False
+            return
+        head, exchange.head = exchange.head, b""
+        most = _RECORD if isinstance(self.sock, ssl.SSLSocket) else _WRITE
+        for piece in _pieces(head, data, most):
+            with exchange.clocked(self.sock):
                 super().send(piece)  # type: ignore[misc]
 
     def getresponse(self, *arguments: Any, **options: Any) -> Any:
@@ -264,6 +282,25 @@ class _Clocked(RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+def _pieces(head: bytes, data: Any, most: int) -> Iterator[Any]:
+    """Yield what is written one after the other: the head with what of a body fits beside it.
+
+    One call of the system and one packet for most requests, and no copy of a large body.
+    """
+    if isinstance(data, (bytes, bytearray)):
+        whole = memoryview(data)
+        first = max(0, most - len(head))
+        if head:
+            yield b"".join((head, whole[:first]))
+            whole = whole[first:]
+        for start in range(0, len(whole), most):
+            yield whole[start : start + most]
+        return
+    if head:
+        yield head
+    yield data
 
 
 @lru_cache(_CLASSES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
@@ -31,6 +32,19 @@ def connections() -> HTTPAdapter:
     return HTTPAdapter(pool_connections=4, pool_maxsize=POOL, max_retries=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a thread remembers of its last answer: not the request, in which the picture is.
+
+    Attributes:
+        status_code: of HTTP.
+        headers: of the answer.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+
+
 class Bounds:
     """What the exchanges of one client are held to. Threads share it.
 
@@ -53,13 +67,14 @@ class Bounds:
         self._seen = threading.local()
         self._connections = BoundedAdapter(connections(), self)
 
-    def last(self) -> requests.Response | None:
+    def last(self) -> Seen | None:
         """Return the last answer that the calling thread got; None if its last request got none."""
-        return getattr(self._seen, "response", None)
+        return getattr(self._seen, "answer", None)
 
     def saw(self, response: requests.Response | None) -> None:
-        """Keep what the calling thread's last request got."""
-        self._seen.response = response
+        """Remember what the calling thread's last request got."""
+        seen = None if response is None else Seen(response.status_code, response.headers)
+        self._seen.answer = seen
 
     def mount(self, session: requests.Session) -> None:
         """Give a session the connections that all which are mounted here share: one a thread."""
@@ -114,6 +129,7 @@ class BoundedAdapter(BaseAdapter):
         except BaseException:
             response.close()
             raise
+        exchange.let_go()
         response._content = body  # noqa: SLF001  where requests itself puts what it has read
         response._content_consumed = True  # noqa: SLF001
         bounds.saw(response)

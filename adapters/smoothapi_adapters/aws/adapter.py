@@ -32,7 +32,7 @@ from smoothapi_adapters._common.endpoints import origin, read_endpoint
 from smoothapi_adapters._common.reaching import unsent
 from smoothapi_adapters.aws.client import find_credentials, secrets_of, sending_once
 from smoothapi_adapters.aws.errors import malformed, mapped
-from smoothapi_adapters.aws.vocabulary import moderation_labels
+from smoothapi_adapters.aws.vocabulary import moderation_labels, object_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,15 +236,17 @@ class AwsAdapter:
         return Price(_PER_THOUSAND, _AS_OF, self._free, _STEPS)
 
     def vocabulary(self) -> Vocabulary:
-        """Return the labels of moderation; those of the other operations are not known here.
+        """Return the labels of moderation, which are all, or those that AWS lists of objects.
 
-        AWS offers the list of its labels for download: give it as the option `vocabulary`. What
-        answers at an endpoint of another's is not known either.
+        Of objects its model may have others: the list is closed by the option `vocabulary` alone.
+        A custom model's labels are not known here, nor is what answers at an endpoint of another's.
         """
         if self._vocabulary is not None:
             return self._vocabulary
-        if self._operation != "moderation" or "endpoint" in self.identity:
+        if self._operation == "custom" or "endpoint" in self.identity:
             return Vocabulary()
+        if self._operation == "labels":
+            return object_labels()
         # An adapter of one's own was trained on one model or the other.
         return moderation_labels(any_version=bool(self._arn))
 

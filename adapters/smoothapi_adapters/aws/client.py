@@ -122,6 +122,7 @@ class _BoundedSession:
         except BaseException:
             exchange.leave()  # botocore leaves what it cannot unpack open
             raise
+        exchange.let_go()
         return answer
 
     def close(self) -> None:

@@ -7,21 +7,28 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from smoothapi.errors import FatalError, UsageError
+from smoothapi.files import parse_json
 from smoothapi.wires.aws import Aws
 from smoothapi.wires.wire import Refusal, from_base64
 from smoothapi.wrapping import Call, Item, Remote
 from smoothapi_adapters._common import options as read
 from smoothapi_adapters._common.bounds import POOL
-from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
+from smoothapi_adapters._common.relay import (
+    Relay,
+    RelayedCall,
+    Signature,
+    Told,
+    read_body,
+    uncertifiable,
+)
 from smoothapi_adapters.aws.adapter import AwsAdapter
 from smoothapi_adapters.aws.client import find_credentials
 from smoothapi_adapters.aws.errors import mapped
+from smoothapi_adapters.aws.signing import Signer
 from smoothapi_adapters.aws.wrap import Asked, asked_of, write
 
 if TYPE_CHECKING:
@@ -39,6 +46,7 @@ _METHODS = {
     "DetectModerationLabels": "detect_moderation_labels",
     "DetectCustomLabels": "detect_custom_labels",
 }
+_OF_OTHER_FEATURES = {"IMAGE_PROPERTIES"}
 _OPTIONS = ("region", "profile", "endpoint", "timeout", "per_second")
 _UNSIGNED = ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
 
@@ -85,7 +93,9 @@ class RekognitionFront:
         except (BotoCoreError, ValueError) as error:
             raise UsageError(str(mapped(error, self._looked_for))) from error
         self._timeout, self._per_second = timeout, options.get("per_second")
-        self._relay = Relay("AWS", self._client.meta.endpoint_url, timeout=timeout)
+        endpoint, region = self._client.meta.endpoint_url, self._client.meta.region_name
+        self._relay = Relay("AWS", endpoint, timeout=timeout)
+        self._signer = Signer(endpoint, region, "rekognition")
 
     def owns(self, request: Request) -> bool:
         """Whether it is a POST to / that names an operation of Rekognition."""
@@ -115,18 +125,22 @@ class RekognitionFront:
 
     def read(self, incoming: Incoming) -> Call | Remote | None:
         """Say what a request asks, as `wrap` reads it from keywords."""
-        method = _METHODS.get(self.operation(incoming.request))
-        if method is None or incoming.request.method != "POST":
+        named = " ".join(v for n, v in incoming.headers if n.lower() == "x-amz-target").lower()
+        if not any(one.lower() in named for one in _METHODS):
             return None
-        try:
-            keywords = json.loads(incoming.request.body)
-        except (ValueError, RecursionError):
+        operation = self.operation(incoming.request)
+        method = _METHODS.get(operation)
+        if method is None or incoming.request.method != "POST" or " " in named:
+            known = ", ".join(_METHODS)
+            raise uncertifiable(f"They are those of {known}: POST one, as X-Amz-Target names it.")
+        keywords = read_body(incoming.request.body)
+        if not isinstance(keywords, dict):
+            raise uncertifiable("The body of this call cannot be read: it is no object of JSON.")
+        if operation == "DetectLabels" and _only_others(keywords.get("Features")):
             return None
-        image = keywords.get("Image") if isinstance(keywords, dict) else None
+        image = keywords.get("Image")
         if isinstance(image, dict) and "Bytes" in image:
             keywords["Image"] = {**image, "Bytes": from_base64(image["Bytes"]) or b""}
-        if not isinstance(keywords, dict):
-            return None
         asked = self._asked(method, keywords)
         if isinstance(asked, Remote):
             photo = incoming.fetch(asked)
@@ -137,8 +151,12 @@ class RekognitionFront:
             incoming = incoming.with_body(body)
             asked = self._asked(method, {**keywords, "Image": {"Bytes": photo}})
         if not isinstance(asked, Asked):
-            return asked
-        own = own_call(
+            raise uncertifiable(
+                f"What this {operation} asks cannot be read: give the picture's bytes in base64 as "
+                "Image.Bytes and nothing besides, MinConfidence as a number from 0 to 100, and the "
+                "rest as in AWS's reference."
+            )
+        own = RelayedCall(
             asked.votes,
             lambda: self._send(incoming, identity=True),
             means=self._means,
@@ -172,13 +190,15 @@ class RekognitionFront:
 
     def _send(self, incoming: Incoming, *, identity: bool = False) -> Reply:
         request = incoming.request
-        signature = self._signature(request, incoming.target)
+        _, mark, query = incoming.target.partition("?")
+        signature = self._signature(request, query)
         kept = [(n, v) for n, v in incoming.headers if n.lower() not in _UNSIGNED]
+        target = f"/{mark}{query}"  # its path is what `owns` takes, however it was written
         return self._relay.send(
-            request.method, incoming.target, kept, request.body, signature, identity=identity
+            request.method, target, kept, request.body, signature, identity=identity
         )
 
-    def _signature(self, request: Request, target: str) -> Signature:
+    def _signature(self, request: Request, query: str) -> Signature:
         try:
             found = self._credentials and self._credentials.get_frozen_credentials()
         except BotoCoreError as error:
@@ -187,27 +207,16 @@ class RekognitionFront:
             raise FatalError(
                 f"Credentials for AWS were not found: {self._looked_for().where}.", sent=False
             )
-        names = ("content-type", "x-amz-target")
-        signed = AWSRequest(
-            method=request.method,
-            url=f"{self._relay.endpoint}{target}",
-            data=request.body,
-            headers={name: request.headers[name] for name in names if name in request.headers},
-        )
-        SigV4Auth(found, "rekognition", self._client.meta.region_name).add_auth(signed)
-        own = ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
-        return Signature(
-            {name: signed.headers[name] for name in own if name in signed.headers},
-            secrets=tuple(filter(None, (found.secret_key, found.token))),
-        )
+        signed = self._signer.headers(found, request.method, query, request.headers, request.body)
+        return Signature(signed, secrets=tuple(filter(None, (found.secret_key, found.token))))
 
     def _means(self, reply: Reply) -> ProviderError | None:
         if reply.status == 200:
             return None
         headers = {name.lower(): value for name, value in reply.headers}
         try:
-            data = json.loads(reply.body)
-        except (ValueError, RecursionError):
+            data = parse_json(reply.body)
+        except ValueError:
             data = None
         said = data if isinstance(data, dict) else {}
         code = said.get("__type") or said.get("code") or headers.get("x-amzn-errortype", "")
@@ -225,3 +234,12 @@ class RekognitionFront:
 
     def _looked_for(self) -> Credentials:
         return find_credentials(self._profile)
+
+
+def _only_others(features: object) -> bool:
+    """Whether only features are asked for that are no labels."""
+    return (
+        bool(features)
+        and isinstance(features, list)
+        and all(isinstance(one, str) and one in _OF_OTHER_FEATURES for one in features)
+    )

@@ -1,4 +1,4 @@
-"""The labels of Rekognition's moderation, by the versions of its model."""
+"""The labels of Rekognition, as its documentation lists them, by the versions of its models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from smoothapi.provider import Vocabulary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FILE = "moderation_labels.json"
+
+@cache
+def object_labels() -> Vocabulary:
+    """Return the objects, scenes and concepts that AWS lists; its model may have others.
+
+    What is an alias there stands in answers beside a label's name, and never as one.
+    """
+    data = _read("object_labels.json")
+    return Vocabulary(
+        tuple(data["labels"]),
+        aliases=data["aliases"],
+        source=data["source"],
+        as_of=data["as_of"],
+    )
 
 
 @cache
@@ -22,7 +35,7 @@ def moderation_labels(*, any_version: bool = False) -> Vocabulary:
     Args:
         any_version: those of earlier models, too.
     """
-    data = json.loads((files("smoothapi_adapters.aws") / _FILE).read_text(encoding="utf-8"))
+    data = _read("moderation_labels.json")
     today = _vocabulary(data, data["as_of"])
     earlier = [_vocabulary(each, data["as_of"]) for each in data["earlier"]]
     if any_version:
@@ -42,6 +55,10 @@ def moderation_labels(*, any_version: bool = False) -> Vocabulary:
         source=today.source,
         as_of=today.as_of,
     )
+
+
+def _read(name: str) -> Any:
+    return json.loads((files("smoothapi_adapters.aws") / name).read_text(encoding="utf-8"))
 
 
 def _vocabulary(data: Any, as_of: str) -> Vocabulary:

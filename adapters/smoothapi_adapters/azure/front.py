@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from smoothapi.errors import UsageError
+from smoothapi.text import printable
 from smoothapi.wires.wire import Refusal, Reply
 from smoothapi.wrapping import Remote
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.kept import Kept
-from smoothapi_adapters._common.relay import Relay, Signature
+from smoothapi_adapters._common.relay import Relay, Signature, read_body, uncertifiable
 from smoothapi_adapters.azure.errors import of_status
 from smoothapi_adapters.azure.resource import Resource, find_resource
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _Votes = TypeVar("_Votes")
 
-_OPTIONS = ("endpoint", "key", "credential", "timeout")
+_OPTIONS = ("endpoint", "key", "credential", "per_second", "timeout")
 _KEYS = ("authorization", "ocp-apim-subscription-key")
 _WRONG_KEY = (
     "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a "
@@ -36,7 +37,7 @@ class AzureFront:
     """How requests come in, are signed and sent on; a subclass reads those that it certifies.
 
     Args:
-        options: endpoint, key, credential and timeout, as for the adapters.
+        options: endpoint, key, credential, per_second and timeout, as for the adapters.
         signed_by: "caller" hands on the caller's key or bearer token.
     """
 
@@ -47,6 +48,7 @@ class AzureFront:
         read_option.known(self.name, options, _OPTIONS)
         self._signed_by = signed_by
         self._timeout = read_option.timeout(options.get("timeout", 30.0))
+        self._per_second = read_option.above_zero("per_second", options.get("per_second", 10.0))
         place, key, credential = (options.get(name) for name in _OPTIONS[:3])
         if signed_by == "caller" and (key or credential):
             raise UsageError(
@@ -59,8 +61,8 @@ class AzureFront:
         self._clients: Kept[str, Any] = Kept(self._client, lambda client: client.close())
 
     def owns(self, request: Request) -> bool:
-        """Whether the path is in this version's tree."""
-        return request.path.startswith(f"{self._path}/")
+        """Whether the path is in this version's tree; Azure takes it in any case."""
+        return request.path.lower().startswith(f"{self._path}/")
 
     def operation(self, request: Request) -> str:
         """Return the last part of the path, such as "analyze"."""
@@ -96,18 +98,23 @@ class AzureFront:
         request: Request,
         query: Mapping[str, str],
         features: Sequence[str],
-    ) -> _Votes | None:
-        """Return who asks the same about noisy copies; None where the service will refuse it."""
+    ) -> _Votes:
+        """Return who asks the same about noisy copies.
+
+        Raises:
+            UsageError: it asks for a model version that the service will refuse.
+        """
         try:
             return adapter(
                 client=self._clients[self._signing(request)],
                 features=features,
                 model_version=query.get("model-version") or "latest",
                 language=query.get("language") or "en",
+                per_second=self._per_second,
                 timeout=self._timeout,
             )
-        except UsageError:  # a model version that cannot be pinned
-            return None
+        except UsageError as error:  # a model version that cannot be pinned
+            raise uncertifiable(str(error)) from None
 
     def _resource_of(self, signing: str) -> Resource:
         """Return the resource as the gateway (""), or a caller, signs to it."""
@@ -150,19 +157,45 @@ class AzureFront:
         return of_status(reply.status, text, headers, self._resource)
 
 
-def lowered(query: Mapping[str, str]) -> dict[str, str]:
-    """Return a query by its names in small letters: Azure takes them in any."""
-    return {name.lower(): value for name, value in query.items()}
+def query_of(incoming: Incoming) -> dict[str, str]:
+    """Return a request's query by its names in small letters: Azure takes them in any.
+
+    Raises:
+        UsageError: one is there twice, and which of them Azure takes need not be the one here.
+    """
+    found: dict[str, str] = {}
+    query = incoming.target.partition("?")[2]
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name.lower() in found:
+            raise UsageError(f"The query of this call has {printable(name[:100])!r} twice.")
+        found[name.lower()] = value
+    return found
 
 
-def with_photo(incoming: Incoming) -> Incoming | Remote | None:
-    """Return a request whose body is its picture; None if it has none.
+def features_of(given: str, known: Sequence[str]) -> list[str]:
+    """Return the names of features as they are in `known`: Azure takes them in any case.
+
+    Raises:
+        UsageError: one is not there, and what Azure makes of it is not known.
+    """
+    by_name = {name.lower(): name for name in known}
+    asked = [name.strip() for name in given.split(",")]
+    odd = next((name for name in asked if name.lower() not in by_name), None)
+    if odd is not None:
+        raise uncertifiable(
+            f"The feature {printable(odd[:100])!r} is not known: ask for {', '.join(known)}."
+        )
+    return [by_name[name.lower()] for name in asked]
+
+
+def with_photo(incoming: Incoming) -> Incoming | Remote:
+    """Return a request whose body is its picture.
 
     A picture at a URL is fetched, and the request carries its bytes then; `Remote` if the call is
     to be made as it is.
 
     Raises:
-        UsageError: it is not to be fetched, or cannot be.
+        UsageError: it is not to be fetched, or cannot be; or the body is no picture.
     """
     request = incoming.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -172,14 +205,17 @@ def with_photo(incoming: Incoming) -> Incoming | Remote | None:
         photo = incoming.fetch(remote)
         return incoming.with_body(photo, "application/octet-stream") if photo else remote
     taken = kind in {"", "application/octet-stream"} or kind.startswith("image/")
-    return incoming if taken and request.body else None
+    if not taken or not request.body:
+        raise uncertifiable(
+            "This call holds no picture that can be read: send its bytes as the body, as "
+            "application/octet-stream."
+        )
+    return incoming
 
 
 def _url(body: bytes) -> str:
-    try:
-        url = json.loads(body)["url"]
-    except (ValueError, RecursionError, TypeError, KeyError):
-        return ""
+    data = read_body(body)
+    url = data.get("url") if isinstance(data, dict) else None
     return url if isinstance(url, str) else ""
 
 

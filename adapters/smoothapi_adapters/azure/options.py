@@ -16,7 +16,9 @@ RETIRES = "2028-09-25"
 """The day on which Azure ends both versions of its Image Analysis."""
 
 SAFE_OPTIONS = SafeOptions(
-    names=frozenset({"features", "model_version", "language", "credential", "timeout"}),
+    names=frozenset(
+        {"features", "model_version", "language", "credential", "per_second", "timeout"}
+    ),
     endpoint="endpoint",
     hosts=(
         # Azure's public cloud, its regional names, and the clouds of the US government and China.

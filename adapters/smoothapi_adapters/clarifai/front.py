@@ -13,13 +13,22 @@ from urllib.parse import unquote
 import requests
 
 from smoothapi.errors import FatalError, ProviderError
+from smoothapi.files import parse_json
 from smoothapi.provider import Mask
 from smoothapi.wires.clarifai import Clarifai
 from smoothapi.wires.wire import Refusal, Reply, from_base64
 from smoothapi.wrapping import Call, Item, Passed, Remote
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.client import HttpResponse
-from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
+from smoothapi_adapters._common.relay import (
+    Relay,
+    RelayedCall,
+    Signature,
+    Told,
+    plain_path,
+    read_body,
+    uncertifiable,
+)
 from smoothapi_adapters._common.sessions import connections
 from smoothapi_adapters.clarifai.adapter import (
     ENDPOINT,
@@ -31,7 +40,7 @@ from smoothapi_adapters.clarifai.adapter import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from smoothapi.answer import Answer
     from smoothapi.gateway.front import Incoming, SignedBy
@@ -43,14 +52,21 @@ _OUTPUTS = re.compile(
     r"(/versions/(?P<version>[^/]+))?/outputs"
 )
 _OPTIONS = ("endpoint", "pat", "api_key", "price", "price_date", "per_second", "timeout", "ca")
+_LABELLING = re.compile(r"/(outputs|results)(/|$)")  # of models, and of workflows
 _MOST_CONCEPTS, _LARGEST = 50, 200
+_OF_READING = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+_UNREADABLE = (
+    "The body of this call cannot be read: it is no JSON in the form of Clarifai's reference, a "
+    "list of inputs with their data."
+)
 
 
 class ClarifaiFront:
     """Certifies the concepts of models' outputs, for paths that name a user and an app.
 
-    Inputs are sent one by one. Noisy copies are asked about with room for at least 50 concepts;
-    `select_concepts` concerns the caller's own call.
+    Other paths that label pictures, of workflows say, are refused. Inputs are sent one by one, and
+    one that may not be sent is refused by itself. Noisy copies are asked about with room for at
+    least 50 concepts; `select_concepts` concerns the caller's own call.
 
     Args:
         options: endpoint, pat, api_key, price, price_date, per_second, timeout and ca, as for
@@ -98,36 +114,56 @@ class ClarifaiFront:
 
     def read(self, incoming: Incoming) -> Call | Remote | None:
         """Say what a request asks."""
-        path = _OUTPUTS.fullmatch(incoming.target.partition("?")[0])
-        if path is None or incoming.request.method != "POST":
+        if not _LABELLING.search(plain_path(incoming.request.path)):
             return None
+        path = _OUTPUTS.fullmatch(incoming.target.partition("?")[0])
+        data = read_body(incoming.request.body)
+        try:
+            rows = [_Row(row) for row in data["inputs"]]
+        except _OF_READING:
+            raise uncertifiable(_UNREADABLE) from None
+        if not any(row.could_label for row in rows):
+            return None
+        if path is None or incoming.request.method != "POST":
+            raise uncertifiable(
+                "They are those of POST /v2/users/USER/apps/APP/models/MODEL/outputs, and of "
+                ".../versions/VERSION/outputs: ask there."
+            )
         names = {name: unquote(value) for name, value in path.groupdict().items() if value}
         try:
-            data = json.loads(incoming.request.body)
-            rows = [_Row(row) for row in data["inputs"]]
             config = _config(data)
             most = int(config.get("max_concepts") or 20)
             lowest = float(config.get("min_value") or 0.0)
             asking = [self._votes(incoming, names, most, lowest) for _ in rows]
-        except (ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
-            return None
-        if not rows or not all(row.photo or row.remote for row in rows):
-            return None
+        except _OF_READING:
+            raise uncertifiable(_UNREADABLE) from None
+        return self._call(incoming, data, rows, asking, lowest or None)
+
+    def _call(
+        self,
+        incoming: Incoming,
+        data: Mapping[str, Any],
+        rows: Sequence[_Row],
+        asking: Sequence[ClarifaiAdapter],
+        lowest: float | None,
+    ) -> Call | Remote | None:
+        """Return the call about inputs; the place of a picture if all is to be sent as it is."""
         for row in rows:
-            row.fetch(incoming, alone=len(rows) == 1)
+            row.prepare(incoming, alone=len(rows) == 1)
         if not any(row.photo or row.refused for row in rows):
-            return rows[0].remote
+            return next(filter(None, (row.remote for row in rows)), None)
         items: list[Item | Passed] = []
         for row, votes in zip(rows, asking, strict=True):
             part = incoming
             if len(rows) > 1 or row.remote is not None:
                 part = incoming.with_body(json.dumps({**data, "inputs": [row.written]}).encode())
             if row.refused:
-                items.append(Passed(partial(self._refused, row.refused), row.remote))
+                told = partial(self._refused, row.refused)
+                items.append(Passed(told, row.remote, refused=True))
             elif not row.photo:
                 items.append(Passed(partial(self._send, part, identity=True), row.remote))
             else:
-                own = own_call(
+                own = RelayedCall(
                     votes,
                     partial(self._send, part, identity=True),
                     means=_means,
@@ -135,7 +171,7 @@ class ClarifaiFront:
                     read=_read,
                     who="Clarifai",
                 )
-                items.append(Item(row.photo, own, votes, lowest or None, _write))
+                items.append(Item(row.photo, own, votes, lowest, _write))
         return Call(items, join=None if len(items) == 1 else _joined)
 
     def _refused(self, why: str) -> Reply:
@@ -180,37 +216,69 @@ class _Row:
         written: as JSON.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is not an input with an image.
+        ValueError, TypeError, KeyError, AttributeError: it is not an input with data.
 
     Attributes:
         written: as it is sent on.
+        could_label: whether there is a picture in it, wherever.
         photo: its picture, empty if that is not here.
         remote: where its picture was, if that was elsewhere.
         refused: why it is refused by itself, "" if it is not.
     """
 
     def __init__(self, written: Any) -> None:
-        picture = written["data"]["image"]
+        if not written["data"].keys():
+            raise ValueError("no data")
         self.written = written
-        self.photo = from_base64(picture.get("base64")) or b""
+        self.could_label = _holds_picture(written)
+        picture = written["data"].get("image") or {}
+        self.photo = b""
         self.remote: Remote | None = None
         self.refused = ""
-        url = picture.get("url")
-        if url and not picture.get("base64"):
+        url, text = picture.get("url"), picture.get("base64")
+        if url and not text:
             instead = "Fetch it and give its bytes as image.base64"
             self.remote = Remote("a picture at a URL", instead, str(url))
+        elif not url:  # of both, the one that Clarifai reads need not be the one that is certified
+            self.photo = from_base64(text) or b""
 
-    def fetch(self, incoming: Incoming, *, alone: bool) -> None:
-        """Have its picture here, if that is elsewhere and may be fetched.
+    def prepare(self, incoming: Incoming, *, alone: bool) -> None:
+        """Have its picture here, if that is elsewhere and may be fetched; refuse what may not pass.
 
         Raises:
-            UsageError: it may not, or cannot, and it is the only one.
+            UsageError: it is refused, and is the only one.
         """
         photo, self.refused = incoming.fetch_of_batch(self.remote, alone=alone)
         if photo:
             self.photo = photo
             data = {**self.written["data"], "image": {"base64": _text(photo)}}
             self.written = {**self.written, "data": data}
+        if self.refused or self.photo:
+            return
+        if not self.could_label:
+            self.refused = incoming.not_passed
+        elif self.remote is None or photo is not None:
+            refusal = uncertifiable(
+                "This input holds no picture that can be read: give its bytes in base64 as "
+                "data.image.base64, and no URL besides."
+            )
+            if alone:
+                raise refusal
+            self.refused = str(refusal)
+
+
+def _holds_picture(written: Any) -> bool:
+    """Whether there is an image in an input, be it of a part or a frame."""
+    left = [written]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if any(name.lower() == "image" and value is not None for name, value in one.items()):
+                return True
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+    return False
 
 
 def _text(photo: bytes) -> str:
@@ -293,8 +361,8 @@ def _joined(replies: list[Reply]) -> Reply:
 def _object(reply: Reply) -> dict[str, Any]:
     """Return the JSON of a reply, empty if it is none of Clarifai's."""
     try:
-        data = json.loads(reply.body)
-    except (ValueError, RecursionError):
+        data = parse_json(reply.body)
+    except ValueError:
         return {}
     return data if isinstance(data, dict) and isinstance(data.get("status"), dict) else {}
 

@@ -62,6 +62,8 @@ _LONGEST = 900  # characters of an error
 _REQUEST_BYTES = 10_000_000  # of a whole request; around the pictures there is little else
 _FRAME_BYTES = 50_000
 _HOST = "vision.googleapis.com"
+PER_SECOND = 1800 / 60
+"""Pictures a second, by the default quota of 1,800 requests a minute."""
 _PIXELS_SIDE = 8_660  # 75 million pixels, as a square
 
 
@@ -83,6 +85,8 @@ class GoogleAdapter:
         quota_project: project that is billed, if it is not the credentials' own.
         endpoint: another host, such as "eu-vision.googleapis.com"; plain HTTP only on this machine.
         timeout: seconds for a request and its answer.
+        per_second: most pictures a second: 30, as 1,800 a minute are the default quota, unless your
+            project was given another.
         free_tier: count on the 1,000 pictures a month that are free. Off, since whatever else uses
             the account may have had them, and a budget in dollars would then allow too much.
         vocabulary: the labels that the service can give, where you know them: a list, or a file
@@ -98,7 +102,15 @@ class GoogleAdapter:
     name = "google"
     safe_options = SafeOptions(
         names=frozenset(
-            {"operation", "transport", "max_results", "model", "quota_project", "timeout"}
+            {
+                "operation",
+                "transport",
+                "max_results",
+                "model",
+                "quota_project",
+                "timeout",
+                "per_second",
+            }
         ),
         endpoint="endpoint",
         hosts=(
@@ -123,6 +135,7 @@ class GoogleAdapter:
         quota_project: str | None = None,
         endpoint: str | None = None,
         timeout: float | str = 30.0,
+        per_second: float | str = PER_SECOND,
         free_tier: bool | str = False,
         vocabulary: Sequence[str] | str | Path | None = None,
         client: vision.ImageAnnotatorClient | None = None,
@@ -166,7 +179,7 @@ class GoogleAdapter:
             max_request_bytes=room,
             max_side=_PIXELS_SIDE,
             formats=("png", "jpeg"),
-            per_second=1800 / 60,
+            per_second=options.above_zero("per_second", per_second),
         )
         beyond = "1.00" if operation == "labels" else "0.60"
         self.price = Price(

@@ -17,12 +17,24 @@ _LABELS = vision.Feature.Type.LABEL_DETECTION
 
 def label_feature(request: vision.AnnotateImageRequest) -> vision.Feature | None:
     """Return the feature by which a request asks for labels, None if it asks for none."""
-    return next((feature for feature in request.features if feature.type_ == _LABELS), None)
+    # By protobuf's number: proto-plus warns of those that it does not know.
+    features = zip(request.features, _features(request), strict=True)
+    return next((feature for feature, raw in features if raw.type_ == _LABELS), None)
+
+
+def could_label(request: vision.AnnotateImageRequest) -> bool:
+    """Whether Google could answer with labels: they are asked for, or it cannot be read what is."""
+    kinds = [feature.type_ for feature in _features(request)]
+    return not kinds or _LABELS in kinds or vision.Feature.Type.TYPE_UNSPECIFIED in kinds
 
 
 def to_certify(request: vision.AnnotateImageRequest) -> bool:
     """Whether a request asks for the labels of a picture that it holds."""
     return label_feature(request) is not None and bool(request.image.content)
+
+
+def _features(request: vision.AnnotateImageRequest) -> Any:
+    return vision.AnnotateImageRequest.pb(request).features
 
 
 def remote_of(request: vision.AnnotateImageRequest, instead: str) -> Remote | None:

@@ -8,23 +8,38 @@ import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_plus
 
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions
 from google.cloud import vision
-from google.protobuf import json_format
 
 from smoothapi.errors import FatalError, TransientError, UsageError
+from smoothapi.files import parse_json
 from smoothapi.wires.google import Google, refusal
+from smoothapi.wires.google_grpc import parsed_json
 from smoothapi.wires.wire import to_reply
 from smoothapi.wrapping import Call, Item, Passed
 from smoothapi_adapters._common import options as read_option
 from smoothapi_adapters._common.kept import Kept
-from smoothapi_adapters._common.relay import Relay, Signature, Told, own_call
-from smoothapi_adapters.google.adapter import GoogleAdapter
-from smoothapi_adapters.google.batch import Together, label_feature, remote_of, to_certify
+from smoothapi_adapters._common.relay import (
+    Relay,
+    RelayedCall,
+    Signature,
+    Told,
+    plain_path,
+    read_body,
+    uncertifiable,
+)
+from smoothapi_adapters.google.adapter import PER_SECOND, GoogleAdapter
+from smoothapi_adapters.google.batch import (
+    Together,
+    could_label,
+    label_feature,
+    remote_of,
+    to_certify,
+)
 from smoothapi_adapters.google.client import sign_in
 from smoothapi_adapters.google.errors import mapped_error
 from smoothapi_adapters.google.wrap import CallersClient, read_labels, times
@@ -42,21 +57,25 @@ _ANNOTATE = re.compile(
     r"/v1/(?P<parent>projects/[^/]+(/locations/[^/]+)?/)?images:annotate", re.ASCII
 )
 _OWN = re.compile(r"/v1(p\d+beta\d+)?/", re.ASCII)
+_LABELLING = re.compile(r":(asyncbatch)?annotate")  # of pictures and files, in any version
 _HOST = "https://vision.googleapis.com"
-_OPTIONS = ("endpoint", "api_key", "credentials", "quota_project", "transport", "timeout")
+_OPTIONS = (
+    "endpoint", "api_key", "credentials", "quota_project", "transport", "timeout", "per_second",
+)  # fmt: skip
 _KEYS = ("authorization", "x-goog-api-key", "x-goog-user-project")
 
 
 class ImageAnnotatorFront:
-    """Certifies the label annotations of images:annotate, with or without a project in the path.
+    """Certifies the label annotations of v1's images:annotate, with a project in the path or none.
 
-    Pictures of a batch that are to be certified are sent one by one, which costs the same; all
-    others go together, and one that may not be fetched is refused by itself. What other features
-    find stays as Google said it.
+    Labels that are asked for in another way (another version, asynchronously, of a file) are
+    refused. Pictures of a batch that are to be certified are sent one by one, which costs the same;
+    all others go together where the operator lets them pass, and one that may not be sent is
+    refused by itself. What other features find stays as Google said it.
 
     Args:
         options: endpoint, api_key, credentials, quota_project, transport (of the noisy copies; REST
-            by default) and timeout, as for `GoogleAdapter`.
+            by default), timeout and per_second, as for `GoogleAdapter`.
         signed_by: "caller" hands on the caller's key or bearer token.
     """
 
@@ -66,6 +85,9 @@ class ImageAnnotatorFront:
         read_option.known("google", options, _OPTIONS)
         adapter = GoogleAdapter(**{"transport": "rest", **options})
         self._connection = adapter.connection
+        self._per_second = read_option.above_zero(
+            "per_second", options.get("per_second", PER_SECOND)
+        )
         self._signed_by = signed_by
         self.wire = Google()
         self._relay = Relay(
@@ -106,15 +128,25 @@ class ImageAnnotatorFront:
     def read(self, incoming: Incoming) -> Call | Remote | None:
         """Say what a request asks, as `wrap` reads it from the SDK's."""
         request = incoming.request
-        if request.method != "POST" or not _ANNOTATE.fullmatch(request.path):
+        if not _LABELLING.search(plain_path(request.path)):
             return None
+        data = read_body(request.body)
         try:
-            data = json.loads(request.body)
             rows = [_Row(row) for row in data["requests"]]
-        except (ValueError, RecursionError, TypeError, KeyError, json_format.ParseError):
+        except (ValueError, TypeError, KeyError):
+            raise uncertifiable(
+                "The body of this call cannot be read: it is no JSON in the form of Google's "
+                "reference, a list of requests with a list of features each."
+            ) from None
+        if not any(row.could_label for row in rows):
             return None
+        if request.method != "POST" or not _ANNOTATE.fullmatch(request.path):
+            raise uncertifiable(
+                "They are those of POST /v1/images:annotate, with or without a project in the "
+                "path: ask there, or name features other than LABEL_DETECTION."
+            )
         for row in rows:
-            row.fetch(incoming, alone=len(rows) == 1)
+            row.prepare(incoming, alone=len(rows) == 1)
         if not any(to_certify(row.asked) or row.refused for row in rows):
             return next(filter(None, (row.remote for row in rows)), None)
         return self._call(incoming, data, rows)
@@ -127,7 +159,9 @@ class ImageAnnotatorFront:
             labels=data.get("labels") if isinstance(data.get("labels"), dict) else {},
         )
         given = {"timeout": self._connection.timeout}
-        client = CallersClient(self._clients[self._signing(request)], whole, given)
+        client = CallersClient(
+            self._clients[self._signing(request)], whole, given, self._per_second
+        )
 
         def part(written: list[Any]) -> Incoming:
             return incoming.with_body(json.dumps({**data, "requests": written}).encode())
@@ -139,7 +173,8 @@ class ImageAnnotatorFront:
         items: list[Item | Passed] = []
         for row in rows:
             if row.refused:
-                items.append(Passed(partial(_refused_part, row.refused), row.remote))
+                told = partial(_refused_part, row.refused)
+                items.append(Passed(told, row.remote, refused=True))
             elif not to_certify(row.asked):
                 items.append(together.passed(row.written, row.remote))
             else:
@@ -162,7 +197,7 @@ class ImageAnnotatorFront:
     ) -> Item:
         feature: Any = label_feature(request)
         votes = client.votes(feature)
-        own = own_call(
+        own = RelayedCall(
             votes,
             partial(self._send, incoming, identity=True),
             means=_means,
@@ -243,34 +278,59 @@ class _Row:
         written: as JSON.
 
     Raises:
-        ParseError: it is not an AnnotateImageRequest.
+        ValueError, TypeError: it is not an AnnotateImageRequest.
 
     Attributes:
         written: as it is sent on.
         asked: the same as Google's message.
+        could_label: whether Google could answer it with labels.
         remote: where its picture was, if that was elsewhere.
         refused: why it is refused by itself, "" if it is not.
     """
 
     def __init__(self, written: Any) -> None:
+        if not isinstance(written, dict):  # protobuf would make a message of text, too
+            raise TypeError("no object")
         message = vision.AnnotateImageRequest.pb()()
-        parsed = json_format.ParseDict(written, message, ignore_unknown_fields=True)
+        parsed = parsed_json(written, message)
         self.written = written
         self.asked: vision.AnnotateImageRequest = vision.AnnotateImageRequest.wrap(parsed)
+        self.could_label = could_label(self.asked)
         self.remote = remote_of(self.asked, "Fetch it and give its bytes as image.content")
         self.refused = ""
 
-    def fetch(self, incoming: Incoming, *, alone: bool) -> None:
-        """Have its picture here, if that is elsewhere and may be fetched.
+    def prepare(self, incoming: Incoming, *, alone: bool) -> None:
+        """Have its picture here, if that is elsewhere and may be fetched; refuse what may not pass.
 
         Raises:
-            UsageError: it may not, or cannot, and it is the only one.
+            UsageError: it is refused, and is the only one.
         """
         photo, self.refused = incoming.fetch_of_batch(self.remote, alone=alone)
         if photo is not None:
             self.asked.image = vision.Image(content=photo)
             content = base64.b64encode(photo).decode("ascii")
             self.written = {**self.written, "image": {"content": content}}
+        if self.refused or to_certify(self.asked):
+            return
+        if not self.could_label:
+            self.refused = incoming.not_passed
+        elif self.remote is None or photo is not None:
+            refusal = uncertifiable(self._why_not())
+            if alone:
+                raise refusal
+            self.refused = str(refusal)
+
+    def _why_not(self) -> str:
+        """Say why no labels of it can be certified."""
+        if label_feature(self.asked) is None:
+            return (
+                "It cannot be read what this request asks for: give each of its features a type "
+                'of Google\'s reference, such as "LABEL_DETECTION".'
+            )
+        return (
+            "This request holds no picture that can be read: give its bytes in base64 as "
+            "image.content."
+        )
 
 
 def _part(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,8 +347,8 @@ def _part(data: Mapping[str, Any]) -> dict[str, Any]:
 def _read(data: Mapping[str, Any]) -> Answer:
     message = vision.AnnotateImageResponse.pb()()
     try:
-        json_format.ParseDict(_part(data), message, ignore_unknown_fields=True)
-    except json_format.ParseError:
+        parsed_json(_part(data), message)
+    except ValueError:
         raise TransientError(
             "Google's answer is malformed: it is not an AnnotateImageResponse."
         ) from None
@@ -297,7 +357,7 @@ def _read(data: Mapping[str, Any]) -> Answer:
 
 def _write(told: Told, verdict: Verdict) -> Reply:
     part = _part(told.json)
-    rows = part.get("labelAnnotations", [])
+    rows = part.get("labelAnnotations") or []
     kept = [row for row in rows if verdict.keeps(row["description"])]
     for row in kept:
         score = verdict.score(row["description"])
@@ -318,9 +378,9 @@ def _parts(reply: Reply, count: int) -> list[Reply]:
     if reply.status != 200:
         return [reply] * count
     try:
-        data = json.loads(reply.body)
+        data = parse_json(reply.body)
         return [Told(reply, {**data, "responses": [one]}).written() for one in data["responses"]]
-    except (ValueError, RecursionError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         raise TransientError("Google's answer is malformed: it has no responses.") from None
 
 
@@ -348,8 +408,12 @@ def _means(reply: Reply) -> ProviderError | None:
     response.headers.update(reply.headers)
     response._content = reply.body  # noqa: SLF001  where requests itself puts what it has read
     response.request = requests.Request("POST", _HOST).prepare()
-    parse: Any = api.from_http_response  # untyped
-    return mapped_error(parse(response))
+    untyped: Any = api
+    try:
+        error = untyped.from_http_response(response)
+    except (AttributeError, TypeError, RecursionError):  # it is not worded as Google does
+        error = untyped.from_http_status(reply.status, "an error in words that are not Google's")
+    return mapped_error(error)
 
 
 def _is_refused(data: Mapping[str, Any]) -> bool:
@@ -359,8 +423,7 @@ def _is_refused(data: Mapping[str, Any]) -> bool:
 
 
 def _without_key(target: str) -> str:
-    path, mark, query = target.partition("?")
-    if not mark or "key" not in query:
-        return target
-    kept = [(n, v) for n, v in parse_qsl(query, keep_blank_values=True) if n != "key"]
-    return f"{path}?{urlencode(kept)}" if kept else path
+    path, _, query = target.partition("?")
+    pairs = query.split("&") if query else []
+    kept = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != "key"]
+    return f"{path}?{'&'.join(kept)}" if kept else path

@@ -15,7 +15,7 @@ from smoothapi.errors import TransientError, UsageError
 from smoothapi.provider import Price
 from smoothapi.wrapping import Call, Item, OwnCall
 from smoothapi_adapters._common.reaching import unsent
-from smoothapi_adapters.google.adapter import GoogleAdapter
+from smoothapi_adapters.google.adapter import PER_SECOND, GoogleAdapter
 from smoothapi_adapters.google.batch import Together, label_feature, remote_of, to_certify
 from smoothapi_adapters.google.client import held
 from smoothapi_adapters.google.errors import mapped_error, of_picture
@@ -101,18 +101,36 @@ class ImageAnnotatorWrapper:
                 if mapped is None:
                     raise
                 raise unsent(mapped, error, "Google") from error
-            own.refusal = response if response.error.code else None
             return response
 
-        own = OwnCall(votes, send, read_labels, price=times(votes.price, len(request.features)))
+        own = _Row(votes, send, read_labels, price=times(votes.price, len(request.features)))
         return Item(photo=request.image.content, own=own, votes=votes, score=None, write=_write)
 
 
-class CallersClient:
-    """The caller's client with the caller's metadata, project and timeout, and without retries."""
+class _Row(OwnCall):
+    """One picture of a batch, whose error Google returns in its place."""
 
-    def __init__(self, client: Any, whole: Any, given: Mapping[str, Any]) -> None:
+    def _make(self) -> Any:
+        response = super()._make()
+        self.refusal = response if response.error.code else None
+        return response
+
+
+class CallersClient:
+    """The caller's client with the caller's metadata, project and timeout, and without retries.
+
+    Args:
+        client: of the SDK.
+        whole: the caller's request of several pictures, if the call has one.
+        given: the other arguments of the call.
+        per_second: most pictures a second.
+    """
+
+    def __init__(
+        self, client: Any, whole: Any, given: Mapping[str, Any], per_second: float = PER_SECOND
+    ) -> None:
         self._whole = whole
+        self._per_second = per_second
         self._metadata: Sequence[tuple[str, str | bytes]] = tuple(given.get("metadata") or ())
         timeout = given.get("timeout")
         known = isinstance(timeout, (int, float)) and timeout > 0
@@ -132,6 +150,7 @@ class CallersClient:
             model=feature.model or "builtin/stable",
             endpoint=_endpoint(self._client),
             timeout=self.timeout,
+            per_second=self._per_second,
             client=self,  # type: ignore[arg-type]  # all that the adapter uses of a client
         )
 

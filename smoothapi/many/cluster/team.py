@@ -25,7 +25,7 @@ from smoothapi.many.cluster.connection import connected, machines, placed
 from smoothapi.many.cluster.denoising import LOTS_AT_ONCE, DenoisingPlace, RemoteDenoiser, agreed
 from smoothapi.many.cluster.recipe import disagreements, facts_here
 from smoothapi.many.cluster.workplace import Workplace
-from smoothapi.photos import with_content
+from smoothapi.photos.carrying import with_content
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -207,8 +207,10 @@ class Team(Generic[_Task]):
             ends = [member.actor.close.remote() for member in up]
             if ends:
                 ray.wait(ends, num_returns=len(ends), timeout=_CLOSING)
-            for glance in [member.actor.look.remote() for member in up]:
-                self._see(ray.get(glance, timeout=1.0))
+            last = [member.actor.look.remote().future() for member in up]
+            for glance in [*self._glances.values(), *last]:  # what one tells no other does
+                with suppress(Exception):
+                    self._see(glance.result(timeout=1.0))
         for member in self._members:
             with suppress(Exception):
                 ray.kill(member.actor)
@@ -392,7 +394,12 @@ def where(place: Place) -> dict[str, Any]:
 
 @contextmanager
 def open_team(
-    cluster: Cluster, duty: Duty, *, slots: int, size: int | tuple[int, int]
+    cluster: Cluster,
+    duty: Duty,
+    *,
+    slots: int,
+    size: int | tuple[int, int],
+    denoises: bool = True,
 ) -> Iterator[Team[Any]]:
     """Connect to a cluster and begin a team there; it has ended when this does.
 
@@ -401,6 +408,8 @@ def open_team(
         duty: what its processes are there for.
         slots: tasks that each of them has at once.
         size: of the working image.
+        denoises: whether something will be denoised. If not, one machine tells of the denoisers,
+            and the others need not begin any.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -410,15 +419,16 @@ def open_team(
     recipe = duty.recipe
     with ExitStack() as stack:
         ray = stack.enter_context(connected(cluster))
-        denoises = bool(recipe.denoises)
-        asking, denoising = placed(machines(ray), cluster.workers, denoises=denoises)
+        networks = bool(recipe.denoises)
+        asking, denoising = placed(machines(ray), cluster.workers, denoises=networks)
         denoisers: dict[str, DenoiserRuntime] = {
             name: load("none", device=recipe.device)
             for name, spec in recipe.denoisers.items()
             if spec == "none"
         }
-        if denoises:
-            actors = _denoising(ray, duty, denoising, stack)
+        if networks:
+            places = denoising if denoises else denoising[:1]
+            actors = _denoising(ray, duty, places, stack)
             known = agreed([found for _, found in actors])
             handles = [actor for actor, _ in actors]
             denoisers |= {name: RemoteDenoiser(each, name, handles) for name, each in known.items()}

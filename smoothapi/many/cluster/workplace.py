@@ -14,7 +14,7 @@ from smoothapi.dispatch.run import STOPPED
 from smoothapi.errors import SmoothAPIError, StoppedError
 from smoothapi.many.cluster.denoising import ClusterVariants
 from smoothapi.many.cluster.recipe import facts_here, options_here
-from smoothapi.photos import NotHereError
+from smoothapi.photos.carrying import NotHereError
 from smoothapi.variants import MadeVariants
 from smoothapi.wiring import open_session
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _Read = TypeVar("_Read")
 
 _PATIENCE = 300.0  # seconds to wait for another process that writes
+_LAST = 100  # answers, which say what noise is in use; to look at all takes seconds a million
 _log = logging.getLogger("smoothapi")
 
 
@@ -347,6 +348,16 @@ class AnswerStore:
         )
         rows = self._read(lambda cache: cache._sql(select).fetchall())  # noqa: SLF001
         return {noise: count for noise, count in rows if isinstance(noise, str)}
+
+    def latest_noise_keys(self) -> set[str]:
+        """Return the public ids of the noise keys that the last answers are about."""
+        select = (
+            "SELECT DISTINCT CASE WHEN typeof(value) = 'text' AND json_valid(value) "
+            "THEN json_extract(value, '$.asked.noise') END "
+            "FROM (SELECT value FROM Cache ORDER BY rowid DESC LIMIT ?)"
+        )
+        rows = self._read(lambda cache: cache._sql(select, (_LAST,)).fetchall())  # noqa: SLF001
+        return {noise for (noise,) in rows if isinstance(noise, str)}
 
     def bytes(self) -> int:
         """Return the size on disk."""

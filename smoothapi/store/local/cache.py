@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 FILE = diskcache.core.DBNAME
 
+# KiB of pages that each connection keeps; SQLite's own default is 2,000, for each of some hundred
+# threads of a gateway. What is read here is read once, and the system has it at hand anyway.
+_PAGES = 256
+
 _LOG = 100  # pages, after which the log is written into the file: little to repeat on a full disk
 
 _PLANTED = (
@@ -247,6 +251,7 @@ class AnswerCache(diskcache.Cache):  # type: ignore[misc]
             )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA mmap_size = 0")
+        connection.execute(f"PRAGMA cache_size = -{_PAGES}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG}")
         return connection
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from smoothapi.errors import StoreError
+from smoothapi.store.ages import seconds_of
 from smoothapi.store.runs import UNDER_WAY, RunRecord, has_part, is_part, moment, new_id
 
 if TYPE_CHECKING:
@@ -64,6 +65,28 @@ class LocalRuns:
             return []
         names = [name for name in self._names() if has_part(name, part)]
         return [run for name in names[:_MOST_FOUND] if (run := self._read(name)) is not None]
+
+    def older(self, days: float) -> int:
+        """Return how many runs began more than so many days ago."""
+        return len(self._older(days))
+
+    def clear(self, days: float) -> int:
+        """Forget the runs that began more than so many days ago; return how many."""
+        cleared = 0
+        for name in self._older(days):
+            try:
+                (self._folder / f"{name}.json").unlink()
+            except FileNotFoundError:  # by another process, just now
+                continue
+            except OSError as error:
+                raise self._failed("deleted", error) from error
+            cleared += 1
+        return cleared
+
+    def _older(self, days: float) -> list[str]:
+        """Return the names of runs that began so long ago: an id is a moment, then chance."""
+        last = new_id(max(0.0, self._clock() - seconds_of(days))).partition("-")[0]
+        return [name for name in self._names() if name.partition("-")[0] <= last]
 
     def _all(self) -> Iterator[RunRecord]:
         for name in self._names():

@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from smoothapi.errors import StoreError
+from smoothapi.errors import StoreError, UsageError
 from smoothapi.keyring import KeyRing
 from smoothapi.store.limits import NANO, OWN_ACCOUNT
 from smoothapi.store.postgres.answers import PostgresAnswers
@@ -15,6 +15,7 @@ from smoothapi.store.postgres.leases import PostgresLeases
 from smoothapi.store.postgres.ledger import PostgresLedger
 from smoothapi.store.postgres.owners import Owner
 from smoothapi.store.postgres.pace import PostgresPace
+from smoothapi.store.postgres.records import PostgresRecords
 from smoothapi.store.postgres.runs import PostgresRuns
 from smoothapi.store.postgres.server import PATIENCE, Server, ServerClock
 from smoothapi.store.protocols import Account
@@ -30,6 +31,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("smoothapi")
 
+# Where answers are and no keys, they were copied or imported before any machine began. When a key
+# came into use that no machine has had yet, nobody knows: -infinity.
+_ADOPT = """
+INSERT INTO smoothapi.noise_keys
+    SELECT DISTINCT noise_key, '-infinity'::timestamptz FROM smoothapi.answers
+    WHERE noise_key IS NOT NULL AND NOT EXISTS (SELECT FROM smoothapi.noise_keys)
+ON CONFLICT DO NOTHING RETURNING 1
+"""
+# It is the latest once a machine has it, and whenever one says that it replaced the latest.
+_USE = """
+UPDATE smoothapi.noise_keys mine SET since = smoothapi.moment()
+    FROM smoothapi.noise_keys was
+    WHERE mine.id = %s AND was.id = mine.id
+      AND (mine.since = '-infinity' OR (
+          SELECT id FROM smoothapi.noise_keys ORDER BY since DESC, id LIMIT 1) = ANY (%s::text[]))
+    RETURNING was.since = '-infinity'
+"""
+_FORGET = """
+DELETE FROM smoothapi.noise_keys WHERE id = %s
+    AND NOT EXISTS (SELECT FROM smoothapi.answers WHERE noise_key = %s) RETURNING 1
+"""
 _ACCOUNTS = """
 SELECT a.name, a.period, a.attempts, a.nano, a.attempt_limit, a.nano_limit,
     coalesce((SELECT sum(r.attempts) FROM smoothapi.reservations r
@@ -87,6 +109,11 @@ class PostgresHome:
         """What was run, on all machines."""
         return PostgresRuns(self._server)
 
+    @cached_property
+    def records(self) -> PostgresRecords:
+        """The tokens and certificates of all gateways."""
+        return PostgresRecords(self._server)
+
     def accounts(self) -> list[Account]:
         """Return how every budget stands; unnamed budgets of a run are left out."""
         return [
@@ -130,6 +157,7 @@ class PostgresHome:
                 "in SMOOTHAPI_NOISE_KEY_FILE."
             )
         keys = KeyRing.read(self._noise_key_file, deployed=True)
+        self._server.run(_ADOPT)
         # One statement, so that of two first machines at once the second is told.
         rows = self._server.run(
             "SELECT id FROM smoothapi.introduce(%s, %s::text[]) AS id",
@@ -146,28 +174,74 @@ class PostgresHome:
                 "made by `smoothapi key rotate`, and then known. If the other is lost for good: "
                 f"`smoothapi key admit {keys.id}`. Nothing was sent."
             )
-        if known[0] != keys.id:
+        self._use(keys)
+        return keys
+
+    def _use(self, keys: KeyRing) -> None:
+        """Note that a machine has a key, and say what answers it will not find with it."""
+        used = self._server.run(_USE, keys.id, list(keys.former_ids))
+        own = (keys.id, *keys.former_ids)
+        if used == [(True,)]:
+            if others := [key for key in self.answers.noise_keys() if key not in own]:
+                _log.warning(
+                    "The noise key of this machine is %s, and %r holds answers of %s, too: photos "
+                    "that were certified with those are asked about anew here. If one of them is "
+                    "the deployment's key, give this machine its file.",
+                    keys.id,
+                    self._server.where,
+                    ", ".join(others),
+                )
+            return
+        latest = next(iter(self._known_keys()), keys.id)
+        if latest not in own:
             _log.warning(
                 "The noise key of this machine, %s, was replaced by %s elsewhere: photos that "
                 "other machines have certified are asked about anew here. Give this one the new "
                 "file.",
                 keys.id,
-                known[0],
+                latest,
             )
-        return keys
 
     def known_keys(self) -> tuple[str, ...]:
         """Return the public ids of the noise keys that the store knows, the latest first."""
+        # Before a machine began, the answers that were brought say which keys they need.
+        return self._known_keys() or tuple(self.answers.noise_keys())
+
+    def _known_keys(self) -> tuple[str, ...]:
         rows = self._server.run("SELECT id FROM smoothapi.noise_keys ORDER BY since DESC, id")
         return tuple(key for (key,) in rows)
 
     def admit_key(self, key_id: str) -> None:
-        """Take a noise key of this public id besides those that are known."""
+        """Take a noise key of this public id besides those that are known.
+
+        It replaces none of them before a machine has it.
+        """
+        self._server.run(_ADOPT)
         self._server.run(
-            "INSERT INTO smoothapi.noise_keys SELECT %s, smoothapi.moment() "
+            "INSERT INTO smoothapi.noise_keys VALUES (%s, '-infinity') "
             "ON CONFLICT DO NOTHING RETURNING 1",
             key_id,
         )
+
+    def forget_key(self, key_id: str) -> None:
+        """Know a noise key no more.
+
+        Raises:
+            UsageError: it is not known, or answers are of its noise.
+        """
+        self._server.run(_ADOPT)
+        if key_id not in self._known_keys():
+            raise UsageError(
+                f"{self._server.where!r} does not know the noise key {key_id}: there is nothing "
+                "to forget."
+            )
+        self._server.run(_FORGET, key_id, key_id)
+        if key_id in self._known_keys():  # what a lost connection did not tell
+            count = self.answers.noise_keys().get(key_id, 0)
+            raise UsageError(
+                f"The noise key {key_id} is in use: {count:,} answers in {self._server.where!r} "
+                "are found again only with it. Nothing was changed."
+            )
 
     def note(self, name: str) -> str | None:
         """Return a text that is kept under a name; None if none is."""

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from smoothapi.store.ages import seconds_of
 from smoothapi.store.runs import UNDER_WAY, RunRecord, is_part, moment, new_id
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from smoothapi.store.postgres.server import Server
 
 _COLUMNS = "id, smoothapi.seconds(began), smoothapi.seconds(ended), content"
+_OLDER = "FROM smoothapi.runs WHERE began < smoothapi.moment() - make_interval(secs => %s)"
 _MOST_FOUND = 10
 _STAMP = 'YYYYMMDD"T"HH24MISS'
 _log = logging.getLogger("smoothapi")
@@ -48,15 +50,20 @@ class PostgresRuns:
 
     def keep(self, run: RunRecord) -> RunRecord:
         """Keep a run in place of what was kept of it; return it with when it ended, if it did."""
-        rows = self._server.run(
-            "UPDATE smoothapi.runs SET content = %s, "
-            "ended = CASE WHEN %s THEN coalesce(ended, smoothapi.moment()) END "
-            "WHERE id = %s RETURNING smoothapi.seconds(ended)",
-            run.to_json(),
-            run.outcome != UNDER_WAY,
+        # One that was cleared while it was under way is there again.
+        [(ended,)] = self._server.run(
+            "INSERT INTO smoothapi.runs AS kept (id, token, began, ended, content) "
+            "VALUES (%s, %s, %s::timestamptz, CASE WHEN %s THEN smoothapi.moment() END, %s) "
+            "ON CONFLICT (id) DO UPDATE SET content = excluded.content, "
+            "ended = CASE WHEN excluded.ended IS NOT NULL "
+            "THEN coalesce(kept.ended, excluded.ended) END "
+            "RETURNING smoothapi.seconds(ended)",
             run.id,
+            run.id.partition("-")[2],
+            run.began,
+            run.outcome != UNDER_WAY,
+            run.to_json(),
         )
-        ended = rows[0][0] if rows else None
         return run if ended is None else replace(run, ended=moment(float(ended)))
 
     def latest(self, most: int) -> list[RunRecord]:
@@ -84,6 +91,15 @@ class PostgresRuns:
                 _MOST_FOUND,
             )
         )
+
+    def older(self, days: float) -> int:
+        """Return how many runs began more than so many days ago."""
+        [(count,)] = self._server.run(f"SELECT count(*) {_OLDER}", seconds_of(days))
+        return int(count)
+
+    def clear(self, days: float) -> int:
+        """Forget the runs that began more than so many days ago; return how many."""
+        return len(self._server.run(f"DELETE {_OLDER} RETURNING id", seconds_of(days)))
 
 
 def _records(rows: Iterable[tuple[Any, ...]]) -> list[RunRecord]:

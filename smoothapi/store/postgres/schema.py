@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-LATEST = 2
+LATEST = 3
 """The schema of this version."""
 
 LOCK = 32489947700422753

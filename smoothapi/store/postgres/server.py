@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.provider.mask import Mask
 from smoothapi.store.owners import refuse_fork
+from smoothapi.store.postgres.outage import Outage
 from smoothapi.store.postgres.schema import LATEST, LOCK, step
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from smoothapi.address import DatabaseAddress
 
-_log = logging.getLogger("smoothapi")
 # The pool warns of each connection that it finds closed, and Python would print that where no
 # logging is set up. Where it is, its handlers still get it.
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
@@ -50,6 +51,9 @@ _NETWORK: Mapping[str, Any] = {
 _AGAIN = ("08", "40001", "40P01", "53300", "57P01", "57P02", "57P03", "57P05", "25006")
 """SQLSTATEs after which the same statement may be made again: nothing of it was kept, or it may be
 made twice. 25006 is a standby that is being promoted."""
+
+_REFUSED = ("40001", "40P01")
+"""Of these, the ones by which a server that is there tells a statement to try again."""
 
 _NOT_THERE = (
     "refused",
@@ -82,9 +86,12 @@ class Server:
         self.where = str(address)
         self._patience = patience
         self._process = os.getpid()
+        self._outage = Outage(self.where, patience)
         self._mask = Mask((*address.secrets, os.environ.get("PGPASSWORD")))
+        self._began = False
         options = self._options(address)
         self._migrate(options)
+        self._began = True
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] = ConnectionPool(
             "",
             # Nothing is prepared: a pooler gives each statement to another connection.
@@ -122,17 +129,23 @@ class Server:
         end = time.monotonic() + (self._patience if patience is None else patience)
         pause = _PAUSE
         while True:
+            tried = time.monotonic()
             try:
                 with self._pool.connection(timeout=_WAIT) as connection:
-                    return connection.execute(statement, values or None).fetchall()
+                    rows = connection.execute(statement, values or None).fetchall()
             except PoolClosed:
                 raise UsageError("The store is closed. Open another.") from None
             except psycopg.Error as error:
-                if not _may_be_repeated(error) or time.monotonic() > end:
+                again = _may_be_repeated(error) and time.monotonic() <= end
+                if _may_be_repeated(error) and error.sqlstate not in _REFUSED:
+                    self._outage.failed(self._said(error), since=tried, again=again)
+                if not again:
                     failed = self._failed(error)
                     break
+            else:
+                self._outage.answered()
+                return rows
             # The pool mends itself; what it finds closed it replaces.
-            _log.debug("The database %s did not answer; the statement is made again.", self.where)
             time.sleep(pause)
             pause = min(2.0 * pause, 10.0 * _PAUSE)
         raise failed  # outside: psycopg's own error is not chained, which knows the password
@@ -206,15 +219,19 @@ class Server:
             )
         return None
 
-    def _failed(self, error: psycopg.Error) -> StoreError:
-        lines = (error.diag.message_primary or str(error)).splitlines()
-        said = self._mask.text(lines[0].strip() if lines else type(error).__name__)
+    def _said(self, error: psycopg.Error) -> str:
+        """Return what an error says, in a line and without a password."""
         if isinstance(error, PoolTimeout):
-            said = "the server cannot be reached"
+            return "the server cannot be reached"
+        lines = (error.diag.message_primary or str(error)).splitlines()
+        return self._mask.text(lines[0].strip() if lines else type(error).__name__)
+
+    def _failed(self, error: psycopg.Error) -> StoreError:
         return StoreError(
-            f"The database {self.where!r} cannot be used: {said}. {_advice(error)}Nothing is sent "
-            "without it, since answers and budgets could not be kept; what was reserved counts as "
-            "spent."
+            f"The database {self.where!r} cannot be used: {self._said(error)}. {_advice(error)}"
+            "Nothing is sent without it, since answers and budgets could not be kept"
+            # Before there was a connection nothing was reserved.
+            + ("; what was reserved counts as spent." if self._began else ".")
         )
 
 
@@ -246,23 +263,48 @@ def _may_be_repeated(error: psycopg.Error) -> bool:
 
 
 def _advice(error: psycopg.Error) -> str:
-    state = error.sqlstate or ""
-    said = str(error)
-    if state.startswith("28") or "authentication failed" in said or "no password" in said:
-        return (
-            "Give the password in PGPASSWORD or ~/.pgpass, and look whether user and database are "
-            "the right ones. "
-        )
-    if state.startswith("42501"):
-        return (
-            "The role lacks a right: let it create the schema (GRANT CREATE ON DATABASE), or make "
-            "it the owner of a schema named smoothapi. "
-        )
-    if state.startswith("53"):
-        return "The server has run out of connections, memory or disk: see its log. "
+    state, said = error.sqlstate or "", str(error)
+    for begins, words, advice in _ADVICE:
+        if (begins and state.startswith(begins)) or any(re.search(word, said) for word in words):
+            return advice
     if isinstance(error, PoolTimeout) or not state:
         return "Look whether it runs, and whether this machine may reach it. "
     return ""
+
+
+_ADVICE = (
+    (
+        "3D000",
+        ('database ".*" does not exist',),
+        "Make it (CREATE DATABASE ... OWNER ...), or name one that there is in SMOOTHAPI_HOME. ",
+    ),
+    (
+        "",
+        ('role ".*" does not exist',),
+        (
+            "Name the right user in SMOOTHAPI_HOME (postgresql://USER@host/database), or make it "
+            "(CREATE ROLE ... LOGIN). "
+        ),
+    ),
+    (
+        "28",
+        ("authentication failed", "no password"),
+        (
+            "Give the password in PGPASSWORD or ~/.pgpass, and look whether user and database are "
+            "the right ones. "
+        ),
+    ),
+    (
+        "42501",
+        (),
+        (
+            "The role lacks a right: let it create the schema (GRANT CREATE ON DATABASE), or make "
+            "it the owner of a schema named smoothapi. "
+        ),
+    ),
+    ("53", (), "The server has run out of connections, memory or disk: see its log. "),
+)
+"""What begins the SQLSTATE, or is said, where there is no code yet; and what to do then."""
 
 
 class ServerClock:

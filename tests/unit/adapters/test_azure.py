@@ -477,6 +477,7 @@ def test_what_was_given_comes_first(make, monkeypatch):
         {"model_version": "2021-04-01; drop"},
         {"timeout": 0},
         {"timeout": "soon"},
+        {"per_second": 0},
         {"endpoint": "name.cognitiveservices.azure.com"},
         {"endpoint": "http://name.cognitiveservices.azure.com"},
         {"endpoint": "https://user:pw@name.example"},
@@ -510,7 +511,8 @@ def test_options_come_as_text_too(make):
     assert one.identity != make().identity
     assert make(model_version="2021-04-01").identity != make().identity
     assert make(language="es").identity != make().identity
-    assert make(timeout=3, key=KEY).identity == make().identity
+    assert make(timeout=3, key=KEY, per_second=2).identity == make().identity
+    assert (make().limits.per_second, make(per_second="0.3").limits.per_second) == (10.0, 0.3)
     assert KEY not in repr(make(key=KEY))
 
 

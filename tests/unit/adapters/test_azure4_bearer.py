@@ -55,6 +55,7 @@ def refusing(which):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one piece
 
         def do_POST(self):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -53,6 +53,17 @@ def test_the_moderation_of_aws_is_closed_with_the_levels_of_its_taxonomy():
     assert "docs.aws.amazon.com" in found.source
 
 
+def test_the_objects_of_aws_are_an_open_list_with_their_aliases():
+    found = stated("aws", region="eu-west-1")
+    assert not found.closed
+    assert len(set(map(str.casefold, found.names))) == 3082
+    assert {"Weapon", "Rifle", "School Bus", "Woodland"} <= set(found.names)
+    assert found.aliases["Forest"] == "Woodland"
+    assert set(found.aliases.values()) <= set(found.names)
+    assert not set(map(str.casefold, found.aliases)) & set(map(str.casefold, found.names))
+    assert found.as_of
+
+
 def test_words_of_an_earlier_moderation_are_refused_as_such():
     options = {"operation": "moderation", "region": "eu-west-1"}
     assert "'Suggestive' (its model gave it until 6.1)" in refused("aws", "Suggestive", **options)

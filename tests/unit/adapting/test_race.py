@@ -56,6 +56,19 @@ def test_equal_settings_are_taken_as_seldom_as_said_whenever_it_is_looked():
     assert loose <= 0.1 * 120
 
 
+def test_a_few_photos_that_turn_whole_do_not_hide_what_all_others_say():
+    random = np.random.default_rng(3)
+
+    def draw(number):
+        if number == 0:
+            return Vote(0.5, True)
+        if random.random() < 0.05:
+            return Vote(float(random.integers(2)), True)
+        return Vote(float(random.normal(0.52, 0.03)), True)
+
+    assert [run(Race(1), draw, 200).taken for _ in range(30)].count(1) >= 27
+
+
 def test_the_evidence_on_plain_votes_is_that_of_discordant_pairs():
     race = Race(1)
     for new, old in [(1, 0)] * 9 + [(0, 1)] * 2 + [(1, 1)] * 30 + [(0, 0)] * 5:

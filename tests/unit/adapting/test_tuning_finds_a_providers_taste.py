@@ -48,14 +48,14 @@ def test_who_does_not_care_or_prefers_them_as_they_are_keeps_the_default(make, w
         assert (same.name, same.fingerprint) == (plain.name, plain.fingerprint)
 
 
-def test_a_dry_run_sends_nothing_and_says_at_most_what_is_sent(make):
+def test_a_dry_run_sends_nothing_and_says_at_most_what_is_sent(make, tuned):
     adapter = likes_sharp()
     plan = make(adapter).plan()
-    assert adapter.sent == 0
-    result = make(adapter).run()
-    assert result.queries <= plan.queries <= 400
+    assert tuned.result.queries <= plan.queries <= 400
     assert plan.dollars == pytest.approx(plan.queries / 1000)
-    assert make(adapter).plan().stored > 0
+    assert plan.stored == 0
+    assert make(adapter, home=tuned.home).plan().stored > 0
+    assert adapter.sent == 0
 
 
 @pytest.mark.parametrize("budget", ["120", "200", "$0.15"])
@@ -84,13 +84,10 @@ def test_a_run_that_is_broken_off_goes_on_and_pays_for_nothing_twice(make):
     assert result.adaptation.knobs == SHARP
 
 
-def test_a_second_run_costs_nothing_and_says_the_same(make):
-    adapter = likes_sharp()
-    first = make(adapter).run()
-    sent = adapter.sent
-    second = make(adapter).run()
-    assert adapter.sent == sent
-    assert second.queries == 0
+def test_a_second_run_costs_nothing_and_says_the_same(make, tuned):
+    adapter, first = likes_sharp(), tuned.result
+    second = make(adapter, home=tuned.home).run()
+    assert adapter.sent == second.queries == 0
     assert second.adaptation == first.adaptation
     assert second.held_out == first.held_out
     assert second.tried == first.tried

@@ -95,6 +95,25 @@ def test_a_larger_sigma_is_advised_for_all_photos_only():
     assert "for all photos and not for this one alone" in str(advice)
 
 
+@pytest.mark.parametrize(
+    ("share", "options"),
+    [(80, {}), (95, {"max_votes": 70}), (100, {"radius": 0.4, "turns": 60}), (50, {})],
+)
+def test_after_a_final_abstention_nothing_is_advised_that_final_rules_out(share, options):
+    given, price = certificate(share, final=True, **options)
+    assert given.abstained
+    advice = advise(given, price)
+    assert advice.trials == ()
+    said = str(advice)
+    assert "--max-votes" not in said
+    assert "--sigma" not in said
+    assert " --radius" not in said.replace("(", " ")
+    assert "no more votes and at no other radius" in said
+    for claim in given.largest:
+        assert f"--accept-radius {claim.radius:.6f}".rstrip("0") in said
+    assert json.loads(json.dumps(advice.to_dict()))["final"] is True
+
+
 def test_photos_with_nearly_the_same_share_are_planned_for_once():
     """Abstentions among many photos must not cost more than the photos."""
     given, price = certificate(95, radius=0.25, max_votes=70)

@@ -138,6 +138,30 @@ def test_a_vote_that_failed_may_have_been_answered_since(photo):
     assert f"{votes - 1} of {votes} votes" in verify(certificate, photo, home="home")[-1]
 
 
+@pytest.mark.parametrize("method", ["certify", "predict"])
+def test_refreshes_that_were_hidden_are_found(method, photo):
+    make(photo, method=method)
+    with Smoother(
+        MockAdapter(LABELS, labeller_id="x", seed=1),
+        home="home", size=16, denoiser="none", sigma=0.25, refresh=True,
+    ) as smoother:  # fmt: skip
+        certificate = getattr(smoother, method)(photo)
+    assert certificate.refreshes == 1
+    assert "how often its answers were asked for anew" in verify(certificate, photo, home="home")
+    assert unchecked(certificate, photo=True, home=True) == []
+    hidden = edited(certificate, refreshes=0)
+    assert verify(hidden, photo)
+    assert any("anew more often" in rest for rest in unchecked(hidden, photo=True, home=False))
+    with pytest.raises(CertificateError, match=r"anew 0 times, by the home's 1\."):
+        verify(hidden, photo, home="home")
+
+
+def test_a_certificate_of_before_there_was_a_count_says_that_none_was_compared(photo):
+    old = replace(make(photo, radius=0.2), rules=1)
+    [rest] = unchecked(old, photo=True, home=True)
+    assert rest == "how often its answers were asked for anew"
+
+
 def test_a_folder_that_is_no_home_stays_as_it_is(photo):
     certificate = make(photo, radius=0.2)
     with pytest.raises(StoreError, match=r"no noise\.key"):
@@ -213,8 +237,11 @@ def test_it_says_what_it_did_not_check(photo):
     said = invoke("verify", "good.json").stdout
     for word in ("Not checked", "sigma 0.25", "key", "provider", "photo", "--home"):
         assert word in said
+    assert "--photo, --home and --key compare these." in said
+    said = invoke("verify", "good.json", "--home", "home").stdout
+    assert "Not checked: which photo it is about. --photo and --key compare these." in said
     told = json.loads(invoke("verify", "good.json", "--json").stdout)
-    assert len(told["unchecked"]) == 3
+    assert len(told["unchecked"]) == 4
     told = json.loads(
         invoke("verify", "good.json", "--home", "home", "--photo", photo, "--json").stdout
     )

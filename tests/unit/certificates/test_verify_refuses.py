@@ -225,3 +225,38 @@ def test_when_a_run_is_given_up_is_not_part_of_the_claim(certificate):
 def test_a_run_that_certifies_was_not_given_up(certificate):
     with pytest.raises(CertificateError, match="does not add up"):
         verify(replace(certificate, reason="unlikely", label=None, radius=0.0, p_lower=0.0))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("largest", 0, "radius"), 0.001, r"largest\[0\]\.radius_native is [\d.]+, but follows as"),
+        (("votes", "total"), 7, r"votes\.total is 7, but follows as \d+"),
+        (("votes", "tally", "spoon"), 3, r"unknown field votes\.tally\.spoon"),
+        (("radius_rms",), 9.0, r"radius_rms is 9\.0, but follows as"),
+        (("more\x1b[31m",), 1, r"unknown field more\S*\["),
+        (("abstained",), 0, "abstained is not a boolean"),
+    ],
+)
+def test_a_field_that_contradicts_the_rest_is_named(path, value, said, certificate):
+    data = json.loads(certificate.to_json())
+    *way, last = path
+    place = data
+    for step in way:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(CertificateError, match=said) as caught:
+        Certificate.from_dict(data)
+    assert str(caught.value).isprintable()
+
+
+def test_claims_that_do_not_follow_are_told_in_words(certificate):
+    [claim] = certificate.largest
+    more = replace(claim, label="spoon\n", radius=claim.radius + 0.1)
+    with pytest.raises(CertificateError) as caught:
+        verify(replace(certificate, largest=(more,)))
+    said = str(caught.value)
+    assert f"at radius {more.radius!r} (in " in said
+    assert f"{claim.label} at radius {claim.radius!r}" in said
+    assert "Claim(" not in said
+    assert said.isprintable()

@@ -85,6 +85,7 @@ def test_noise_that_is_rounded_differently_is_as_rare_as_noise_delta_says(
     # With 16 random bits and a coarse grid what is rare becomes frequent, and can be counted:
     # U uniform in the cell of i, against u = (i + 1/2) / 2^16.
     monkeypatch.setattr(module, "_STEP", 2.0**-16)
+    monkeypatch.setattr(module, "_REACH", float(-ndtri(2.0**-15)))
     monkeypatch.setattr(module, "_NDTRI_ERROR", 0.0)
     monkeypatch.setattr(module, "GRID", 2.0**-8)
     rng = np.random.default_rng(42)

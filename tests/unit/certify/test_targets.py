@@ -230,5 +230,7 @@ def test_the_usual_target_has_a_name() -> None:
      {"target": "presence", "labels": ["a"], "score": 2}, {"target": ["top1"]}],
 )  # fmt: skip
 def test_other_values_are_not_targets(bad: Any) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         parse_target(bad)
+    # What was given is what is shown, or the value in it that is out of range.
+    assert str(caught.value).startswith((f"{bad!r} is not a target", "k=3: ", "score=2: "))

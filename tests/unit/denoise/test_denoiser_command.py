@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
+import smoothapi.denoise
+from smoothapi import cli
+from smoothapi.cli.denoiser import train
 from smoothapi.denoise.networks import DnCNN
 from smoothapi.denoise.storage import read_header
+from smoothapi.denoise.training.recipe import Recipe
+from smoothapi.denoise.training.train import Trainer
 from tests.conftest import invoke
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import Result
 
 
@@ -19,6 +26,7 @@ def run(*arguments: object) -> Result:
     return invoke("denoiser", *arguments)
 
 
+WEIGHTS = Path(smoothapi.denoise.__file__).parent / "weights"
 TINY = ("--channels", "4,6", "--encoder-blocks", "1,1", "--decoder-blocks", "1", "--crop", 16)
 
 
@@ -110,3 +118,61 @@ def test_convert(tmp_path: Path) -> None:
 def test_help_of_each_command() -> None:
     for name in ("train", "pack", "eval", "convert"):
         assert run(name, "--help").exit_code == 0
+
+
+def test_training_that_is_stopped_says_where_it_stands(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    command = [str(word) for word in ("denoiser", "train", "--data", photo_folder, "--out", out,
+               "--batch", 1, "--steps", 2, *TINY)]  # fmt: skip
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", stopped)
+        assert cli.run(command) == 130
+    said = capsys.readouterr().err
+    assert "Stopped. There was no checkpoint yet" in said
+    assert cli.run(command) == 0
+    command[command.index("--steps") + 1] = "3"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", stopped)
+        assert cli.run(command) == 130
+    said += capsys.readouterr().err
+    assert f"continues from the last checkpoint, {out / 'checkpoint.safetensors'}" in said
+    assert "answers" not in said
+
+
+@pytest.mark.parametrize("which", ["default", "small"])
+def test_the_commands_of_the_model_cards_run(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They parse, make a recipe, and what takes surrogates names some."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("DATA/photos", "DATA/labelled_photos", "runs/pixel"):
+        Path(folder).mkdir(parents=True)
+    for file in ("DATA/more_photos.bin", "runs/pixel/weights.safetensors"):
+        Path(file).touch()
+    card = json.loads((WEIGHTS / f"{which}.json").read_text())
+    for stage in card["stages"]:
+        words = shlex.split(stage["command"])
+        assert words[:3] == ["smoothapi", "denoiser", "train"]
+        given = train.make_context("train", words[3:]).params
+        names = {field.name for field in fields(Recipe)}
+        recipe = Recipe(**{name: value for name, value in given.items() if name in names})
+        assert bool(given["surrogates"]) == (recipe.objective != "pixel")
+
+
+def test_a_model_card_is_what_its_figures_come_to() -> None:
+    for which, name in (("default", "MODEL_CARD.md"), ("small", "MODEL_CARD_SMALL.md")):
+        card = json.loads((WEIGHTS / f"{which}.json").read_text())
+        text = (WEIGHTS / name).read_text()
+        shown = " ".join(text.replace("\\\n", " ").split())
+        for stage in card["stages"]:
+            assert stage["command"] in shown
+        for network, ms in card["speed"]["ms"].items():
+            assert f"| {network} | {ms:.1f} |" in shown
+        assert card["sha256"] == read_header(WEIGHTS / card["file"]).sha256

@@ -19,12 +19,14 @@ from smoothapi.errors import (
     FatalError,
     PermanentError,
     ProviderError,
+    StoppedError,
     StoreError,
     ThrottledError,
     TooManyFailuresError,
     TransientError,
 )
 from smoothapi.store import Budget, answer_key
+from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.store.local.answers import AnswerStore
 from tests.conftest import Clock, ScriptedAdapter, answer
 from tests.unit.dispatch.harness import FAST, Job, asked, home_of, labels, run, stored
@@ -342,6 +344,39 @@ def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
     kept = sum(stored(store, i) is not None for i in range(100))
     assert kept == adapter.sent
     assert threading.active_count() < 6
+
+
+@pytest.mark.timeout(60)
+def test_a_run_stopped_while_its_store_is_waited_for_sends_nothing_then(store, monkeypatch):
+    waits, answers_again = threading.Event(), threading.Event()
+    reserve = BlockLedger.reserve
+
+    def slow(self, attempts):
+        waits.set()
+        answers_again.wait(30)
+        return reserve(self, attempts)
+
+    monkeypatch.setattr(BlockLedger, "reserve", slow)
+    adapter, home = ScriptedAdapter(), home_of(store)
+    budget = Budget(attempts=9, per="day", name="b")
+    dispatcher = Dispatcher.open(adapter, store, home, [budget], retry=FAST)
+    run = dispatcher.run(Job(needed=lambda: 5))
+
+    def stop():
+        waits.wait(30)
+        run.stop()
+        answers_again.set()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    with pytest.raises(StoppedError):
+        list(run)
+    stopping.join()
+    dispatcher.close()
+    assert adapter.sent == 0
+    [account] = home.accounts()
+    assert (account.attempts, account.reserved) == (0, 0)
+    home.close()
 
 
 def test_an_outage_is_waited_out_and_costs_no_votes(store):

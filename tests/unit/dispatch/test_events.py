@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from smoothapi import parts, telemetry
 from smoothapi.cli import run as run_command
 from smoothapi.dispatch import Retry
 from smoothapi.errors import BudgetExceededError, FatalError, ThrottledError, TransientError
+from smoothapi.events import DatabaseBack, DatabaseLost, Stored
 from smoothapi.store import Budget
 from tests.conftest import ScriptedAdapter, answer
 from tests.unit.dispatch.harness import run
@@ -57,7 +59,8 @@ def collected(monkeypatch):
                 for metric in scope.metrics:
                     if metric.name == name:
                         for point in metric.data.data_points:
-                            points[tuple(sorted(dict(point.attributes).items()))] = point.value
+                            of = tuple(sorted(dict(point.attributes).items()))
+                            points[of] = point.value if hasattr(point, "value") else point.sum
         return points
 
     yield spans.get_finished_spans, counted
@@ -132,6 +135,16 @@ def test_attempts_are_spans_and_pictures_and_dollars_are_counted(store, collecte
     assert seen[("event", "retry"), ("provider", "scripted")] == 1
 
 
+def test_how_long_the_database_was_away_is_measured(collected):
+    _, counted = collected
+    for seconds in (0.25, 3.0):
+        telemetry.emit(DatabaseLost(""))
+        telemetry.emit(DatabaseBack("", seconds, 2))
+    assert counted("smoothapi.database_lost") == {(): 3.25}
+    seen = counted("smoothapi.events")
+    assert [n for (event, _), n in seen.items() if event[1].startswith("database")] == [2, 2]
+
+
 def test_an_error_carries_the_totals_of_its_run(store):
     def script(payload, attempt):
         if payload != b"0":
@@ -174,3 +187,21 @@ def test_the_command_line_shows_retries_and_waits_if_there_were_any(monkeypatch,
         out = capsys.readouterr().out
         assert "retries" not in out
         assert "waited" not in out
+
+
+def test_opentelemetry_is_not_loaded_before_somebody_may_have_set_it_up(monkeypatch):
+    asked = []
+    monkeypatch.setattr(telemetry, "_counters", lambda: asked.append("counters"))
+    monkeypatch.setattr(telemetry, "_tracer", lambda: asked.append("tracer"))
+
+    def happens():
+        asked.clear()
+        with telemetry.attempt_span("mock", 1):
+            telemetry.emit(Stored("mock", 1))
+        return sorted(asked)
+
+    assert happens() == ["counters", "tracer"]  # it is imported
+    monkeypatch.delitem(sys.modules, "opentelemetry")
+    assert happens() == []
+    monkeypatch.setenv("OTEL_PYTHON_METER_PROVIDER", "sdk_meter_provider")
+    assert happens() == ["counters", "tracer"]

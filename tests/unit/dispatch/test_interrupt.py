@@ -82,15 +82,17 @@ def test_what_ends_a_command_keeps_what_came_and_the_same_command_goes_on(
     assert len(recorded) == stored(home) + 1
     assert "continues where this one ended" in err
     assert "Traceback" not in err + out
-    sent = err.count("attempt provider=mock outcome=answered")
-    assert 5 <= stored(home) == sent < 50
+    sent, kept = err.count("attempt provider=mock outcome=answered"), stored(home)
+    assert 5 <= kept < 50
+    # A second signal may come between an answer's way to the disk and the word on it.
+    assert kept - 4 * (presses - 1) <= sent <= kept
     if presses == 2:
         assert "under way" in err.split("Stopped.")[0]
 
     process = start(0.0)
     out, err = process.communicate(timeout=60.0)
     assert process.returncode == 0, err
-    assert f"{sent} answered from the store" in out
+    assert f"{kept} answered from the store" in out
 
 
 HANGS = """

@@ -81,6 +81,19 @@ def test_after_an_answer_it_is_an_outage_that_is_waited_out_and_costs_nothing(st
     assert adapter.sent > totals.attempts == spent(store) == 20
 
 
+@pytest.mark.timeout(60)
+def test_one_variant_alone_is_enough_to_see_that_nothing_leaves_this_machine(store):
+    """Others are answered meanwhile, as by a proxy that fails now and then."""
+
+    def script(payload, attempt):
+        return unreached() if payload == b"9" and attempt < 7 else answer()
+
+    adapter = ScriptedAdapter(script)
+    delivered, totals = run(adapter, store, concurrency=4, retry=FAST)
+    assert labels(delivered) == ["bus"] * 20
+    assert totals.attempts == 20
+
+
 def test_an_answer_to_an_earlier_run_of_the_same_dispatcher_counts(store):
     up = [True]
     adapter = ScriptedAdapter(lambda *_: answer() if up[0] else unreached())

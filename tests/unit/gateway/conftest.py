@@ -8,6 +8,7 @@ import json
 import threading
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -136,6 +137,7 @@ class Upstream:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer in one piece
 
             def _answer(self):
                 length = int(self.headers.get("content-length", 0))
@@ -209,7 +211,7 @@ RAW = {
 # And one that asks for something else.
 OTHER = {
     "aws": ("/", {**AMZ, "x-amz-target": "RekognitionService.DetectFaces"}, b'{"Image": {}}'),
-    "google": ("/v1/files:annotate", JSON, b'{"requests": []}'),
+    "google": ("/v1/projects/mine/locations/eu/productSets", JSON, b'{"displayName": "ours"}'),
     "azure": ("/vision/v3.2/describe?maxCandidates=2", OCTETS, PHOTO),
     "azure4": ("/computervision/imageanalysis:segment?mode=x", OCTETS, PHOTO),
     "clarifai": ("/v2/users/me/apps/mine/inputs", JSON, b'{"inputs": []}'),
@@ -231,7 +233,7 @@ class Reply:
     """What an ASGI application answered."""
 
     def __init__(self, messages):
-        self.status = messages[0]["status"]
+        self.status = self.status_code = messages[0]["status"]
         self.headers = {n.decode(): v.decode() for n, v in messages[0]["headers"]}
         self.body = b"".join(one.get("body", b"") for one in messages[1:])
 
@@ -260,7 +262,7 @@ def call(app, method, path, headers=(), body=b"", *, root="", pieces=None):
         scope = {
             "type": "http",
             "method": method,
-            "path": root + path,
+            "path": unquote(root + path),
             "raw_path": (root + path).encode("utf-8", "surrogateescape"),
             "root_path": root,
             "query_string": query.encode("utf-8", "surrogateescape"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
+import os
 import struct
 import threading
 import time
@@ -11,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from smoothapi.errors import UsageError
-from smoothapi.gateway import Records, app, read_config
+from smoothapi.encode import Codec
+from smoothapi.errors import StoppedError, UsageError
+from smoothapi.gateway import Records, app, certifiers, read_config
 from smoothapi.gateway.rate import Rates
 from smoothapi.gateway.records import GatewayCaller
 from smoothapi.services import serve
-from smoothapi.store import Budget
+from smoothapi.store import Budget, Home
 from tests.contract.tls import authority
 from tests.unit.gateway.conftest import KITS, RAW, call, post, tables
 from tests.unit.wrapping.conftest import PHOTO, PIXELS, digest, labeller
@@ -26,7 +31,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def records(tmp_path):
-    made = Records(tmp_path / "home" / "gateway.db")
+    made = Records(Home(tmp_path / "home").records)
     yield made
     made.close()
 
@@ -166,6 +171,73 @@ def test_a_certificate_is_shown_to_its_caller_and_to_operators(aws, start, recor
     assert requests.get(nothing, auth=("x", operator), timeout=20).status_code == 404
 
 
+def test_callers_who_come_and_go_leave_neither_threads_nor_files_behind(
+    aws, start, records, monkeypatch
+):
+    kept = 2
+    monkeypatch.setattr(certifiers, "KEPT", kept)
+    few = {"alpha": 0.2, "radius": 0.001, "max_votes": 8}
+    gateway = start("aws", aws, callers="tokens", certify=few)
+
+    def ask(number, token):
+        before = aws.requests
+        photo = base64.b64encode(Codec().encode(PIXELS + number)).decode()
+        body = json.dumps({"Image": {"Bytes": photo}}).encode()
+        found = post(gateway.url, "aws", headers={"x-smoothapi-token": token}, body=body)
+        assert found.status_code == 200, found.text
+        assert aws.requests > before + 1, "votes that were sent, by threads"
+
+    def held():
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    tokens = [records.add_token(f"caller-{number}") for number in range(16)]
+    threads, files = held()
+    ask(0, tokens[0])
+    now = held()
+    # The first caller's are more than another's: what all share is opened for it, too.
+    most = [
+        before + (kept + 1) * (one - before)
+        for before, one in zip((threads, files), now, strict=True)
+    ]
+    for number, token in enumerate(tokens[1:], 1):
+        ask(number, token)
+    for _ in range(200):  # they are closed in threads of their own
+        now = held()
+        if all(one <= bound for one, bound in zip(now, most, strict=True)):
+            break
+        time.sleep(0.05)
+    assert all(one <= bound for one, bound in zip(now, most, strict=True)), (now, most)
+    ask(31, tokens[0])  # whose session was closed meanwhile
+
+
+def test_a_caller_at_work_keeps_its_session_however_many_come_meanwhile(monkeypatch):
+    monkeypatch.setattr(certifiers, "KEPT", 2)
+    made = []
+
+    class Closing:
+        def __init__(self):
+            self.closed = threading.Event()
+            made.append(self)
+
+        def close(self):
+            self.closed.set()
+
+    open_ = certifiers.Certifiers()
+    with open_.using("long", Closing) as long:
+        for number in range(5):
+            with open_.using(number, Closing):
+                pass
+        with open_.using("long", Closing) as same:
+            assert same is long
+        assert not long.closed.is_set()
+        assert all(one.closed.wait(10) for one in made[1:5])
+        assert not made[5].closed.is_set(), "it came last"
+    open_.close()
+    assert all(one.closed.is_set() for one in made)
+    with pytest.raises(StoppedError), open_.using("long", Closing):
+        pass
+
+
 def test_a_rate_holds_by_caller():
     now = [100.0]
     rates = Rates(lambda: now[0])
@@ -269,6 +341,11 @@ def test_tls_is_spoken_with_the_certificate_of_the_configuration(aws, start, tmp
         assert found.headers["x-smoothapi-outcome"] == "certified"
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(f"{gateway.url}/healthz", timeout=20)
+        with requests.Session() as idle:  # it keeps its connection, and says no goodbye
+            assert idle.get(f"{gateway.url}/healthz", verify=pem, timeout=20).ok
+            began = time.monotonic()
+            gateway.__exit__()
+            assert time.monotonic() - began < gateway.grace / 2
 
 
 def test_a_deadline_counts_the_time_in_the_queue(start):
@@ -303,23 +380,6 @@ def test_stopping_finishes_what_is_under_way_and_says_not_ready(held, start):
             requests.get(f"{gateway.url}/healthz", timeout=5)
 
 
-def test_callers_whose_grace_is_over_are_told_to_send_again(held, start):
-    with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
-        gateway = start("aws", service, grace=0.05)
-        call_ = pool.submit(post, gateway.url, "aws")
-        assert held.begun.wait(30)
-        ending = threading.Thread(target=gateway.__exit__)
-        ending.start()
-        while not gateway.app.gateway._stopped:
-            time.sleep(0.01)
-        held.go.set()
-        found = call_.result()
-        ending.join(30)
-    assert found.status_code == 503
-    assert found.headers["x-smoothapi-outcome"] == "stopped"
-    assert found.headers["retry-after"] == "1"
-
-
 def test_a_configuration_is_taken_up_while_calls_are_under_way(held, tmp_path):
     with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
         gateway = app(tables("aws", service.url, tmp_path))
@@ -340,7 +400,7 @@ def test_a_configuration_is_taken_up_while_calls_are_under_way(held, tmp_path):
 def test_a_response_that_is_paid_for_is_given_though_its_record_cannot_be_kept(aws, tmp_path):
     gateway = app(tables("aws", aws.url, tmp_path))
     path, headers, body = RAW["aws"]
-    gateway.gateway.records._sql.execute("DROP TABLE certificates")
+    gateway.gateway.records.kept._sql.execute("DROP TABLE certificates")
     found = call(gateway, "POST", path, headers, body)
     gateway.close()
     assert found.status == 200
@@ -348,19 +408,52 @@ def test_a_response_that_is_paid_for_is_given_though_its_record_cannot_be_kept(a
     assert "x-smoothapi-certificate" not in found.headers
 
 
-def test_a_call_that_the_end_of_the_gateway_cuts_short_is_worth_sending_again(held, tmp_path):
+def over_its_grace(service, start, tmp_path):
+    """Return an application behind a server with hardly any grace, a way to call it, and its end."""
+    server = start("aws", service, grace=0.05)
+    return server.app, lambda *_: post(server.url, "aws"), server.__exit__
+
+
+def that_is_closed(service, start, tmp_path):
+    """Return an application without a server, a way to call it, and its end."""
+    mounted = app(tables("aws", service.url, tmp_path))
+    return mounted, lambda *what: call(mounted, "POST", *what), mounted.close
+
+
+@pytest.mark.parametrize("ending", [over_its_grace, that_is_closed])
+def test_a_call_that_the_end_cuts_short_is_worth_sending_again(ending, held, start, tmp_path):
     with serve("aws", held) as service, ThreadPoolExecutor(1) as pool:
-        gateway = app(tables("aws", service.url, tmp_path))
-        path, headers, body = RAW["aws"]
-        first = pool.submit(call, gateway, "POST", path, headers, body)
+        gateway, ask, end = ending(service, start, tmp_path)
+        under_way = pool.submit(ask, *RAW["aws"])
         assert held.begun.wait(30)
-        ending = threading.Thread(target=gateway.close)
-        ending.start()
+        ends = threading.Thread(target=end)
+        ends.start()
         while not gateway.gateway._stopped:
             time.sleep(0.01)
         held.go.set()
-        found = first.result()
-        ending.join(30)
-    assert found.status == 503
+        found = under_way.result()
+        ends.join(30)
+    assert found.status_code == 503
     assert found.headers["x-smoothapi-outcome"] == "stopped"
     assert found.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("key=SECRET"), SystemExit("key=SECRET")])
+def test_what_nobody_foresaw_leaves_no_caller_waiting_frees_its_place_and_shows_no_words(
+    error, aws, tmp_path, monkeypatch, caplog
+):
+    gateway = app(tables("aws", aws.url, tmp_path, workers=1, queue=0))
+
+    def fails(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.gateway, "answer", fails)
+        answer = call(gateway, "POST", *RAW["aws"])
+    assert answer.status_code == 500
+    assert "could not answer a request: RuntimeError" in caplog.text
+    assert "SECRET" not in answer.body.decode() + "".join(
+        one.getMessage() for one in caplog.records if one.levelno > logging.DEBUG
+    )
+    assert call(gateway, "POST", *RAW["aws"]).headers["x-smoothapi-outcome"] == "certified"
+    gateway.close()

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from smoothapi.cli import run
-from smoothapi.errors import SmoothAPIError, UsageError
+from smoothapi.errors import SmoothAPIError, StoreError, UsageError
 from smoothapi.files import parse_toml
 from smoothapi.gateway import app, read_config
 from smoothapi.gateway.config import SETTLING, GatewayConfig
-from tests.unit.gateway.conftest import post, tables
+from smoothapi.gateway.front import GROUP, Incoming, make_front
+from smoothapi.gateway.server import GatewayServer
+from smoothapi.keyring import own_keys
+from smoothapi.provider import registry
+from smoothapi.wires.wire import Request
+from tests.unit.gateway.conftest import RAW, options_of, post, tables
 
+PACED = ("aws", "azure", "azure4", "clarifai", "google")
 LEAST = {"providers": {"aws": {"budget": "$20/day"}}}
 
 
@@ -28,14 +38,21 @@ LEAST = {"providers": {"aws": {"budget": "$20/day"}}}
         ({"providers": {}}, "names no provider"),
         ({"providers": {"aws": {}}}, "providers.aws.budget: it is missing"),
         ({"providers": {"aws": {"budget": "$20"}}}, "of a day or a month"),
-        ({"providers": {"aws": {"budget": "many/day"}}}, "Cannot read the budget"),
+        ({"providers": {"aws": {"budget": "many/day"}}}, "Cannot read the budget 'many/day'"),
+        ({"providers": {"aws": {"budget": "5/week"}}}, 'of a day or a month: "5/day"'),
+        (
+            {"providers": {"aws": {"budget": "$1/day", "passthrough": "DetectFaces"}}},
+            r"providers.aws.passthrough: give a list of operations, such as \[",
+        ),
+        ({"providers": {"aws": {"budget": "$1/day", "fetch": "s3://x"}}}, "fetch: give a list"),
+        ({"certify": {"classes": "/nowhere/classes.toml"}}, "cannot be read: No such file"),
         ({"providers": {"aws": {"budget": "$1/day", "budgets": 1}}}, "there is no such key"),
         ({"gateway": {"prot": 1}}, "gateway.prot: there is no such key"),
         ({"gateway": {"port": 70_000}}, "gateway.port"),
         ({"gateway": {"host": "0.0.0.0"}}, "unencrypted"),
         ({"gateway": {"host": "10.1.2.3", "callers": "anyone"}}, "spend your money"),
         ({"gateway": {"tls_key": "x"}}, "both"),
-        ({"certify": {"radius": -1}}, "radius"),
+        ({"certify": {"radius": -1}}, r"radius = -1.0 \(from \[certify\]"),
         ({"certify": {"score": 80}}, "score"),
         ({"certify": {"otherwise": "open"}}, "certify.otherwise"),
         ({"certify": {"codec": "gif"}}, "codec"),
@@ -83,6 +100,7 @@ def test_a_providers_table_goes_before_the_common_one(tmp_path):
         ("aws", {}, {"signed_by": "caller"}, "cannot be handed on"),
         ("azure", {"key": "k"}, {"signed_by": "caller"}, "leave key"),
         ("google", {"transport": "smoke"}, {}, "transport"),
+        *((name, {"per_second": 0}, {}, "per_second") for name in PACED),
         ("clarifai", {"endpoint": "http://example.com"}, {}, "https"),
         ("nobody", {}, {}, "does not speak"),
     ],
@@ -93,6 +111,110 @@ def test_options_of_a_provider_are_checked_at_the_start(name, options, provider,
         given["providers"][name]["options"] = {}
     with pytest.raises(SmoothAPIError, match=said):
         app(given)
+
+
+@pytest.mark.parametrize("name", PACED)
+def test_the_pace_of_the_options_holds_for_all_that_a_call_sends(name):
+    options = {**options_of(name, "http://127.0.0.1:9"), "per_second": 3}
+    front = make_front(name, options, "gateway")
+    target, headers, body = RAW[name]
+    path, _, query = target.partition("?")
+    request = Request("POST", path, query=dict(parse_qsl(query)), headers=headers, body=body)
+    try:
+        [item] = front.read(Incoming(request, target, tuple(headers.items()))).items
+    finally:
+        front.close()
+    assert item.votes.limits.per_second == item.own.limits.per_second == 3
+
+
+@pytest.mark.parametrize(
+    ("certify", "own", "reaches"),
+    [
+        ({"radius": 0.25, "max_votes": 40}, {}, False),
+        ({"radius": 0.25}, {"max_votes": 40}, False),
+        ({"radius": 0.25}, {"sigma": 0.03}, False),
+        ({"radius": 0.25, "max_votes": 48}, {}, True),
+        ({"radius": "0.5 native", "max_votes": 40}, {}, True),  # each photo decides
+        ({"radius": "largest", "max_votes": 40}, {}, True),
+    ],
+)
+def test_a_radius_that_no_photo_could_reach_is_refused_before_anybody_calls(
+    certify, own, reaches, tmp_path
+):
+    given = {
+        "certify": {"home": str(tmp_path), **certify},
+        "providers": {"aws": {"budget": "$1/day", "certify": own}},
+    }
+    if reaches:
+        assert read_config(given).certified("aws").session["radius"] == certify["radius"]
+        return
+    with pytest.raises(UsageError, match=r"\[providers.aws\] can certify nothing: radius 0.25"):
+        read_config(given)
+
+
+@pytest.mark.parametrize("content", [None, b"short"])
+def test_a_noise_key_that_cannot_be_used_is_said_before_anything_is_served(content, tmp_path):
+    key = tmp_path / "noise.key"
+    if content is not None:
+        key.write_bytes(content)
+        key.chmod(0o600)
+    given = tables("aws", "http://127.0.0.1:9", tmp_path, certify={"noise_key_file": str(key)})
+    with pytest.raises(StoreError, match=r"noise\.key"):
+        app(given)
+
+
+def test_a_gateway_with_another_noise_key_than_its_databases_is_not_begun(
+    database, noise_key_file, tmp_path
+):
+    other = tmp_path / "other.key"
+    own_keys(other)
+    for key in (noise_key_file, other):
+        given = {"noise_key_file": str(key)}
+        wanted = tables("aws", "http://127.0.0.1:9", database, certify=given)
+        if key == noise_key_file:
+            app(wanted).close()
+            continue
+        with pytest.raises(StoreError, match="holds answers of"):
+            app(wanted)
+
+
+def test_another_home_is_not_taken_up_by_a_gateway_that_runs(tmp_path):
+    gateway = app(tables("aws", "http://127.0.0.1:9", tmp_path / "home"))
+    before = gateway.gateway
+    with pytest.raises(UsageError, match=r"Start it again to change the home"):
+        gateway.reload(read_config(tables("aws", "http://127.0.0.1:9", tmp_path / "other")))
+    assert gateway.gateway is before
+    assert not (tmp_path / "other").exists()
+    gateway.close()
+
+
+def test_a_denoiser_that_cannot_be_loaded_is_not_taken_up(tmp_path):
+    gateway = app(tables("aws", "http://127.0.0.1:9", tmp_path))
+    before = gateway.gateway
+    missing = {"denoiser": str(tmp_path / "missing.safetensors")}
+    with pytest.raises(SmoothAPIError, match=r"missing\.safetensors"):
+        gateway.reload(read_config(tables("aws", "http://127.0.0.1:9", tmp_path, certify=missing)))
+    assert gateway.gateway is before
+    gateway.close()
+
+
+def test_what_was_read_again_gives_its_grace_and_opens_no_address_to_anyone(tmp_path, caplog):
+    def configured(**gateway):
+        return read_config(tables("aws", "http://127.0.0.1:9", tmp_path, **gateway))
+
+    now = [configured(grace=9.0)]
+    proxied = configured(host="0.0.0.0", behind_proxy=True, callers="tokens", grace=5.0)
+    server = GatewayServer(proxied, configure=lambda: now[0])
+    try:
+        server.reload()
+        assert "listens there until it is started again" in caplog.text
+        assert server.grace == 5.0
+        now[0] = configured(grace=7.0, callers="tokens")
+        server.reload()
+        assert server.grace == 7.0
+        assert server.app.gateway.config is now[0]
+    finally:
+        server.close()
 
 
 def test_a_secret_in_the_configuration_is_not_shown(tmp_path):
@@ -123,6 +245,70 @@ def test_tokens_are_made_listed_and_removed_from_the_command_line(written, capsy
     assert run(["serve", "token", "remove", "team", *where]) == 0
     assert run(["serve", "token", "remove", "team", *where]) == 2
     assert "Nobody named 'team'" in capsys.readouterr().err
+
+
+def test_a_home_that_is_named_goes_over_the_configurations_and_its_records_stay(
+    written, tmp_path, capsys
+):
+    kept = tmp_path / "tokens.db"
+    with Path(written).open("a") as file:
+        file.write(f'\n[gateway]\nrecords = "{kept}"\n')
+    where = ["--config", written, "--home", str(tmp_path / "elsewhere")]
+    assert run(["serve", "token", "add", "team", *where]) == 0
+    assert run(["serve", "token", "list", "--config", written]) == 0
+    assert "team" in capsys.readouterr().out
+    assert run(["serve", "token", "list", "--config", f"{written}.not", *where[2:]]) == 2
+    assert "There is no configuration" in capsys.readouterr().err
+
+
+def test_a_configuration_is_checked_while_a_gateway_serves_it(written, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken, Path(written).open("a") as file:
+        file.write(f"\n[gateway]\nport = {taken.getsockname()[1]}\n")
+        file.flush()
+        assert run(["serve", "aws", "--config", written, "--check"]) == 0
+        file.write('tls_certificate = "/nowhere.pem"\ntls_key = "/nowhere.key"\n')
+        file.flush()
+        assert run(["serve", "aws", "--config", written, "--check"]) == 2
+    assert "TLS cannot be spoken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [(0, "calls under way were finished"), (1, "1 call under way could not be finished")],
+)
+def test_the_command_says_whether_calls_under_way_were_finished(
+    cut, said, written, capsys, monkeypatch
+):
+    def ends(server, ready):
+        server.cut = cut
+
+    monkeypatch.setattr(GatewayServer, "run", ends)
+    assert run(["serve", "token", "add", "team", "--config", written]) == 0
+    assert run(["serve", "aws", "--config", written, "--port", "0"]) == 0
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_serves_the_fronts_of_others(tmp_path, capsys, monkeypatch):
+    class Acme:
+        name, wire = "acme", SimpleNamespace(max_body=1000)
+
+        def __init__(self, options, signed_by):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "acme_front", SimpleNamespace(Acme=Acme))
+    point = EntryPoint("acme", "acme_front:Acme", GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] * (group == GROUP))
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        f'[certify]\nhome = "{tmp_path}"\ndenoiser = "none"\n[providers.acme]\nbudget = "5/day"\n'
+    )
+    assert run(["serve", "acme", "--config", str(file), "--check"]) == 0
+    assert "can be used" in capsys.readouterr().out
+    assert run(["serve", "--help"]) == 0
+    assert "acme" in capsys.readouterr().out
 
 
 def test_the_command_checks_a_configuration_and_wants_a_token_before_it_serves(written, capsys):
@@ -178,9 +364,9 @@ def test_the_configurations_to_deploy_can_be_used(file):
         [told] = [one for one in yaml.safe_load_all(text) if one["kind"] == "ConfigMap"]
         text = told["data"]["gateway.toml"]
     tables = parse_toml(text)
-    tables["gateway"] |= {"host": "0.0.0.0", "behind_proxy": True}  # as both say in their command
-    config = read_config(tables)
-    assert str(config.gateway.records) == "/data/gateway.db"
+    said = {"host": "0.0.0.0", "behind_proxy": True}  # as both say in their command
+    config = read_config({**tables, "gateway": {**tables.get("gateway", {}), **said}})
+    assert config.gateway.records is None  # tokens and certificates are all replicas' own
     assert config.settings.noise_key_file is not None
     assert "postgresql" in str(config.settings.home)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from smoothapi.gateway import Records
+from smoothapi.store import Home
 from tests.unit.wrapping.conftest import PHOTO
 
 NODE = Path(__file__).parents[2] / "node"
@@ -28,7 +29,7 @@ pytestmark = [
 
 
 def test_the_same_script_gets_the_same_shape_and_certified_labels(aws, start, tmp_path):
-    records = Records(tmp_path / "home" / "gateway.db")
+    records = Records(Home(tmp_path / "home").records)
     token = records.add_token("node")
     records.close()
     gateway = start("aws", aws, callers="tokens")

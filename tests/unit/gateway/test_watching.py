@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
+from dataclasses import asdict
 
 import opentelemetry.metrics
 import pytest
@@ -13,14 +15,15 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from smoothapi import telemetry
+from smoothapi.errors import TransientError
 from smoothapi.events import Served
 from smoothapi.gateway import Records
 from smoothapi.gateway.metrics import OpenTelemetryMetrics
 from smoothapi.gateway.page import page
-from smoothapi.gateway.records import Record
 from smoothapi.services import serve
+from smoothapi.store import Home, Record
 from tests.unit.gateway.conftest import AWS_KEYS, CONTENT, KITS, post
-from tests.unit.wrapping.conftest import labeller
+from tests.unit.wrapping.conftest import PIXELS, digest, labeller, png
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -59,7 +62,7 @@ def test_metrics_tell_of_requests_pictures_and_money(aws, start):
 
 
 def test_metrics_and_the_page_are_for_operators(aws, start, tmp_path):
-    records = Records(tmp_path / "home" / "gateway.db")
+    records = Records(Home(tmp_path / "home").records)
     caller, operator = records.add_token("team"), records.add_token("boss", operator=True)
     records.close()
     gateway = start("aws", aws, callers="tokens")
@@ -81,10 +84,63 @@ def test_the_page_tells_of_the_latest_pictures_and_loads_nothing(aws, start):
     assert "<script" not in found.text
 
 
+def cells(html, heading):
+    """Return row -> column -> text of the table under a heading."""
+    table = html.partition(f'<h2 id="{heading}">')[2].partition("</table>")[0]
+    rows = [
+        [
+            re.sub("<[^>]+>", "", cell).strip()
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+        ]
+        for row in table.split("<tr>")[1:]
+    ]
+    names = [f"{name} {at}" if rows[0].count(name) > 1 else name for at, name in enumerate(rows[0])]
+    return {row[0]: dict(zip(names, row, strict=True)) for row in rows[1:]}
+
+
+def test_the_page_and_prometheus_tell_the_same_numbers(start, monkeypatch):
+    monkeypatch.setenv("SMOOTHAPI_ATTEMPTS", "1")
+    monkeypatch.setenv("SMOOTHAPI_DEADLINE", "1")
+    other = PIXELS[::-1]
+    down = []
+
+    def labelling(pixels):
+        if down and digest(pixels) != digest(other):  # a noisy copy
+            raise TransientError("not now")
+        return [("Bus", 0.97)]
+
+    with serve("aws", labelling) as service:
+        gateway = start("aws", service, certify={"otherwise": "plain"})
+        for _ in range(2):  # the first is certified, and so is the second: of what is kept
+            assert post(gateway.url, "aws").headers["x-smoothapi-outcome"] == "certified"
+        down.append(True)
+        content = base64.b64encode(png(other)).decode()
+        failed = post(gateway.url, "aws", body=json.dumps({"Image": {"Bytes": content}}))
+        assert failed.headers["x-smoothapi-outcome"] == "provider"
+        found = metrics(gateway)
+        html = requests.get(f"{gateway.url}/smoothapi/", timeout=20).text
+    shown = cells(html, "health")["aws"]
+    counted = {"certified": shown["Certified"], "provider": shown["Ended by the provider"]}
+    assert counted == {"certified": "2", "provider": "1"}
+    for outcome, count in counted.items():
+        labels = f'caller="anyone",outcome="{outcome}",provider="aws"'
+        assert found[f"smoothapi_gateway_pictures_total{{{labels}}}"] == float(count)
+    money = cells(html, "money")
+    for budget, whose in (
+        ("gateway-aws", "all callers of aws"),
+        ("gateway-caller-anyone", "anyone"),
+    ):
+        row = money[whose]
+        labels = f'budget="{budget}",period="{row["Period"]}"'
+        assert found[f"smoothapi_gateway_budget_attempts{{{labels}}}"] == int(row["Attempts"])
+        dollars = found[f"smoothapi_gateway_budget_dollars{{{labels}}}"]
+        assert f"${dollars:,.4f}" == row["Dollars"]
+
+
 def test_what_comes_from_outside_is_escaped_on_the_page():
     finding = {"labels": [{"name": HOSTILE, "certified": True}]}
-    record = Record("0" * 32, 0.0, "a<b", "aws", HOSTILE, "certified", "", finding)
-    other = Record("1" * 32, 0.0, "a<b", "aws", "x", "provider", HOSTILE, finding)
+    record = Record("0" * 32, "a<b", "aws", HOSTILE, "certified", "", finding)
+    other = Record("1" * 32, "a<b", "aws", "x", "provider", HOSTILE, finding)
     html, _ = page(
         providers=["aws"], hour={("aws", "a<b", "provider"): 2}, latest=[record, other],
         accounts=[], load={"working": 0, "waiting": 0, "held": 0}, now=0.0,
@@ -136,11 +192,20 @@ def test_an_operation_forges_no_line_of_the_access_log(upstream, start, caplog):
     assert json.dumps(access.getMessage())
 
 
+def test_a_name_without_end_for_an_operation_does_not_fill_the_log(upstream, start, caplog):
+    gateway = start("aws", upstream)
+    with caplog.at_level(logging.INFO, "smoothapi.access"):
+        post(gateway.url, "aws", headers={"x-amz-target": f"RekognitionService.{'x' * 9_000}"})
+    [record] = caplog.records
+    [access] = record.args
+    assert max(len(json.dumps(asdict(access))), len(record.getMessage())) < 500
+
+
 def test_opentelemetry_is_told_the_same_by_caller_and_provider(aws, start, tmp_path, monkeypatch):
     reader = InMemoryMetricReader()
     metering = MeterProvider([reader])
     monkeypatch.setattr(opentelemetry.metrics, "get_meter", metering.get_meter)
-    records = Records(tmp_path / "home" / "gateway.db")
+    records = Records(Home(tmp_path / "home").records)
     token, operator = records.add_token("team"), records.add_token("boss", operator=True)
     records.close()
     gateway = start("aws", aws, callers="tokens")

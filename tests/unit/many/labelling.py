@@ -57,6 +57,7 @@ class Labelling(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece
 
     def do_POST(self):
         picture = self.rfile.read(int(self.headers["Content-Length"]))

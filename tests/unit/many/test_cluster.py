@@ -427,6 +427,26 @@ def test_a_study_on_a_cluster_is_that_of_one_machine(ray, service, home, photos,
     assert service.arrived == sent
 
 
+def test_a_plan_begins_one_denoiser_and_loads_none(ray, service, home, photos, tmp_path):
+    from tests.unit.denoise import harness
+
+    file = harness.save(harness.random_unet(), tmp_path / "tiny.safetensors")
+    ray.machines = 3
+    where = home()
+
+    def plan(**options):
+        return Study(
+            photos, provider="http", denoisers=file, sigmas=(0.25,), radii=(0.1,),
+            max_votes=(50,), size=8, home=where, **options
+        ).plan()  # fmt: skip
+
+    there = plan(cluster="local")
+    places = [one.thing for one in ray.actors if isinstance(one.thing, denoising.DenoisingPlace)]
+    assert [[r.loaded for r in place._runtimes.values()] for place in places] == [[False]]
+    assert there == plan()
+    assert service.arrived == 0
+
+
 def test_a_denoiser_works_elsewhere_bit_by_bit_and_another_is_asked_where_one_dies(
     ray, service, home, photos, tmp_path
 ):
@@ -434,7 +454,7 @@ def test_a_denoiser_works_elsewhere_bit_by_bit_and_another_is_asked_where_one_di
 
     file = harness.save(harness.random_unet(), tmp_path / "tiny.safetensors")
     ray.machines = 2
-    few = {"denoiser": file, "max_votes": 12, "radius": "largest"}
+    few = {"denoiser": file, "max_votes": 16, "radius": "largest"}
     with smoother(home("calm"), **few) as s:
         calm = [result.certificate for result in s.certify_many(photos[:1])]
 
@@ -445,6 +465,7 @@ def test_a_denoiser_works_elsewhere_bit_by_bit_and_another_is_asked_where_one_di
 
     with smoother(home(), **few) as s:
         results = list(s.certify_many(photos[:1], cluster="local", on_progress=kill))
+    assert calm[0] is not None
     assert [result.certificate for result in results] == calm
 
 

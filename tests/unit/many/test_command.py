@@ -80,8 +80,42 @@ def test_fail_fast_ends_at_the_first_photo_that_fails(folder, provider):
     provider()
     done = invoke("certify", folder, "--fail-fast", "--photos-at-once", 1)
     assert done.exit_code == 2
-    assert "broken.jpg" in done.stderr
+    assert done.stderr.count("broken.jpg") == 1
     assert "deep" not in done.stdout
+    assert ", 1 failed." in done.stdout
+    [run] = [json.loads(line) for line in invoke("runs", "list", "--json").stdout.splitlines()]
+    assert run["outcome"].startswith("ImageError: ")
+    assert run["counts"]["failed"] == 1
+
+
+def test_fail_fast_writes_down_the_photo_that_failed(folder, provider, tmp_path):
+    provider()
+    invoke("certify", folder, "--fail-fast", "--photos-at-once", 1, "--out", tmp_path / "r.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [row["photo"] for row in rows if row.get("error")] == [str(folder / "broken.jpg")]
+
+
+def test_what_the_budgets_end_cut_short_is_counted_wherever_money_is_shown(folder, provider):
+    """Photos under way, and answers under way, when another photo met the end."""
+    (folder / "broken.jpg").unlink()
+    adapter = provider(unsure)
+    done = invoke("certify", folder, "--budget", 60, "--photos-at-once", 3, "--max-votes", 400)
+    assert done.exit_code == 3
+    sent = adapter.sent
+    assert 50 < sent <= 60
+    assert f"Sent now: {sent} queries (${sent / 1000:.4f})" in done.stdout
+    assert f"Sent until then: {sent} (${sent / 1000:.4f})." in done.stderr
+    [run] = [json.loads(line) for line in invoke("runs", "list", "--json").stdout.splitlines()]
+    assert (run["attempts"], run["dollars"]) == (sent, sent / 1000)
+    assert run["settings"]["budget"] == "60 attempts a run"
+
+
+def test_a_radius_that_no_votes_reach_is_refused_once_and_before_the_first(folder, provider):
+    adapter = provider()
+    done = invoke("certify", folder, "--radius", 0.6, "--max-votes", 100)
+    assert done.exit_code == 2
+    assert done.stderr.count("needs at least") == 1
+    assert not adapter.sent
 
 
 def test_the_budgets_end_exits_with_3_and_what_was_done_is_shown(folder, provider):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from smoothapi import Cluster, Smoother
+from smoothapi import Budget, Cluster, Smoother
 from tests.unit.many.conftest import save
 from tests.unit.many.labelling import Labelling
 
@@ -134,6 +134,38 @@ def working():
 def await_the_end_of_all():
     while working():
         time.sleep(0.1)
+
+
+def test_machines_on_one_database_pay_once_though_one_is_killed(
+    nodes, service, database, noise_key_file, photos, calm
+):
+    """Each node has a worker; both have one home and one budget."""
+    certificates, once = calm
+    before, killed = service.arrived, []
+
+    def disturb(state):
+        if state.votes > 10 and not killed:
+            killed.extend(working())
+            os.kill(killed[0], signal.SIGKILL)
+
+    budget = Budget(attempts=once + 200, name="shared")
+    shared = {"home": database, "noise_key_file": noise_key_file, "budget": budget}
+    with Smoother("http", **shared, **OPTIONS) as s:
+        there = s.certify_many(
+            photos, cluster=Cluster("auto", workers=2), photos_at_once=1, on_progress=disturb
+        )
+        results = list(there)
+        [account] = s.session.store.accounts()
+    assert [result.certificate for result in results] == certificates
+    assert len(killed) == 2  # there was one on each node
+    arrived = service.arrived - before
+    assert once <= arrived <= once + 12  # what the one had under way
+    assert arrived <= account.attempts <= budget.attempts
+    await_the_end_of_all()
+    with Smoother("http", **shared, **OPTIONS) as s:
+        again = [result.certificate for result in s.certify_many(photos)]
+    assert again == certificates
+    assert service.arrived - before == arrived  # all of it is kept
 
 
 def test_machines_die_and_the_certificates_are_those_of_a_calm_run(

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from smoothapi import parts
-from smoothapi import smoother as smoother_module
+from smoothapi import each_photo, parts
 from smoothapi.certify import Certificate
 from smoothapi.cli import run
 from smoothapi.errors import UsageError
@@ -113,7 +112,7 @@ def test_rows_of_photos_that_a_command_does_not_name_stay_and_do_not_count(
     provider._script = lambda *_: answer()
     capsys.readouterr()
     assert run(["certify", str(folder / "b.png"), "--out", str(out)]) == 0
-    assert "1 photos: 1 certified, 0 abstained, 0 failed." in capsys.readouterr().out
+    assert "1 photo: 1 certified, 0 abstained, 0 failed." in capsys.readouterr().out
     assert [row["outcome"] for row in rows_of(out)] == ["abstained", "certified"]
 
 
@@ -130,7 +129,9 @@ def test_results_of_other_classes_are_of_other_settings(command, folder, provide
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("radius", "accepted", "code"), [("0.05", "0.2", 1), ("0.3", "0.04", 0)])
+@pytest.mark.parametrize(
+    ("radius", "accepted", "code"), [("0.05", "9 native", 1), ("0.3", "0.04", 0)]
+)
 def test_what_accept_radius_said_is_said_again_by_the_same_command(
     kind, radius, accepted, code, folder, provider, capsys
 ):
@@ -199,7 +200,7 @@ def test_finished_results_are_kept_at_once_though_an_earlier_photo_has_not_ended
         seen.append(result.index)
         done.set()
 
-    load = smoother_module.load_image
+    load = each_photo.load_image
 
     def wait(source, **more):
         if str(source).endswith("a.png"):
@@ -208,7 +209,7 @@ def test_finished_results_are_kept_at_once_though_an_earlier_photo_has_not_ended
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResultFile, "write", write)
-        patch.setattr(smoother_module, "load_image", wait)
+        patch.setattr(each_photo, "load_image", wait)
         assert run(["certify", str(folder), "--out", str(out)]) == 0
     assert seen[0] != 0
     assert len(rows_of(out)) == 4

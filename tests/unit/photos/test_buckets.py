@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 import google.auth
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
+from obstore.exceptions import GenericError
 
 from smoothapi.errors import ImageError
 from smoothapi.photos import BucketFetcher, FetchLimits, PhotoFetcher, find
@@ -134,3 +135,41 @@ def test_googles_credentials_are_asked_for_a_token_that_reads_only(monkeypatch):
     options = bucket.sign_in()
     assert options["credential_provider"]()["token"] == "token of google"
     assert asked["scopes"][0].endswith("devstorage.read_only")
+
+
+DEBUG = "\n\nDebug source:\nGeneric {{ inner: {inner}, retry_timeout: 60s }}"
+
+
+@pytest.mark.parametrize(
+    ("said", "inner", "meant"),
+    [
+        ("PUT http://169.254.169.254/latest/api/token", "Status { status: 403 }", "no credentials"),
+        (
+            "GET http://127.0.0.1:1/b/x.jpg",
+            "Http(HttpError { kind: Connect })",
+            "cannot be reached",
+        ),
+        ("GET https://b.s3.amazonaws.com/x.jpg", "HttpError { kind: Timeout }", "took too long"),
+        ("GET https://b.s3.amazonaws.com/x.jpg", "Status { status: 500 }", "failed"),
+    ],
+)
+def test_why_a_bucket_does_not_answer_is_told_by_what_failed(said, inner, meant):
+    """The patience of its client stands in all that obstore says: it is not what failed."""
+
+    class Store:
+        def get(self, key):
+            raise GenericError(
+                f"Generic S3 error: Error performing {said}" + DEBUG.format(inner=inner)
+            )
+
+    with pytest.raises(ImageError, match=meant) as raised:
+        BucketFetcher(FetchLimits(), lambda *_: Store()).fetch("s3://bucket/x.jpg")
+    assert ("took too long" in str(raised.value)) == (meant == "took too long")
+
+
+def test_an_endpoint_that_nobody_serves_is_not_called_slow(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(ImageError, match="cannot be reached"):
+        BucketFetcher(FetchLimits()).fetch("s3://bucket/x.jpg")

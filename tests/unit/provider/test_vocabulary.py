@@ -17,6 +17,7 @@ from tests.conftest import ScriptedAdapter
         ({"names": ("bus", " ")}, "' ' is no label"),
         ({"names": ("bus", 3)}, "3 is no label"),
         ({"names": ("bus",), "parents": {"bus": ("",)}}, "'' is no label"),
+        ({"names": ("bus",), "aliases": {"coach": " "}}, "' ' is no label"),
         ({"names": ("bus",), "as_of": "soon"}, "a date such as"),
     ],
 )

@@ -51,6 +51,7 @@ def server():
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one piece
 
         def do_POST(self):
             if length := self.headers["content-length"]:

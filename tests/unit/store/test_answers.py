@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 
 import diskcache
 import pytest
@@ -206,3 +207,21 @@ def test_a_store_that_a_stopped_process_holds_is_said_as_that(tmp_path, monkeypa
     monkeypatch.setattr("smoothapi.store.local.answers.AnswerCache", locked)
     with pytest.raises(StoreError, match=r"database is locked\. Another process has held it"):
         AnswerStore(tmp_path / "answers")
+
+
+def test_each_of_many_threads_keeps_few_pages_of_the_database(tmp_path):
+    """A gateway has a hundred threads, and SQLite's own bound is 2 MB for each."""
+    store, kept = AnswerStore(tmp_path), []
+
+    def look(store=store):
+        store.get("a key")
+        kept.append(store._cache._sql("PRAGMA cache_size").fetchone()[0])
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    look()
+    store.close()
+    assert kept == [-256] * 4

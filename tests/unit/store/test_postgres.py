@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from smoothapi.config import resolve
 from smoothapi.errors import BudgetExceededError, CertificateError, StoreError, UsageError
 from smoothapi.keyring import KeyRing
 from smoothapi.provider import Price
-from smoothapi.store import Budget, Home, RunRecord, StoredAnswer, answer_key, open_home
+from smoothapi.store import Budget, Home, RunRecord, StoredAnswer, Token, answer_key, open_home
+from smoothapi.store.postgres.outage import Outage
 from smoothapi.store.postgres.schema import LATEST
 from smoothapi.store.postgres.server import ServerClock
 from smoothapi.variants import asked_of
@@ -472,6 +474,70 @@ def test_a_run_goes_on_through_cuts_of_the_network(postgres, database, noise_key
     assert set(adapter.attempts.values()) == {1}
 
 
+def test_a_statement_that_fails_late_begins_no_outage_if_another_was_answered_meanwhile(caplog):
+    caplog.set_level(logging.DEBUG, "smoothapi")
+    outage = Outage("db", 60.0)
+    began = time.monotonic()
+    outage.failed("cut", since=began, again=True)
+    outage.answered()
+    outage.failed("cut", since=began, again=True)
+    assert [r.smoothapi["event"] for r in caplog.records] == ["database_lost", "database_back"]
+    outage.failed("cut", since=time.monotonic() + 1.0, again=True)
+    assert [r.smoothapi["event"] for r in caplog.records][2:] == ["database_lost"]
+
+
+def test_a_database_that_is_away_is_told_of_once_and_when_it_is_back(
+    open_here, postgres, database, caplog, monkeypatch
+):
+    """By an event for all threads that wait for it; by words only where it takes long."""
+    monkeypatch.setattr("smoothapi.store.postgres.server._WAIT", 2.0)
+    caplog.set_level(logging.DEBUG, "smoothapi")
+    proxy = Proxy(postgres.socket)
+    url = through(proxy, database).replace("tester@", f"tester:{SECRET}@")
+    store = open_here(url)
+    for words in (False, True):
+        monkeypatch.setattr("smoothapi.store.postgres.outage._SAID_AFTER", 0.0 if words else 60.0)
+        caplog.clear()
+        proxy.refusing = True
+        proxy.cut()
+        reads = [threading.Thread(target=store.accounts) for _ in range(6)]
+        for thread in reads:
+            thread.start()
+        while not any(r.getMessage().startswith("database_lost") for r in caplog.records):
+            time.sleep(0.01)
+        proxy.refusing = False
+        for thread in reads:
+            thread.join()
+        told = [r.smoothapi for r in caplog.records if hasattr(r, "smoothapi")]
+        assert [event["event"] for event in told] == ["database_lost", "database_back"]
+        assert told[1]["repeated"] >= 1
+        assert told[1]["seconds"] > 0.0
+        said = [message for name, level, message in caplog.record_tuples
+                if (name, level) == ("smoothapi", logging.WARNING)]  # fmt: skip
+        assert len(said) == 2 * words
+        if words:
+            assert "has not answered for" in said[0]
+            assert "answers again, after" in said[1]
+    assert SECRET not in caplog.text
+    proxy.close()
+
+
+def test_a_statement_that_the_server_asks_to_repeat_is_no_outage(store, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, "smoothapi")
+    execute, asked = psycopg.Connection.execute, []
+
+    def deadlocked(self, statement, *rest, **options):
+        if not asked:
+            asked.append(statement)
+            raise psycopg.errors.DeadlockDetected("deadlock detected")
+        return execute(self, statement, *rest, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", deadlocked)
+    assert store.accounts() == []
+    assert asked
+    assert "database_" not in caplog.text
+
+
 _BUY = """
 import os, sys, time
 import numpy as np
@@ -585,6 +651,121 @@ def test_two_machines_with_different_keys_are_told(database, tmp_path, noise_key
             pass
 
 
+def bought_with(key_file, home):
+    """Certify with a key in a home; return the key's id."""
+    with smoother(home, key_file, ScriptedAdapter()) as s:
+        return s.certify(PHOTO).noise_key
+
+
+def made_key(path):
+    KeyRing.generate().write(path)
+    return path
+
+
+def copied(old, database, tmp_path):
+    done = invoke("cache", "copy", old, database)
+    assert done.exit_code == 0, done.output
+
+
+def imported(old, database, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    assert invoke("--home", old, "cache", "export", file).exit_code == 0
+    done = invoke("--home", database, "cache", "import", file)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("brought", [copied, imported])
+def test_answers_that_were_brought_bring_the_keys_that_they_need(
+    brought, database, tmp_path, caplog
+):
+    """A machine with another key than theirs would pay for all of them again."""
+    old, mine = tmp_path / "old", made_key(tmp_path / "mine.key")
+    first = bought_with(mine, old)
+    KeyRing.read(mine).rotated().write(mine, replace=True)
+    second = bought_with(mine, old)
+    brought(old, database, tmp_path)
+    with closing(open_home(DatabaseAddress(database))) as store:
+        assert set(store.known_keys()) == {first, second}
+    adapter = ScriptedAdapter()
+    with pytest.raises(StoreError, match="paid for twice") as caught:
+        smoother(database, made_key(tmp_path / "other.key"), adapter)
+    assert first in str(caught.value)
+    assert second in str(caught.value)
+    assert adapter.sent == 0
+    with smoother(database, mine, adapter) as s:
+        assert s.certify(PHOTO).cached > 1
+    assert adapter.sent == 0
+    assert not caplog.text
+    with closing(open_home(DatabaseAddress(database))) as store:
+        assert store.known_keys() == (second, first)
+
+
+def test_of_two_keys_that_came_with_answers_each_hears_of_the_other(database, tmp_path, caplog):
+    """Which one is the latest, nobody knows: but photos are asked about anew with the other."""
+    old, one, two = tmp_path / "old", made_key(tmp_path / "1"), made_key(tmp_path / "2")
+    ids = [bought_with(key, old) for key in (one, two)]
+    assert caplog.text.count("WARNING") == 1  # in the folder, too
+    caplog.clear()
+    copied(old, database, tmp_path)
+    for key, other in ((one, ids[1]), (two, ids[0])):
+        with smoother(database, key, ScriptedAdapter()):
+            pass
+        [record] = caplog.records
+        assert f"answers of {other}" in record.getMessage()
+        caplog.clear()
+
+
+def test_a_key_that_was_admitted_replaces_the_others_once_a_machine_has_it(
+    database, tmp_path, noise_key_file, caplog
+):
+    new = made_key(tmp_path / "new")
+    old = bought_with(noise_key_file, database)
+    made = KeyRing.read(new).id
+    assert invoke("key", "admit", made, "--home", database).exit_code == 0
+    with closing(open_home(DatabaseAddress(database), noise_key_file)) as store:
+        store.keys()
+        assert store.known_keys() == (old, made)
+    assert not caplog.text  # nobody has it yet
+    bought_with(new, database)
+    caplog.clear()
+    bought_with(noise_key_file, database)
+    assert f"was replaced by {made}" in caplog.text
+
+
+def test_a_key_that_was_admitted_by_mistake_can_be_forgotten(
+    database, noise_key_file, caplog, monkeypatch
+):
+    mine, nobodys = bought_with(noise_key_file, database), "0123456789abcdef"
+    assert invoke("key", "admit", nobodys, "--home", database).exit_code == 0
+    monkeypatch.setenv("SMOOTHAPI_NOISE_KEY_FILE", str(noise_key_file))
+    doctor = invoke("doctor", "--home", database)
+    assert nobodys not in doctor.output
+    assert nobodys not in caplog.text
+    done = invoke("key", "forget", nobodys, "--home", database)
+    assert (done.exit_code, done.output) == (0, f"Forgot {nobodys}.\n")
+    with closing(open_home(DatabaseAddress(database))) as store:
+        assert store.known_keys() == (mine,)
+    again = invoke("key", "forget", nobodys, "--home", database)
+    assert again.exit_code == 2
+    assert "does not know" in again.output
+
+
+def test_a_key_that_is_in_use_is_not_forgotten(database, noise_key_file, tmp_path, monkeypatch):
+    mine = bought_with(noise_key_file, database)
+    done = invoke("key", "forget", mine, "--home", database)
+    assert done.exit_code == 2
+    assert "answers" in done.output
+    # Nor one of this machine, which has bought nothing yet.
+    other = made_key(tmp_path / "other")
+    assert invoke("key", "admit", KeyRing.read(other).id, "--home", database).exit_code == 0
+    monkeypatch.setenv("SMOOTHAPI_NOISE_KEY_FILE", str(other))
+    done = invoke("key", "forget", KeyRing.read(other).id, "--home", database)
+    assert done.exit_code == 2
+    assert "this machine" in done.output
+    with closing(open_home(DatabaseAddress(database))) as store:
+        assert set(store.known_keys()) == {mine, KeyRing.read(other).id}
+
+
 def test_after_a_rotation_old_certificates_are_still_compared(
     database, noise_key_file, monkeypatch
 ):
@@ -627,6 +808,44 @@ def test_a_home_in_a_folder_takes_a_deployed_key_too(tmp_path, noise_key_file):
     with Smoother("mock", denoiser="none", home=home, noise_key_file=noise_key_file) as s:
         assert s.session.variants.noise_key == KeyRing.read(noise_key_file).id
     assert not (home / "noise.key").exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "do"),
+    [
+        ("tester@/", "nobody-here@/", "CREATE ROLE"),
+        ("/postgres?", "/no-such-one?", "CREATE DATABASE"),
+    ],
+)
+def test_a_wrong_role_or_database_is_said_with_what_to_do(postgres, found, given, do):
+    url = postgres.url().replace(found, given)
+    done = invoke("budget", "--home", url)
+    assert done.exit_code == 2
+    told = " ".join(done.output.split())
+    assert "does not exist" in told
+    assert do in told
+    assert "Look whether it runs" not in told
+    assert "reserved" not in told  # before there was a connection, nothing was
+
+
+def test_what_another_command_needs_is_shown_whole_in_80_columns(store, database):
+    name = "gateway-caller-of-the-radiology-department"
+    budgets = [Budget(attempts=1_000_000, dollars=20_000, per="day", name=name)]
+    store.ledger(budgets, "p", DOLLAR).reserve(1)
+    shown = invoke("budget", "--home", database).output
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    first = [line.split()[0] for line in shown.splitlines() if line.strip()]
+    assert name in "".join(first)
+    [account] = store.accounts()
+    assert account.period in shown
+    why = "The provider refused the credentials: they are of another account, and expired."
+    kept = store.runs.begin(RunRecord("certify", by="somebody@a-machine", provider="aws"))
+    store.runs.keep(replace(kept, outcome=why))
+    shown = invoke("runs", "--home", database).output
+    assert "…" not in shown
+    assert kept.id in shown
+    assert "expired" in shown
 
 
 # Where it is, and that no password is shown
@@ -745,18 +964,24 @@ def test_many_that_begin_at_once_make_one_schema(postgres):
     assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(LATEST,)]
 
 
-def test_a_database_of_schema_1_takes_runs_and_keeps_what_it_has(postgres, monkeypatch):
+@pytest.mark.parametrize("schema", range(1, LATEST))
+def test_a_database_of_an_earlier_schema_takes_what_came_since_and_keeps_what_it_has(
+    schema, postgres, monkeypatch
+):
     url = postgres.new_database()
     with monkeypatch.context() as patch:
-        patch.setattr("smoothapi.store.postgres.server.LATEST", 1)
+        patch.setattr("smoothapi.store.postgres.server.LATEST", schema)
         with closing(open_home(DatabaseAddress(url))) as store:
             store.keep_note("mixes", "{}")
-    assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(1,)]
+    assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(schema,)]
     with closing(open_home(DatabaseAddress(url))) as store:
         assert store.note("mixes") == "{}"
         assert store.runs.latest(5) == []
         begun = store.runs.begin(RunRecord("certify"))
         assert store.runs.latest(5) == [begun]
+        assert store.records.tokens() == []
+        assert store.records.add_token(Token("0" * 16, "anna", bytes(32)))
+        assert [token.name for token in store.records.tokens()] == ["anna"]
     assert postgres.sql("SELECT version FROM smoothapi.about", url) == [(LATEST,)]
 
 

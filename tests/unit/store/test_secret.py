@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import stat
 import threading
+from contextlib import closing
 
 import pytest
 
+from smoothapi.answer import Answer
 from smoothapi.errors import StoreError
 from smoothapi.keyring import KeyRing, own_keys
 from smoothapi.noise import NoiseKey
+from smoothapi.store import Home, StoredAnswer
 
 KEY = b"ab" * 32 + b"\n"
 
@@ -97,3 +100,19 @@ def test_a_deployed_key_may_be_its_groups_but_not_everybodys(tmp_path):
     path.chmod(0o644)
     with pytest.raises(StoreError, match="defaultMode: 0440"):
         KeyRing.read(path, deployed=True)
+
+
+def test_a_folder_says_that_its_answers_are_of_another_key(tmp_path, caplog):
+    """As after `cache copy` without noise.key: photos are then paid for again."""
+    old, new = Home(tmp_path / "old"), Home(tmp_path / "new")
+    with closing(old), closing(new):
+        key = old.keys().id
+        new.answers.put(StoredAnswer({"noise": key, "index": 1}, Answer(())))
+        own = new.keys().id
+        assert f"{own}, and the last answers" in caplog.text
+        assert key in caplog.text
+        caplog.clear()
+        new.answers.put(StoredAnswer({"noise": own, "index": 1}, Answer(())))
+        KeyRing.read(new.noise_key_file).rotated().write(new.noise_key_file, replace=True)
+        new.keys()
+    assert not caplog.text

@@ -44,6 +44,10 @@ HOSTILE = "<script>alert('x')</script> & \"q\".png"
 @pytest.fixture
 def pictures():
     """Pictures, from hopeless to certain; one has a name that must be escaped."""
+    return some_pictures()
+
+
+def some_pictures():
     random = np.random.default_rng(5)
     made = {}
     for number in range(12):
@@ -58,7 +62,10 @@ def pictures():
 @pytest.fixture
 def make(tmp_path):
     """Return a function that makes a small study; its adapter is `.adapter`."""
+    return maker(tmp_path / "study-home")
 
+
+def maker(home):
     def make(photos, *, adapter=None, **options):
         adapter = adapter or MockAdapter(strongest)
         defaults = {
@@ -68,7 +75,7 @@ def make(tmp_path):
             "max_votes": (40, 80),
             "denoisers": "none",
             "gallery": 0,
-            "home": tmp_path / "study-home",
+            "home": home,
         }
         study = Study(photos, **(defaults | options))
         study.adapter = adapter

@@ -163,6 +163,13 @@ def test_killed_it_goes_on_and_pays_for_what_is_missing_alone(folder, capsys):
         (["plan", "--p", "0.9", "--distribution", "smoothapi.toml"], "not both"),
         (["plan", "--radius", "2", "--sigma", "0.25"], "needs at least|no number of votes"),
         (["plan", "--radius", "largest"], "not a radius around the working image"),
+        (["plan", "--radius", "0.5 native"], "add --photo-size"),
+        (["plan", "--radius", "largest", "--photo-size", "40x30"], "one radius"),
+        (["plan", "--photo-size", "40"], "such as 4000x3000"),
+        (["plan", "--photo-size", "0x30"], "such as 4000x3000"),
+        (["plan", "--photo-size", "40x30001"], "such as 4000x3000"),
+        (["plan", "--photo-size", "20000x20000"], "would be refused"),
+        (["plan", "--photo-size", "20000x20"], "would be refused"),
     ],
 )
 def test_what_cannot_work_says_so(folder, capsys, arguments, message):
@@ -200,6 +207,48 @@ def test_with_json_a_budget_that_allows_nothing_is_an_object_and_exit_code_3(fol
     said = json.loads(capsys.readouterr().out)
     assert (said["schema"], said["error"]) == ("smoothapi.error/1", "BudgetExceededError")
     assert said["attempts"] <= paid(folder) <= 1
+
+
+def planned(capsys, *more):
+    assert cli.run(["plan", "--p", "0.97", "--json", *more]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_with_a_last_cap_takes_fewer_queries(folder, capsys, monkeypatch):
+    del folder
+    terms = ["--radius", "0.25", "--max-votes", "300", "--sigma", "0.25"]
+    plain, final = (planned(capsys, *terms, *more)["rows"][0] for more in ([], ["--final"]))
+    assert final["queries"] < plain["queries"]
+    assert final["at_least"] < plain["at_least"]
+    assert final["certified"] >= plain["certified"]
+    assert final["at_most"] == plain["at_most"]
+    monkeypatch.setenv("SMOOTHAPI_FINAL", "true")
+    assert planned(capsys, *terms)["rows"] == [final]
+    assert planned(capsys, *terms, "--no-final")["rows"] == [plain]
+
+
+@pytest.mark.parametrize("radius", ["0.2", "0.6 native", "0.3/255 rms"])
+def test_a_plan_for_photos_of_a_size_says_the_radius_in_every_unit(radius, folder, capsys):
+    Image.new("RGB", (90, 60)).save(folder / "photo.png")
+    command = ["--radius", radius, "--size", "20", "--sigma", "0.25", "--max-votes", "100"]
+    plan = planned(capsys, *command, "--photo-size", "90x60")
+    assert plan["photo_size"] == [90, 60]
+    dry = ["certify", str(folder / "photo.png"), *command, "--dry-run", "--json"]
+    assert cli.run(dry) == 0
+    one = json.loads(capsys.readouterr().out)
+    row = plan["rows"][0]
+    assert row["radius"] == one["radius"]
+    for name in ("radius_native", "radius_rms", "rms_steps"):
+        assert plan[name] == one[name] > 0.0
+    assert cli.run(["plan", "--p", "0.97", *command, "--photo-size", "90x60"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Photos of 90 x 60: radius {row['radius']:g} around the working image" in shown
+
+
+def test_a_plan_says_nothing_of_photos_whose_size_it_does_not_know(folder, capsys):
+    del folder
+    plan = planned(capsys, "--radius", "0.2")
+    assert [plan[name] for name in ("photo_size", "radius_native", "radius_rms")] == [None] * 3
 
 
 def test_plan_says_what_it_assumes_and_prices_with_free_tier_and_steps(folder, capsys):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,53 +20,65 @@ from smoothapi.study import Rules, Shares, StudyResult
 from smoothapi.study.collect import Collector
 from smoothapi.study.folder import find_photos, read_truth
 from smoothapi_adapters.mock import MockAdapter
-from tests.unit.study.conftest import HOSTILE, strongest
+from tests.unit.study.conftest import HOSTILE, maker, some_pictures, strongest
 
 
-def test_outcomes_are_those_of_certify_at_every_radius_and_cap(make, pictures, tmp_path):
+@dataclass
+class Whole:
+    """A study that has been run; tests that need no other share it, and its home."""
+
+    make: object
+    pictures: dict
+    home: Path
+    adapter: MockAdapter
+    result: StudyResult
+    billed: int
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    home, pictures = tmp_path_factory.mktemp("whole"), some_pictures()
+    make = maker(home)
     study = make(pictures)
     result = study.run()
+    return Whole(make, pictures, home, study.adapter, result, study.adapter.billed)
+
+
+def test_outcomes_are_those_of_certify_at_every_radius_and_cap(whole):
+    result, adapter, bought = whole.result, whole.adapter, whole.adapter.billed
     assert len(result.cells) == 24
-    bought = study.adapter.billed
     reasons = set()
     for sigma in (0.12, 0.25):
         for cap in (40, 80):
             with Smoother(
-                study.adapter,
-                sigma=sigma,
-                max_votes=cap,
-                denoiser="none",
-                home=tmp_path / "study-home",
+                adapter, sigma=sigma, max_votes=cap, denoiser="none", home=whole.home
             ) as smoother:
-                for cell in result.cells:
-                    if cell.sigma != sigma:
-                        continue
+                for cell in [cell for cell in result.cells if cell.sigma == sigma][::2]:
                     for radius in (0.05, 0.1):
-                        certificate = smoother.certify(pictures[cell.photo], radius)
+                        certificate = smoother.certify(whole.pictures[cell.photo], radius)
                         outcome = cell.outcome(radius, cap)
                         assert outcome.label == certificate.label
                         assert outcome.reason == certificate.reason
                         assert outcome.votes == certificate.total_votes
                         assert outcome.agrees == certificate.plain_agrees
                         reasons.add(outcome.reason)
-    assert study.adapter.billed == bought  # certify found every vote in the store
+    assert adapter.billed == bought  # certify found every vote in the store
     assert {"certified", "unlikely"} <= reasons
 
 
-def test_no_vote_is_bought_twice_and_the_second_run_is_free(make, pictures):
-    study = make(pictures)
-    first = study.run()
-    plain = len(pictures)
-    assert study.adapter.billed == sum(cell.queries for cell in first.cells)
-    again = make(pictures, adapter=study.adapter, max_votes=40, radii=0.1).run()
-    assert study.adapter.billed == first.queries
+def test_no_vote_is_bought_twice_and_the_second_run_is_free(whole):
+    first = whole.result
+    plain = len(whole.pictures)
+    assert whole.billed == sum(cell.queries for cell in first.cells)
+    again = whole.make(whole.pictures, adapter=whole.adapter, max_votes=40, radii=0.1).run()
+    assert whole.adapter.billed == whole.billed == first.queries
     assert again.queries == 0
     # Beyond the votes used: what was under way when a photo was decided.
     assert first.queries <= sum(cell.total_votes for cell in first.cells) * 1.5 + plain
 
 
-def test_fixed_samples_are_those_of_the_paper_where_all_votes_are_bought(make, pictures):
-    result = make(pictures, complete=True, selection=10).run()
+def test_fixed_samples_are_those_of_the_paper_where_all_votes_are_bought(make, pictures, whole):
+    result = make(dict(list(pictures.items())[::2]), complete=True, selection=10).run()
     for cell in result.cells:
         assert cell.total_votes >= 80
         votes = [label for label, n in cell.votes for _ in range(n)]
@@ -75,7 +91,7 @@ def test_fixed_samples_are_those_of_the_paper_where_all_votes_are_bought(make, p
                 outcome = cell.outcome(radius, cap, "fixed")
                 assert outcome.certified == (decision.radius >= radius)
                 assert outcome.votes == cap
-    lazy = make(pictures).run()
+    lazy = whole.result
     assert any(cell.outcome(0.05, 80, "fixed") is None for cell in lazy.cells)
 
 
@@ -171,20 +187,21 @@ def test_a_plan_sends_nothing_and_brackets_what_is_sent(make, pictures):
     assert make(pictures, adapter=study.adapter).plan().at_most == 0
 
 
-def test_calibration_is_half_and_has_nothing_to_do_with_order(make, pictures):
-    one = make(pictures).run()
-    other = make(dict(reversed(pictures.items()))).run()
+def test_calibration_is_half_and_has_nothing_to_do_with_order(whole):
+    one = whole.result
+    other = whole.make(dict(reversed(whole.pictures.items())), adapter=whole.adapter).run()
     assert sum(photo.calibration for photo in one.photos) == 6
     assert {p.name: p.calibration for p in one.photos} == {
         p.name: p.calibration for p in other.photos
     }
 
 
-def test_results_go_to_json_and_to_pandas(make, pictures):
+def test_results_go_to_json_and_to_pandas(whole):
     import pandas as pd
 
+    pictures = whole.pictures
     labels = dict.fromkeys(pictures, "red|green")
-    result = make(pictures, truth=labels, gallery=2).run()
+    result = whole.make(pictures, adapter=whole.adapter, truth=labels, gallery=2).run()
     assert StudyResult.from_json(result.to_json()) == result
     assert len(result.pictures) == 2
     frame = pd.DataFrame(result.records())
@@ -345,3 +362,34 @@ def test_never_more_in_flight_than_could_still_be_needed():
     )
     assert hopeless.needed() == 0
     assert [o.reason for o in hopeless.outcomes(None)] == ["unreachable"]
+
+
+def test_an_abstention_says_what_its_votes_certify_at_a_smaller_radius(make, tmp_path):
+    """As `certify` does: in the outcome, the report and the rows of photos.csv."""
+    photo, asked = np.full((16, 16, 3), 90, dtype=np.uint8), count()
+
+    def at_first(pixels):
+        del pixels
+        return [("bus" if next(asked) < 40 else "van", 0.9)]
+
+    at_first.labeller_id = "at-first/1"
+    study = make(
+        {"a.png": photo},
+        adapter=MockAdapter(at_first),
+        sigmas=(0.25,), radii=(0.1, 0.3), max_votes=(200,), gallery=1,
+    )  # fmt: skip
+    result = study.run()
+    (cell,) = result.cells
+    certified, abstained = (cell.outcome(radius, 200) for radius in (0.1, 0.3))
+    assert (certified.label, abstained.label) == ("bus", None)
+    assert abstained.largest_label == "bus"
+    assert 0.25 / 8 <= abstained.largest_radius < 0.3
+    with Smoother(
+        study.adapter, sigma=0.25, max_votes=200, denoiser="none", home=tmp_path / "study-home"
+    ) as smoother:
+        assert smoother.certify(photo, 0.3).largest_radius == abstained.largest_radius
+    page = result.report(tmp_path / "report").read_text()
+    assert re.search(r"abstained, [^<;]+; bus is certified at 0\.\d+", page)
+    rows = {row["radius"]: row for row in result.records() if row["method"] == "sequential"}
+    assert rows[0.3]["largest_radius"] == abstained.largest_radius
+    assert rows[0.3]["largest_label"] == "bus"

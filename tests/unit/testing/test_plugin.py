@@ -42,9 +42,15 @@ def certify(adapter, **options):
 
 @pytest.fixture
 def outcomes(pytester, monkeypatch):
-    """Run a module of tests in a process of its own, with warnings as errors."""
+    """Run a module of tests in a process of its own, with warnings as errors.
 
-    def outcomes(text, *arguments, ini="", env=()):
+    Others' plugins, which are most of what such a process takes, are left out unless `installed`.
+    """
+
+    def outcomes(text, *arguments, ini="", env=(), installed=False):
+        if not installed:
+            monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+            arguments = ("-p", "smoothapi.testing.plugin", *arguments)
         for name, value in dict(env).items():
             monkeypatch.setenv(name, value)
         pytester.makeini(
@@ -67,7 +73,7 @@ assert not heavy, heavy
 
 
 def test_it_is_loaded_by_its_entry_point_and_says_what_it_adds(outcomes):
-    said = outcomes("", "--markers").stdout.str()
+    said = outcomes("", "--markers", installed=True).stdout.str()
     assert "@pytest.mark.smoothapi_network: smoothapi may reach" in said
 
 

@@ -523,11 +523,14 @@ def test_after_a_deadline_closing_the_client_keeps_what_is_under_way(kit, monkey
         async with opened(kit, service) as (_, wrapped):
             return certificate_of(await kit.label(wrapped))
 
+    def reached(step, _):
+        while not (step[0].done() or gate.begun.acquire(timeout=0.01)):
+            pass
+
     gate = Gate()
-    reached = "smoothapi.wrapping.deadline.wait", lambda *_: gate.begun.acquire(timeout=30)
     with serve(kit.service, gate) as service:
         with monkeypatch.context() as when_a_request_is_under_way:
-            when_a_request_is_under_way.setattr(*reached)
+            when_a_request_is_under_way.setattr("smoothapi.wrapping.deadline.wait", reached)
             said = asyncio.run(late())
         asked_then = asked(service)
         certificate = asyncio.run(again())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from contextlib import closing, suppress
 from decimal import Decimal
 
@@ -53,6 +54,21 @@ def test_a_call_spends_no_more_than_its_own_budget(kit, service, wrapped):
         assert "budget of this call (25 attempts)" in finding.why
         assert pictures(service) == 25 * calls
     assert finding_of(kit.label(with_options(cheap, budget="500"))).certified
+
+
+@aws
+def test_what_a_budget_cannot_pay_for_is_bought_in_part_as_the_error_says(
+    kit, service, wrapped, monkeypatch
+):
+    options = {"max_votes": 400, "radius": 0.2}
+    with pytest.raises(BudgetExceededError) as caught:
+        kit.label(wrapped(budget="12", **options))
+    name, value = re.search(r"(SMOOTHAPI_\w+)=(\w+)", str(caught.value)).groups()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BudgetExceededError, match="votes are kept"):
+        kit.label(wrapped(budget="12", **options))
+    assert pictures(service) == 12
+    assert finding_of(kit.label(wrapped(budget="500", **options))).certified
 
 
 @aws

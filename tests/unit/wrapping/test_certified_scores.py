@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -233,6 +234,26 @@ def test_the_largest_radius_is_that_of_the_score_that_decides(kit, service, wrap
     assert kit.scores(response) == {"Bus": 0.9, "Vehicle": 0.9}
 
 
+@aws
+def test_an_abstention_says_what_is_certified_at_less(kit, wrapped):
+    asked = count()
+
+    def at_first(pixels):
+        del pixels
+        return [Label("Kite", 0.95)] if next(asked) < 30 else []
+
+    with serve(kit.service, at_first) as service:
+        response = kit.label(wrapped(kit.client(service), radius=0.4, max_votes=120))
+    found, certificate = finding_of(response), certificate_of(response)
+    assert not found.certified
+    assert not kit.scores(response)
+    (claim,) = certificate.largest
+    assert 0.0 < claim.radius < 0.4
+    assert found.why.startswith(certificate.explanation)
+    assert f"Kite at least 0.55 certified at {claim.radius:g} (0.4 was asked for)" in found.why
+    assert type(found).from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
 # The response
 
 
@@ -253,6 +274,14 @@ def test_without_anything_attached_the_response_is_the_sdks(kit, service, wrappe
     other = kit.label(client)  # each response has its own
     assert finding_of(other).certificate == certificate
     assert finding_of(other) is not finding_of(response)
+
+
+def test_labels_are_kept_without_a_mark_where_nothing_is_attached(kit, service, wrapped):
+    response = kit.label(wrapped(attach=False, uncertified="mark"))
+    assert kit.scores(response)["Van"] == 0.0
+    assert [label.certified for label in finding_of(response).labels] == [True, True, False]
+    with pytest.raises((KeyError, IndexError, AttributeError)):
+        kit.marked(response)
 
 
 @aws
@@ -320,6 +349,11 @@ def test_each_part_of_a_batch_has_its_own(kit, wrapped):
     assert certificate_of(alone) == certificate_of(response)
     with pytest.raises(UsageError):
         certificate_of(response.responses[1])
+    with pytest.raises(UsageError, match="picture 1 of this response nothing was to be certified"):
+        certificate_of(response, 1)
+    for none in (2, -1):
+        with pytest.raises(UsageError, match="this response is about 2, counted from 0"):
+            certificate_of(response, none)
 
 
 @given(st.integers(0, 100_000_000))

@@ -25,7 +25,7 @@ def test_a_label_of_spaces_does_not_cost_the_others_their_certificate(blank):
     """A wrapped client has paid for the answer by then."""
     found = Answer((Label("Bus", 0.9), Label(blank, 0.8)))
     adapter = MockAdapter(lambda _: found)
-    with Smoother(adapter, sigma=0.25, radius=0.1, denoiser="none") as smoother:
+    with Smoother(adapter, sigma=0.25, radius=0.1, denoiser="none", size=24) as smoother:
         certificate = certified(smoother, found)
         assert [claim.label for claim in certificate.claims] == ["Bus"]
         nothing = Answer((Label(blank, 0.8),))
@@ -36,7 +36,7 @@ def test_an_answer_of_many_labels_is_certified_as_far_as_the_votes_can():
     """Thirty labels share alpha, and then 55 votes are too few for each of them."""
     found = Answer(tuple(Label(f"L{n:02}", 0.99 - n / 100) for n in range(30)))
     adapter = MockAdapter(lambda _: found)
-    common = {"sigma": 0.25, "radius": 0.25, "denoiser": "none"}
+    common = {"sigma": 0.25, "radius": 0.25, "denoiser": "none", "size": 24}
     with Smoother(adapter, max_votes=55, **common) as smoother:
         certificate = certified(smoother, found)
     labels = [claim.label for claim in certificate.claims]

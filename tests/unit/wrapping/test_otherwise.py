@@ -27,6 +27,7 @@ from smoothapi import (
     with_options,
 )
 from smoothapi.services import serve
+from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.wiring import open_session
 from smoothapi.wrapping import Call, CallPolicy, Certifier, Item, OwnCall
 from smoothapi.wrapping import certifier as certifier_module
@@ -194,6 +195,43 @@ def test_this_machine_may_end_it_too(error, ended, kit, service, wrapped, monkey
         kit.label(wrapped())
 
 
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("otherwise", ["raise", *OPEN])
+def test_a_budget_that_cannot_be_read_ends_it_too(otherwise, pictures, monkeypatch):
+    def away(*_):
+        raise StoreError("The database is away.")
+
+    votes = MockAdapter(lambda _: [("Bus", 1.0)], labeller_id="budget")
+    calls = []
+
+    def item():
+        own = OwnCall(
+            votes,
+            lambda: calls.append(1) or "Bus",
+            lambda said: Answer((Label(said, 1.0),), "budget"),
+        )
+        return Item(
+            PHOTO, own, votes, None, lambda response, verdict: [response] * verdict.keeps("Bus")
+        )
+
+    certifier = Certifier(partial(open_session, plain=False, budget=Budget(), **FAST))
+    call = Call([item() for _ in range(pictures)], join=list)
+    monkeypatch.setattr(BlockLedger, "room", away)
+    monkeypatch.setattr(BlockLedger, "reserve", away)
+    try:
+        if otherwise == "raise":
+            with pytest.raises(StoreError, match="away"):
+                certifier.certify(call)
+            assert calls == []
+            return
+        given = certifier.certify(call, CallPolicy(otherwise=otherwise))
+    finally:
+        certifier.close()
+    assert [found.ended for found in given.findings] == ["here"] * pictures
+    assert given.response == [["Bus"] if otherwise == "plain" else []] * pictures
+    assert len(calls) == pictures
+
+
 # The deadline
 
 
@@ -294,6 +332,7 @@ def test_what_asks_is_not_closed_under_a_request():
     call = Call([Item(PHOTO, own, votes, None, lambda response, _: response)])
     options = {**FAST, "concurrency": 1}
     certifier = Certifier(partial(open_session, plain=False, budget=Budget(), **options))
+    certifier._opened(MockAdapter(labeller_id="held"))  # which takes as long as the machine is busy
     certified = certifier.certify(call, CallPolicy(within=1.0, otherwise="plain"))
     assert certified.findings[0].ended == "deadline"
     assert not votes.closed_when

@@ -186,7 +186,7 @@ def test_an_answer_without_labels_has_an_empty_list_and_costs_one_query(kit, wra
             0,
             1,
         )
-        assert certificate.explanation == "there was no label to certify"
+        assert certificate.explanation == "no vote was for what was to be certified"
         assert verify(certificate)
         assert smoothapi.Certificate.from_json(certificate.to_json()) == certificate
         assert sum(received.pictures for received in service.received) == 1

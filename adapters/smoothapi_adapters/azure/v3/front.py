@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from smoothapi.errors import TransientError
 from smoothapi.wires.azure import Azure
 from smoothapi.wrapping import Call, Item, Remote
-from smoothapi_adapters._common.relay import own_call
+from smoothapi_adapters._common.relay import RelayedCall, plain_path, uncertifiable
 from smoothapi_adapters.azure.errors import OF_PARSING
-from smoothapi_adapters.azure.front import AzureFront, lowered, with_photo
+from smoothapi_adapters.azure.front import AzureFront, features_of, query_of, with_photo
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v3.adapter import AzureAdapter
 from smoothapi_adapters.azure.v3.client import connect
@@ -26,11 +27,18 @@ if TYPE_CHECKING:
     from smoothapi.wrapping import Verdict
     from smoothapi_adapters._common.relay import Told
 
+_TAG, _ANALYZE = "/vision/v3.2/tag", "/vision/v3.2/analyze"
+_LABELLING = re.compile(r"/vision/[^/]+/(operations/)?(imageanalysis:)?(?P<what>tag|analyze)\b.*")
+_FEATURES = ("categories", "tags", "adult", "brands", "color", "description", "faces", "imagetype",
+             "objects")  # fmt: skip
 _SCORES = {"tags": "confidence", "categories": "score"}
 
 
 class ComputerVisionFront(AzureFront):
-    """Certifies the tags of /tag, the tags and categories of /analyze."""
+    """Certifies the tags of /tag, the tags and categories of /analyze.
+
+    Those of other versions than 3.2 are refused.
+    """
 
     name = "azure"
     _path = "/vision"
@@ -41,29 +49,28 @@ class ComputerVisionFront(AzureFront):
 
     def read(self, incoming: Incoming) -> Call | Remote | None:
         """Say what a request asks, as `wrap` reads it from the SDK's."""
-        request = incoming.request
-        if request.method != "POST" or request.path not in {
-            "/vision/v3.2/analyze",
-            "/vision/v3.2/tag",
-        }:
+        request, path = incoming.request, incoming.request.path.lower()
+        labelling = _LABELLING.fullmatch(plain_path(path))
+        if labelling is None:
             return None
-        query = lowered(request.query)
+        query = query_of(incoming)
         asked = ["tags"]
-        if request.path.endswith("analyze"):
-            given = query.get("visualfeatures", "") or "categories"
-            asked = [name.strip().lower() for name in given.split(",")]
+        if labelling["what"] == "analyze":
+            asked = features_of(query.get("visualfeatures", "") or "categories", _FEATURES)
         features = [name for name in CERTIFIED if name in asked]
-        whole = with_photo(incoming) if features else None
-        if whole is None or isinstance(whole, Remote):
+        if not features:
+            return None
+        if request.method != "POST" or path not in {_TAG, _ANALYZE}:
+            raise uncertifiable(f"They are those of POST {_TAG} and {_ANALYZE}: ask there.")
+        whole = with_photo(incoming)
+        if isinstance(whole, Remote):
             return whole
         votes = self._votes(AzureAdapter, request, query, features)
-        if votes is None:
-            return None
-        own = own_call(
+        own = RelayedCall(
             votes,
             partial(self._send, whole, identity=True),
             means=self._means,
-            read=partial(_read, features=features, tagged=request.path.endswith("tag")),
+            read=partial(_read, features=features, tagged=path == _TAG),
             who="Azure",
             price=price_of(asked),
         )
@@ -85,10 +92,19 @@ def _read(data: Mapping[str, Any], *, features: Sequence[str], tagged: bool) -> 
 
     kind: Any = models.TagResult if tagged else models.ImageAnalysis
     try:
+        _check_names(data, features)
         result = kind.deserialize(data)
     except (ClientException, DeserializationError, *OF_PARSING) as error:
         raise TransientError(f"Azure's answer is malformed ({type(error).__name__}).") from None
     return read_labels(result, features)
+
+
+def _check_names(data: Mapping[str, Any], features: Sequence[str]) -> None:
+    """Raise TypeError if a name is not text: the SDK would make one of anything."""
+    for feature in features:
+        for row in data.get(feature) or ():
+            if not isinstance(row["name"], str):
+                raise TypeError("a name that is not text")
 
 
 def _write(told: Told, verdict: Verdict, *, features: Sequence[str]) -> Reply:

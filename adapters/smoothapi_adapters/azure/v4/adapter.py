@@ -64,6 +64,8 @@ class Azure4Adapter:
         credential: instead of a key a token credential, such as
             `azure.identity.DefaultAzureCredential()`, or "default", which is that one. Where there
             is no key, an identity in AZURE_* variables is used likewise.
+        per_second: most pictures a second: 10 in the tier S1, as far as is known, unless yours were
+            raised; the free one takes 20 a minute.
         timeout: seconds for a request and its answer.
         vocabulary: the labels that the service can give, where you know them: a list, or a file
             (.txt, .json, .csv); a label asked for by name that is not among them is refused.
@@ -88,6 +90,7 @@ class Azure4Adapter:
         endpoint: str | None = None,
         key: str | None = None,
         credential: TokenCredential | str | None = None,
+        per_second: float | str = 10.0,
         timeout: float | str = 30.0,
         vocabulary: Sequence[str] | str | Path | None = None,
         client: ImageAnalysisClient | None = None,
@@ -119,7 +122,7 @@ class Azure4Adapter:
             min_side=50,
             max_side=16_000,
             formats=("png", "jpeg"),
-            per_second=10.0,  # of the tier S1, as far as is known; the free one takes 20 a minute
+            per_second=options.above_zero("per_second", per_second),
         )
         self.price = price_of(self._features)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from smoothapi.wires.azure4 import Azure4
 from smoothapi.wrapping import Call, Item, Remote
-from smoothapi_adapters._common.relay import own_call
-from smoothapi_adapters.azure.front import AzureFront, lowered, with_photo
+from smoothapi_adapters._common.relay import RelayedCall, plain_path, uncertifiable
+from smoothapi_adapters.azure.front import AzureFront, features_of, query_of, with_photo
 from smoothapi_adapters.azure.options import price_of
 from smoothapi_adapters.azure.v4.adapter import Azure4Adapter
 from smoothapi_adapters.azure.v4.client import connect
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from smoothapi.wrapping import Verdict
     from smoothapi_adapters._common.relay import Told
 
+_ANALYZE = "/computervision/imageanalysis:analyze"
+_LABELLING = re.compile(r"/computervision/(.*[/:])?analyze\b.*")
+_FEATURES = ("tags", "caption", "denseCaptions", "objects", "people", "read", "smartCrops")
+
 
 class ImageAnalysisFront(AzureFront):
-    """Certifies the tags of imageanalysis:analyze."""
+    """Certifies the tags of imageanalysis:analyze; those of customized models are refused."""
 
     name = "azure4"
     _path = "/computervision"
@@ -36,17 +41,21 @@ class ImageAnalysisFront(AzureFront):
     def read(self, incoming: Incoming) -> Call | Remote | None:
         """Say what a request asks, as `wrap` reads it from the SDK's."""
         request = incoming.request
-        if request.method != "POST" or request.path != "/computervision/imageanalysis:analyze":
+        if not _LABELLING.fullmatch(plain_path(request.path)):
             return None
-        query = lowered(request.query)
-        asked = [name.strip() for name in query.get("features", "").split(",")]
-        whole = with_photo(incoming) if "tags" in asked else None
-        if whole is None or isinstance(whole, Remote):
+        query = query_of(incoming)
+        if "model-name" in query:
+            raise uncertifiable("They are those of Azure's own model: leave model-name out.")
+        asked = features_of(query.get("features", ""), _FEATURES)
+        if "tags" not in asked:
+            return None
+        if request.method != "POST" or request.path.lower() != _ANALYZE:
+            raise uncertifiable(f"They are those of POST {_ANALYZE}: ask there.")
+        whole = with_photo(incoming)
+        if isinstance(whole, Remote):
             return whole
         votes = self._votes(Azure4Adapter, request, query, ["tags"])
-        if votes is None:
-            return None
-        own = own_call(
+        own = RelayedCall(
             votes,
             partial(self._send, whole, identity=True),
             means=self._means,

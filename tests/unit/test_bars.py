@@ -1,0 +1,110 @@
+"""Progress of photos on stderr: what a bar says, and what is said where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from smoothapi import ManyProgress, Progress
+from smoothapi.cli import bars
+
+
+class _Stderr(io.StringIO):
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def says(self, part: str) -> bool:
+        return part in " ".join(self.getvalue().split())
+
+
+@pytest.fixture
+def session():
+    """Whose denoiser is loaded."""
+    return SimpleNamespace(variants=SimpleNamespace(denoiser=SimpleNamespace(loading=False)))
+
+
+def a_terminal(monkeypatch):
+    """Put one in place of stderr; in a test, as pytest puts its own there after each fixture."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    stderr = _Stderr(terminal=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    return stderr
+
+
+def a_file(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # colours there are none of a bar's business
+    stderr = _Stderr(terminal=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    return stderr
+
+
+def of_many(**changed):
+    given = {
+        "done": 3, "certified": 1, "abstained": 1, "failed": 1, "under_way": 2, "votes": 90,
+        "queries": 93, "cached": 0, "cost": 0.093, "seconds": 1.0,
+    }  # fmt: skip
+    return ManyProgress(**{**given, **changed})
+
+
+def test_one_bar_counts_all_photos_and_dollars_and_says_the_time_left(session, monkeypatch):
+    terminal = a_terminal(monkeypatch)
+    with bars.progress_of_many(9, session) as advance:
+        advance(of_many())
+    assert terminal.says("photos")
+    assert terminal.says("3 of 9: 1 certified, 1 abstained, 1 failed, $0.09")
+    assert terminal.says("--:--")  # not known after a moment
+
+
+def test_the_bar_of_one_photo_counts_its_votes_and_its_name_is_no_markup(session, monkeypatch):
+    terminal = a_terminal(monkeypatch)
+    with bars.progress("[bold]\x1b[31mbus.jpg", session) as advance:
+        advance(Progress(40, 8, 1000, 41, 0, 0.041))
+    assert terminal.says("40/48 votes, 41 sent, $0.0410")
+    assert terminal.says("[bold]")
+    assert "\x1b[31m" not in terminal.getvalue()
+
+
+@pytest.mark.timeout(60)
+def test_a_bar_says_that_the_denoiser_is_loaded_and_then_what_is_worked_on(session, monkeypatch):
+    terminal = a_terminal(monkeypatch)
+    session.variants.denoiser.loading = True
+    with bars.progress("bus.jpg", session):
+        while not terminal.says("loading the denoiser"):
+            time.sleep(0.01)
+        session.variants.denoiser.loading = False
+        terminal.truncate(0)
+        while not terminal.says("bus.jpg"):
+            time.sleep(0.01)
+
+
+def test_in_a_log_there_is_a_line_now_and_then_and_no_bar(session, monkeypatch):
+    log_file = a_file(monkeypatch)
+    now = [0.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    with bars.progress_of_many(None, session) as advance:
+        for second in range(0, 80, 5):
+            now[0] = second
+            advance(of_many(done=second, failed=0))
+    assert log_file.getvalue().splitlines() == [
+        "photos 35: 1 certified, 1 abstained, $0.09",
+        "photos 70: 1 certified, 1 abstained, $0.09",
+    ]
+
+
+def test_in_a_log_one_photo_says_nothing(session, monkeypatch):
+    log_file = a_file(monkeypatch)
+    with bars.progress("bus.jpg", session) as advance:
+        advance(Progress(40, 8, 1000, 41, 0, 0.041))
+    assert log_file.getvalue() == ""
