@@ -186,11 +186,16 @@ def test_progress_counts_what_has_ended_and_what_was_spent(folder, smoother):
 
 def test_what_was_under_way_when_a_run_was_given_up_is_in_what_was_spent(smoother):
     """Its answers come after the vote that decided, and are paid for."""
-    numbers = itertools.count()
+    started, others = 0, threading.Condition()
 
     def undecided(*_):
-        time.sleep(0.01)
-        return answer("bus" if next(numbers) % 2 else "van")
+        """Answered once three more are under way; the last, after which none comes, in a while."""
+        nonlocal started
+        with others:
+            number = started = started + 1
+            others.notify_all()
+            others.wait_for(lambda: started >= number + 3, 2)
+        return answer("bus" if number % 2 else "van")
 
     one, seen = smoother(undecided), []
     [result] = one.certify_many(arrays(1), on_progress=seen.append)
