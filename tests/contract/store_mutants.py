@@ -272,7 +272,7 @@ class Trusting(Home):
         records = super().records
         records.remove_token = lambda name: any(one.name == name for one in records.tokens())
         outcomes = type(records).outcomes
-        records.outcomes = lambda seconds: outcomes(records, seconds + 10.0)
+        records.outcomes = lambda seconds: outcomes(records, seconds + 600.0)
         return records
 
 

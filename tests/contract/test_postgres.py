@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from smoothapi.address import DatabaseAddress
@@ -11,7 +13,16 @@ from tests.conftest import Ticks
 psycopg = pytest.importorskip("psycopg")
 
 
+DAY = 86_400.0
+
+
 class TestPostgres(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _noon(self, postgres, database, ticks):
+        """Let no day end in the midst of a test."""
+        ticks.passed = (DAY / 2 - time.time()) % DAY
+        postgres.set_clock(database, ticks.passed)
+
     @pytest.fixture
     def ticks(self):
         return Ticks()
