@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-TIMEOUT = 5.0
+from tests.waiting import PATIENCE
 
 
 def picture(colour=(200, 10, 10), size=(120, 100), kind="PNG"):
@@ -38,7 +38,7 @@ def _session(boto3):
 
 
 class AwsCaller:
-    def __init__(self, service, *, timeout=TIMEOUT, key="emulated"):
+    def __init__(self, service, *, timeout=PATIENCE, key="emulated"):
         import boto3
         from botocore.config import Config
 
@@ -66,7 +66,7 @@ class AwsCaller:
 
 
 class GoogleCaller:
-    def __init__(self, service, *, timeout=TIMEOUT, key=None):
+    def __init__(self, service, *, timeout=PATIENCE, key=None):
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import vision
 
@@ -105,7 +105,7 @@ class GoogleCaller:
 
 
 class GrpcCaller(GoogleCaller):
-    def __init__(self, service, *, timeout=TIMEOUT, key=None):
+    def __init__(self, service, *, timeout=PATIENCE, key=None):
         import grpc
         from google.cloud import vision
         from google.cloud.vision_v1.services.image_annotator import transports
@@ -120,7 +120,7 @@ class GrpcCaller(GoogleCaller):
 
 
 class AzureCaller:
-    def __init__(self, service, *, timeout=TIMEOUT, key="emulated"):
+    def __init__(self, service, *, timeout=PATIENCE, key="emulated"):
         from azure.cognitiveservices.vision.computervision import ComputerVisionClient
         from msrest.authentication import CognitiveServicesCredentials
 
@@ -137,7 +137,7 @@ class AzureCaller:
 
 
 class Azure4Caller:
-    def __init__(self, service, *, timeout=TIMEOUT, key="emulated"):
+    def __init__(self, service, *, timeout=PATIENCE, key="emulated"):
         from azure.ai.vision.imageanalysis import ImageAnalysisClient
         from azure.core.credentials import AzureKeyCredential
 
@@ -160,7 +160,7 @@ class ClarifaiError(Exception):
 class ClarifaiCaller:
     PATH = "/v2/users/clarifai/apps/main/models/general-image-recognition/outputs"
 
-    def __init__(self, service, *, timeout=TIMEOUT, key="emulated"):
+    def __init__(self, service, *, timeout=PATIENCE, key="emulated"):
         import requests
 
         self.session, self.url, self.timeout = requests.Session(), service.url, timeout

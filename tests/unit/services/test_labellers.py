@@ -17,11 +17,10 @@ from smoothapi_adapters.mock import MockAdapter
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 NAMES = ["balloon", "monarch", "school_bus"]
-RNG = np.random.default_rng(0)
 
 
 def pictures(n, side=6):
-    return RNG.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
 def names(labeller, many):
@@ -115,9 +114,10 @@ def test_impossible_chances_are_refused(chances, says):
 @pytest.mark.parametrize("sigma", [0.12, 0.25, 0.5])
 def test_a_table_knows_every_noisy_copy_of_its_photos(sigma):
     table = Table({str(PHOTOS / f"{name}.jpg"): [(name, 0.8)] for name in NAMES})
+    rng = np.random.default_rng(0)
     for name in NAMES:
         clean = load_image(PHOTOS / f"{name}.jpg", size=224).pixels
-        noisy = np.clip(clean + RNG.normal(0, sigma, clean.shape), 0, 1)
+        noisy = np.clip(clean + rng.normal(0, sigma, clean.shape), 0, 1)
         answer = table((noisy * 255).round().astype(np.uint8))
         assert answer.labels == (Label(name, 0.8),)
 

@@ -10,6 +10,7 @@ import pytest
 from smoothapi.answer import Answer, Label
 from smoothapi.services import PROVIDERS, by_colour, serve
 from tests.unit.services.conftest import picture
+from tests.waiting import PATIENCE
 
 ON_HTTP = [name for name in PROVIDERS if name != "google-grpc"]
 HOSTILE = [
@@ -72,7 +73,9 @@ def test_hostile_bodies_are_refused_and_nothing_breaks(provider, body, caplog):
     query = "?api-version=2023-10-01&features=tags" if provider == "azure4" else ""
     with caplog.at_level(logging.DEBUG, "smoothapi"), serve(provider, by_colour) as service:
         path = paths.get(provider, service.wire.paths[0])
-        response = requests.post(service.url + path + query, data=body, headers=headers, timeout=10)
+        response = requests.post(
+            service.url + path + query, data=body, headers=headers, timeout=PATIENCE
+        )
         text = response.text
         assert response.status_code == (200 if "responses" in text else 400), text
         assert "error" in text or "Code" in text or '"code":' in text
@@ -98,7 +101,7 @@ def test_other_paths_and_methods_are_not_found(provider):
             response = session.request(
                 method,
                 service.url + path,
-                timeout=5,
+                timeout=PATIENCE,
                 headers={"Ocp-Apim-Subscription-Key": "k", "Authorization": "Key k"},
             )
             assert 400 <= response.status_code < 500, (method, path, response.text)
@@ -112,9 +115,9 @@ def test_other_paths_and_methods_are_not_found(provider):
 def test_garbage_instead_of_http_leaves_the_service_alive(calling, caplog):
     with serve("aws", by_colour) as service:
         for noise in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9\r\n\r\n", b"\r\n" * 50):
-            with socket.create_connection((service.host, service.port), timeout=5) as line:
+            with socket.create_connection((service.host, service.port), timeout=PATIENCE) as line:
                 line.sendall(noise)
-        with socket.create_connection((service.host, service.port), timeout=5) as line:
+        with socket.create_connection((service.host, service.port), timeout=PATIENCE) as line:
             line.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
         assert calling(service).ask(picture())[0][0] == "red"
         assert len(service.received) == 1  # a request that never was complete is none

@@ -13,6 +13,7 @@ from PIL import Image
 from smoothapi.answer import Answer, Label
 from smoothapi.services import by_colour, serve
 from tests.unit.services.conftest import ClarifaiCaller, picture, shown
+from tests.waiting import PATIENCE
 
 RECORDED = Path(__file__).parents[2] / "data" / "answers"
 PARTS = Answer(
@@ -134,7 +135,7 @@ class TestAws:
         }
         sent = {name: value for name, value in {**sent, **headers}.items() if value}
         body = {"Image": {"Bytes": base64.b64encode(picture()).decode()}}
-        response = requests.post(self.service.url, json.dumps(body), headers=sent, timeout=5)
+        response = requests.post(self.service.url, json.dumps(body), headers=sent, timeout=PATIENCE)
         assert response.status_code == 400
         assert response.json()["__type"] == code
         assert response.headers["x-amzn-errortype"] == code
@@ -205,14 +206,18 @@ class TestGoogle:
             vision.AnnotateImageRequest(image=image, features=[feature])
             for image in (vision.Image(), vision.Image(source=source))
         ]
-        response = caller.client.batch_annotate_images(requests=requests, retry=None, timeout=5)
+        response = caller.client.batch_annotate_images(
+            requests=requests, retry=None, timeout=PATIENCE
+        )
         words = [each.error.message for each in response.responses]
         assert words[0] == "No image present."
         assert words[1].startswith("We can not access the URL")
         both = vision.Image(content=picture(), source=source)
         request = vision.AnnotateImageRequest(image=both, features=[feature])
         error = shown(
-            lambda: caller.client.batch_annotate_images(requests=[request], retry=None, timeout=5)
+            lambda: caller.client.batch_annotate_images(
+                requests=[request], retry=None, timeout=PATIENCE
+            )
         )
         assert "Only one of image content and uri" in error[2]
 
@@ -245,7 +250,7 @@ def test_google_takes_no_more_than_75_megapixels():
 
     with serve("google", by_colour) as service:
         url = f"{service.url}/v1/images:annotate"
-        [told] = requests.post(url, json=body, timeout=20).json()["responses"]
+        [told] = requests.post(url, json=body, timeout=PATIENCE).json()["responses"]
     assert told == {
         "error": {"code": 3, "message": "Image too large. Please limit to 75 megapixels."}
     }
@@ -263,7 +268,7 @@ def test_google_refuses_fields_that_it_does_not_know():
             ({"requests": [{"features": [{"type": True}]}]}, "True"),
         ]:
             error = requests.post(
-                f"{service.url}/v1/projects/p/images:annotate", json=body, timeout=5
+                f"{service.url}/v1/projects/p/images:annotate", json=body, timeout=PATIENCE
             ).json()["error"]
             assert (error["code"], error["status"]) == (400, "INVALID_ARGUMENT")
             assert words in error["message"]
@@ -322,10 +327,10 @@ class TestAzure:
 
         sent = {"Ocp-Apim-Subscription-Key": "k", "Content-Type": "text/plain"}
         url = f"{self.service.url}/vision/v3.2/tag"
-        assert requests.post(url, picture(), headers=sent, timeout=5).status_code == 415
+        assert requests.post(url, picture(), headers=sent, timeout=PATIENCE).status_code == 415
         sent["Content-Type"] = "application/octet-stream"
         url = f"{self.service.url}/vision/v3.2/analyze?visualFeatures=Tags,Smells"
-        error = requests.post(url, picture(), headers=sent, timeout=5).json()["error"]
+        error = requests.post(url, picture(), headers=sent, timeout=PATIENCE).json()["error"]
         assert error["code"] == "InvalidArgument"
         assert error["innererror"]["code"] == "NotSupportedVisualFeature"
 
@@ -386,7 +391,7 @@ class TestAzure4:
 
         url = f"{self.service.url}/computervision/imageanalysis:analyze?features=tags"
         sent = {"Ocp-Apim-Subscription-Key": "k", "Content-Type": "application/octet-stream"}
-        assert requests.post(url, picture(), headers=sent, timeout=5).status_code == 404
+        assert requests.post(url, picture(), headers=sent, timeout=PATIENCE).status_code == 404
 
 
 class TestClarifai:
@@ -435,7 +440,7 @@ class TestClarifai:
     )
     def test_what_clarifai_refuses(self, caller, change, status, code):
         path = change.pop("path", ClarifaiCaller.PATH)
-        sent = {"json": {"inputs": []}, "timeout": 5, **change}
+        sent = {"json": {"inputs": []}, "timeout": PATIENCE, **change}
         response = caller.session.post(self.service.url + path, **sent)
         assert (response.status_code, response.json()["status"]["code"]) == (status, code)
         assert response.json()["status"]["req_id"]
