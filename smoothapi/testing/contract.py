@@ -34,9 +34,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from itertools import combinations
+from secrets import randbelow
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
@@ -76,6 +78,7 @@ Make: TypeAlias = Callable[[], Adapter]
 Outcome: TypeAlias = Answer | ProviderError
 
 _THREADS = 16
+_PORTS = (20_000, 32_000)  # below those that systems hand out to whoever asks for any
 
 # What a caller can do about each fault decides what it must become.
 _MEANT: dict[Fault, tuple[type[ProviderError], ...]] = {
@@ -111,8 +114,10 @@ class AdapterContract:
         secrets: texts that the adapter was given and that must never be seen.
         sent: a callable that returns how many requests the service has received in all.
         unreachable: an adapter whose service does not listen.
-        faulty: a callable (Fault) -> an adapter whose service meets each request with that fault,
-            with a timeout well below a second. Raise `pytest.skip` for what it cannot do.
+        faulty: a callable (Fault) -> an adapter whose service meets each request with that fault;
+            for `Fault.timeout`, `late` and `slow` with a timeout well below a second, and for the
+            others with its usual one, which a busy machine keeps, too. Raise `pytest.skip` for
+            what it cannot do.
         without_credentials: an adapter that found nothing to sign in with.
 
     Class attributes to override:
@@ -519,10 +524,12 @@ class AdapterContract:
 
 
 def unused_port() -> int:
-    """Return a port of the loopback interface on which nothing listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """Return a port of the loopback interface on which nothing listens, nor does by chance soon."""
+    first, end = _PORTS
+    for port in [first + randbelow(end - first) for _ in range(100)] + [0]:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
+            return int(server.getsockname()[1])
+    raise OSError("no port is free")
 
 
 def _encoded(

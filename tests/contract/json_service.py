@@ -122,7 +122,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     service: Service
-    timeout = 5
+    timeout = 60
     disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
 
     def do_POST(self):
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         later = format_datetime(datetime.now(UTC) + timedelta(seconds=9), usegmt=True)
 
         def wait():
-            self.service.leaving.wait(0.8)
+            self.service.leaving.wait()  # longer than any caller
             self.reply(status, raw)
 
         {

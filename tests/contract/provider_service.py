@@ -20,6 +20,7 @@ from smoothapi.services import by_colour, serve
 from smoothapi.services.faults import Fault
 from smoothapi.testing import AdapterContract
 from smoothapi.testing.contract import unused_port
+from tests.waiting import PATIENCE, seconds_for, until
 
 PNG = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
 ANSWERS = Path(__file__).parents[3] / "shared" / "data" / "answers"
@@ -61,6 +62,7 @@ class ServiceContract(AdapterContract):
         options: sets of options that go through code of their own.
         proxy: answers as in `PROXY`.
         recorded: pattern of the files of recorded answers.
+        hasty: seconds after which a caller gives up who is to give up.
     """
 
     service: str
@@ -69,6 +71,7 @@ class ServiceContract(AdapterContract):
     options = ({},)
     proxy = PROXY
     recorded: str
+    hasty = 0.4
 
     def adapter_at(self, url, **options):
         """Return an adapter with the key, unless `options` hold another."""
@@ -109,9 +112,9 @@ class ServiceContract(AdapterContract):
 
         def make(fault):
             services.append(
-                serve(self.service, by_colour, faults=f"@1- {fault}", late=0.6, drip=1.5)
+                serve(self.service, by_colour, faults=f"@1- {fault}", late=600.0, drip=3.0)
             )
-            return self.adapter_at(services[-1].url, timeout=0.4)
+            return self.adapter_at(services[-1].url, timeout=seconds_for(fault))
 
         yield make
         for service in services:
@@ -124,11 +127,14 @@ class ServiceContract(AdapterContract):
 
     @pytest.mark.parametrize("fault", [*map(str, Fault)])
     def test_each_fault_is_met_with_one_request(self, fault):
-        with serve(self.service, by_colour, faults=f"@1- {fault}", late=0.5, drip=1.2) as service:
-            adapter = self.adapter_at(service.url, timeout=0.3)
+        # What drips in does so at shorter intervals than the timeout.
+        drip = 12 * self.hasty
+        with serve(self.service, by_colour, faults=f"@1- {fault}", late=600, drip=drip) as service:
+            adapter = self.adapter_at(service.url, timeout=seconds_for(fault, self.hasty))
             outcome = outcome_of(adapter)
             adapter.close()
-            assert len(service.received) == 1
+            until(lambda: service.received)
+        assert len(service.received) == 1
         assert isinstance(outcome, ProviderError)  # what drips in is not waited for, either
 
     def test_a_wrong_key_is_fatal(self):
@@ -144,7 +150,7 @@ class ServiceContract(AdapterContract):
         status, body, kind, content = said_by_proxy
         elsewhere = f"http://127.0.0.1:{unused_port()}/"
         with answering(status, body, {"content-type": content, "location": elsewhere}) as server:
-            adapter = self.adapter_at(server.url, timeout=3, **options)
+            adapter = self.adapter_at(server.url, timeout=PATIENCE, **options)
             with pytest.raises(ProviderError) as caught:
                 adapter.ask([b"x"])
             adapter.close()
@@ -155,12 +161,15 @@ class ServiceContract(AdapterContract):
         gate = threading.Barrier(AT_ONCE)
 
         def backend(picture):
-            gate.wait(20)  # passes only if all are being answered at the same time
+            gate.wait(PATIENCE)  # passes only if all are being answered at the same time
             return by_colour(picture)
 
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()  # what earlier tests left is not this one's
         with warnings.catch_warnings(record=True) as seen, serve(self.service, backend) as service:
             warnings.simplefilter("always")
-            adapter = self.adapter_at(service.url)
+            adapter = self.adapter_at(service.url, timeout=2 * PATIENCE)
             outcomes = []
             threads = [
                 threading.Thread(target=lambda: outcomes.extend(adapter.ask([PNG])))

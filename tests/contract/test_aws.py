@@ -21,6 +21,7 @@ from smoothapi.testing.contract import unused_port
 from smoothapi.testing.watch import told
 from smoothapi_adapters.aws import AwsAdapter
 from tests.contract.provider_service import ANSWERS, PNG
+from tests.waiting import PATIENCE, seconds_for
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 TOKEN = "FwoGZXIvYXdzEBYaDIEXAMPLETOKEN0123456789abcdefghijklmnopqrstuvwxyz"
@@ -82,8 +83,9 @@ class TestAws(AdapterContract):
         services = []
 
         def make(fault):
-            services.append(serve("aws", by_colour, faults=f"@1- {fault}", late=2.0, drip=3.0))
-            return AwsAdapter(endpoint=services[-1].url, timeout=1.2, **self.options())
+            services.append(serve("aws", by_colour, faults=f"@1- {fault}", late=600.0, drip=3.0))
+            timeout = seconds_for(fault)
+            return AwsAdapter(endpoint=services[-1].url, timeout=timeout, **self.options())
 
         yield make
         for service in services:
@@ -246,7 +248,7 @@ def test_256_threads_share_one_client_without_throwing_connections_away(service,
     answers = []
 
     def ask():
-        ready.wait(30)
+        ready.wait(PATIENCE)
         answers.extend(adapter.ask([PNG]) for _ in range(2))
 
     threads = [threading.Thread(target=ask) for _ in range(64)]

@@ -15,6 +15,7 @@ from smoothapi.services import by_colour, serve
 from smoothapi.services.faults import Fault
 from smoothapi_adapters.azure import AzureAdapter
 from tests.contract.provider_service import PNG, PROXY, ServiceContract
+from tests.waiting import PATIENCE
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -63,7 +64,7 @@ def test_a_given_client_is_asked_once_and_stays_as_it_was(fault):
     with serve("azure", by_colour, faults=f"1x{fault}") as service:
         client = ComputerVisionClient(service.url, CognitiveServicesCredentials(KEY))
         before = client.config.retry_policy.policy.total
-        adapter = AzureAdapter(client=client, timeout=5)
+        adapter = AzureAdapter(client=client, timeout=PATIENCE)
         assert adapter.credentials().found
         with pytest.raises(TransientError):
             adapter.ask([PNG])
@@ -86,7 +87,7 @@ def test_the_sessions_of_a_given_client_are_set_up_as_its_owner_does():
     with serve("azure", by_colour, faults="1x503") as service:
         client = ComputerVisionClient(service.url, CognitiveServicesCredentials(KEY))
         client.config.session_configuration_callback = setup
-        adapter = AzureAdapter(client=client, timeout=5)
+        adapter = AzureAdapter(client=client, timeout=PATIENCE)
         with pytest.raises(TransientError):
             adapter.ask([PNG])
         adapter.ask([PNG])

@@ -11,6 +11,7 @@ from smoothapi.services import by_colour, serve
 from smoothapi.services.faults import Fault
 from smoothapi_adapters.azure import Azure4Adapter
 from tests.contract.provider_service import PNG, PROXY, ServiceContract
+from tests.waiting import PATIENCE
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -45,7 +46,7 @@ def test_a_given_client_is_asked_once_and_stays_as_it_was(fault):
         client = ImageAnalysisClient(
             service.url, AzureKeyCredential(KEY), retry_backoff_factor=0.05
         )
-        adapter = Azure4Adapter(client=client, timeout=5)
+        adapter = Azure4Adapter(client=client, timeout=PATIENCE)
         assert adapter.credentials().found
         with pytest.raises(TransientError):
             adapter.ask([PNG])

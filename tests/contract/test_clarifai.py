@@ -9,6 +9,7 @@ import pytest
 from smoothapi.services import by_colour, serve
 from smoothapi.testing import AdapterContract, unused_port
 from smoothapi_adapters.clarifai import ClarifaiAdapter
+from tests.waiting import seconds_for
 
 PAT = "pat-0123456789-abcdef"
 
@@ -50,7 +51,9 @@ class TestClarifai(AdapterContract):
 
     @pytest.fixture
     def faulty(self, started):
-        return lambda fault: ClarifaiAdapter(endpoint=started(f"@1- {fault}"), timeout=0.3)
+        return lambda fault: ClarifaiAdapter(
+            endpoint=started(f"@1- {fault}"), timeout=seconds_for(fault)
+        )
 
     @pytest.fixture
     def without_credentials(self, started, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from smoothapi.testing import AdapterContract, unused_port
 from smoothapi_adapters.http import HttpAdapter
 from tests.contract.json_service import serve
+from tests.waiting import seconds_for
 
 TOKEN = "tok-0123456789-abcdef"
 QUERY = "q-9876543210-fedcba"
@@ -66,7 +67,7 @@ class OverHttp(AdapterContract):
     def faulty(self, served, build):
         def faulty(fault):
             served[0].fault = fault
-            return build(timeout=0.25)
+            return build(timeout=seconds_for(fault))
 
         return faulty
 

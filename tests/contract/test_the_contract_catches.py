@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -10,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from smoothapi.testing import unused_port
 from tests.contract import mutants
 
 FAULTS = "test_each_fault_becomes_the_right_error"
@@ -67,6 +69,14 @@ def test_every_test_of_the_contract_catches_something():
     tests = {name for name in dir(mutants.Base) if name.startswith("test_")}
     caught = set().union(*mutants.CAUGHT_BY.values())
     assert tests - caught == {"test_importing_it_opens_no_connection"}
+
+
+def test_an_unused_port_is_none_that_a_server_is_given_by_chance():
+    ports = {unused_port() for _ in range(20)}
+    assert len(ports) > 10
+    assert all(20_000 <= port < 32_000 for port in ports)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports.pop()))
 
 
 def test_a_module_that_connects_when_it_is_imported(tmp_path, monkeypatch):

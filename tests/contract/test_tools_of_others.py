@@ -39,6 +39,7 @@ from tests.faults.callers import (
     rekognition,
 )
 from tests.faults.hostile import Hostile, score
+from tests.waiting import PATIENCE
 
 PHOTO = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
 FAST = {
@@ -102,7 +103,7 @@ def adapter_of():
     made = []
 
     def make(name, url):
-        made.append(CALLERS[name](url, 10.0))
+        made.append(CALLERS[name](url, PATIENCE))
         return made[-1]
 
     yield make
