@@ -74,8 +74,11 @@ def refusing(which):
         def log_message(self, *_):
             pass
 
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # or a caller of many at once waits a second to be let in
+
     lock = threading.Lock()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -94,7 +97,7 @@ def client(url):
         yield made
 
 
-RETRY = Retry(attempts=3, base=0.001, cap=0.002, deadline=2.0)
+RETRY = Retry(attempts=3, base=0.001, cap=0.002, deadline=60.0)
 
 
 def test_a_request_that_its_policy_would_send_again_counts_as_another_attempt():

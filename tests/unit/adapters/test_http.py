@@ -36,12 +36,14 @@ from smoothapi_adapters.http import HttpAdapter
 from smoothapi_adapters.mock import MockAdapter
 from tests.contract.json_service import Service, serve
 from tests.contract.tls import authority
+from tests.waiting import PATIENCE
 
 RED = np.full((50, 60, 3), (220, 30, 30), dtype=np.uint8)
 BLUE = np.full((50, 60, 3), (30, 30, 220), dtype=np.uint8)
 PNG, JPEG = Codec("png").encode(RED), Codec("jpeg").encode(BLUE)
 LABELS = "labels[*].{name: label, score: confidence}"
 SECRET = "sec-ret-0123456789"
+ENDLESS = 25.0  # seconds: less than it takes to wait for what drips in
 
 
 @pytest.fixture
@@ -257,7 +259,7 @@ def test_many_threads_each_keep_theirs(served):
     adapter = HttpAdapter(url, labels=LABELS)
 
     def ask(_):
-        ready.wait(10)
+        ready.wait(PATIENCE)
         return [adapter.ask([PNG])[0].labels[0].name for _ in range(3)]
 
     with everything_logged() as logged, ThreadPoolExecutor(48) as threads:
@@ -349,18 +351,18 @@ def test_a_reset_is_transient_and_the_next_one_gets_through(served, adapter):
 
 def drip_headers(handler, _):
     handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-    for number in range(100):
-        if handler.service.leaving.wait(0.05):
+    for number in range(100):  # more than these are no answer of HTTP
+        if handler.service.leaving.wait(0.3):
             return
         handler.wfile.write(b"X-%d: 1\r\n" % number)
 
 
 def drip_body(handler, _):
-    handler.drip(json.dumps({"labels": []}).encode() + b" " * 200, seconds=8)
+    handler.drip(json.dumps({"labels": []}).encode() + b" " * 200, seconds=40)
 
 
 def silence(handler, _):
-    handler.service.leaving.wait(5)
+    handler.service.leaving.wait()
 
 
 @pytest.mark.parametrize("behave", [drip_headers, drip_body, silence])
@@ -371,7 +373,7 @@ def test_a_deadline_holds_for_the_whole_answer(behave, served):
     began = time.monotonic()
     with pytest.raises(TransientError, match=r"0\.4 s"):
         adapter.ask([PNG])
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < ENDLESS
 
 
 def test_a_service_that_does_not_read_is_given_up():
@@ -381,11 +383,11 @@ def test_a_service_that_does_not_read_is_given_up():
         began = time.monotonic()
         with pytest.raises(TransientError):
             adapter.ask([b"\x89PNG" + bytes(30_000_000)])
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < ENDLESS
 
 
 def test_an_endless_answer_is_cut_off(served, adapter):
-    written = []
+    written, cut_off = [], threading.Event()
 
     def endless(handler, _):
         handler.send_response(200)
@@ -395,12 +397,13 @@ def test_an_endless_answer_is_cut_off(served, adapter):
                 handler.wfile.write(b" " * 65_536)
                 written.append(65_536)
         handler.close_connection = True
+        cut_off.set()
 
     served[0].behave = endless
     with pytest.raises(FatalError, match="more than"):
         adapter.ask([PNG])
     adapter.close()
-    time.sleep(0.1)
+    assert cut_off.wait(PATIENCE)
     assert sum(written) < 3 * MOST_BYTES
 
 
@@ -410,7 +413,7 @@ def test_a_bomb_is_not_unpacked(served, adapter):
     began = time.monotonic()
     with pytest.raises(FatalError, match="more than"):
         adapter.ask([PNG])
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < ENDLESS
 
 
 @pytest.mark.parametrize(
@@ -716,7 +719,9 @@ class TestASessionOfOnesOwn:
         assert service.received[0].headers["Authorization"].startswith("Basic ")
         assert service.received[0].path.endswith(f"?key={SECRET}")
         adapter.close()
-        assert session.get(url.replace("/label", ""), timeout=5).status_code == 501  # still open
+        assert (
+            session.get(url.replace("/label", ""), timeout=PATIENCE).status_code == 501
+        )  # still open
         session.close()
 
     def test_its_own_transport_is_used(self, served):
@@ -813,7 +818,7 @@ class TestTLS:
                 began = time.monotonic()
                 with pytest.raises(TransientError, match=r"0\.4 s"):
                     HttpAdapter(url, labels=LABELS, ca=pem, timeout=0.4).ask([PNG])
-                assert time.monotonic() - began < 4.0
+                assert time.monotonic() - began < ENDLESS
 
     @pytest.mark.smoothapi_network
     def test_through_a_proxy_no_secret_is_said_to_it(self, tmp_path, monkeypatch):
@@ -823,7 +828,7 @@ class TestTLS:
             with serve(tls=context) as (service, url), tunnel() as (heads, proxy):
                 monkeypatch.setenv("https_proxy", proxy)
                 options = {"headers": {"X-Token": SECRET}, "query": {"key": SECRET}}
-                adapter = HttpAdapter(url, labels=LABELS, ca=pem, timeout=5, **options)
+                adapter = HttpAdapter(url, labels=LABELS, ca=pem, timeout=PATIENCE, **options)
                 assert [type(asked(adapter)[0]) for _ in range(3)] == [Answer] * 3
                 adapter.close()
         assert len(heads) == 1

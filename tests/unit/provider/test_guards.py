@@ -56,7 +56,7 @@ def photo():
     return stream.getvalue()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("kind", [SocketBlockedError, OwnGuardError, pytest.fail.Exception])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_guard_is_quoted_whatever_the_sdk_makes_of_it(name, kind, photo, monkeypatch):
@@ -118,7 +118,7 @@ TOOLS = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     ("tool", "name"), [(tool, name) for tool, (_, names) in TOOLS.items() for name in names]
 )

@@ -69,9 +69,12 @@ def server():
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # or a caller of many at once waits a second to be let in
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.seen, server.reply = [], b""
-    server.daemon_threads = True
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

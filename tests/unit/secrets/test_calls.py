@@ -85,7 +85,7 @@ REPLIES = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("name", REPLIES)
 def test_what_is_repeated_over_grpc_is_masked(name, echo, adapter):
     echo.reply, echo.seen = REPLIES[name], []
