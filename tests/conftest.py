@@ -25,9 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time: a change is not refused for what it did not do. To look for new
 # ones, `pytest --hypothesis-profile=default`.
-# How long drawing takes says how busy the machine is.
+# How long drawing takes, or an example, says how busy the machine is.
 settings.register_profile(
-    "same", derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("same")
 
@@ -114,6 +118,14 @@ def invoke(*arguments):
     return CliRunner().invoke(_Command(), [str(argument) for argument in arguments])
 
 
+def with_noise_key(home, key=bytes(range(32))):
+    """Give a home its noise key, so that the noise is the same in every run; return the home."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "noise.key").write_bytes(key)
+    (home / "noise.key").chmod(0o600)
+    return home
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _ctrl_c():
     """Let Ctrl-C reach the programs that tests start, though a shell started us in the background."""
@@ -158,11 +170,7 @@ def _own_home(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("SMOOTHAPI_")]:
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
-    key = home / "smoothapi" / "noise.key"
-    key.parent.mkdir()
-    key.write_bytes(bytes(range(32)))  # the same noise in every run of the tests
-    key.chmod(0o600)
-    monkeypatch.setenv("SMOOTHAPI_HOME", str(home / "smoothapi"))
+    monkeypatch.setenv("SMOOTHAPI_HOME", str(with_noise_key(home / "smoothapi")))
     monkeypatch.chdir(home)
 
 
