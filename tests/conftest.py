@@ -25,19 +25,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time: a change is not refused for what it did not do. To look for new
 # ones, `pytest --hypothesis-profile=default`.
-# How long drawing takes, or an example, says how busy the machine is.
+# How long drawing takes says how busy the machine is.
 settings.register_profile(
-    "same",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+    "same", derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
 
 
 def answer(name="bus", version="v1", score=0.9):
     return Answer(labels=(Label(name, score),), model_version=version)
+
+
+def with_noise_key(home, key=bytes(range(32))):
+    """Give a home its noise key, so that votes are the same in every run; return the home."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "noise.key").write_bytes(key)
+    (home / "noise.key").chmod(0o600)
+    return home
 
 
 class Clock:
@@ -118,14 +122,6 @@ def invoke(*arguments):
     return CliRunner().invoke(_Command(), [str(argument) for argument in arguments])
 
 
-def with_noise_key(home, key=bytes(range(32))):
-    """Give a home its noise key, so that the noise is the same in every run; return the home."""
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "noise.key").write_bytes(key)
-    (home / "noise.key").chmod(0o600)
-    return home
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _ctrl_c():
     """Let Ctrl-C reach the programs that tests start, though a shell started us in the background."""
@@ -170,7 +166,11 @@ def _own_home(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("SMOOTHAPI_")]:
         monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("SMOOTHAPI_HOME", str(with_noise_key(home / "smoothapi")))
+    key = home / "smoothapi" / "noise.key"
+    key.parent.mkdir()
+    key.write_bytes(bytes(range(32)))  # the same noise in every run of the tests
+    key.chmod(0o600)
+    monkeypatch.setenv("SMOOTHAPI_HOME", str(home / "smoothapi"))
     monkeypatch.chdir(home)
 
 
