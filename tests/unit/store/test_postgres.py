@@ -313,7 +313,8 @@ class Fake:
 def test_the_day_is_the_servers_and_seldom_asked_for(monkeypatch):
     fake = Fake(1_700_000_000.0)
     clock = ServerClock(fake.ask, lambda: fake.now - 5_000.0)
-    monkeypatch.setattr(time, "time", lambda: pytest.fail("this machine's own time"))
+    # This machine's own time is not looked at.
+    monkeypatch.setattr("smoothapi.store.postgres.server.time", None)
     for _ in range(100):
         assert clock.day() == int(fake.now // 86_400)
         fake.now += 0.25
