@@ -36,6 +36,14 @@ def answer(name="bus", version="v1", score=0.9):
     return Answer(labels=(Label(name, score),), model_version=version)
 
 
+def with_noise_key(home, key=bytes(range(32))):
+    """Give a home its noise key, so that votes are the same in every run; return the home."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "noise.key").write_bytes(key)
+    (home / "noise.key").chmod(0o600)
+    return home
+
+
 class Clock:
     """A clock that stands still until a test sets it, in seconds since the epoch."""
 

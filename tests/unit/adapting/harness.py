@@ -12,6 +12,7 @@ import numpy as np
 from smoothapi.adapting import KnobTuning
 from smoothapi.denoise.knobs import Knobs
 from smoothapi_adapters.mock import MockAdapter
+from tests.conftest import with_noise_key
 
 SHARP = Knobs(sharpen=3.0)
 SOFT = Knobs(sharpen=-1.0)
@@ -57,7 +58,7 @@ def tuning(adapter, photos, *, weights, home, **options):
         "settings": (SHARP, SOFT),
         "truth": dict.fromkeys(photos, "bus"),
         "budget": "400",
-        "home": home,
+        "home": with_noise_key(home),
         "device": "cpu",
     }
     return KnobTuning(photos, **(defaults | options))

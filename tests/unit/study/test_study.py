@@ -130,7 +130,8 @@ def test_a_photo_that_the_provider_refuses_is_a_problem_of_its_own(make, picture
 
 
 def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(make, pictures):
-    study = make(pictures, budget=Budget(attempts=150))
+    # A few cells at a time: none of the last photo before those of eight others have ended.
+    study = make(pictures, budget=Budget(attempts=150), photos_at_once=4)
     result = study.run()
     assert "budget" in result.stopped.lower()
     assert study.adapter.billed <= 150
@@ -275,10 +276,19 @@ def test_a_recording_is_studied_with_neither_provider_nor_denoiser(make, picture
 
 
 def test_ctrl_c_ends_it_and_nothing_paid_is_lost(make, pictures):
-    study = make(pictures, adapter=MockAdapter(strongest, latency=0.03))
+    interrupted, asked = threading.Event(), count()
+
+    def until_interrupted(pixels):
+        if next(asked) >= 200:
+            assert interrupted.wait(60)
+        return strongest(pixels)
+
+    until_interrupted.labeller_id = "until interrupted/1"
+    study = make(pictures, adapter=MockAdapter(until_interrupted))
 
     def interrupt(progress):
         if progress.votes > 20:
+            interrupted.set()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -376,7 +386,7 @@ def test_an_abstention_says_what_its_votes_certify_at_a_smaller_radius(make, tmp
     study = make(
         {"a.png": photo},
         adapter=MockAdapter(at_first),
-        sigmas=(0.25,), radii=(0.1, 0.3), max_votes=(200,), gallery=1,
+        sigmas=(0.25,), radii=(0.1, 0.3), max_votes=(200,), gallery=1, concurrency=1,
     )  # fmt: skip
     result = study.run()
     (cell,) = result.cells
