@@ -480,8 +480,9 @@ def open_labels(certificate: Certificate) -> tuple[OpenLabel, ...]:
     """
     target, votes = certificate.target, certificate.total_votes
     labels, wanted, least = (target.get(name) for name in ("labels", "wanted", "least"))
-    is_named = target.get("target") in ("presence", "scores") and isinstance(labels, list)
-    if not is_named or not votes or not all(isinstance(label, str) for label in labels):
+    if target.get("target") not in ("presence", "scores") or not isinstance(labels, list):
+        return ()
+    if not votes or not all(isinstance(label, str) for label in labels):
         return ()
     tally = certificate.tally
     failed = tally.get(None, 0)
