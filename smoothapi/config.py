@@ -48,6 +48,8 @@ _HARMLESS = {
 }
 _TABLES = ("providers", "prices")
 _MAY_HOLD_SECRET = (*_TABLES, "home")
+# Empty, as `VARIABLE=$OF_NOTHING` leaves it, the name of a file would be that of the folder here.
+_FILES = ("classes", "denoiser", "home", "noise_key_file", "record")
 _NETWORKS_BY_NAME = ("default", "small", "none")
 _log = logging.getLogger("smoothapi")
 
@@ -199,7 +201,9 @@ def _environment() -> dict[str, Any]:
     variables = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
     given = {name.upper(): value for name, value in os.environ.items()}
     environment: dict[str, Any] = {
-        variables[name]: value for name, value in given.items() if name in variables
+        variables[name]: value
+        for name, value in given.items()
+        if name in variables and (value or variables[name] not in _FILES)
     }
     if any(variables.get(name.split("__")[0]) in _TABLES for name in given):
         environment |= _tables_of_the_environment()

@@ -6,7 +6,10 @@ Imported where a server is started, and nowhere else: it needs uvicorn.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
@@ -19,6 +22,16 @@ if TYPE_CHECKING:
 _WITHIN = 60.0  # seconds that a request has to come in whole, and a caller to go on reading
 _FAREWELL = 1.0  # seconds for a caller to close its end, too
 _CONNECTIONS = 512  # at once; below the usual limit on a process's open files
+_SELDOM = 60.0  # seconds between two words on it
+_SHORT_OF = {
+    errno.EMFILE: "This process has as many files open as its limit allows: raise that, to 4,096 "
+    "or more (`ulimit -n`, LimitNOFILE= of systemd, ulimits: nofile: of Compose)",
+    errno.ENFILE: "This machine has as many files open as it can: raise fs.file-max",
+    errno.ENOBUFS: "This machine has no memory left for connections",
+    errno.ENOMEM: "This machine has no memory left for connections",
+}
+
+_log = logging.getLogger("smoothapi")
 
 BACKLOG = 2048
 """Connections that wait to be taken."""
@@ -137,6 +150,34 @@ class _Joining:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+class TellsOfShortages:
+    """An event loop's handler of exceptions: says in a line why no connection can be taken.
+
+    asyncio goes on by itself a second later, but until then shows a traceback for each connection
+    that might wait: thousands.
+    """
+
+    def __init__(self) -> None:
+        self._told = -_SELDOM
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell of it, at most once a minute; leave all else to asyncio."""
+        error = context.get("exception")
+        if (
+            not isinstance(error, OSError)
+            or error.errno not in _SHORT_OF
+            or "accept" not in context.get("message", "")
+        ):
+            loop.default_exception_handler(context)
+        elif (now := time.monotonic()) >= self._told + _SELDOM:
+            self._told = now
+            _log.error(
+                "No connection can be taken. %s. What is under way goes on, and who connects waits "
+                "until some are free.",
+                _SHORT_OF[error.errno],
+            )
 
 
 async def take_no_more(servers: Iterable[asyncio.Server]) -> None:

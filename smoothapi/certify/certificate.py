@@ -450,6 +450,58 @@ def _bars(tally: Mapping[str | None, int], most: int = 5) -> Iterator[tuple[str,
         yield f"{len(rows) - most} other labels", sum(n for _, n in rows[most:])
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLabel:
+    """A label that was asked for by name, and is not certified as that was asked.
+
+    Attributes:
+        label: its name.
+        relation: what most votes say of it, of what was wanted.
+        share: of the votes, those that say so.
+        score: for "at least", the least one wanted.
+    """
+
+    label: str
+    relation: Literal["present", "absent", "at least"]
+    share: float
+    score: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The label and what the votes say of it, fit to be shown."""
+        score = "" if self.score is None else f" {self.score:g}"
+        return f"{printable(self.label)} {self.relation}{score}"
+
+
+def open_labels(certificate: Certificate) -> tuple[OpenLabel, ...]:
+    """Return the labels asked for by name that are not certified as asked, the least share first.
+
+    Empty for other targets, and without votes.
+    """
+    target, votes = certificate.target, certificate.total_votes
+    labels, wanted, least = (target.get(name) for name in ("labels", "wanted", "least"))
+    if target.get("target") not in ("presence", "scores") or not isinstance(labels, list):
+        return ()
+    if not votes or not all(isinstance(label, str) for label in labels):
+        return ()
+    tally = certificate.tally
+    failed = tally.get(None, 0)
+    certified = {claim.label for claim in certificate.claims}
+    found = []
+    for label in labels:
+        there = tally.get(label, 0)
+        absent = votes - failed - there
+        if label in certified:
+            continue
+        if isinstance(least, (int, float)):
+            found.append(OpenLabel(label, "at least", there / votes, least))
+        elif wanted == "absent" or (wanted == "either" and absent > there):
+            found.append(OpenLabel(label, "absent", absent / votes))
+        else:
+            found.append(OpenLabel(label, "present", there / votes))
+    return tuple(sorted(found, key=lambda one: one.share))
+
+
 def leader_of(certificate: Certificate) -> tuple[str, int] | None:
     """Return the label with the most votes, and how many; None if none leads or votes are lists."""
     tally = certificate.tally if certificate.target.get("target") == "top1" else {}
@@ -457,13 +509,17 @@ def leader_of(certificate: Certificate) -> tuple[str, int] | None:
 
 
 def _leader_text(certificate: Certificate) -> str:
-    """Return which label leads, and by what share; "" where none does."""
+    """Return which label leads, or is furthest from what was asked, and by what share; else ""."""
     leader = leader_of(certificate)
-    if leader is None:
-        return ""
-    label, count = leader
-    share = floor_to(100.0 * count / certificate.total_votes, 1)
-    return f"{printable(label)} leads with {share:g}% of "
+    if leader is not None:
+        label, count = leader
+        return f"{printable(label)} leads with {percent(count / certificate.total_votes)} of "
+    return next((f"{one.text} in {percent(one.share)} of " for one in open_labels(certificate)), "")
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with one decimal, never more than it is."""
+    return f"{floor_to(100.0 * share, 1):g}%"
 
 
 def less_text(certificate: Certificate) -> str:

@@ -16,7 +16,7 @@ from smoothapi.cli.adapt import adapt
 from smoothapi.cli.console import PrintableConsole
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import working_radius
-from smoothapi.cli.signals import Stopped
+from smoothapi.cli.signals import Stopped, says_when_stopped
 from smoothapi.cli.terminal import echo
 from smoothapi.denoise.device import require_torch
 from smoothapi.denoise.training.recipe import Objective, Optimizer, PhotosOn, TrainingPrecision
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(path_type=Path)
+_NOTHING_WRITTEN = "Nothing was written: the same command begins anew."
+_NOTHING_MEASURED = "Nothing of what was measured is kept: the same command begins anew."
 
 
 @click.group(cls=Group)
@@ -264,6 +266,7 @@ def _reporter(bar: Progress, *, as_json: bool) -> Callable[[StepReport], None]:
 @click.option("--quality", default=90, show_default=True, help="Of the JPEGs.")
 @click.option("--hold-out", type=_FOLDER, help="Folder of which some photos are not written.")
 @click.option("--hold-out-count", default=200, show_default=True, help="How many of them.")
+@says_when_stopped(_NOTHING_WRITTEN)
 def pack(
     places: tuple[Path, ...],
     output: Path,
@@ -316,6 +319,7 @@ def pack(
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
+@says_when_stopped(_NOTHING_MEASURED)
 def evaluate(
     folder: Path,
     weights: str,
@@ -482,6 +486,7 @@ def _share(band: Band) -> str:
     type=float,
     help="Of batch normalisation, where the checkpoint's code has another than the paper's 1e-4.",
 )
+@says_when_stopped(_NOTHING_WRITTEN)
 def convert(checkpoint: Path, output: Path, *, eps: float | None) -> None:
     """Turn a CHECKPOINT (.pth.tar) of the paper's DnCNN into OUTPUT (.safetensors).
 

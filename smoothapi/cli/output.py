@@ -70,7 +70,8 @@ def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0
 def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tuple[str, str]]:
     image = certificate.image
     if certificate.abstained:
-        yield from _abstention(certificate, price)
+        yield "  why", certificate.explanation
+    yield from _advice(certificate, price)
     yield "  photo", _photo(certificate)
     for note in image.notes:
         yield "", note
@@ -101,8 +102,7 @@ def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tu
     yield "  time", f"{certificate.seconds:.1f} s"
 
 
-def _abstention(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
-    yield "  why", certificate.explanation
+def _advice(certificate: Certificate, price: Price) -> Iterator[tuple[str, str]]:
     advice = advise(certificate, price)
     for number, line in enumerate(advice.lines() if advice is not None else ()):
         yield "" if number else "  what now", line

@@ -23,6 +23,15 @@ class Stopped(KeyboardInterrupt):
     """What a command says when it is stopped, where it keeps something else than answers."""
 
 
+@contextmanager
+def says_when_stopped(what: str) -> Iterator[None]:
+    """Have a command say something else than that answers are kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(what) from None
+
+
 @dataclass
 class EndingSignal:
     """Which signal ended the command, if one did."""

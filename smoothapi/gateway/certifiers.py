@@ -42,6 +42,11 @@ class Certifiers:
         self._closing = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="smoothapi-gateway-closing")
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether calls under way are to end, and none is to begin."""
+        return self._closed
+
     @contextmanager
     def using(self, key: Hashable, make: Callable[[], Certifier]) -> Iterator[Certifier]:
         """Use the certifier of a key, which is made if it is not open.

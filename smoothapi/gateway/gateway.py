@@ -126,7 +126,6 @@ class Gateway:
         self._opened = ExitStack()
         self._lock = threading.Lock()
         self._unkept = Left()
-        self._stopped = False
         try:
             home = open_home(config.settings.home, config.settings.noise_key_file)
             self._home = self._opened.enter_context(closing(home))
@@ -253,7 +252,6 @@ class Gateway:
 
     def stop(self) -> None:
         """Have calls under way end: what was sent is awaited and kept, and nothing more is sent."""
-        self._stopped = True
         self._certifiers.close()
 
     def close(self) -> None:
@@ -304,7 +302,7 @@ class Gateway:
         """Return how the provider would word an error, and what ended the call in a word."""
         wire, ended = served.front.wire, what_ended(error)
         wait = self.config.gateway.retry_after
-        if self._stopped:
+        if self._certifiers.closed:
             return wire.trouble(Trouble.unavailable, retry_after=wait), STOPPED
         if isinstance(error, UsageError):
             is_of_picture = isinstance(error, ImageError)

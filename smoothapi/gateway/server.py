@@ -15,7 +15,13 @@ from smoothapi.errors import MissingExtraError, SmoothAPIError, UsageError
 from smoothapi.gateway.asgi import GatewayApp, app
 from smoothapi.gateway.config import SETTLING
 from smoothapi.hosts import bracketed, is_loopback, listening
-from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config, take_no_more
+from smoothapi.http_protocol import (
+    BACKLOG,
+    PatientProtocol,
+    TellsOfShortages,
+    quiet_config,
+    take_no_more,
+)
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -213,6 +219,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(TellsOfShortages())
         if threading.current_thread() is threading.main_thread():
             for name in _ENDING:
                 self._loop.add_signal_handler(getattr(signal, name), self._owner.stop)

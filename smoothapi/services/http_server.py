@@ -21,7 +21,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from smoothapi.hosts import listening
-from smoothapi.http_protocol import BACKLOG, PatientProtocol, quiet_config, take_no_more
+from smoothapi.http_protocol import (
+    BACKLOG,
+    PatientProtocol,
+    TellsOfShortages,
+    quiet_config,
+    take_no_more,
+)
 from smoothapi.services.faults import Fault
 from smoothapi.wires.wire import Question, Refusal, Reply, Request
 
@@ -119,6 +125,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(TellsOfShortages())
         self._stopping = self._endpoint.stopping = asyncio.Event()
         await super().startup(sockets)
         await self.on_tick(0)  # the first Date header

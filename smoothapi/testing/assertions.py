@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from smoothapi.certify.certificate import Certificate
 
 _LABELS_SHOWN = 6
+_FINAL = (
+    "final=True promised that this photo is asked about with no more votes and at no other radius: "
+    "choose max_votes and radius before the first vote"
+)
 
 
 def assert_certified(
@@ -121,6 +125,8 @@ def _advice(
             else f"this was the target: {printable(json.dumps(dict(certificate.target)))}"
         )
     if not certificate.abstained and radius is not None:
+        if certificate.final:
+            return f"radius={certificate.radius_requested:g} was asked for, and {_FINAL}"
         return (
             f"radius={certificate.radius_requested:g} was asked for: ask for {radius:g}"
             if certificate.radius_requested is not None
@@ -135,6 +141,8 @@ def _is_top1(certificate: Certificate) -> bool:
 
 def _why_abstained(certificate: Certificate, radius: float | None) -> str:
     if not _is_top1(certificate):
+        if certificate.final:
+            return _FINAL
         return (
             f"raise max_votes (now {certificate.max_votes}), lower the radius, or lower the "
             "score that the target asks for"
@@ -147,15 +155,22 @@ def _why_abstained(certificate: Certificate, radius: float | None) -> str:
     sigma = certificate.sigma
     wanted = 0.0 if wanted is None else wanted
     needed = NormalDist().cdf(wanted / sigma)
+    wants = f"radius {wanted:g} at sigma {sigma:g} needs more than {needed:.1%}"
     leader = f"the first label has {share:.1%} of the votes"
     if share <= needed:
         reach = sigma * NormalDist().inv_cdf(min(max(share, 0.5), 1.0 - 1e-9))
         return (
-            f"{leader}, and radius {wanted:g} at sigma {sigma:g} needs more than {needed:.1%}: no "
-            f"number of votes would do. With this share endless votes reach {reach:.3f}: lower "
-            "the radius, or use another sigma or denoiser"
+            f"{leader}, and {wants}: no number of votes would do. With this share endless votes "
+            f"reach {reach:.3f}: "
+            + (
+                _FINAL
+                if certificate.final
+                else "lower the radius, or use another sigma or denoiser"
+            )
         )
+    if certificate.final:
+        return f"{leader}, and {wants}; {_FINAL}"
     return (
-        f"{leader}, and radius {wanted:g} at sigma {sigma:g} needs more than {needed:.1%}: raise "
-        f"max_votes (now {certificate.max_votes}), lower the radius, or raise alpha"
+        f"{leader}, and {wants}: raise max_votes (now {certificate.max_votes}), lower the radius, "
+        "or raise alpha"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import EnvSettingsSource
 
-from smoothapi import config
+from smoothapi import Smoother, config
 from smoothapi.config import resolve
 from smoothapi.errors import UsageError
 from smoothapi.settings import Settings
@@ -125,7 +125,7 @@ def test_variables_of_settings_that_are_no_tables_are_read_as_pydantic_settings_
         "BUDGET": "500",
         "PLAIN": "off",
         "HOME": "/tmp/{}",
-        "RECORD": "",
+        "RECORD": "answers.jsonl",
         "CODEC": "jpeg",
         "SIZE__X": "1",
     }
@@ -134,6 +134,38 @@ def test_variables_of_settings_that_are_no_tables_are_read_as_pydantic_settings_
     here = config._environment()
     source = EnvSettingsSource(Settings, env_prefix="SMOOTHAPI_", env_nested_delimiter="__")
     assert here == source() == {name.lower(): given[name] for name in list(given)[:-1]}
+
+
+PATHS = ("classes", "denoiser", "home", "noise_key_file", "record")
+
+
+def test_a_variable_of_a_path_that_is_empty_is_as_if_it_were_not_set(monkeypatch):
+    toml('noise_key_file = "here.key"\nrecord = "here.jsonl"\nclasses = "here.toml"\n')
+    for name in PATHS:
+        monkeypatch.delenv(f"SMOOTHAPI_{name.upper()}", raising=False)
+    without = resolve()
+    for name in PATHS:
+        monkeypatch.setenv(f"SMOOTHAPI_{name.upper()}", "")
+    assert resolve() == without
+    assert without.origins["noise_key_file"] == "smoothapi.toml"
+
+
+def test_all_settings_that_are_paths_are_among_those():
+    def may_be_a_path(name):
+        field = Settings.model_fields[name]
+        return "Path" in f"{field.annotation}{field.metadata}"
+
+    assert set(filter(may_be_a_path, Settings.model_fields)) == {*PATHS} - {"denoiser"}
+
+
+def test_an_empty_variable_of_another_setting_is_told(monkeypatch):
+    monkeypatch.setenv("SMOOTHAPI_BUDGET", "")
+    with pytest.raises(UsageError, match="budget"):
+        Smoother("mock")
+    monkeypatch.delenv("SMOOTHAPI_BUDGET")
+    monkeypatch.setenv("SMOOTHAPI_SIGMA", "")
+    with pytest.raises(UsageError, match="SMOOTHAPI_SIGMA"):
+        resolve()
 
 
 def test_tables_are_read_from_variables_beside_those_that_are_none(monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from PIL import Image
 
 from smoothapi.denoise.training.photo_files import Encoded, files
 from smoothapi.errors import UsageError
+from smoothapi.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,16 +104,15 @@ def write_pack(
     photos = found(places, leave_out=leave_out)
     if not photos:
         raise UsageError("No photo is left to write: all are held out.")
-    partial = path.with_name(path.name + ".partial")
     entries: list[tuple[int, int, str]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as pool, partial.open("wb") as stream:
+    with replacing(path, "wb") as stream, ThreadPoolExecutor() as pool:
         made = pool.map(lambda photo: _shrunk(photo, short_side, quality), photos)
         for photo, content in zip(photos, made, strict=True):
             entries.append((stream.tell(), len(content), photo.source))
             stream.write(content)
-    path.with_suffix(".json").write_text(json.dumps(entries))
-    os.replace(partial, path)  # noqa: PTH105 - the atomic one, by its usual name
+        with replacing(path.with_suffix(".json")) as index:
+            index.write(json.dumps(entries))
     return len(entries)
 
 

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi import advise
+from smoothapi import Absence, Presence, Scores, advise
 from smoothapi.advice import _planned
+from smoothapi.answer import Answer, Label
 from smoothapi.certify import queries_needed, runs_of
+from smoothapi.certify.certificate import percent
+from smoothapi.certify.sequential import needed_share
 from smoothapi.cli.output import show_certificate
 from smoothapi.smoother import Smoother
 from tests.conftest import ScriptedAdapter, answer
@@ -20,7 +23,7 @@ from tests.conftest import ScriptedAdapter, answer
 PHOTO = np.zeros((8, 8, 3), np.uint8)
 
 
-def certificate(share, radius=0.25, turns=10**6, **options):
+def certificate(share, radius=0.25, turns=10**6, target=None, **options):
     """Certify with a provider of which `share` in 100 answers, evenly spread, say "bus".
 
     From the answer `turns` on none does.
@@ -33,16 +36,31 @@ def certificate(share, radius=0.25, turns=10**6, **options):
             return answer("van")
         return answer("bus" if index * share // 100 != (index + 1) * share // 100 else "van")
 
+    return certified(script, radius, target, **options)
+
+
+def certified(script, radius, target, **options):
     adapter = ScriptedAdapter(script)
     options = {"sigma": 0.25, "plain": False, "max_votes": 300, **options}
     with Smoother(adapter, denoiser="none", radius=radius, concurrency=1, **options) as smoother:
-        return smoother.certify(PHOTO), smoother.session.price
+        return smoother.certify(PHOTO, target=target or "top1"), smoother.session.price
+
+
+def several(script, radius, target, **options):
+    """Certify with answers of the labels that `script` names for an index."""
+    asked = iter(range(10**6))
+
+    def answered(payload, attempt):
+        labels = tuple(Label(name, 0.9) for name in script(next(asked)))
+        return Answer(labels=labels, model_version="v1")
+
+    return certified(answered, radius, target, **options)
 
 
 def test_a_certificate_and_a_prediction_need_none():
-    certified, _ = certificate(100)
-    assert not certified.abstained
-    assert advise(certified) is None
+    given, _ = certificate(100)
+    assert not given.abstained
+    assert advise(given) is None
 
 
 def test_an_abstention_says_the_share_and_what_is_certified_all_the_same(capsys):
@@ -122,6 +140,102 @@ def test_photos_with_nearly_the_same_share_are_planned_for_once():
     for delta in (given.delta, given.delta * (1.0 - 1e-9)):
         assert advise(replace(given, delta=delta), price).trials
     assert _planned.cache_info().misses == before
+
+
+NAMED = {
+    "present": (Presence("bus", 0.5), "bus present"),
+    "absent": (Absence("van", 0.5), "van absent"),
+    "whichever": (Presence("van", 0.5), "van absent"),
+    "scores": (Scores("bus"), "bus at least 0.5"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_label_asked_for_by_name_is_advised_on_as_one_that_leads(kind, capsys):
+    target, words = NAMED[kind]
+
+    def nineteen_in_twenty(index):
+        return ["bus"] if (index + 1) % 20 else ["van"]
+
+    given, price = several(nineteen_in_twenty, 0.25, target, max_votes=70)
+    assert given.abstained
+    advice = advise(given, price)
+    [label] = advice.labels
+    assert advice.share == label.share == 1 - (given.total_votes // 20) / given.total_votes
+    assert advice.needed_share == needed_share(0.25, 0.25, given.delta)
+    assert [radius for _, radius in advice.certified] == [c.radius for c in given.largest]
+    [trial] = [t for t in advice.trials if t.change == "max_votes"]
+    count = queries_needed(
+        0.25, 0.25, given.alpha, advice.share, max_votes=int(trial.value), delta=given.delta
+    )
+    assert trial.votes == pytest.approx(count.mean, rel=0.05)
+    assert trial.dollars == pytest.approx((round(trial.votes) - given.total_votes) / 1000)
+    show_certificate(given, price)
+    shown = " ".join(capsys.readouterr().out.split())
+    said = f"{words} in {percent(label.share)} of {given.total_votes} votes"
+    for part in (f"what now {said}; the radius takes more than", "try --max-votes", "try --sigma"):
+        assert part in shown
+    assert said in str(given)
+    [row] = json.loads(json.dumps(advice.to_dict()))["labels"]
+    assert row["label"] == words.split()[0]
+    assert row["relation"] in words
+
+
+def test_a_lower_radius_of_a_label_asked_for_by_name_costs_nothing():
+    given, price = certificate(100, radius=0.4, turns=60, target=Presence("bus", 0.5))
+    [(what, radius)] = advise(given, price).certified
+    assert what == "bus present"
+    assert f"(--radius {radius:.6f}".rstrip("0") in str(advise(given, price))
+
+
+def one_is_certified(index):
+    return ["bus", *(["van"] if index % 20 else [])]
+
+
+def test_of_several_labels_those_that_are_not_certified_are_advised_on():
+    labels = Presence(["bus", "van"], 0.5, wanted="present")
+    given, price = several(one_is_certified, 0.3, labels, max_votes=100)
+    assert given.label == "bus present"
+    advice = advise(given, price)
+    assert [(one.label, one.relation) for one in advice.labels] == [("van", "present")]
+    assert all("bus" not in what for what, _ in advice.certified)
+    assert "bus" not in str(advice)
+    [trial] = [t for t in advice.trials if t.change == "max_votes"]
+    count = queries_needed(
+        0.3, 0.25, given.alpha / 2, advice.share, max_votes=int(trial.value), delta=given.delta
+    )
+    assert trial.votes == pytest.approx(count.mean, rel=0.05)
+
+
+def both_at_less(index):
+    return ["bus", "van"] if index < 60 else []
+
+
+def one_at_less(index):
+    return ["bus", *(["van"] if index % 2 else [])] if index < 60 else []
+
+
+@pytest.mark.parametrize(("script", "asks"), [(both_at_less, True), (one_at_less, False)])
+def test_nothing_more_is_sent_is_said_only_where_it_is_so(script, asks):
+    labels = Presence(["bus", "van"], 0.5, wanted="present")
+    given, price = several(script, 0.4, labels)
+    assert given.abstained
+    advice = advise(given, price)
+    assert ("nothing more is sent" in str(advice)) == asks
+    least = min(radius for _, radius in advice.certified)
+    again, _ = several(script, least, labels)
+    assert len(again.claims) == (2 if asks else 1)
+    assert again.queries == 0 or not asks
+
+
+def test_of_many_labels_a_few_are_shown():
+    names = [f"label {number}" for number in range(12)]
+    given, price = several(lambda i: names if i % 2 else [], 0.25, Presence(names, 0.5))
+    assert given.abstained
+    lines = list(advise(given, price).lines())
+    assert len(advise(given, price).labels) == 12
+    assert sum("votes;" in line for line in lines) == 5
+    assert any("7 other labels" in line for line in lines)
 
 
 def test_nothing_is_advised_where_no_label_leads():

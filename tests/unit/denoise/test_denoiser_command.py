@@ -146,6 +146,48 @@ def test_training_that_is_stopped_says_where_it_stands(
     assert "answers" not in said
 
 
+@pytest.mark.parametrize(
+    ("works_on", "command", "said"),
+    [
+        (
+            "training.evaluate.evaluate",
+            ("eval", "photos", "--weights", "none"),
+            "Stopped. Nothing of what was measured is kept: the same command begins anew.",
+        ),
+        (
+            "training.packs._shrunk",
+            ("pack", "photos", "there.bin"),
+            "Stopped. Nothing was written: the same command begins anew.",
+        ),
+        (
+            "training.convert.write_weights",
+            ("convert", "c.pth.tar", "there.safetensors"),
+            "Stopped. Nothing was written: the same command begins anew.",
+        ),
+    ],
+)
+def test_what_keeps_nothing_says_so_when_it_is_stopped(
+    works_on: str, command: tuple[str, ...], said: str, photo_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": DnCNN(3, 4).state_dict()}, "c.pth.tar")
+    written = ("there.bin", "there.json", "there.safetensors")
+    for name in written:
+        Path(name).write_text("of before")
+    before = sorted(Path().iterdir())
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"smoothapi.denoise.{works_on}", stopped)
+    folder = str(photo_folder)
+    assert cli.run(["denoiser", *(folder if w == "photos" else w for w in command)]) == 130
+    assert capsys.readouterr().err.strip() == said
+    assert sorted(Path().iterdir()) == before
+    assert {Path(name).read_text() for name in written} == {"of before"}
+
+
 @pytest.mark.parametrize("which", ["default", "small"])
 def test_the_commands_of_the_model_cards_run(
     which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -428,7 +428,7 @@ def test_a_call_that_the_end_cuts_short_is_worth_sending_again(ending, held, sta
         assert held.begun.wait(30)
         ends = threading.Thread(target=end)
         ends.start()
-        while not gateway.gateway._stopped:
+        while not gateway.gateway._certifiers.closed:
             time.sleep(0.01)
         held.go.set()
         found = under_way.result()

@@ -9,10 +9,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import logging
+import os
 import socket
 import struct
 import time
 import zlib
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from urllib.parse import quote_plus
 
 import pytest
@@ -27,7 +31,25 @@ from smoothapi.wires.wire import Reply
 from tests.unit.gateway.conftest import KITS, OTHER, RAW, call, post, tables
 from tests.unit.wrapping.conftest import labeller
 
+OPEN = Path("/proc/self/fd")
+
 pytestmark = pytest.mark.timeout(60)
+
+
+@contextmanager
+def no_file_is_free():
+    """Let this process open no file."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        most = max(int(file.name) for file in OPEN.iterdir()) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        with suppress(OSError):
+            while True:
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -378,3 +400,23 @@ def test_a_page_in_a_browser_spends_no_money_of_a_gateway_that_lets_in_anyone(aw
     page = f"{gateway.url}/smoothapi/"
     assert requests.get(page, timeout=20).status_code == 200
     assert requests.get(page, headers={"host": "evil.example:8760"}, timeout=20).status_code == 401
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="no list of open files here")
+def test_that_no_file_is_left_for_a_connection_is_said_in_one_line(aws, start, caplog):
+    server = start("aws", aws)
+    assert post(server.url, "aws").status_code == 200
+    host, port = server.address.split(":")
+    with ExitStack() as stack:
+        callers = [stack.enter_context(socket.socket()) for _ in range(3)]
+        with no_file_is_free():
+            for caller in callers:
+                caller.connect((host, int(port)))
+            until = time.monotonic() + 20.0
+            while "connection" not in caplog.text and time.monotonic() < until:
+                time.sleep(0.01)
+        assert post(server.url, "aws").headers["x-smoothapi-outcome"] == "certified"
+    [told] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "No connection can be taken. This process has as many files open" in told.getMessage()
+    assert "`ulimit -n`" in told.getMessage()
+    assert told.exc_info is None

@@ -57,6 +57,24 @@ def test_too_few_votes_says_to_allow_more():
 
 
 @pytest.mark.parametrize(
+    ("chances", "options", "expected"),
+    [
+        ({"bus": 0.9, "van": 0.1}, {"radius": 0.25, "max_votes": 70}, {}),
+        ({"bus": 0.7, "van": 0.3}, {"radius": 0.25}, {}),
+        ({"bus": 0.6, "van": 0.4}, {"target": Absence("bus", 0.5)}, {}),
+        ({"bus": 0.97, "van": 0.03}, {}, {"radius": 0.2}),
+    ],
+    ids=["too few votes", "too small a share", "another target", "a larger radius"],
+)
+def test_no_hint_breaks_what_final_promised(chances, options, expected):
+    given = certificate(chances, final=True, **options)
+    hint = fails(assert_certified, given, **expected).partition("hint ")[2]
+    assert "choose max_votes and radius before" in hint
+    for ruled_out in ("raise max_votes", "lower the radius", "ask for 0.2"):
+        assert ruled_out not in hint
+
+
+@pytest.mark.parametrize(
     ("expected", "says"),
     [
         ({"label": "van"}, "'van' got "),
