@@ -8,6 +8,7 @@ import os
 import secrets
 from collections import Counter
 from contextlib import contextmanager, suppress
+from errno import ENOENT
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -45,6 +46,23 @@ def text_of(data: bytes) -> str:
         raise ValueError(
             f"byte {error.start:,} is not UTF-8: save it as UTF-8, without other encodings"
         ) from None
+
+
+def file_of_package(name: str) -> Path:
+    """Return where a file of an installed package is, such as "torch/version.py".
+
+    The package is not imported.
+
+    Raises:
+        FileNotFoundError: the package is not installed.
+    """
+    from importlib.util import find_spec  # noqa: PLC0415  keeps --help light
+
+    package, _, inside = name.partition("/")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), name)
+    return Path(spec.origin).parent / inside
 
 
 def parse_json(text: str | bytes) -> Any:
