@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import secrets
 from collections import Counter
 from contextlib import contextmanager, suppress
 from errno import ENOENT
@@ -101,6 +99,8 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, or not CSV.
     """
+    import csv  # noqa: PLC0415  keeps --help light
+
     reader = csv.DictReader(StringIO(read_text(path), newline=""), restval="")
     try:
         header = list(reader.fieldnames or ())
@@ -199,7 +199,7 @@ def replacing(path: Path, mode: str = "w", *, same_owner: bool = False) -> Itera
         with path.open(mode, **text) as stream:  # type: ignore[call-overload]
             yield stream
         return
-    draft = path.with_name(f".{secrets.token_hex(6)}.partial")
+    draft = path.with_name(f".{os.urandom(6).hex()}.partial")
     try:
         with open(draft, mode.replace("w", "x"), opener=_opener(path), **text) as stream:  # type: ignore[call-overload]
             if path.exists():
@@ -249,7 +249,7 @@ def create(path: Path, content: bytes, *, mode: int) -> None:
         FileExistsError: there is one already.
         OSError: it cannot be made.
     """
-    draft = path.with_name(f".{secrets.token_hex(6)}.partial")
+    draft = path.with_name(f".{os.urandom(6).hex()}.partial")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -282,7 +282,7 @@ def is_file(path: str | Path) -> bool:
 def check_folder(folder: Path) -> None:
     """Make a folder if it is not there, and try whether files can be made in it; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{secrets.token_hex(6)}.partial"
+    draft = folder / f".{os.urandom(6).hex()}.partial"
     draft.touch(exist_ok=False)
     draft.unlink()
 

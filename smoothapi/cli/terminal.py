@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 from unicodedata import combining, east_asian_width
@@ -54,9 +53,11 @@ def echo_facts(facts: Iterable[tuple[str, str]]) -> None:
 
     rich, which prints what has more columns, takes as long to load as a stored certificate to make.
     """
+    from shutil import get_terminal_size  # noqa: PLC0415  keeps --help light
+
     rows = list(facts)
     names = max((_cells(name) for name, _ in rows), default=0) + 2
-    width = max(_NARROWEST, shutil.get_terminal_size().columns - names)
+    width = max(_NARROWEST, get_terminal_size().columns - names)
     for name, fact in rows:
         lines = printable_lines(fact).split("\n")
         first, *more = [part for line in lines for part in _wrapped(line, width)]
