@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, ProgressColumn
 
-    from smoothapi.denoise import DenoiserRuntime
+    from smoothapi.denoise import DenoiserIdentity
     from smoothapi.many import ManyProgress
     from smoothapi.session import Progress as VoteProgress
     from smoothapi.session import Session
@@ -140,7 +140,7 @@ class _Bar:
         self,
         columns: Callable[[], tuple[ProgressColumn, ...]],
         name: str,
-        denoiser: DenoiserRuntime,
+        denoiser: DenoiserIdentity,
         fields: dict[str, Any],
     ) -> None:
         self.ended = threading.Event()
