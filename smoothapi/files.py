@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import secrets
 from collections import Counter
 from contextlib import contextmanager, suppress
+from errno import ENOENT
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -47,6 +46,23 @@ def text_of(data: bytes) -> str:
         ) from None
 
 
+def file_of_package(name: str) -> Path:
+    """Return where a file of an installed package is, such as "torch/version.py".
+
+    The package is not imported.
+
+    Raises:
+        FileNotFoundError: the package is not installed.
+    """
+    from importlib.util import find_spec  # noqa: PLC0415  keeps --help light
+
+    package, _, inside = name.partition("/")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), name)
+    return Path(spec.origin).parent / inside
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return what JSON means, where all of it has one meaning that the rest of smoothapi can hold.
 
@@ -83,6 +99,8 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, or not CSV.
     """
+    import csv  # noqa: PLC0415  keeps --help light
+
     reader = csv.DictReader(StringIO(read_text(path), newline=""), restval="")
     try:
         header = list(reader.fieldnames or ())
@@ -181,7 +199,7 @@ def replacing(path: Path, mode: str = "w", *, same_owner: bool = False) -> Itera
         with path.open(mode, **text) as stream:  # type: ignore[call-overload]
             yield stream
         return
-    draft = path.with_name(f".{secrets.token_hex(6)}.partial")
+    draft = path.with_name(f".{os.urandom(6).hex()}.partial")
     try:
         with open(draft, mode.replace("w", "x"), opener=_opener(path), **text) as stream:  # type: ignore[call-overload]
             if path.exists():
@@ -231,7 +249,7 @@ def create(path: Path, content: bytes, *, mode: int) -> None:
         FileExistsError: there is one already.
         OSError: it cannot be made.
     """
-    draft = path.with_name(f".{secrets.token_hex(6)}.partial")
+    draft = path.with_name(f".{os.urandom(6).hex()}.partial")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -264,7 +282,7 @@ def is_file(path: str | Path) -> bool:
 def check_folder(folder: Path) -> None:
     """Make a folder if it is not there, and try whether files can be made in it; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{secrets.token_hex(6)}.partial"
+    draft = folder / f".{os.urandom(6).hex()}.partial"
     draft.touch(exist_ok=False)
     draft.unlink()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
 from smoothapi.text import printable
@@ -58,4 +57,6 @@ def paragraph(text: object) -> str:
 
 def escaped(value: object) -> str:
     """Return a value as text that is safe in a page."""
-    return html.escape(printable(str(value)))
+    from html import escape  # noqa: PLC0415  it brings the names of all characters
+
+    return escape(printable(str(value)))

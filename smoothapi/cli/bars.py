@@ -1,6 +1,7 @@
 """Progress of photos on stderr: a bar on a terminal, else a line now and then.
 
-rich is loaded where a bar is shown: it takes longer to load than a stored photo to certify.
+rich is loaded where a bar is shown: it takes longer to load than a stored photo to certify. So the
+bar of one photo comes only when that takes a while.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from smoothapi.text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import ProgressColumn
+    from rich.progress import Progress, ProgressColumn
 
+    from smoothapi.denoise import DenoiserIdentity
     from smoothapi.many import ManyProgress
     from smoothapi.session import Progress as VoteProgress
     from smoothapi.session import Session
 
+_UNSEEN = 0.3  # seconds in which one photo needs no bar
 _LOOK = 0.1  # seconds between looks at what is waited for
 _SAID_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
@@ -52,7 +55,7 @@ def progress_of_many(
     Without a terminal there is a line every half minute.
     """
     said = time.monotonic()
-    with _bar(_of_photos, "photos", session, total=total, said="") as update:
+    with _bar(_of_photos, "photos", session, at_once=True, total=total, said="") as update:
 
         def advance(state: ManyProgress) -> None:
             nonlocal said
@@ -98,54 +101,98 @@ def _bar(
     columns: Callable[[], tuple[ProgressColumn, ...]],
     name: str,
     session: Session,
+    *,
+    at_once: bool = False,
     **fields: Any,
 ) -> Iterator[Callable[..., bool]]:
-    """Show a bar that says what is waited for: the denoiser, or what `name` says.
+    """Show a bar of what takes a while: it says what is waited for, the denoiser or `name`.
 
     Args:
         columns: returns the bar's.
         name: what is worked on.
         session: whose denoiser may have to be loaded.
+        at_once: whether it is known to take a while.
         fields: what the columns show at first.
 
     Yields:
-        What changes the fields; says whether there is a bar.
+        What changes the fields; says whether there may be a bar.
     """
     if not sys.stderr.isatty():
         yield lambda **_: False
         return
-    from rich.progress import Progress  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    bar = _Bar(columns, name, session.variants.denoiser, fields)
+    if at_once:
+        bar.show()
+    watch = threading.Thread(target=bar.watch, name="smoothapi-bar", daemon=True)
+    watch.start()
+    try:
+        yield bar.update
+    finally:
+        bar.ended.set()
+        watch.join()
+        bar.hide()
 
-    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
 
-    plain = Text(printable(name)).markup  # a description is read as markup
-    denoiser, ended = session.variants.denoiser, threading.Event()
-    console = PrintableConsole(stderr=True)
-    bar = Progress(
-        *columns(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # rich's own variables may say so
-        # What is printed meanwhile would go to stderr, also where stdout is a file or a pipe.
-        redirect_stdout=sys.stdout.isatty(),
-    )
+class _Bar:
+    """A bar that may not be shown yet."""
 
-    def look() -> None:
-        while not ended.wait(_LOOK):
-            loading = getattr(denoiser, "loading", False)
-            bar.update(task, description="loading the denoiser" if loading else plain)
+    def __init__(
+        self,
+        columns: Callable[[], tuple[ProgressColumn, ...]],
+        name: str,
+        denoiser: DenoiserIdentity,
+        fields: dict[str, Any],
+    ) -> None:
+        self.ended = threading.Event()
+        self._columns, self._name, self._denoiser = columns, name, denoiser
+        self._fields = fields
+        self._lock = threading.Lock()
+        self._shown: Progress | None = None
 
-    def update(**changed: Any) -> bool:
-        bar.update(task, **changed)
-        return not bar.disable
+    def watch(self) -> None:
+        """Show the bar when it is time, and say in it what is waited for."""
+        if self._shown is None and not self.ended.wait(_UNSEEN):
+            self.show()
+        while not self.ended.wait(_LOOK):
+            self.update(description=self._waited_for())
 
-    watch = threading.Thread(target=look, name="smoothapi-bar", daemon=True)
-    with bar:
-        task = bar.add_task(plain, **fields)
-        watch.start()
-        try:
-            yield update
-        finally:
-            ended.set()
-            watch.join()
+    def show(self) -> None:
+        """Load rich, and show the bar."""
+        from rich.progress import Progress  # noqa: PLC0415
+
+        from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
+        console = PrintableConsole(stderr=True)
+        bar = Progress(
+            *self._columns(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,  # rich's own variables may say so
+            # What is printed meanwhile would go to stderr, also where stdout is a file or a pipe.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        with self._lock:
+            bar.add_task(**{"description": self._waited_for(), **self._fields})
+            bar.start()
+            self._shown = bar
+
+    def update(self, **changed: Any) -> bool:
+        """Change what it says; whether there is a bar, or may still be one."""
+        with self._lock:
+            if self._shown is None:
+                self._fields |= changed
+                return True
+            self._shown.update(self._shown.task_ids[0], **changed)
+            return not self._shown.disable
+
+    def hide(self) -> None:
+        """Take the bar away."""
+        if self._shown is not None:
+            self._shown.stop()
+
+    def _waited_for(self) -> str:
+        if getattr(self._denoiser, "loading", False):
+            return "loading the denoiser"
+        from rich.text import Text  # noqa: PLC0415
+
+        return Text(printable(self._name)).markup  # a description is read as markup

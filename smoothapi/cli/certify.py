@@ -293,7 +293,7 @@ def _one(
     if how.as_json:
         echo(how.text(certificate))
     else:
-        from smoothapi.cli.output import show_certificate  # noqa: PLC0415  rich, which JSON does without
+        from smoothapi.cli.output import show_certificate  # noqa: PLC0415  which JSON does without
 
         show_certificate(certificate, smoother.session.price, waited)
     return 0 if _is_enough(certificate, how.accepted, photo) else _ABSTAINED

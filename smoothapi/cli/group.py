@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import click
 
 
@@ -16,6 +14,8 @@ class Group(click.Group):
         """Find the command that the arguments name, or say which are near it."""
         name, known = args[0], self.list_commands(ctx)
         if name[:1].isalnum() and name not in known and not ctx.resilient_parsing:
+            from difflib import get_close_matches  # noqa: PLC0415  for errors alone
+
             near = get_close_matches(name.lower(), known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
             ctx.fail(f"{ctx.command_path} has no command {name!r}. {hint}")

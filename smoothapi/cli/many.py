@@ -233,7 +233,7 @@ def _show(
     elif quiet:
         return
     else:
-        from smoothapi.cli import output  # noqa: PLC0415  rich, which JSON does without
+        from smoothapi.cli import output  # noqa: PLC0415  which JSON does without
 
         if total is not None and total <= _MOST_SHOWN:
             output.show_certificate(result.certificate, session.price)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from smoothapi.advice import advise
 from smoothapi.certify.certificate import (
     claim_text,
@@ -16,7 +13,7 @@ from smoothapi.certify.certificate import (
     never_seen_text,
     rounded_down,
 )
-from smoothapi.cli.console import PrintableConsole
+from smoothapi.cli.terminal import echo, echo_facts, echo_styled
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -29,42 +26,38 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 4
 _SHORTEST_SHOWN = 0.05  # seconds
+_COLOUR = {True: {"fg": "green"}, False: {"fg": "yellow"}}  # of certified and not
 
 
 def show_line(photo: str, certificate: Certificate) -> None:
     """Print what one of many photos came to as one line."""
     certified = certificate.label is not None
-    line = Text("● ", style="green" if certified else "yellow")
-    line.append(f"{printable(photo)}  ")
-    line.append(printable(certificate.label or "abstained"), style="bold" if certified else "")
+    said = ""
     if certified and certificate.kind == "certify":
-        line.append(f"  {rounded_down(certificate.radius)}")
+        said = f"  {rounded_down(certificate.radius)}"
     elif certificate.lesser:
-        line.append(f"  {less_text(certificate)}")
-    PrintableConsole().print(line, soft_wrap=True)
+        said = f"  {less_text(certificate)}"
+    echo_styled(
+        ("● ", _COLOUR[certified]),
+        (f"{photo}  ", {}),
+        (certificate.label or "abstained", {"bold": True} if certified else {}),
+        (said, {}),
+    )
 
 
 def show_certificate(certificate: Certificate, price: Price, waited: float = 0.0) -> None:
     """Print one certificate as a short table; `waited` is in seconds of the clock."""
     certified = certificate.label is not None
+    colour = _COLOUR[certified]
     kind = {"certify": "certified", "predict": "predicted"}[certificate.kind]
-    head = Text()
-    head.append("● ", style="green" if certified else "yellow")
-    color = "green" if certified else "yellow"
     if certificate.abstained and certificate.lesser:
-        head.append(less_text(certificate), style=color)
+        echo_styled(("● ", colour), (less_text(certificate), colour))
     else:
-        head.append(printable(certificate.label or "no label"), style="bold")
-        head.append(f"  {kind}" if certified else "  abstained", style=color)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    for name, value in _facts(certificate, price, waited):
-        table.add_row(Text(name), Text(value))
-    console = PrintableConsole()
-    console.print(head)
-    console.print(table)
-    console.print()
+        said = certificate.label or "no label"
+        kind = kind if certified else "abstained"
+        echo_styled(("● ", colour), (said, {"bold": True}), (f"  {kind}", colour))
+    echo_facts(_facts(certificate, price, waited))
+    echo()
 
 
 def _facts(certificate: Certificate, price: Price, waited: float) -> Iterator[tuple[str, str]]:
@@ -210,6 +203,11 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
 
 def show_plans(plans: list[Plan], settings: Settings) -> None:
     """Print what runs would send and cost."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
+
     table = Table(title="Nothing was sent. Queries that certify would send:", title_justify="left")
     table.add_column("Photo", overflow="fold")
     for name in ("stored", "at least", "at most", "dollars"):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import platform
 import re
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from smoothapi.errors import DenoiserError, MissingExtraError
+from smoothapi.files import file_of_package
 
 DEVICES = "auto, cpu, cuda, cuda:N (for example cuda:1), mps"
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+_VERSION = re.compile(r"^__version__ = '(?P<version>[^']+)'", re.MULTILINE)
 _logger = logging.getLogger("smoothapi")
 
 
@@ -126,14 +129,13 @@ def require_torch(what: str = "The denoiser") -> None:
 @cache
 def torch_version() -> str:
     """Return the version of torch, without importing it where that can be helped."""
-    from importlib import metadata  # noqa: PLC0415  it brings all of email
+    with suppress(OSError):
+        found = _VERSION.search(file_of_package("torch/version.py").read_text(encoding="utf-8"))
+        if found is not None:
+            return found["version"]
+    import torch  # noqa: PLC0415
 
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:  # installed without its metadata
-        import torch  # noqa: PLC0415
-
-        return str(torch.__version__)
+    return str(torch.__version__)
 
 
 @cache

@@ -10,7 +10,14 @@ import secrets
 from typing import TYPE_CHECKING, Protocol
 
 from smoothapi.denoise.knobs import NEUTRAL, Knobs
-from smoothapi.denoise.storage import SHIPPED, Header, load_network, read_header, read_model_card
+from smoothapi.denoise.storage import (
+    SHIPPED,
+    Header,
+    load_network,
+    read_header,
+    read_model_card,
+    read_shipped_header,
+)
 from smoothapi.errors import DenoiserError, UsageError
 
 if TYPE_CHECKING:
@@ -65,17 +72,11 @@ class File:
         """Return weights that ship: one of `storage.SHIPPED`.
 
         Raises:
-            DenoiserError: they are not those that their model card names.
+            DenoiserError: the installation is damaged. That they are not those that their model
+                card names is said when they are opened.
         """
         card = read_model_card(which)
-        header = read_header(card.path)
-        if header.sha256 != card.sha256:
-            raise DenoiserError(
-                f"The shipped weights {card.path.name} have the SHA-256 {header.sha256[:16]}..., "
-                f"but their model card says {card.sha256[:16]}...: the installation is damaged. "
-                "Install smoothapi-vision again."
-            )
-        return cls(header, name or card.name)
+        return cls(read_shipped_header(card), name or card.name)
 
     def open(self) -> Callable[[torch.Tensor, float], torch.Tensor]:
         """Return what denoises."""

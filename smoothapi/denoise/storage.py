@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = "smoothapi-denoiser-1"
+_LENGTH = struct.Struct("<Q")  # of the header, with which a safetensors file begins
 _LARGEST_HEADER = 4 << 20
 _SMALL = 1024  # of a number in a header: no network of so many parts takes long to lay out
 _PICKLES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".pkl", ".pickle"})
@@ -38,6 +40,7 @@ class Header:
         architecture: a name that `networks.build` knows.
         config: what `networks.build` needs beside the name.
         about: how the weights were made; free form.
+        ships: whether the weights come with the package.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class Header:
     architecture: str
     config: dict[str, Any]
     about: dict[str, Any]
+    ships: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,40 @@ def read_header(path: Path) -> Header:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError: no file has such a name
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise DenoiserError(
-            f"The denoiser's weights {path} cannot be read: {reason or error}. Give "
-            "'default', 'small', 'none', or the path of a .safetensors file."
-        ) from error
-    metadata = _metadata(path, content)
+        raise _unreadable(path, error) from error
+    metadata = _metadata(path, content, len(content))
+    return _header(path, metadata, hashlib.sha256(content).hexdigest())
+
+
+def read_shipped_header(card: ModelCard) -> Header:
+    """Read and check the header of weights that ship; without torch.
+
+    The card says what SHA-256 they have, and `load_network` takes no other file. So they are not
+    hashed here: a run that is answered from the store would wait for 30 MB that it does not use.
+
+    Raises:
+        DenoiserError: they are missing, cut short, or no weights of this package.
+    """
+    try:
+        with card.path.open("rb") as file:
+            start = file.read(_LENGTH.size)
+            if len(start) == _LENGTH.size:
+                start += file.read(min(*_LENGTH.unpack(start), _LARGEST_HEADER))
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise _unreadable(card.path, error) from error
+    return _header(card.path, _metadata(card.path, start, size), card.sha256, ships=True)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> DenoiserError:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return DenoiserError(
+        f"The denoiser's weights {path} cannot be read: {reason or error}. Give "
+        "'default', 'small', 'none', or the path of a .safetensors file."
+    )
+
+
+def _header(path: Path, metadata: Mapping[str, str], sha256: str, *, ships: bool = False) -> Header:
     if metadata.get("format") != FORMAT:
         raise DenoiserError(
             f"{path} is safetensors, but not a denoiser of smoothapi (its header lacks the format "
@@ -114,13 +146,7 @@ def read_header(path: Path) -> Header:
         config, about = (parse_json(metadata.get(name, "{}")) for name in ("config", "about"))
         if not isinstance(config, dict) or not isinstance(about, dict):
             raise DenoiserError(f"The header of {path} is damaged: its config is no object.")
-        return Header(
-            path=path,
-            sha256=hashlib.sha256(content).hexdigest(),
-            architecture=metadata["architecture"],
-            config=config,
-            about=about,
-        )
+        return Header(path, sha256, metadata["architecture"], config, about, ships)
     except (KeyError, ValueError) as error:
         raise DenoiserError(f"The header of {path} is damaged: {error!r}.") from error
 
@@ -151,7 +177,8 @@ def load_network(header: Header) -> nn.Module:
     """The network of a weights file, on the CPU, float32, in eval mode.
 
     Raises:
-        DenoiserError: the file changed since its header was read, or the tensors do not fit.
+        DenoiserError: the file changed since its header was read, or is not what ships, or the
+            tensors do not fit.
     """
     import torch  # noqa: PLC0415 - only when a network is really needed
 
@@ -159,11 +186,9 @@ def load_network(header: Header) -> nn.Module:
     from smoothapi.denoise.networks import build  # noqa: PLC0415
 
     content = header.path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != header.sha256:
-        raise DenoiserError(
-            f"{header.path} changed after its fingerprint was taken. Start again, so that "
-            "certificates name the weights that were used."
-        )
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != header.sha256:
+        raise _damaged(header, sha256) if header.ships else _changed(header)
     tensors = {
         k: v.float() if v.is_floating_point() else v for k, v in _loaded(header.path, content)
     }
@@ -230,10 +255,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 def _canonical(content: bytes) -> bytes:
     """The same file with a sorted header: safetensors orders metadata by chance."""
-    (length,) = struct.unpack("<Q", content[:8])
+    (length,) = _LENGTH.unpack_from(content)
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+    return _LENGTH.pack(len(header)) + header + content[8 + length :]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -247,7 +272,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise DenoiserError(f"{path} cannot be read: {error}.") from error
-    metadata = _metadata(path, content)
+    metadata = _metadata(path, content, len(content))
     return dict(_loaded(path, content)), metadata
 
 
@@ -263,12 +288,13 @@ def _loaded(path: Path, content: bytes) -> Iterable[tuple[str, Tensor]]:
         ) from error
 
 
-def _metadata(path: Path, content: bytes) -> dict[str, str]:
+def _metadata(path: Path, content: bytes, size: int) -> dict[str, str]:
+    """Return what a safetensors file says of itself, from its start and its size in bytes."""
     # The layout: 8 bytes of header length, a JSON header with each tensor's offsets, the data.
-    if len(content) < 8:
-        raise DenoiserError(f"{path} is {len(content)} bytes long: no safetensors file is.")
-    (length,) = struct.unpack("<Q", content[:8])
-    if length > min(_LARGEST_HEADER, len(content) - 8):
+    if size < _LENGTH.size:
+        raise DenoiserError(f"{path} is {size} bytes long: no safetensors file is.")
+    (length,) = _LENGTH.unpack_from(content)
+    if length > min(_LARGEST_HEADER, size - 8):
         raise DenoiserError(
             f"{path} is not a safetensors file, or it was cut short. Download or copy it again."
         )
@@ -280,12 +306,27 @@ def _metadata(path: Path, content: bytes) -> dict[str, str]:
             raise DenoiserError(f"{path} is not a safetensors file: its metadata is not text.")
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DenoiserError(f"{path} is not a safetensors file: {error!r}.") from error
-    if len(content) != 8 + length + end:
+    if size != 8 + length + end:
         raise DenoiserError(
-            f"{path} is {len(content)} bytes long, but its header describes {8 + length + end}: it "
+            f"{path} is {size} bytes long, but its header describes {8 + length + end}: it "
             "was cut short or added to. Download or copy it again."
         )
     return dict(metadata)
+
+
+def _damaged(header: Header, sha256: str) -> DenoiserError:
+    return DenoiserError(
+        f"The shipped weights {header.path.name} have the SHA-256 {sha256[:16]}..., but their "
+        f"model card says {header.sha256[:16]}...: the installation is damaged. Install "
+        "smoothapi-vision again."
+    )
+
+
+def _changed(header: Header) -> DenoiserError:
+    return DenoiserError(
+        f"{header.path} changed after its fingerprint was taken. Start again, so that "
+        "certificates name the weights that were used."
+    )
 
 
 def _too_large(header: Header) -> DenoiserError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from smoothapi.config import no_consent
@@ -64,6 +65,17 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """An entry point that comes with smoothapi; Python's own brings all of `email`."""
+
+    value: str
+
+    def load(self) -> Any:
+        module, _, name = self.value.partition(":")
+        return getattr(import_module(module), name)
+
+
 @dataclass(frozen=True)
 class ProviderInfo:
     """What is known of a provider without sending anything.
@@ -107,7 +119,7 @@ def entry_points(group: str) -> EntryPoints:
 
 
 def _built_in(group: str) -> dict[str, EntryPoint]:
-    from importlib.metadata import EntryPoint  # noqa: PLC0415  it brings all of email
+    from importlib.metadata import EntryPoint  # noqa: PLC0415
 
     return {name: EntryPoint(name, at, group) for name, at in _BUILT_IN.get(group, {}).items()}
 
@@ -240,10 +252,10 @@ def _check_names(provider: str, factory: Any, options: Mapping[str, Any]) -> Non
             )
 
 
-def _find(name: str) -> EntryPoint:
-    points = _built_in(GROUP)
-    if name not in points:  # what is installed besides takes a while to look through
-        points = registered(GROUP)
+def _find(name: str) -> EntryPoint | _Ours:
+    if name in _BUILT_IN[GROUP]:  # what is installed besides takes a while to look through
+        return _Ours(_BUILT_IN[GROUP][name])
+    points = registered(GROUP)
     if name in points:
         return points[name]
     said = f"No provider is registered as {shortened(name)}.{meant(name, points)} Installed: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import html
 import json
 import math
 import re
@@ -62,8 +61,10 @@ def forms_of(secret: str, least: int = _TOLD) -> Iterator[tuple[str, int]]:
         secret: the secret.
         least: how many of its own characters tell it; of a long one an eighth.
     """
+    from html import escape  # noqa: PLC0415  it brings the names of all characters
+
     raw = secret.encode("utf-8", "surrogatepass")
-    plain = {secret, quote(raw, safe=""), html.escape(secret), repr(secret)[1:-1]}
+    plain = {secret, quote(raw, safe=""), escape(secret), repr(secret)[1:-1]}
     plain |= {json.dumps(secret)[1:-1], repr(raw)[2:-1], secret[::-1]}
     told = max(min(least, len(secret)), len(secret) // 8)
     for form in plain:
@@ -108,7 +109,9 @@ def views_of(text: str) -> Iterator[str]:
     if "%" in text:
         yield unquote(unquote(text))
     if "&" in text:
-        yield html.unescape(text)
+        from html import unescape  # noqa: PLC0415
+
+        yield unescape(text)
     if "\\" in text:
         yield _ESCAPE.sub(lambda m: chr(int(m[1] or m[2] or m[3], 8 if m[3] else 16)), text)
     for run in _CODED.findall(text):

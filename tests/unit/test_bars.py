@@ -67,13 +67,34 @@ def test_one_bar_counts_all_photos_and_dollars_and_says_the_time_left(session, m
     assert terminal.says("--:--")  # not known after a moment
 
 
+@pytest.mark.timeout(60)
 def test_the_bar_of_one_photo_counts_its_votes_and_its_name_is_no_markup(session, monkeypatch):
     terminal = a_terminal(monkeypatch)
     with bars.progress("[bold]\x1b[31mbus.jpg", session) as advance:
         advance(Progress(40, 8, 1000, 41, 0, 0.041))
-    assert terminal.says("40/48 votes, 41 sent, $0.0410")
+        while not terminal.says("40/48 votes, 41 sent, $0.0410"):
+            time.sleep(0.01)
     assert terminal.says("[bold]")
     assert "\x1b[31m" not in terminal.getvalue()
+
+
+def test_one_photo_that_takes_no_while_has_no_bar(session, monkeypatch):
+    terminal = a_terminal(monkeypatch)
+    monkeypatch.setattr(bars, "_UNSEEN", 60.0)
+    with bars.progress("bus.jpg", session) as advance:
+        advance(Progress(40, 8, 1000, 0, 41, 0.0))
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.timeout(60)
+def test_a_bar_that_comes_late_says_all_that_was_told_before(session, monkeypatch):
+    terminal = a_terminal(monkeypatch)
+    monkeypatch.setattr(bars, "_UNSEEN", 0.05)
+    with bars.progress("bus.jpg", session) as advance:
+        advance(Progress(40, 8, 1000, 41, 0, 0.041))
+        while not terminal.says("bus.jpg"):
+            time.sleep(0.01)
+        assert terminal.says("40/48 votes, 41 sent, $0.0410")
 
 
 @pytest.mark.timeout(60)

@@ -124,10 +124,12 @@ def test_what_is_no_number_is_not_used(note, value):
     assert loaded(store, numbers._note({"ndtr -0.5": value}, made_by))[1] == {}
 
 
-@pytest.mark.parametrize("other", ["__version__", "_PACKAGES"])
+@pytest.mark.parametrize("other", ["__version__", "_VERSIONS"])
 def test_numbers_of_another_version_are_not_used(note, other, monkeypatch):
     data, store = note
-    monkeypatch.setattr(numbers, other, {"__version__": "9", "_PACKAGES": ("click",)}[other])
+    monkeypatch.setattr(
+        numbers, other, {"__version__": "9", "_VERSIONS": ("numpy/version.py",)}[other]
+    )
     assert loaded(store, data)[1] == {}
 
 

@@ -19,6 +19,7 @@ from smoothapi import Certificate, Smoother, errors, parts
 from smoothapi.answer import Answer, Label
 from smoothapi.cli import _Printable
 from smoothapi.cli.console import PrintableConsole
+from smoothapi.cli.terminal import echo_facts, echo_styled
 from smoothapi.errors import FatalError, PermanentError, ProviderError
 from smoothapi.text import printable, printable_lines
 from tests.conftest import ScriptedAdapter, invoke
@@ -192,6 +193,58 @@ def test_progress_and_tables_are_printable():
     text = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
     assert "second line" in text
     assert not unprintable(text)
+
+
+FACTS = {
+    "words": ("one two three four five six", ["one two three four", "five six"]),
+    "a long word": ("a " + "x" * 45, ["a", "x" * 20, "x" * 20, "x" * 5]),
+    "wide": ("校车" * 6, ["校车" * 5, "校车"]),
+    "accents take no room": ("e\u0301" * 20 + " f", ["e\u0301" * 20, "f"]),
+    "lines": ("one\n\ntwo", ["one", "", "two"]),
+    "nothing": ("", [""]),
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_facts_keep_to_the_width_of_the_terminal(kind, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "28")
+    text, lines = FACTS[kind]
+    echo_facts([("name", ""), ("  name", text)])
+    first, *rest = [line.rstrip(" ") for line in capsys.readouterr().out.splitlines()]
+    assert first == "name"
+    begun = ["  name  ", *[" " * 8] * (len(lines) - 1)]
+    assert rest == [(b + line).rstrip(" ") for b, line in zip(begun, lines, strict=True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_facts_and_styled_lines_are_printable(kind, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    echo_facts([(KINDS[kind], f"a{KINDS[kind]}")])
+    echo_styled((KINDS[kind], {"bold": True}))
+    out = capsys.readouterr().out
+    assert "\x1b[1m" in out
+    assert not unprintable(re.sub(r"\x1b\[\d+m", "", out))
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, False),
+    ],
+    ids=["a file", "forced", "forbidden", "a dumb terminal"],
+)
+def test_colours_are_for_terminals_and_for_whoever_asks(variables, coloured, capsys, monkeypatch):
+    for name in ("FORCE_COLOR", "NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    echo_styled(("bus", {"fg": "green"}))
+    assert capsys.readouterr().out == ("\x1b[32mbus\x1b[0m\n" if coloured else "bus\n")
 
 
 def test_what_is_logged_to_a_terminal_is_printable():

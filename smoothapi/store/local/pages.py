@@ -14,11 +14,11 @@ from contextlib import ExitStack, suppress
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import numpy as np
 
 _PAGE = 4096  # bytes, since SQLite 3.12
 _LEAF = 0x0D  # a page that holds rows of a table
@@ -82,6 +82,8 @@ def _checksum(data: bytes, kind: str, state: tuple[int, int]) -> tuple[int, int]
     For each pair (a, b) it does s += a + t; t += b + s (mod 2^32): a linear map, whose powers hold
     Fibonacci numbers, so that all pairs are summed at once.
     """
+    import numpy as np  # noqa: PLC0415  most logs are gone, and most who open a home count nothing
+
     words = np.frombuffer(data, kind).astype(np.uint32)
     first, second = words[::2], words[1::2]
     count = len(first)
@@ -96,6 +98,8 @@ def _checksum(data: bytes, kind: str, state: tuple[int, int]) -> tuple[int, int]
 
 @cache
 def _fibonacci(count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    import numpy as np  # noqa: PLC0415
+
     numbers = [0, 1]
     while len(numbers) < count:
         numbers.append((numbers[-1] + numbers[-2]) % 2**32)

@@ -4,13 +4,15 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from smoothapi.denoise import load
+from smoothapi.denoise import load, sources
 from smoothapi.denoise.storage import (
     SHIPPED,
     load_network,
@@ -152,6 +154,42 @@ def test_shipped_weights_are_those_of_the_card_and_fit_into_the_wheel(which: str
     assert header.sha256 == card.sha256
     assert header.architecture == "unet"
     assert card.path.stat().st_size < 32e6
+
+
+@pytest.fixture
+def own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the small weights, in the place of those that ship."""
+    card = read_model_card("small")
+    path = tmp_path / card.path.name
+    path.write_bytes(card.path.read_bytes())
+    monkeypatch.setattr(sources, "read_model_card", lambda _: replace(card, path=path))
+    return path
+
+
+def test_shipped_weights_that_are_damaged_are_named_but_never_used(own_copy: Path) -> None:
+    sound = load("small", device="cpu")
+    content = bytearray(own_copy.read_bytes())
+    content[-1] ^= 1
+    own_copy.write_bytes(content)
+    damaged = load("small", device="cpu")
+    assert damaged.fingerprint == sound.fingerprint  # as the card says: its answers are no others
+    for _ in range(2):
+        with pytest.raises(DenoiserError, match=r"model card says .* the installation is damaged"):
+            damaged.variants(np.zeros((1, 8, 8, 3), np.float32), 0.25)
+    assert not damaged.loaded
+
+
+@pytest.mark.parametrize("keep", [0, 4, 9, 200, -1])
+def test_shipped_weights_that_were_cut_short_are_refused_at_once(own_copy: Path, keep: int) -> None:
+    own_copy.write_bytes(own_copy.read_bytes()[:keep])
+    with pytest.raises(DenoiserError, match=r"cut short|no safetensors file"):
+        load("small", device="cpu")
+
+
+def test_shipped_weights_that_are_missing_are_said(own_copy: Path) -> None:
+    own_copy.unlink()
+    with pytest.raises(DenoiserError, match="cannot be read: No such file"):
+        load("small", device="cpu")
 
 
 def test_the_shipped_denoisers_are_two() -> None:
