@@ -129,7 +129,7 @@ def test_offline_asks_nobody(fast, provider):
     assert asked == []
 
 
-@pytest.mark.parametrize(("ahead", "state"), [(90.0, "warning"), (-7200.0, "problem")])
+@pytest.mark.parametrize(("ahead", "state"), [(180.0, "warning"), (-7200.0, "problem")])
 def test_a_clock_that_is_off_is_told(fast, provider, ahead, state):
     with host(ahead=ahead) as (place, _):
         provider(Reachable(place))
