@@ -10,7 +10,7 @@ from smoothapi_adapters.mock import MockAdapter
 
 PHOTO = Path(__file__).parent / "photos" / "balloon.jpg"
 
-service = MockAdapter({"balloon": 0.97, None: 0.03}, price="1.50")
+service = MockAdapter({"balloon": 0.99, None: 0.01}, price="1.50")
 with tempfile.TemporaryDirectory() as home:
     options = {"radius": 0.25, "size": 64, "denoiser": "none", "home": home}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from smoothapi import Progress, Smoother
@@ -14,10 +15,12 @@ PHOTO = Path(__file__).parent / "photos" / "monarch.jpg"
 
 
 def certify(home: str, *, aloud: bool) -> None:
-    service = MockAdapter({"monarch": 0.98, None: 0.02}, latency=0.05)
+    service = MockAdapter({"monarch": 0.99, None: 0.01})
 
     def say(now: Progress) -> None:
         print(now.votes, flush=True)
+        if now.votes == 15:
+            time.sleep(60)  # in which it is killed
 
     with Smoother(service, radius=0.25, size=64, denoiser="none", concurrency=2, home=home) as s:
         certificate = s.certify(PHOTO, on_progress=say if aloud else None)

@@ -15,7 +15,7 @@ with tempfile.TemporaryDirectory() as folder:
     options = {"radius": 0.25, "size": 64}
 
     # "here" has an account and a denoiser ...
-    service = MockAdapter({"balloon": 0.97, "parachute": 0.03})
+    service = MockAdapter({"balloon": 0.99, "parachute": 0.01})
     with Smoother(
         service, record=recording, denoiser="none", home=f"{folder}/here", **options
     ) as smoother:

@@ -65,7 +65,7 @@ class Postgres:
                 [self._bin / "postgres", "-D", self.folder / "data", *options],
                 stdout=log, stderr=log, cwd=self.folder, **self._as,
             )  # fmt: skip
-        end = time.monotonic() + 60.0  # after a crash, on a busy machine
+        end = time.monotonic() + 120.0  # after a crash, on a busy machine
         while time.monotonic() < end:
             if self._ready():
                 return
@@ -77,7 +77,7 @@ class Postgres:
     def stop(self, how=signal.SIGQUIT):
         """End it at once, as a crash does; SIGINT ends it in order."""
         self._process.send_signal(how)
-        self._process.wait(30)
+        self._process.wait(120)
 
     def close(self):
         if self._process is not None and self._process.poll() is None:

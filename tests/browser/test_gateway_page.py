@@ -111,6 +111,7 @@ def test_all_can_be_reached_by_keyboard(open_page):
     made.keyboard.press("Tab")
     assert made.evaluate("document.activeElement.className") == "skip"
     made.keyboard.press("Enter")
+    made.wait_for_url("**/*#main")
     made.keyboard.press("Tab")
     made.keyboard.press("Tab")
     assert made.evaluate("document.activeElement.closest('main') !== null")

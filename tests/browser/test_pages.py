@@ -125,7 +125,10 @@ def test_search_finds_the_page(page, site, words, name):
     page.goto(f"{site}/index.html")
     page.locator("input[name=q]").first.fill(words)
     page.locator("input[name=q]").first.press("Enter")
-    page.wait_for_selector("#search-results li a", timeout=20_000)
+    page.wait_for_function(  # links are added one by one
+        "document.querySelector('.search-summary')?.innerText.startsWith('Search finished')",
+        timeout=60_000,
+    )
     leads = page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
     assert any(name in lead for lead in leads[:10]), leads[:10]
 

@@ -194,7 +194,9 @@ def test_the_report_in_a_browser_says_what_the_terminal_said(study):
         pytest.skip("there is no Chromium here: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=120_000
+        )
         page = browser.new_page(viewport={"width": 500, "height": 900})
         page.goto((report / "report.html").as_uri())
         headline = page.locator('[data-figure="headline"]').inner_text()

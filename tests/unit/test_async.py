@@ -52,7 +52,7 @@ def test_a_cancelled_task_sends_no_more_and_keeps_what_is_under_way(cancellation
 
     def slow(payload, attempt):
         begun.set()
-        hold.wait(10.0)
+        hold.wait(60.0)
         return ScriptedAdapter().ask([payload])[0]
 
     adapter = ScriptedAdapter(slow)
@@ -86,7 +86,7 @@ def test_a_task_cancelled_before_its_run_begins_sends_nothing(monkeypatch):
 
             def wait(variants, image):
                 loading.set()
-                go.wait(10.0)
+                go.wait(60.0)
                 return real(image)
 
             monkeypatch.setattr(type(s.session.variants), "check_side", wait)

@@ -113,7 +113,7 @@ def test_a_bar_says_that_the_denoiser_is_loaded_and_then_what_is_worked_on(sessi
 def test_in_a_log_there_is_a_line_now_and_then_and_no_bar(session, monkeypatch):
     log_file = a_file(monkeypatch)
     now = [0.0]
-    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bars, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with bars.progress_of_many(None, session) as advance:
         for second in range(0, 80, 5):
             now[0] = second

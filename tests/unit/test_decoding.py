@@ -55,19 +55,19 @@ class Waiting:
         def hold():
             with self.room.hold(pixels):
                 self.inside.append(pixels)
-                leave.wait(20)
+                leave.wait(60)
                 self.inside.remove(pixels)
 
         thread = threading.Thread(target=hold, daemon=True)
-        before = self.room.waiting + len(self.room._inside)
+        before = self.room.waiting + len(self.inside)
         thread.start()
-        until(lambda: self.room.waiting + len(self.room._inside) == before + 1)
+        until(lambda: self.room.waiting + len(self.inside) == before + 1)
         self.threads.append(thread)
         return leave
 
     def end(self):
         for thread in self.threads:
-            thread.join(20)
+            thread.join(60)
         assert not any(thread.is_alive() for thread in self.threads)
         assert self.room.held == self.room.waiting == 0
 
@@ -225,7 +225,11 @@ def test_a_child_is_not_held_up_by_who_was_decoding_in_its_parent(monkeypatch):
     leave = crowd.come(decoding.MOST_USUAL)
     child = os.fork()
     if child == 0:
-        os._exit(0 if load_image(file_of()).size == (40, 30) else 1)
+        decoded = False
+        try:
+            decoded = load_image(file_of()).size == (40, 30)
+        finally:  # it runs no other test
+            os._exit(0 if decoded else 1)
     _, status = os.waitpid(child, 0)
     leave.set()
     crowd.end()

@@ -32,7 +32,8 @@ def certificate(home):
     count = itertools.count()
     labeller = lambda picture: [("van" if next(count) % 15 == 7 else "bus", 0.9)]
     adapter = MockAdapter(labeller, labeller_id="bus")
-    options = {"size": 32, "radius": 0.2, "denoiser": "none", "home": home, "max_votes": 300}
+    options = {"size": 32, "radius": 0.2, "denoiser": "none", "home": home, "max_votes": 300,
+               "concurrency": 1}
     with Smoother(adapter, **options) as smoother, kept_numbers(smoother.session.store):
         return smoother.certify(photo)
 

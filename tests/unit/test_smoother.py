@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -446,18 +445,14 @@ def test_what_was_opened_is_closed_when_the_rest_cannot_be():
 
 
 def test_an_outage_is_an_error_and_no_abstention():
-    def refuse(*_):
-        if adapter.sent > 15:  # slow, so that a busy machine sees the first ten before the last
-            time.sleep(0.3)
-        return PermanentError("unreadable")
-
-    adapter = ScriptedAdapter(refuse)
+    adapter = ScriptedAdapter(lambda *_: PermanentError("unreadable"))
     with (
         smoother(adapter, concurrency=2) as s,
         pytest.raises(TooManyFailuresError, match="unreadable") as caught,
     ):
         s.certify(PHOTO)
-    assert caught.value.attempts == adapter.sent < 30
+    # While the first is under way, a run may ask about as many as could be needed: a certificate.
+    assert caught.value.attempts == adapter.sent < 60
 
 
 @pytest.mark.parametrize(
