@@ -13,12 +13,11 @@ from urllib.parse import unquote
 import pytest
 import requests
 
-from smoothapi.dispatch import dispatcher
 from smoothapi.gateway import read_config
 from smoothapi.gateway.server import GatewayServer
 from smoothapi.services import serve
 from tests.unit.wrapping.conftest import KITS as WRAPPED
-from tests.unit.wrapping.conftest import PHOTO, Kit, labeller
+from tests.unit.wrapping.conftest import PHOTO, Kit, give_up_soon, labeller
 
 AWS_KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -100,13 +99,8 @@ def _own_credentials(monkeypatch):
 
 @pytest.fixture
 def soon_given_up(monkeypatch):
-    """Have a service that is down given up soon; each of its answers is awaited as ever."""
-
-    class Breaker(dispatcher.Breaker):
-        def __init__(self, failures, _, **more):
-            super().__init__(failures, 0.5, **more)
-
-    monkeypatch.setattr(dispatcher, "Breaker", Breaker)
+    """Have a service that is down given up soon, and nothing tried again."""
+    give_up_soon(monkeypatch)
     monkeypatch.setenv("SMOOTHAPI_ATTEMPTS", "1")
 
 

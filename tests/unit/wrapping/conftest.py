@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from smoothapi import Label, Retry, wrap
+from smoothapi.dispatch import dispatcher
 from smoothapi.encode import Codec
 from smoothapi.services import serve
 from smoothapi.wrapping import deadline
@@ -60,6 +61,16 @@ class Gate:
             self.begun.release()
             self.open.wait(50)
         return labeller(pixels)
+
+
+def give_up_soon(patch):
+    """Have a service that is down given up soon; each of its answers is awaited as ever."""
+
+    class Breaker(dispatcher.Breaker):
+        def __init__(self, failures, _, **more):
+            super().__init__(failures, 0.5, **more)
+
+    patch.setattr(dispatcher, "Breaker", Breaker)
 
 
 @pytest.fixture

@@ -40,7 +40,17 @@ from smoothapi.wrapping import certifier as certifier_module
 from smoothapi.wrapping.proxy import _behind
 from smoothapi_adapters._common.aio import _BoundedBody
 from smoothapi_adapters._common.bounds import MOST_BYTES, BodyTooLongError
-from tests.unit.wrapping.conftest import FAST, PATIENT, PHOTO, PIXELS, SECRET, Gate, labeller, png
+from tests.unit.wrapping.conftest import (
+    FAST,
+    PATIENT,
+    PHOTO,
+    PIXELS,
+    SECRET,
+    Gate,
+    give_up_soon,
+    labeller,
+    png,
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -240,8 +250,9 @@ def test_after_it_smoothapis_errors_say_what_was_spent(kit):
     assert SECRET not in str(error)
 
 
-def test_a_service_that_is_not_reached_costs_no_attempt(kit):
+def test_a_service_that_is_not_reached_costs_no_attempt(kit, monkeypatch):
     """What made no connection was not sent: the budget is not charged for it."""
+    give_up_soon(monkeypatch)
 
     async def main():
         async with opened(kit, service, budget=Budget(attempts=30)) as (_, wrapped):
