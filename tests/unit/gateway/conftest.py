@@ -17,7 +17,7 @@ from smoothapi.gateway import read_config
 from smoothapi.gateway.server import GatewayServer
 from smoothapi.services import serve
 from tests.unit.wrapping.conftest import KITS as WRAPPED
-from tests.unit.wrapping.conftest import PHOTO, Kit, labeller
+from tests.unit.wrapping.conftest import PHOTO, Kit, give_up_soon, labeller
 
 AWS_KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -26,6 +26,7 @@ AWS_KEYS = {
 }
 OWN_KEY = "gateways-own-key-0123456789abcdef"
 CERTIFY = {"denoiser": "none", "max_votes": 40, "radius": 0.05, "alpha": 0.01, "concurrency": 4}
+WAIT = 50  # seconds for an answer, however busy the machine is
 OUTPUTS = "/v2/users/clarifai/apps/main/models/general-image-recognition/outputs"
 
 
@@ -43,7 +44,7 @@ class Clarifai:
             self.url + OUTPUTS,
             headers={"Authorization": f"Key {self.key}"},
             json={"inputs": inputs},
-            timeout=20,
+            timeout=WAIT,
         )
         response.raise_for_status()
         return response.json()
@@ -94,6 +95,13 @@ def tables(name, url, home, *, provider=None, certify=None, options=None, **gate
 def _own_credentials(monkeypatch):
     for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def soon_given_up(monkeypatch):
+    """Have a service that is down given up soon, and nothing tried again."""
+    give_up_soon(monkeypatch)
+    monkeypatch.setenv("SMOOTHAPI_ATTEMPTS", "1")
 
 
 @pytest.fixture(params=list(KITS))
@@ -225,7 +233,7 @@ def post(url, name, what=RAW, *, headers=None, body=None):
         url + path,
         headers={**own, **(headers or {})},
         data=data if body is None else body,
-        timeout=20,
+        timeout=WAIT,
     )
 
 
@@ -271,7 +279,7 @@ def call(app, method, path, headers=(), body=b"", *, root="", pieces=None):
                 for name, value in {"host": "localhost:1", **dict(headers)}.items()
             ],
         }
-        await asyncio.wait_for(app(scope, receive, send), 30)
+        await asyncio.wait_for(app(scope, receive, send), WAIT)
         return sent
 
     return Reply(asyncio.run(run()))

@@ -20,7 +20,7 @@ from tests.unit.wrapping.conftest import PHOTO
 NODE = Path(__file__).parents[2] / "node"
 
 pytestmark = [
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(
         shutil.which("node") is None or not (NODE / "node_modules" / ".ready").exists(),
         reason="make tests/node/node_modules/.ready installs the AWS SDK for JavaScript",
@@ -47,7 +47,7 @@ def test_the_same_script_gets_the_same_shape_and_certified_labels(aws, start, tm
             env={**environment, **keys, "AWS_ENDPOINT_URL_REKOGNITION": url},
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=60,
             check=True,
         )
         return json.loads(done.stdout)

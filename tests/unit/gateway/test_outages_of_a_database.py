@@ -14,7 +14,7 @@ pytest.importorskip("psycopg")
 
 pytestmark = pytest.mark.timeout(120)
 
-FAR_BEYOND = 19.0  # seconds; statements are made again for 60, and `post` waits for 20
+FAR_BEYOND = 45.0  # seconds; statements are made again for 60, and `post` waits for 50
 
 
 @pytest.fixture(params=["refusing", "silent"])
@@ -28,7 +28,6 @@ def away(request, postgres, database):
 def test_a_caller_has_an_answer_in_time_while_the_database_is_away(
     otherwise, away, aws, start, noise_key_file, monkeypatch
 ):
-    monkeypatch.setattr("smoothapi.gateway.gateway._FOR_RECORDS", 0.5)
     certify = {"noise_key_file": str(noise_key_file), "otherwise": otherwise, "within": 60.0}
     gateway = start("aws", aws, home=away.url, callers="tokens", certify=certify)
     shown = {"x-smoothapi-token": gateway.app.gateway.records.add_token("team")}
@@ -39,6 +38,7 @@ def test_a_caller_has_an_answer_in_time_while_the_database_is_away(
     served = gateway.app.gateway.served["aws"]
     hasty = replace(served, policy=replace(served.policy, within=1.0))
     monkeypatch.setitem(gateway.app.gateway.served, "aws", hasty)
+    monkeypatch.setattr("smoothapi.gateway.gateway._FOR_RECORDS", 0.5)
     away.goes()
     began = time.monotonic()
     given = post(gateway.url, "aws", headers=shown)

@@ -103,6 +103,7 @@ class Draining:
                 taken.sendall(self._head + size + self._answer)
 
     def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)  # else its thread would wait for ever
         self._listener.close()
 
 

@@ -67,7 +67,7 @@ def test_a_gateway_has_as_many_connections_as_one_process_whoever_calls(
     for token in [records.add_token(f"caller-{number}") for number in range(6)]:
         found = post(gateway.url, "aws", headers={"x-smoothapi-token": token})
         assert found.headers["x-smoothapi-outcome"] == "certified"
-    for _ in range(200):  # one of the beginning may still be on its way out
+    for _ in range(600):  # one of the beginning may still be on its way out
         [(connections,)] = postgres.sql(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
             "AND application_name = 'smoothapi'",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,11 @@ import pytest
 from PIL import Image
 
 from smoothapi import Label, Retry, wrap
+from smoothapi.dispatch import dispatcher
 from smoothapi.encode import Codec
 from smoothapi.services import serve
+from smoothapi.wrapping import deadline
+from tests.conftest import Ticks
 
 SECRET = "s3cr3ts3cr3ts3cr3ts3cr3ts3cr3t12"
 PIXELS = np.random.default_rng(0).integers(60, 190, (90, 100, 3), dtype=np.uint8)
@@ -27,6 +33,8 @@ FAST = {
     "alpha": 0.01,
     "retry": Retry(attempts=3, base=0.001, cap=0.002, deadline=30.0),  # however busy it is here
 }
+# Of faults by number: all may befall one query, since others may be held up meanwhile.
+PATIENT = Retry(attempts=9, base=0.001, cap=0.002, deadline=30.0)
 IMPATIENT = Retry(attempts=3, base=0.001, cap=0.002, deadline=1.0)  # of a service that stays down
 
 
@@ -40,6 +48,51 @@ def labeller(pixels):
     if digest(pixels) == digest(PIXELS):
         return [*found, Label("Van", 0.9)]
     return [*found, Label("Kite", 0.95), *([Label("Van", 0.9)] if digest(pixels)[0] < 85 else [])]
+
+
+class Gate:
+    """A labeller that holds up what is asked about noisy copies, until it is opened."""
+
+    def __init__(self):
+        self.begun, self.open = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, pixels):
+        if digest(pixels) != digest(PIXELS):
+            self.begun.release()
+            self.open.wait(50)
+        return labeller(pixels)
+
+
+def give_up_soon(patch):
+    """Have a service that is down given up soon; each of its answers is awaited as ever."""
+
+    class Breaker(dispatcher.Breaker):
+        def __init__(self, failures, _, **more):
+            super().__init__(failures, 0.5, **more)
+
+    patch.setattr(dispatcher, "Breaker", Breaker)
+
+
+@pytest.fixture
+def passing_when(monkeypatch):
+    """Have the deadlines of calls pass when a semaphore is released, however busy it is here."""
+
+    @contextmanager
+    def passing(begun):
+        clock = Ticks()
+
+        def wait(steps, _):
+            while not steps[0].done():
+                if begun.acquire(timeout=0.01):
+                    clock.passed += 3600.0
+                    return
+
+        with monkeypatch.context() as patch:
+            patch.setattr(deadline, "wait", wait)
+            patch.setattr(deadline, "time", SimpleNamespace(monotonic=clock))
+            yield
+
+    return passing
 
 
 @dataclass(frozen=True)

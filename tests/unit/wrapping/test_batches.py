@@ -55,7 +55,7 @@ class Together:
             self._seen.add(pixels.shape)
             if len(self._seen) >= self._missing:
                 self._met.set()
-        self.alone |= not self._met.wait(10)
+        self.alone |= not self._met.wait(40)
         return labeller(pixels)
 
 

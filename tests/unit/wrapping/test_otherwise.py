@@ -33,7 +33,17 @@ from smoothapi.wrapping import Call, CallPolicy, Certifier, Item, OwnCall
 from smoothapi.wrapping import certifier as certifier_module
 from smoothapi.wrapping.proxy import _behind
 from smoothapi_adapters.mock import MockAdapter
-from tests.unit.wrapping.conftest import FAST, KITS, MOST, PHOTO, PIXELS, digest, labeller, png
+from tests.unit.wrapping.conftest import (
+    FAST,
+    KITS,
+    MOST,
+    PHOTO,
+    PIXELS,
+    Gate,
+    digest,
+    labeller,
+    png,
+)
 
 OPEN = ("plain", "none")
 # Few enough that the caller's own call is followed by votes that fail.
@@ -237,21 +247,18 @@ def test_a_budget_that_cannot_be_read_ends_it_too(otherwise, pictures, monkeypat
 
 @aws
 @pytest.mark.timeout(60)
-def test_after_the_deadline_nothing_is_sent_and_what_was_under_way_is_kept(kit, wrapped):
-    later = threading.Event()
-
-    def held_up(pixels):
-        if digest(pixels) != digest(PIXELS):
-            later.wait(20)
-        return labeller(pixels)
-
-    with serve(kit.service, held_up) as service:
+def test_after_the_deadline_nothing_is_sent_and_what_was_under_way_is_kept(
+    kit, wrapped, passing_when
+):
+    gate = Gate()
+    with serve(kit.service, gate) as service:
         client = wrapped(kit.client(service), otherwise="plain")
         began = time.monotonic()
-        first = finding_of(kit.label(with_options(client, within=2.0)))
+        with passing_when(gate.begun):
+            first = finding_of(kit.label(with_options(client, within=60.0)))
         assert first.ended == "deadline"
-        assert time.monotonic() - began < 15  # it does not wait for what is under way
-        later.set()
+        assert time.monotonic() - began < 45  # it does not wait for what is under way
+        gate.open.set()
         for thread in threading.enumerate():
             if thread.name == "smoothapi-call":
                 thread.join()  # but this does
@@ -307,7 +314,7 @@ class Held:
 
     def __init__(self, adapter, may):
         self._adapter, self._may = adapter, may
-        self.busy = 0
+        self.begun, self.busy = threading.Semaphore(0), 0
         self.closed_when = []
 
     def __getattr__(self, name):
@@ -315,7 +322,8 @@ class Held:
 
     def ask(self, payloads):
         self.busy += 1
-        self._may.wait(20)
+        self.begun.release()
+        self._may.wait(50)
         answers = self._adapter.ask(payloads)
         self.busy -= 1
         return answers
@@ -325,16 +333,17 @@ class Held:
 
 
 @pytest.mark.timeout(60)
-def test_what_asks_is_not_closed_under_a_request():
+def test_what_asks_is_not_closed_under_a_request(passing_when):
     may = threading.Event()
     votes = Held(MockAdapter(lambda _: [("Bus", 1.0)], labeller_id="held"), may)
     own = OwnCall(votes, lambda: "Bus", lambda said: Answer((Label(said, 1.0),), "held"))
     call = Call([Item(PHOTO, own, votes, None, lambda response, _: response)])
     options = {**FAST, "concurrency": 1}
     certifier = Certifier(partial(open_session, plain=False, budget=Budget(), **options))
-    certifier._opened(MockAdapter(labeller_id="held"))  # which takes as long as the machine is busy
-    certified = certifier.certify(call, CallPolicy(within=1.0, otherwise="plain"))
+    with passing_when(votes.begun):
+        certified = certifier.certify(call, CallPolicy(within=60.0, otherwise="plain"))
     assert certified.findings[0].ended == "deadline"
+    assert votes.busy == 1
     assert not votes.closed_when
     may.set()
     certifier.close()

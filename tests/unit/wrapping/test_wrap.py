@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import threading
-import time
 from functools import partial
 from importlib.metadata import EntryPoint
 
@@ -27,7 +26,17 @@ from smoothapi.wiring import open_session
 from smoothapi.wrapping import Call, Certifier, Item, OwnCall, Passed, proxy
 from smoothapi.wrapping.proxy import _behind
 from smoothapi_adapters.mock import MockAdapter
-from tests.unit.wrapping.conftest import FAST, IMPATIENT, KITS, PHOTO, PIXELS, SECRET, labeller, png
+from tests.unit.wrapping.conftest import (
+    FAST,
+    IMPATIENT,
+    KITS,
+    PATIENT,
+    PHOTO,
+    PIXELS,
+    SECRET,
+    labeller,
+    png,
+)
 
 
 def outcome(call, *args):
@@ -217,7 +226,7 @@ def test_faults_are_retried_by_us_alone_and_change_nothing(kit, service, wrapped
     fault = "reset" if kit.service == "aws" else "503"
     calm = certificate_of(kit.label(wrapped()))
     with serve(kit.service, labeller, faults=f"@1 {fault}, @3 {fault}, @5-6 {fault}") as stormy:
-        client = wrapped(kit.client(stormy), refresh=True)
+        client = wrapped(kit.client(stormy), refresh=True, retry=PATIENT)
         certificate = certificate_of(kit.label(client))
         client.close()
         asked = sum(max(1, received.pictures) for received in stormy.received)
@@ -309,17 +318,18 @@ def test_it_is_closed_with_the_client_by_with_and_by_itself(kit, service, wrappe
 
 
 def test_a_dropped_client_ends_its_calls_first(service, kit):
-    done = []
+    done, dropped = [], threading.Event()
     call = wrap(kit.client(service), budget="$1", **FAST)
 
     def label(client):
-        time.sleep(0.05)
+        dropped.wait(30)
         done.append(kit.label(client))
 
     thread = threading.Thread(target=label, args=[call])
     thread.start()
     del call
     gc.collect()
+    dropped.set()
     thread.join()
     assert certificate_of(done[0])
 
