@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from smoothapi.dispatch import Dispatcher, Retry
+from smoothapi.dispatch.breaker import Breaker
+from smoothapi.dispatch.sending import Sender
+from smoothapi.errors import TransientError
 from smoothapi.store import Home, answer_key
+from tests.conftest import answer
 
 FAST = Retry(attempts=4, base=0.001, cap=0.002)
 
@@ -65,3 +70,52 @@ def run(adapter, store, *, count=20, needed=None, budget=None, delivered=None, *
 
 def labels(delivered):
     return [d.answer.labels[0].name if d.answer else None for d in delivered]
+
+
+def until(condition, *, seconds=30.0):
+    """Wait for what another thread, or another process, is about to do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited for in vain"
+        time.sleep(0.001)
+
+
+class Outage:
+    """A service that is down until its breaker has let so many probes fail.
+
+    Who is quicker decides nothing: nobody tries again before a second caller has failed too, and
+    the first is answered when all that were asked before have heard that they were not.
+    """
+
+    def __init__(self, monkeypatch, *, probes=3):
+        self._probes = probes
+        self._asked = self._heard = 0
+        self._failed = set()
+        self._changed = threading.Condition()
+        self._over = False
+        wait, failed = Sender._wait, Breaker.failed
+
+        def hears(breaker, error, caller=None, *, probe=False):
+            found = failed(breaker, error, caller, probe=probe)
+            with self._changed:
+                self._heard += 1
+                self._probes -= probe
+                self._failed.add(caller)
+                self._changed.notify_all()
+            return found
+
+        def waits(sender, seconds):
+            with self._changed:
+                assert self._changed.wait_for(lambda: len(self._failed) > 1, 30.0)
+            wait(sender, seconds)
+
+        monkeypatch.setattr(Breaker, "failed", hears)
+        monkeypatch.setattr(Sender, "_wait", waits)
+
+    def answer(self):
+        """Return what a call gets now."""
+        with self._changed:
+            if not self._over:
+                self._asked += 1
+                self._over = self._probes <= 0 and self._heard == self._asked - 1
+            return answer() if self._over else TransientError("connection refused")
