@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +80,69 @@ def until(condition, *, seconds=30.0):
     while not condition():
         assert time.monotonic() < end, "waited for in vain"
         time.sleep(0.001)
+
+
+class Program:
+    """A process, and what it has said so far."""
+
+    def __init__(self, command, **options):
+        self._process = subprocess.Popen(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        )
+        self._said = {"stdout": [], "stderr": []}
+        self._listening = [
+            threading.Thread(target=self._listen, args=(getattr(self._process, name), lines))
+            for name, lines in self._said.items()
+        ]
+        for thread in self._listening:
+            thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self.end()
+
+    @property
+    def out(self):
+        return "".join(self._said["stdout"])
+
+    @property
+    def err(self):
+        return "".join(self._said["stderr"])
+
+    @property
+    def is_running(self):
+        return self._process.poll() is None
+
+    def send_signal(self, number):
+        self._process.send_signal(number)
+
+    def wait_for_words(self, words, *, times=1):
+        """Wait until it has said so, so many times; it may not end before."""
+        end = time.monotonic() + 90.0
+        while (self.out + self.err).count(words) < times:
+            assert self.is_running, self.err
+            assert time.monotonic() < end, self.err
+            time.sleep(0.01)
+
+    def ends_within(self, seconds):
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.is_running
+
+    def end(self):
+        """Wait until it has ended; return with what, and all that it said on stderr."""
+        self._process.wait(90.0)
+        for thread in self._listening:
+            thread.join()
+        return self._process.returncode, self.err
+
+    def _listen(self, stream, lines):
+        with stream:
+            for line in stream:
+                lines.append(line)
 
 
 class Outage:
