@@ -21,7 +21,7 @@ class Jobs(queue.SimpleQueue):
 
     def __init__(self):
         super().__init__()
-        self.first = None
+        self.first, self.resting = None, set()
         self.found_none, self.go_on, self.taken = (threading.Event() for _ in range(3))
 
     def get_nowait(self):
@@ -36,6 +36,12 @@ class Jobs(queue.SimpleQueue):
                 self.found_none.set()
                 assert self.go_on.wait(30.0)
             raise
+
+    def get(self):
+        self.resting.add(this := threading.current_thread())
+        job = super().get()
+        self.resting.remove(this)
+        return job
 
 
 def test_a_thread_that_is_given_no_rest_does_not_count_as_idle():
@@ -52,7 +58,7 @@ def test_a_thread_that_is_given_no_rest_does_not_count_as_idle():
     assert jobs.found_none.wait(30.0)
     at_work = [threads.submit(takes)]
     jobs.go_on.set()
-    until(lambda: threads._crew._idle == 1)  # the thread that was started for it, in vain
+    until(lambda: jobs.resting - {jobs.first})  # the thread that was started for it, in vain
     at_work.append(threads.submit(last_ran.wait, 30.0))
     until(jobs.empty)
     threads.submit(last_ran.set).result(20.0)
