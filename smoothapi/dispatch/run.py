@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     _Preparing: TypeAlias = "Future[Sequence[Encode]]"
     # What makes a run go on: a variant ended, a lot is ready, a thread failed, or a nudge.
-    _News: TypeAlias = "Delivery | _Preparing | Future[None] | None"
+    _News: TypeAlias = "Delivery | Future[Any] | None"
 
 _log = logging.getLogger("smoothapi")
 

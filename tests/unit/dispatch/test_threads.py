@@ -121,7 +121,7 @@ def test_what_waits_for_a_thread_is_sent_when_one_has_ended_after_its_answer_was
 
     def let_go_on():
         assert looked.wait(30.0)
-        until(lambda: deliveries._news.empty())
+        until(deliveries._news.empty)
         late.set()
 
     going_on = threading.Thread(target=let_go_on)
