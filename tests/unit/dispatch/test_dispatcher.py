@@ -371,7 +371,7 @@ def test_a_run_stopped_while_its_store_is_waited_for_sends_nothing_then(store, m
 
     monkeypatch.setattr(BlockLedger, "reserve", slow)
     adapter, home = ScriptedAdapter(), home_of(store)
-    budget = Budget(attempts=9, per="day", name="b")
+    budget = Budget(attempts=9, name="b")
     dispatcher = Dispatcher.open(adapter, store, home, [budget], retry=FAST)
     run = dispatcher.run(Job(needed=lambda: 5))
 

@@ -78,7 +78,7 @@ def on_progress(progress):
         # "go on": the callback returns, and the run is refused
 
 with Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency=8, record=home + "/r.jsonl",
-              budget=Budget(attempts=900, per="day")) as smoother:
+              budget=Budget(attempts=900, name="all")) as smoother:
     try:
         certificate = smoother.certify(photo, radius=0.25, on_progress=on_progress)
     except UsageError as error:
@@ -126,7 +126,7 @@ BESIDE_A_RUN = (
     HEAD
     + """
 smoother = Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency=8, sigma=0.5,
-                    record=home + "/r.jsonl", budget=Budget(attempts=900, per="day"))
+                    record=home + "/r.jsonl", budget=Budget(attempts=900, name="all"))
 with smoother:
     certificates = []
     thread = threading.Thread(
@@ -168,7 +168,7 @@ AT_REST = (
     + """
 adapter = Fine()
 with Smoother(adapter, home=home, denoiser="none", plain=False, record=home + "/r.jsonl",
-              budget=Budget(attempts=900, per="day")) as smoother:
+              budget=Budget(attempts=900, name="all")) as smoother:
     certificate = smoother.certify(photo, radius=0.1)
     if forked():
         sys.exit(0)
