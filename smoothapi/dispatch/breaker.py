@@ -137,8 +137,12 @@ class Breaker:
 
     def failed(
         self, error: Exception, caller: Caller | None = None, *, probe: bool = False
-    ) -> None:
-        """Note a call that was not answered: the probe, or one that began before it opened."""
+    ) -> bool:
+        """Note a call that was not answered: the probe, or one that began before it opened.
+
+        Returns:
+            Whether the service is taken to be down, now that this is known.
+        """
         caller = caller or Caller()
         with self._changed:
             if caller.answered is None:
@@ -147,7 +151,7 @@ class Breaker:
             caller.unsent += unsent
             of_the_picture = caller.answered != self._answered or not caller.witness
             if self._opened is None and of_the_picture and not unsent:
-                return
+                return False
             self._in_a_row += 1
             self._failing.add(caller)
             if self._opened is not None:
@@ -162,6 +166,7 @@ class Breaker:
                     error,
                 )
                 emit(BreakerChanged(self._provider, "open"))
+            return self._opened is not None
 
     def _is_outage(self, caller: Caller) -> bool:
         if caller.unsent >= self._failures:

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from smoothapi.store import Leases
 
     _Preparing: TypeAlias = "Future[Sequence[Encode]]"
-    # What makes a run go on: a variant ended, a lot is ready, something failed, or a nudge.
-    _News: TypeAlias = "Delivery | _Preparing | BaseException | None"
+    # What makes a run go on: a variant ended, a lot is ready, a thread failed, or a nudge.
+    _News: TypeAlias = "Delivery | Future[Any] | None"
 
 _log = logging.getLogger("smoothapi")
 
@@ -116,6 +116,7 @@ class Run:
         self._preparing: dict[_Preparing, list[int]] = {}
         self._ready: dict[int, Encode] = {}
         self._sending: set[Future[None]] = set()
+        self._waits_for_a_sender = False
         self._ended: dict[int, Delivery] = {}
         self._delivered = 0
         self._last_error = ""
@@ -223,6 +224,7 @@ class Run:
             preparing = workers.preparers.submit(work.prepare, lot)
             self._preparing[preparing] = lot
             preparing.add_done_callback(self._news.put)
+        self._waits_for_a_sender = True  # before it looks: whoever ends after that says so
         while due and len(self._sending) < workers.threads:
             many = self._sender.batch
             group = [(index, self._ready.pop(index)) for index in due[:many]]
@@ -230,6 +232,7 @@ class Run:
             sending = workers.senders.submit(self._sender.send, group)
             self._sending.add(sending)
             sending.add_done_callback(self._sent)
+        self._waits_for_a_sender = bool(due)
 
     def _key(self, index: int) -> str:
         key = self._keys.get(index)
@@ -285,9 +288,11 @@ class Run:
         self._sending.discard(sending)
         if sending.cancelled():
             return
-        error = sending.exception()
-        if error is not None or self._stop.is_set():  # else its answers tell
-            self._news.put(error)
+        # Of success its answers tell, but perhaps before another could be sent in its place.
+        if sending.exception() is not None:
+            self._news.put(sending)
+        elif self._stop.is_set() or self._waits_for_a_sender:
+            self._news.put(None)
 
     def _await_work(self) -> None:
         """Wait until something is done, or there is reason to look again."""
@@ -309,14 +314,12 @@ class Run:
         return _RENEW if overdue is None else min(overdue, _RENEW)
 
     def _take(self, news: _News) -> None:
-        if isinstance(news, BaseException):
-            raise news
         if isinstance(news, Delivery):
             self._ended[news.index] = news
             self._finished.append(self._held.pop(news.index))
         elif news is not None:
-            lot = self._preparing.pop(news)
-            self._ready.update(zip(lot, news.result(), strict=True))
+            lot = self._preparing.pop(news, ())
+            self._ready.update(zip(lot, news.result() or (), strict=True))
 
     def _mind_leases(self) -> None:
         """Give back the leases of variants that have ended, many at once; renew the others."""
@@ -369,7 +372,7 @@ class Run:
         try:
             Patience(self.under_way, self.leave).await_all(partial(self._await, under_way))
         finally:
-            self._say_what_is_lost()
+            self._say_what_is_lost(under_way - self._preparing.keys())
             self._write_down_the_end()
 
     def await_under_way(self) -> None:
@@ -389,13 +392,15 @@ class Run:
             futures = wait(futures, timeout=self._look_again()).not_done
             self._sender.leave(self._sender.calls.overdue())
 
-    def _say_what_is_lost(self) -> None:
-        lost: Counter[str] = Counter()
+    def _say_what_is_lost(self, sent: set[Future[Any]]) -> None:
+        self._sending.difference_update(sent)  # whoever awaited them may be here before `_sent`
         with suppress(queue.Empty):
             while True:
                 news = self._news.get_nowait()
-                if isinstance(news, StoreError):
-                    lost[str(news)] += 1
+                if isinstance(news, Future) and news not in self._preparing:
+                    sent.add(news)
+        errors = [future.exception() for future in sent if future.done()]
+        lost = Counter(str(error) for error in errors if isinstance(error, StoreError))
         for why, requests in lost.items():
             _log.warning("Of %d more requests under way: %s", requests, why)
 

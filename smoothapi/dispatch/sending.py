@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _PATIENCE = 2.0  # seconds for which a service that was never reached is tried again
+_AGAIN = 0.05  # seconds after which what failed in an outage is tried again when that is over
 
 
 class Ends(Protocol):
@@ -82,6 +83,7 @@ class _Request:
     given: dict[int, Encode]  # what its thread was given, and has no outcome yet
     caller: Caller = field(default_factory=Caller)
     attempts: int = 0
+    in_outage: bool = False  # whether the last of them failed while the service was down
 
     @property
     def open(self) -> list[int]:
@@ -263,7 +265,7 @@ class Sender:
         """
         breaker = self._route.breaker
         while True:
-            probing = False
+            probing = request.in_outage = False
             if breaker.open:
                 with self._meter.waiting():
                     probing = breaker.enter(self._stop)
@@ -276,8 +278,10 @@ class Sender:
                 raise
             except TransientError as error:
                 # In an outage the variant waits for the service; that is no attempt of its own.
-                outage = (probing or breaker.open) and not self._never_reached(error)
-                if outage and not self._stop.is_set():
+                outage = probing or request.in_outage or breaker.open
+                if outage and not self._never_reached(error) and not self._stop.is_set():
+                    if not breaker.open:  # others were answered meanwhile: nobody else waits
+                        self._wait(_AGAIN)
                     continue
                 raise
             else:
@@ -358,7 +362,7 @@ class Sender:
                     written = self._arrived(request, rows, answers)
             back = self.calls.end(call)
             if back:
-                outcome = self._note(error, request.caller, probing=probing)
+                outcome = self._note(error, request, probing=probing)
         finally:
             if back:
                 self._in_flight.release()
@@ -402,7 +406,7 @@ class Sender:
         if self._stop.is_set():
             raise TransientError(_STOPPED, provider=self._adapter.name)
 
-    def _note(self, error: ProviderError | None, caller: Caller, *, probing: bool) -> Outcome:
+    def _note(self, error: ProviderError | None, request: _Request, *, probing: bool) -> Outcome:
         """Take what came of a call for a word about the service; return it in one."""
         route = self._route
         match error:
@@ -417,8 +421,9 @@ class Sender:
                 route.pace.throttled(error.retry_after)
                 return "throttled"
             case TransientError():
-                if not self._never_reached(error):
-                    route.breaker.failed(error, caller, probe=probing)
+                request.in_outage = not self._never_reached(error) and route.breaker.failed(
+                    error, request.caller, probe=probing
+                )
                 return "failed" if error.sent else "unsent"
         self._stop.set()  # at once: no thread may start another attempt
         return "fatal" if error.sent else "unsent"
@@ -462,12 +467,15 @@ class Sender:
         """
         left = [call for call in calls if self.calls.end(call)]
         for call in left:
-            if call.probing:
-                self._route.breaker.leave()
-            self._count(call, "left")
-            self._in_flight.release()
-            self._threads.leave(call.thread)
+            self._go_on_without(call)
         return sum(len(call.indices) for call in left)
+
+    def _go_on_without(self, call: CallUnderWay) -> None:
+        if call.probing:
+            self._route.breaker.leave()
+        self._count(call, "left")
+        self._in_flight.release()
+        self._threads.leave(call.thread)
 
     def leave_overdue(self) -> dict[int, Encode]:
         """Give up the variants of calls that have lasted too long, and go on without them.
@@ -481,10 +489,13 @@ class Sender:
         deadline, name = self._route.retry.deadline, self._adapter.name
         rest: dict[int, Encode] = {}
         for call in self.calls.overdue():
-            if not self.leave([call]):
+            if not self.calls.end(call):
                 continue
-            if call.answered == self._route.breaker.answered:
-                self._stop.set()
+            nobody = call.answered == self._route.breaker.answered
+            if nobody:
+                self._stop.set()  # before another thread gets its place
+            self._go_on_without(call)
+            if nobody:
                 raise ProviderError(
                     f"{name} has not answered a request for {deadline:g} s (the deadline), nor any "
                     "other meanwhile. It was left under way, and counts as spent. All answers so "

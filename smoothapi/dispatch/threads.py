@@ -8,6 +8,7 @@ import queue
 import threading
 import weakref
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ class _Crew:
             return self._jobs.get_nowait()
         except queue.Empty:
             with self._lock:
+                # One that came meanwhile was not left to an idle thread.
+                with suppress(queue.Empty):
+                    return self._jobs.get_nowait()
                 self._idle += 1
             return self._jobs.get()
 

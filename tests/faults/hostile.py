@@ -225,6 +225,8 @@ class Hostile:
         self.requests: list[bytes] = []
         self._leaving = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._last: object = None  # address of a connection that says: up to here
+        self._caught_up = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096 if not reads else MIB)
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -234,12 +236,23 @@ class Hostile:
     def become(self, behaviour: Behaviour) -> None:
         """End what is under way, and behave otherwise from now on."""
         self._leaving.set()
+        self._accept_what_waits()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
         self.requests.clear()
         self._leaving = threading.Event()
         self._behaviour = behaviour
+
+    def _accept_what_waits(self) -> None:
+        """Have all connections taken that came so far: one that was given up may still wait."""
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self._last = last.getsockname()
+            last.connect(self._listener.getsockname())
+            assert self._caught_up.wait(60)
+        self._last = None
+        self._caught_up.clear()
 
     def __enter__(self):
         return self
@@ -257,7 +270,11 @@ class Hostile:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                sock, _ = self._listener.accept()
+                sock, address = self._listener.accept()
+                if address == self._last:
+                    sock.close()
+                    self._caught_up.set()
+                    continue
                 sock.settimeout(20)
                 thread = threading.Thread(target=self._serve, args=(sock, self._leaving))
                 thread.start()

@@ -23,6 +23,8 @@ EVERY = CALLERS | AWAITED
 PICTURE = Codec("png").encode(np.full((96, 96, 3), 90, np.uint8))
 LIMIT = 0.4  # seconds of an exchange
 PATIENCE = 30.0  # seconds, however busy this machine is: what hangs takes for ever
+# On a busy machine to connect, or a handshake, alone takes so long; then nothing was sent yet.
+IN_TIME = f"no whole answer in {LIMIT:g} s|no connection came about in time"
 DRIPPING = [name for name in BEHAVIOURS if "drip" in name or "pauses" in name or name == "silence"]
 LARGE = ("endless", "bomb", "gzip in gzip", "nested", "digits", "extension")
 
@@ -128,7 +130,7 @@ def test_each_adapter_ends_in_time_with_one_error_and_no_secret_in_it(behaviour,
         assert len(str(error)) < 1_500, name
         if behaviour in DRIPPING and "grpc" not in name:
             assert type(error) is TransientError, name
-            assert f"no whole answer in {LIMIT:g} s" in str(error), name
+            assert re.search(IN_TIME, str(error)), name
             assert seconds >= LIMIT * 0.9, name
     assert len(posted(hostile)) <= sum("grpc" not in name for name in adapters), (
         "sent more than once"
@@ -182,10 +184,6 @@ def test_what_is_refused_is_not_sent_again_with_another_token(hostile, adapters_
         name for name, (error, _) in found.items() if not isinstance(error, FatalError)
     } == set()
     assert len(posted(hostile)) == len(adapters)
-
-
-# On a busy machine a handshake alone takes so long; then nothing was sent yet.
-IN_TIME = f"no whole answer in {LIMIT:g} s|no connection came about in time"
 
 
 def all_overdue(found, adapters, said=f"no whole answer in {LIMIT:g} s"):

@@ -28,8 +28,19 @@ from smoothapi.errors import (
 from smoothapi.store import Budget, answer_key
 from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.store.local.answers import AnswerStore
+from smoothapi.store.local.pace import LocalPace
 from tests.conftest import Clock, ScriptedAdapter, answer
-from tests.unit.dispatch.harness import FAST, Job, asked, home_of, labels, run, stored
+from tests.unit.dispatch.harness import (
+    FAST,
+    Job,
+    Outage,
+    asked,
+    home_of,
+    labels,
+    run,
+    stored,
+    until,
+)
 
 
 def told(caplog, event):
@@ -194,17 +205,19 @@ def test_too_many_failures_stop_the_run(store):
     assert adapter.sent < 100  # what may wait for its turn to be judged
 
 
-def test_the_budget_counts_attempts_and_is_never_passed(store):
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_the_budget_counts_attempts_and_is_never_passed(store, concurrency):
     adapter = ScriptedAdapter(lambda p, n: TransientError("busy") if n == 1 else answer())
     with pytest.raises(BudgetExceededError) as caught:
-        run(adapter, store, count=100, budget=Budget(attempts=25))
-    assert adapter.sent == 25
-    assert caught.value.attempts == 25
+        run(adapter, store, count=100, budget=Budget(attempts=25), concurrency=concurrency)
+    # What was reserved by the others when one was refused is given back.
+    assert 25 - concurrency < adapter.sent <= 25
+    assert caught.value.attempts == adapter.sent
 
 
 def test_a_stopped_run_resumes_for_the_rest(store):
     with pytest.raises(BudgetExceededError):
-        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=25))
+        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=25), concurrency=1)
     adapter = ScriptedAdapter()
     delivered, totals = run(adapter, store, count=100)
     assert len(delivered) == 100
@@ -332,7 +345,7 @@ def test_a_failing_denoiser_stops_the_run(store):
 def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
     """KeyboardInterrupt reaches the thread that iterates; here it is thrown from `needed`."""
     adapter = ScriptedAdapter(delay=0.05)
-    delivered = []
+    delivered, before = [], set(threading.enumerate())
 
     def needed():
         if len(delivered) == 3:
@@ -343,7 +356,7 @@ def test_ctrl_c_awaits_running_calls_and_sends_nothing_more(store):
         run(adapter, store, needed=needed, delivered=delivered, concurrency=6)
     kept = sum(stored(store, i) is not None for i in range(100))
     assert kept == adapter.sent
-    assert threading.active_count() < 6
+    until(lambda: set(threading.enumerate()) <= before)
 
 
 @pytest.mark.timeout(60)
@@ -358,7 +371,7 @@ def test_a_run_stopped_while_its_store_is_waited_for_sends_nothing_then(store, m
 
     monkeypatch.setattr(BlockLedger, "reserve", slow)
     adapter, home = ScriptedAdapter(), home_of(store)
-    budget = Budget(attempts=9, per="day", name="b")
+    budget = Budget(attempts=9, name="b")
     dispatcher = Dispatcher.open(adapter, store, home, [budget], retry=FAST)
     run = dispatcher.run(Job(needed=lambda: 5))
 
@@ -379,19 +392,13 @@ def test_a_run_stopped_while_its_store_is_waited_for_sends_nothing_then(store, m
     home.close()
 
 
-def test_an_outage_is_waited_out_and_costs_no_votes(store):
+def test_an_outage_is_waited_out_and_costs_no_votes(store, monkeypatch):
     """A service that is down for longer than all attempts of a variant would last."""
-    down_until = time.monotonic() + 1.5
-
-    def script(payload, attempt):
-        return TransientError("connection refused") if time.monotonic() < down_until else answer()
-
-    adapter = ScriptedAdapter(script)
-    # Slow enough that another is asked before the first has used up its attempts.
-    retry = Retry(attempts=4, base=0.05, cap=0.1)
-    delivered, totals = run(adapter, store, count=30, concurrency=4, retry=retry)
+    outage = Outage(monkeypatch, probes=4)
+    adapter = ScriptedAdapter(lambda *_: outage.answer())
+    delivered, totals = run(adapter, store, count=30, concurrency=4, retry=FAST)
     assert labels(delivered) == ["bus"] * 30
-    assert totals.attempts == adapter.sent < 30 + 4 * retry.attempts + 6
+    assert totals.attempts == adapter.sent < 30 + 4 * FAST.attempts + 6
 
 
 def test_an_outage_beyond_the_deadline_ends_the_run(store):
@@ -402,20 +409,28 @@ def test_an_outage_beyond_the_deadline_ends_the_run(store):
     assert time.monotonic() - began < 20.0
 
 
-def test_throttling_slows_all_workers_down(store, caplog):
+def test_throttling_slows_all_workers_down(store, caplog, monkeypatch):
     """After a throttled answer the pace is halved, although no limit was stated."""
     caplog.set_level("DEBUG", logger="smoothapi")
 
     def script(payload, attempt):
         return ThrottledError("slow down") if payload == b"20" and attempt == 1 else answer()
 
+    delivered, throttled = [], []
+    real = LocalPace.throttled
+    monkeypatch.setattr(
+        LocalPace, "throttled", lambda *given: (throttled.append(time.time()), real(*given))
+    )
     # By a clock that stands still, so that the pace is due later with every picture.
-    run(ScriptedAdapter(script), store, count=60, concurrency=8, clock=Clock())
-    [throttled] = told(caplog, "throttled")
+    run(
+        ScriptedAdapter(script), store, concurrency=8, clock=Clock(),
+        needed=lambda: min(8, 60 - len(delivered)), delivered=delivered,
+    )  # fmt: skip
+    assert len(told(caplog, "throttled")) == len(throttled) == 1
     paced = told(caplog, "paced")
     # All but the 20 before it, the 8 that were in flight beside it, and the first one after it.
     assert len(paced) >= 60 - 20 - 8 - 1
-    assert all(record.created >= throttled.created for record in paced)
+    assert all(record.created >= throttled[0] for record in paced)
 
 
 def test_a_stated_pace_is_kept(store, caplog):
@@ -509,7 +524,7 @@ def test_a_run_after_one_that_died_in_an_outage_is_not_stuck(store):
         )
 
     with pytest.raises(FatalError), dispatcher.run(job([])) as deliveries:
-        next(iter(deliveries))
+        list(deliveries)  # one may be given up before a second has failed
     down[0] = False
     done = []
     with dispatcher.run(job(done)) as deliveries:

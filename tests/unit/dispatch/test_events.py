@@ -161,7 +161,7 @@ def test_an_error_carries_the_totals_of_its_run(store):
     assert error.cost == pytest.approx(adapter.sent / 1000)
     assert error.waited > 0.0
     with pytest.raises(BudgetExceededError) as caught:
-        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=3))
+        run(ScriptedAdapter(), store, count=100, budget=Budget(attempts=3), concurrency=1)
     assert (caught.value.attempts, caught.value.cost) == (3, pytest.approx(0.003))
 
 

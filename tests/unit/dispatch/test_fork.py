@@ -13,7 +13,7 @@ from smoothapi.store import Home
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
 ]
 
 HEAD = """
@@ -46,7 +46,7 @@ def forked():
     if child:
         children.append(child)
     else:
-        signal.alarm(20)  # ends what hangs
+        signal.alarm(60)  # ends what hangs
     return not child
 
 def wait():
@@ -78,7 +78,7 @@ def on_progress(progress):
         # "go on": the callback returns, and the run is refused
 
 with Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency=8, record=home + "/r.jsonl",
-              budget=Budget(attempts=900, per="day")) as smoother:
+              budget=Budget(attempts=900, name="all")) as smoother:
     try:
         certificate = smoother.certify(photo, radius=0.25, on_progress=on_progress)
     except UsageError as error:
@@ -96,7 +96,7 @@ if os.getpid() == parent:
 def end_of(program, home, how):
     process = subprocess.run(
         [sys.executable, "-c", program, str(home), how],
-        check=False, capture_output=True, text=True, timeout=100,
+        check=False, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-2000:]
     assert "Traceback" not in process.stderr, process.stderr[-2000:]
@@ -126,7 +126,7 @@ BESIDE_A_RUN = (
     HEAD
     + """
 smoother = Smoother(Fine(), home=home, denoiser="none", plain=False, concurrency=8, sigma=0.5,
-                    record=home + "/r.jsonl", budget=Budget(attempts=900, per="day"))
+                    record=home + "/r.jsonl", budget=Budget(attempts=900, name="all"))
 with smoother:
     certificates = []
     thread = threading.Thread(
@@ -140,7 +140,7 @@ with smoother:
         for _ in range(5):
             child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[0.01])
             child.start()
-            child.join(20)
+            child.join(60)
             ends.append(child.exitcode)
     else:
         while thread.is_alive() and len(children) < 20:
@@ -168,7 +168,7 @@ AT_REST = (
     + """
 adapter = Fine()
 with Smoother(adapter, home=home, denoiser="none", plain=False, record=home + "/r.jsonl",
-              budget=Budget(attempts=900, per="day")) as smoother:
+              budget=Budget(attempts=900, name="all")) as smoother:
     certificate = smoother.certify(photo, radius=0.1)
     if forked():
         sys.exit(0)
@@ -228,7 +228,7 @@ with serve("azure4", lambda picture: [("bus", 0.9)]) as service:
     if forked():
         sys.exit(0)
     wait()
-    try: urllib.request.urlopen(service.url + "/nothing", timeout=20)
+    try: urllib.request.urlopen(service.url + "/nothing", timeout=60)
     except urllib.error.HTTPError: pass
 print(json.dumps({"ends": ends}))
 """

@@ -14,6 +14,7 @@ from smoothapi.dispatch import Dispatcher, Retry
 from smoothapi.errors import BudgetExceededError, ThrottledError, TransientError
 from smoothapi.provider import Price
 from smoothapi.store import Budget, Home
+from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.store.local.database import Database
 from smoothapi.store.local.pace import LocalPace
 from tests.conftest import ScriptedAdapter
@@ -25,26 +26,65 @@ FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
 class Midnight:
-    """A clock that stands still before midnight, until something makes it strike."""
+    """A clock that stands still before midnight, until something makes it strike.
+
+    It does not strike between the last look at it and the sending, which is no time at all; but
+    for one that waits there, as none should, it does not wait for ever.
+    """
 
     def __init__(self):
         self.now = float(EVE)
+        self._changed = threading.Condition()
+        self._sending = set()  # threads that have reserved, and are to send
+        self._struck = threading.Event()
 
     def __call__(self):
         return self.now
 
     def strike(self):
-        self.now = EVE + 2.0
+        with self._changed:
+            self._changed.wait_for(lambda: not self._sending, 5.0)
+            self.now = EVE + 2.0
+        self._struck.set()
 
     def strike_while_others_wait(self, *, first):
         """For a request before midnight: the first one makes it strike, the others outlast that."""
-        if self.now < EVE + 1.0:
-            time.sleep(0.1 if first else 0.2)
-            if first:
-                self.strike()
+        if first:
+            time.sleep(0.1)  # others come to wait
+            self.strike()
+        else:
+            self._struck.wait(30.0)
 
     def period(self, per):
         return time.strftime(FORMATS[per], time.gmtime(self.now))
+
+    def reserves(self, block):
+        """Note that this thread sends next; False if the day of its block is over."""
+        with self._changed:
+            if block.day != self.now // 86_400:
+                return False
+            self._sending.add(threading.get_ident())
+            return True
+
+    def sends(self, per):
+        """Note that it sends; return in which period."""
+        with self._changed:
+            self._sending.discard(threading.get_ident())
+            self._changed.notify_all()
+            return self.period(per)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock, real = Midnight(), BlockLedger.reserve
+
+    def reserve(ledger, attempts):
+        while not clock.reserves(block := real(ledger, attempts)):
+            ledger.release(block, attempts)
+        return block
+
+    monkeypatch.setattr(BlockLedger, "reserve", reserve)
+    return clock
 
 
 class Counting(ScriptedAdapter):
@@ -58,7 +98,7 @@ class Counting(ScriptedAdapter):
 
     def ask(self, payloads):
         with self._counting:
-            self.by_period[self._clock.period(self._per)] += len(payloads)
+            self.by_period[self._clock.sends(self._per)] += len(payloads)
             count = sum(self.by_period.values())
         error = self._meet(count)
         if error is not None:
@@ -66,9 +106,9 @@ class Counting(ScriptedAdapter):
         return super().ask(payloads)
 
 
-def ask_until_refused(home, adapter, budget, *, prepare=pictures):
+def ask_until_refused(home, adapter, budget, *, prepare=pictures, concurrency=3):
     dispatcher = Dispatcher.open(
-        adapter, home.answers, home, [budget], concurrency=3,
+        adapter, home.answers, home, [budget], concurrency=concurrency,
         retry=Retry(attempts=50, base=0.001, cap=0.002),
     )  # fmt: skip
     try:
@@ -85,10 +125,9 @@ def ask_until_refused(home, adapter, budget, *, prepare=pictures):
 @pytest.mark.parametrize("where", ["slot", "pace", "retry", "outage", "denoising", "ledger"])
 @pytest.mark.timeout(60)
 def test_no_period_has_more_than_its_budget(  # noqa: C901  a branch for each place
-    tmp_path, monkeypatch, where, batch, per, dollars
+    tmp_path, monkeypatch, clock, where, batch, per, dollars
 ):
     """Wherever it waits when midnight strikes, between having been wanted and being sent."""
-    clock = Midnight()
     half = LIMIT // 2
 
     def meet(count):
@@ -134,9 +173,8 @@ def test_no_period_has_more_than_its_budget(  # noqa: C901  a branch for each pl
     assert max(adapter.by_period.values()) <= LIMIT
 
 
-def test_what_another_process_sends_meanwhile_counts(tmp_path):
+def test_what_another_process_sends_meanwhile_counts(tmp_path, clock):
     """Two stores of one home, as two processes have them, and a midnight while both wait."""
-    clock = Midnight()
 
     def meet(count):
         clock.strike_while_others_wait(first=count == 1)
@@ -146,7 +184,8 @@ def test_what_another_process_sends_meanwhile_counts(tmp_path):
     def work(answers):
         with Home(tmp_path / "shared", clock=clock) as home, Home(answers, clock=clock) as other:
             home.answers = other.answers  # each buys its own
-            ask_until_refused(home, adapter, Budget(attempts=LIMIT, per="day"))
+            # One at a time, else some of what was reserved is given back when another is refused.
+            ask_until_refused(home, adapter, Budget(attempts=LIMIT, per="day"), concurrency=1)
 
     threads = [threading.Thread(target=work, args=[tmp_path / name]) for name in "ab"]
     for thread in threads:
@@ -158,9 +197,9 @@ def test_what_another_process_sends_meanwhile_counts(tmp_path):
     assert max(adapter.by_period.values()) == adapter.by_period["2026-02-01"] == LIMIT
 
 
-def test_a_month_pays_for_what_is_sent_in_it_with_its_own_free_pictures(tmp_path):
+def test_a_month_pays_for_what_is_sent_in_it_with_its_own_free_pictures(tmp_path, clock):
     """What waits for a slot at the end of a month is the next month's, at that month's price."""
-    clock, free = Midnight(), 5
+    free = 5
 
     def meet(count):
         clock.strike_while_others_wait(first=count == 1)
@@ -168,7 +207,7 @@ def test_a_month_pays_for_what_is_sent_in_it_with_its_own_free_pictures(tmp_path
     adapter = Counting(clock, "month", meet)
     adapter.price = Price(Decimal(1000), free_per_month=free)
     with Home(tmp_path, clock=clock) as home:
-        ask_until_refused(home, adapter, Budget(dollars=2, per="month"))
+        ask_until_refused(home, adapter, Budget(dollars=2, per="month"), concurrency=1)
         spent = {account.period: account.dollars for account in home.accounts()}
     assert adapter.by_period["2026-02"] == free + 2
     assert spent == {"2026-01": 0, "2026-02": 2}

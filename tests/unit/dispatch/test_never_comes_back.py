@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,16 +16,20 @@ import pytest
 
 from smoothapi import Smoother
 from smoothapi.dispatch import Retry
-from smoothapi.errors import ProviderError
+from smoothapi.dispatch.breaker import Breaker
+from smoothapi.dispatch.sending import Sender
+from smoothapi.dispatch.threads import Threads
+from smoothapi.dispatch.under_way import CallsUnderWay
+from smoothapi.errors import ProviderError, TransientError
 from smoothapi.store import Budget
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.harness import home_of, labels, run, stored
+from tests.unit.dispatch.harness import Program, home_of, labels, run, stored, until
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 SHORT = Retry(attempts=3, base=0.01, deadline=0.5)
 FOR_EVER = 30.0  # longer than any of these tests waits
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture
@@ -34,6 +38,28 @@ def hang():
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def overdue_at_an_answer(monkeypatch):
+    """The deadline passes for one variant, given by its payload, when another is answered next."""
+    hanging, calls = [], []
+    begin, succeeded = CallsUnderWay.begin, Breaker.succeeded
+
+    def begins(under_way, call):
+        object.__setattr__(call, "until", math.inf)
+        if hanging[0] in call.indices:
+            calls.append(call)
+        begin(under_way, call)
+
+    def succeeds(breaker):
+        succeeded(breaker)
+        for call in calls:
+            object.__setattr__(call, "until", 0.0)
+
+    monkeypatch.setattr(CallsUnderWay, "begin", begins)
+    monkeypatch.setattr(Breaker, "succeeded", succeeds)
+    return hanging.append
 
 
 def spent(store):
@@ -51,26 +77,58 @@ def test_where_nobody_answers_the_run_ends_at_the_deadline(store, hang, concurre
     with pytest.raises(ProviderError, match=r"not answered a request for 0.5 s") as caught:
         run(
             adapter, store, retry=SHORT, concurrency=concurrency,
-            budget=Budget(attempts=100, per="day"),
+            budget=Budget(attempts=100, name="all"),
         )  # fmt: skip
     assert time.monotonic() - began < FOR_EVER / 2
-    assert caught.value.attempts <= adapter.sent <= concurrency + concurrency // 2
+    assert caught.value.attempts <= adapter.sent <= concurrency
     assert spent(store) == [(adapter.sent, 0)], "what was left under way counts as spent"
 
 
+def test_nobody_takes_the_place_of_the_call_after_which_a_run_ends(store, hang, monkeypatch):
+    """The thread that waits for it has its turn before the run goes on to end."""
+    had_its_turn, calls = threading.Event(), []
+    check, leave = Sender._check_stopped, Threads.leave
+
+    def script(payload, attempt):
+        calls.append(payload)
+        if len(calls) > 1:
+            had_its_turn.set()
+        return hang.wait(FOR_EVER) and answer()
+
+    def checks(sender):
+        try:
+            check(sender)
+        except TransientError:
+            had_its_turn.set()
+            raise
+
+    def leaves(threads, thread):
+        assert had_its_turn.wait(FOR_EVER)
+        leave(threads, thread)
+
+    monkeypatch.setattr(Sender, "_check_stopped", checks)
+    monkeypatch.setattr(Threads, "leave", leaves)
+    with pytest.raises(ProviderError, match="not answered a request"):
+        run(ScriptedAdapter(script), store, retry=SHORT, concurrency=1)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("batch", [1, 3])
-def test_where_others_are_answered_its_variant_is_a_vote_for_no_answer(store, hang, batch):
+def test_where_others_are_answered_its_variant_is_a_vote_for_no_answer(
+    store, hang, overdue_at_an_answer, batch
+):
+    overdue_at_an_answer(4)
+
     def script(payload, attempt):
         if payload == b"4":
             hang.wait(FOR_EVER)
-        time.sleep(0.05)
         return answer()
 
     adapter = ScriptedAdapter(script, batch=batch)
     began = time.monotonic()
     delivered, totals = run(
         adapter, store, count=40, retry=SHORT, concurrency=3,
-        budget=Budget(attempts=100, per="day"), max_failed=0.5,
+        budget=Budget(attempts=100, name="all"), max_failed=0.5,
     )  # fmt: skip
     assert time.monotonic() - began < FOR_EVER / 2
     found = labels(delivered)
@@ -81,11 +139,12 @@ def test_where_others_are_answered_its_variant_is_a_vote_for_no_answer(store, ha
     assert spent(store) == [(40, 0)]
 
 
-def test_an_answer_that_comes_too_late_is_kept(store, hang):
+def test_an_answer_that_comes_too_late_is_kept(store, hang, overdue_at_an_answer):
+    overdue_at_an_answer(2)
+
     def script(payload, attempt):
         if payload == b"2":
             hang.wait(FOR_EVER)
-        time.sleep(0.03)
         return answer()
 
     adapter = ScriptedAdapter(script)
@@ -93,9 +152,7 @@ def test_an_answer_that_comes_too_late_is_kept(store, hang):
     assert labels(delivered)[2] is None
     assert stored(store, 2) is None
     hang.set()
-    end = time.monotonic() + 20.0
-    while stored(store, 2) is None and time.monotonic() < end:
-        time.sleep(0.02)
+    until(lambda: stored(store, 2) is not None)
     again, totals = run(adapter, store)
     assert labels(again) == ["bus"] * 20
     assert (totals.attempts, totals.cached) == (0, 20)
@@ -125,30 +182,23 @@ class Hangs:
 
 adapter = Hangs()
 with Smoother(adapter, denoiser="none", home=sys.argv[1], plain=False, concurrency=3,
-              budget=Budget(attempts=100, per="day")) as smoother:
+              budget=Budget(attempts=100, name="all")) as smoother:
     smoother.certify(np.zeros((8, 8, 3), np.uint8), radius=0.1)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_two_ctrl_c_end_a_program_and_say_what_may_be_lost(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        for _ in range(3):
-            assert process.stdout.readline() == "hanging\n"
-        process.send_signal(signal.SIGINT)
-        time.sleep(1.0)
-        assert process.poll() is None, "what is under way is paid for, and awaited"
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30.0)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == -signal.SIGINT, err
-    assert "Waiting for 3 queries under way" in err
+    with Program([sys.executable, "-c", PROGRAM, str(tmp_path)]) as program:
+        program.wait_for_words("hanging", times=3)
+        program.send_signal(signal.SIGINT)
+        # One that comes before the first was heard would be one with it.
+        program.wait_for_words("Waiting for 3 queries under way")
+        time.sleep(0.2)
+        assert program.is_running, "what is under way is paid for, and awaited"
+        program.send_signal(signal.SIGINT)
+        code, err = program.end()
+    assert code == -signal.SIGINT, err
     assert "Ended with 3 queries under way" in err
     assert "counted as spent" in err
     from smoothapi.store import Home

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -93,15 +95,15 @@ def test_closing_in_mid_run_says_so_and_loses_nothing(store):
         prepare=lambda indices: [lambda i=i: b"%d" % i for i in indices],
         needed=lambda: 10_000,
     )
-    timer = threading.Timer(0.2, dispatcher.close)
-    timer.start()
+    closing = threading.Thread(target=dispatcher.close)
     with (
         pytest.raises(StoppedError, match="was closed") as caught,
         dispatcher.run(job) as deliveries,
     ):
-        for _ in deliveries:
-            pass
-    timer.join()
+        for delivery in deliveries:
+            if delivery.index == 10:
+                closing.start()
+    closing.join()
     assert caught.value.attempts == adapter.sent
     # Which variants were under way when it closed is the threads' affair: the last need not be next.
     assert all(stored(store, int(payload)) is not None for payload in adapter.attempts)
@@ -140,16 +142,15 @@ def test_a_number_given_to_another_process_is_not_its_owner():
     assert not owner_is_dead(f"{socket.gethostname()}:99999999999999999999")
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="no zombies here")
 def test_a_zombie_owns_nothing():
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
     try:
-        name = f"{socket.gethostname()}:{child}@{owner().partition('@')[2].partition('/')[0]}/1"
-        time.sleep(0.1)
-        assert owner_is_dead(name)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie
+        space = owner().partition("@")[2].partition("/")[0]
+        assert owner_is_dead(f"{socket.gethostname()}:{child.pid}@{space}/1")
     finally:
-        os.waitpid(child, 0)
+        child.wait()
 
 
 def test_an_outage_that_ended_a_run_does_not_forbid_the_next(clock):
@@ -169,7 +170,7 @@ def test_calls_that_were_under_way_do_not_lengthen_the_waits():
         breaker.failed(TransientError("down"))
     began = time.monotonic()
     assert breaker.enter(threading.Event())
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 25.0
 
 
 def test_a_clock_set_back_does_not_stop_the_pace(home, clock):

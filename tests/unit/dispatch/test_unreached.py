@@ -7,6 +7,7 @@ import time
 import pytest
 
 from smoothapi.dispatch import Dispatcher, Retry
+from smoothapi.dispatch.breaker import Breaker
 from smoothapi.errors import FatalError, ProviderError, TransientError
 from smoothapi.store import Budget
 from tests.conftest import ScriptedAdapter, answer
@@ -50,15 +51,16 @@ def test_before_any_answer_it_ends_within_seconds_and_costs_nothing(
     assert caught.value.provider == "scripted"
 
 
-def test_a_start_that_is_late_by_a_moment_is_waited_for(store):
+def test_a_start_that_is_late_by_a_moment_is_waited_for(store, monkeypatch):
     """As of a proxy beside a container, which is up a moment after it."""
-    up = time.monotonic() + 0.3
+    monkeypatch.setattr("smoothapi.dispatch.sending._PATIENCE", 60.0)
 
     def script(payload, attempt):
-        return unreached() if time.monotonic() < up else answer()
+        return unreached() if adapter.sent <= 40 else answer()
 
+    adapter = ScriptedAdapter(script)
     retry = Retry(attempts=100, base=0.05, cap=0.1)
-    delivered, totals = run(ScriptedAdapter(script), store, retry=retry)
+    delivered, totals = run(adapter, store, retry=retry)
     assert labels(delivered) == ["bus"] * 20
     assert totals.attempts == 20, "what never left this machine is no attempt"
 
@@ -66,12 +68,9 @@ def test_a_start_that_is_late_by_a_moment_is_waited_for(store):
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.timeout(60)
 def test_after_an_answer_it_is_an_outage_that_is_waited_out_and_costs_nothing(store, concurrency):
-    down: list[float] = []
 
     def script(payload, attempt):
-        if adapter.sent > 8 and not down:
-            down.append(time.monotonic() + 0.7)
-        return unreached() if down and time.monotonic() < down[0] else answer()
+        return unreached() if 8 < adapter.sent <= 17 else answer()
 
     adapter = ScriptedAdapter(script)
     delivered, totals = run(
@@ -94,6 +93,25 @@ def test_one_variant_alone_is_enough_to_see_that_nothing_leaves_this_machine(sto
     assert totals.attempts == 20
 
 
+@pytest.mark.timeout(60)
+def test_what_never_left_is_no_attempt_though_another_is_answered_at_that_moment(
+    store, monkeypatch
+):
+    """The breaker that it opens is closed before its thread looks whether it is open."""
+    failed = Breaker.failed
+
+    def and_another_is_answered(breaker, *given, **more):
+        found = failed(breaker, *given, **more)
+        breaker.succeeded()
+        return found
+
+    monkeypatch.setattr(Breaker, "failed", and_another_is_answered)
+    adapter = ScriptedAdapter(lambda p, n: unreached() if p == b"9" and n < 7 else answer())
+    delivered, totals = run(adapter, store, retry=FAST)
+    assert labels(delivered) == ["bus"] * 20
+    assert (totals.attempts, adapter.attempts[b"9"]) == (20, 7)
+
+
 def test_an_answer_to_an_earlier_run_of_the_same_dispatcher_counts(store):
     up = [True]
     adapter = ScriptedAdapter(lambda *_: answer() if up[0] else unreached())
@@ -106,7 +124,7 @@ def test_an_answer_to_an_earlier_run_of_the_same_dispatcher_counts(store):
                 if up[0]:
                     got.extend(deliveries)
                 else:
-                    with pytest.raises(ProviderError, match="has not answered for"):
+                    with pytest.raises(ProviderError, match="has not answered"):
                         got.extend(deliveries)
             up[0] = False
     finally:

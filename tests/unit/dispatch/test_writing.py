@@ -13,7 +13,7 @@ from smoothapi.errors import FatalError, PermanentError, StoreError, TransientEr
 from smoothapi.store import StoredAnswer
 from smoothapi.store.local.ledger import LocalLedger
 from tests.conftest import ScriptedAdapter, answer
-from tests.unit.dispatch.harness import Job, asked, home_of, run, stored
+from tests.unit.dispatch.harness import Job, asked, home_of, run, stored, until
 
 
 @pytest.fixture
@@ -30,8 +30,17 @@ def slow(store, monkeypatch):
     return batches
 
 
-def test_what_is_handed_on_is_on_disk(store, slow):
+def test_what_is_handed_on_is_on_disk(store, monkeypatch):
     dispatcher = Dispatcher.open(ScriptedAdapter(), store, home := home_of(store))
+    put, slow = store.put, []
+
+    def slowly(*answers):
+        slow.append(len(answers))
+        if len(slow) == 1:
+            until(lambda: len(dispatcher.workers.writer._waiting) > 1)
+        put(*answers)
+
+    monkeypatch.setattr(store, "put", slowly)
     left = [40]
     job = Job(
         asked=asked,
@@ -45,7 +54,7 @@ def test_what_is_handed_on_is_on_disk(store, slow):
     dispatcher.close()
     home.close()
     assert sum(slow) == 40
-    assert max(slow) > 1, "what gathers while one transaction is made goes into the next"
+    assert slow[1] > 1, "what gathers while one transaction is made goes into the next"
 
 
 def test_a_run_that_ends_early_keeps_what_was_under_way(store, slow):
@@ -68,10 +77,10 @@ def test_answers_that_are_lost_at_the_end_are_said(store, monkeypatch, caplog):
 
     def script(payload, attempt):
         if payload == b"0":
-            others.wait(10.0)
+            others.wait(30.0)
         else:  # is under way when the run ends
             others.set()
-            delivered.wait(10.0)
+            delivered.wait(30.0)
         return answer()
 
     def full(*answers):
@@ -100,21 +109,19 @@ def test_a_stalled_disk_stalls_the_senders(store, monkeypatch):
     put = store.put
 
     def stall(*answers):
-        go.wait(10.0)
+        go.wait(60.0)
         put(*answers)
 
     monkeypatch.setattr(store, "put", stall)
     caller = threading.Thread(target=run, args=(adapter, store), kwargs={"count": 100})
     caller.start()
-    until = time.monotonic() + 5.0
-    while adapter.sent < 8 and time.monotonic() < until:
-        time.sleep(0.01)
+    # Each thread that sends waits with what it was answered: eight requests, and four more.
+    until(lambda: adapter.sent >= 8 + 4)
     time.sleep(0.2)  # for more, if they were let
     sent = adapter.sent
     go.set()
     caller.join()
-    # Each thread that sends waits with what it was answered: eight requests, and four more.
-    assert 8 <= sent <= 8 + 4
+    assert sent == 8 + 4
     assert adapter.sent == len(store) == 100
 
 
@@ -186,10 +193,7 @@ def test_what_arrived_is_on_disk_before_anything_is_made_of_it(store, outcome):
 
 def _wait_for(steps):
     """Return when an answer is on disk: what settles was handed over before."""
-    until = time.monotonic() + 10.0
-    while not steps and time.monotonic() < until:
-        time.sleep(0.001)
-    assert steps, "settled before it was handed to the disk"
+    until(lambda: steps)
 
 
 @pytest.mark.parametrize("batch", [1, 16])

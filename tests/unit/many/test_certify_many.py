@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import threading
-import time
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from smoothapi.errors import (
 )
 from smoothapi.many import COLUMNS, Failures
 from tests.conftest import answer
+from tests.unit.dispatch.harness import until
 from tests.unit.many.conftest import save
 
 
@@ -117,18 +117,26 @@ def test_ctrl_c_while_results_are_awaited_stops_the_sending(smoother):
 
     def slow(payload, _):
         begun.set()
-        release.wait(20)
+        release.wait(60)
         return answer("bus")
 
     one = smoother(slow, concurrency=2)
 
+    def answers_when_all_is_stopped():
+        begun.wait(30)
+        until(lambda: all(run._stop.is_set() for run in list(one.session.dispatcher._runs.all)))
+        release.set()
+
+    answers = threading.Thread(target=answers_when_all_is_stopped)
+    answers.start()
+
     def interrupt(_):
         if begun.is_set():
-            threading.Timer(0.3, release.set).start()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(one.certify_many(arrays(4), on_progress=interrupt))
+    answers.join()
     assert one.adapter_of_test.sent <= 4  # those under way, not the 29 a photo takes
 
 
@@ -217,22 +225,32 @@ class Turns:
 
     def __init__(self):
         self.sizes = []
+        self.others_wait = lambda: True
 
     def variants(self, noisy, sigma):
         self.sizes.append(len(noisy))
-        time.sleep(0.02)  # meanwhile others wait
+        until(self.others_wait)
         return np.rint(np.clip(noisy, 0.0, 1.0) * 255.0).astype(np.uint8)
 
     def variants_of(self, pixels, sigma, seeds):
         raise AssertionError
 
 
-def test_the_denoisers_batches_are_filled_from_several_photos(smoother):
-    turns = Turns()
+def test_the_denoisers_batches_are_filled_from_several_photos(smoother, monkeypatch):
+    turns, first = Turns(), []
+    variants = Gathering.variants
+
+    def gathered(gathering, *given):
+        if not first:  # it is denoised when others wait for their turn
+            first.append(gathering)
+            turns.others_wait = lambda: len(gathering._waiting) > 1 or len(turns.sizes) > before
+        return variants(gathering, *given)
+
+    monkeypatch.setattr(Gathering, "variants", gathered)
     one = smoother(denoiser=turns)
     assert isinstance(one.session.for_many().variants.denoiser, Gathering)
     alone = one.certify(next(arrays(1)))
-    largest = max(turns.sizes)
+    largest, before = max(turns.sizes), len(turns.sizes) + 1
     results = list(one.certify_many(arrays(6), photos_at_once=6))
     assert outcomes(results) == ["certified"] * 6
     assert results[0].certificate == alone

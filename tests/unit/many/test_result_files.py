@@ -204,7 +204,7 @@ def test_finished_results_are_kept_at_once_though_an_earlier_photo_has_not_ended
 
     def wait(source, **more):
         if str(source).endswith("a.png"):
-            assert done.wait(20.0)
+            assert done.wait(60.0)
         return load(source, **more)
 
     with pytest.MonkeyPatch.context() as patch:
