@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from smoothapi.asynchronous import Stop, settle
+from smoothapi.asynchronous import Stop, ThreadEach
 from smoothapi.errors import StoppedError, let_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from smoothapi.dispatch import Run
 
@@ -44,35 +44,6 @@ class Left:
         future.add_done_callback(self._futures.discard)
 
 
-class _Thread:
-    """A thread for steps, one after the other: it opens the store once for all of them."""
-
-    def __init__(self) -> None:
-        self._given: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="smoothapi-call")
-        self._thread.start()
-
-    def submit(self, step: Callable[[], _Result]) -> Future[_Result]:
-        """Have it take a step, when it has taken those before."""
-        future: Future[_Result] = Future()
-        future.set_running_or_notify_cancel()
-        self._given.put((future, step))
-        return future
-
-    def end(self) -> None:
-        """Have it end after the step that it takes."""
-        self._given.put(None)
-
-    def join(self) -> None:
-        """Wait until it has ended."""
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (given := self._given.get()) is not None:
-            settle(*given)
-            del given
-
-
 class Deadline(Stop):
     """Stops the runs that it is told of when its time has come. Use it in a `with` statement.
 
@@ -99,8 +70,6 @@ class Deadline(Stop):
         self.left = Left() if left is None else left
         self._timer: threading.Timer | None = None
         self._ends: float | None = None
-        self._idle: list[_Thread] = []
-        self._over = False
         if seconds is None:
             return
         remaining = max(0.0, seconds - waited)
@@ -151,31 +120,10 @@ class Deadline(Stop):
         """Return the deadline as it holds for what one thread does, step by step."""
         return Steps(self)
 
-    def thread(self) -> _Thread:
-        """Return a thread for a step: one that waits for the next, or a new one."""
-        with self._lock:
-            idle = self._idle.pop() if self._idle else None
-        return _Thread() if idle is None else idle
-
-    def keep(self, thread: _Thread) -> None:
-        """Keep a thread, which has taken its step, for another one, until the call ends."""
-        with self._lock:
-            if not self._over:
-                self._idle.append(thread)
-                return
-        thread.end()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._over = True
-            idle, self._idle = self._idle, []
-        for thread in idle:
-            thread.end()
-        for thread in idle:
-            thread.join()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None  # it holds this one, and with it the runs
@@ -216,19 +164,15 @@ class Steps:
                 "provider is still waited for. Look whether both answer."
             )
         context = contextvars.copy_context()
-        thread = self._deadline.thread()
-        future = thread.submit(partial(context.run, step))
+        future = ThreadEach("smoothapi-call").submit(context.run, step)
         try:
             wait([future], seconds)
         except BaseException:  # Ctrl-C, or another signal
             self._deadline.stop()
-            thread.end()
             wait([future])
             raise
         if future.done():
-            self._deadline.keep(thread)
             return future.result()
-        thread.end()
         self._left = future
         left.add(future)
         raise self._deadline.pass_now()
