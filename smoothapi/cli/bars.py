@@ -121,16 +121,19 @@ def _bar(
         yield lambda **_: False
         return
     bar = _Bar(columns, name, session.variants.denoiser, fields)
-    if at_once:
-        bar.show()
     watch = threading.Thread(target=bar.watch, name="smoothapi-bar", daemon=True)
-    watch.start()
     try:
+        if at_once:
+            bar.show()
+        watch.start()
         yield bar.update
     finally:
         bar.ended.set()
-        watch.join()
-        bar.hide()
+        try:
+            if watch.ident is not None:
+                watch.join()
+        finally:  # whoever presses Ctrl-C again wants the cursor back, too
+            bar.hide()
 
 
 class _Bar:
@@ -157,7 +160,7 @@ class _Bar:
             self.update(description=self._waited_for())
 
     def show(self) -> None:
-        """Load rich, and show the bar."""
+        """Load rich, and show the bar, unless what it is of has ended meanwhile."""
         from rich.progress import Progress  # noqa: PLC0415
 
         from smoothapi.cli.console import PrintableConsole  # noqa: PLC0415
@@ -172,6 +175,8 @@ class _Bar:
             redirect_stdout=sys.stdout.isatty(),
         )
         with self._lock:
+            if self.ended.is_set():
+                return
             bar.add_task(**{"description": self._waited_for(), **self._fields})
             bar.start()
             self._shown = bar
@@ -187,8 +192,9 @@ class _Bar:
 
     def hide(self) -> None:
         """Take the bar away."""
-        if self._shown is not None:
-            self._shown.stop()
+        with self._lock:
+            if self._shown is not None:
+                self._shown.stop()
 
     def _waited_for(self) -> str:
         if getattr(self._denoiser, "loading", False):

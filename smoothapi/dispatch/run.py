@@ -117,6 +117,7 @@ class Run:
         self._ready: dict[int, Encode] = {}
         self._sending: set[Future[None]] = set()
         self._waits_for_a_sender = False
+        self._lost: set[Future[Any]] = set()  # of which the log says so
         self._ended: dict[int, Delivery] = {}
         self._delivered = 0
         self._last_error = ""
@@ -399,7 +400,9 @@ class Run:
                 news = self._news.get_nowait()
                 if isinstance(news, Future) and news not in self._preparing:
                     sent.add(news)
-        errors = [future.exception() for future in sent if future.done()]
+        ended = {future for future in sent if future.done()} - self._lost
+        self._lost |= ended
+        errors = [future.exception() for future in ended]
         lost = Counter(str(error) for error in errors if isinstance(error, StoreError))
         for why, requests in lost.items():
             _log.warning("Of %d more requests under way: %s", requests, why)

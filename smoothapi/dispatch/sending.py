@@ -281,6 +281,7 @@ class Sender:
                 outage = probing or request.in_outage or breaker.open
                 if outage and not self._never_reached(error) and not self._stop.is_set():
                     if not breaker.open:  # others were answered meanwhile: nobody else waits
+                        probing = False  # which ended this one; another may be under way soon
                         self._wait(_AGAIN)
                     continue
                 raise

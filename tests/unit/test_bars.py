@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -84,6 +85,31 @@ def test_one_photo_that_takes_no_while_has_no_bar(session, monkeypatch):
     with bars.progress("bus.jpg", session) as advance:
         advance(Progress(40, 8, 1000, 0, 41, 0.0))
     assert terminal.getvalue() == ""
+
+
+def test_a_bar_does_not_come_after_what_it_is_of(session, monkeypatch):
+    """rich took so long to load that another Ctrl-C ended the waiting for it."""
+    terminal = a_terminal(monkeypatch)
+    bar = bars._Bar(bars._of_votes, "bus.jpg", session.variants.denoiser, {})
+    bar.ended.set()
+    bar.show()
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.timeout(60)
+def test_a_second_ctrl_c_leaves_no_bar(session, monkeypatch):
+    terminal = a_terminal(monkeypatch)
+    monkeypatch.setattr(bars, "_UNSEEN", 0.0)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), bars.progress("bus.jpg", session):
+        while not terminal.says("bus.jpg"):
+            time.sleep(0.01)
+        monkeypatch.setattr(threading.Thread, "join", interrupted)
+    monkeypatch.undo()
+    assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l") >= 0
 
 
 @pytest.mark.timeout(60)
