@@ -141,7 +141,13 @@ class Advice:
         return f"; the radius takes more than {percent(self.needed_share)}"
 
     def _certified_lines(self) -> Iterator[str]:
-        if not self.certified:
+        if not self.certified and self.votes and self.leader is None and not self.labels:
+            # Which labels are chosen, and when, depends on the radius: no one run tells of others.
+            yield (
+                "what these votes certify at a smaller radius is seen by asking for one "
+                "(--radius): what is stored is used before anything is sent"
+            )
+        elif not self.certified:
             what = ("any of these" if self.labels[1:] else "that") if self.labels else "anything"
             yield f"at no radius from sigma / 8 up do these votes certify {what}"
         elif len(self.labels) > 1:

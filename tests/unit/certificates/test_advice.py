@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothapi import Absence, Presence, Scores, advise
+from smoothapi import Absence, MostSpecific, Presence, Scores, advise
 from smoothapi.advice import _planned
 from smoothapi.answer import Answer, Label
 from smoothapi.certify import queries_needed, runs_of
@@ -265,3 +265,12 @@ def test_advice_is_there_for_whatever_votes(abstention, runs, radius):
     assert 0.0 <= advice.share <= 1.0
     assert all(trial.certified >= 0.5 and trial.dollars >= 0.0 for trial in advice.trials)
     assert all(line.isprintable() for line in advice.lines())
+
+
+def test_where_labels_are_chosen_by_the_radius_a_smaller_one_is_not_said_to_be_out_of_reach():
+    made, _ = certificate(80, target=MostSpecific(0.5), max_votes=200)
+    assert made.abstained
+    said = str(advise(made))
+    assert "at no radius" not in said
+    assert "asking for one (--radius): what is stored is used before" in said
+    assert certificate(80, 0.032, target=MostSpecific(0.5), max_votes=200)[0].label == "bus"
