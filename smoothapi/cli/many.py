@@ -178,7 +178,7 @@ def run(
         if spent is not None:
             log.spent(spent.attempts, spent.cached, spent.cost)
         if spent is not None or outcomes.kept:
-            _show_summary(outcomes.counts, outcomes.kept, spent, err=as_json)
+            _show_summary(outcomes.counts, outcomes.kept, total, spent, err=as_json)
     return outcomes.code
 
 
@@ -242,13 +242,22 @@ def _show(
 
 
 def _show_summary(
-    counts: Mapping[str, int], kept: int, spent: ManyProgress | None, *, err: bool
+    counts: Mapping[str, int],
+    kept: int,
+    total: int | None,
+    spent: ManyProgress | None,
+    *,
+    err: bool,
 ) -> None:
-    """Print what many photos came to: counts by outcome, and what this run spent."""
-    total = sum(counts.values())
+    """Print what many photos came to: counts by outcome, how many not, and what this run spent."""
+    ended = sum(counts.values())
     parts = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-    photos = f"{total:,} photo{'' if total == 1 else 's'}"
-    echo(f"{photos}: {parts}." + (f" {kept:,} were in the file." if kept else ""), err=err)
+    said = f"{ended:,} photo{'' if ended == 1 else 's'}: {parts}."
+    if kept:
+        said += f" {kept:,} {'was' if kept == 1 else 'were'} in the file."
+    if total is not None and ended < total:
+        said += f" {total - ended:,} more came to no end."
+    echo(said, err=err)
     if spent is not None:
         echo(
             f"Sent now: {spent.queries:,} queries (${spent.cost:.4f}); {spent.cached:,} answers "
