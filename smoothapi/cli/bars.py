@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _UNSEEN = 0.3  # seconds in which one photo needs no bar
 _LOOK = 0.1  # seconds between looks at what is waited for
+_DRAWN = 70  # columns of a terminal from which on there is room to draw a bar
+_WIDE = 110  # and a long one
 _SAID_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
 
@@ -73,32 +75,37 @@ def progress_of_many(
         yield advance
 
 
-def _of_votes() -> tuple[ProgressColumn, ...]:
+def _of_votes(width: int) -> tuple[ProgressColumn, ...]:
+    """Return the columns of one photo's bar; where there is little room, its name is cut."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.table import Column  # noqa: PLC0415
 
+    drawn = 40 if width >= _WIDE else 10
     return (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}", table_column=Column(overflow="ellipsis")),
+        *([BarColumn(drawn, table_column=Column(no_wrap=True))] if width >= _DRAWN else ()),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("votes, {task.fields[sent]} sent, ${task.fields[cost]:.4f}"),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
     )
 
 
-def _of_photos() -> tuple[ProgressColumn, ...]:
+def _of_photos(width: int) -> tuple[ProgressColumn, ...]:
+    """Return the columns of many photos' bar; where there is little room, counts take two lines."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.table import Column  # noqa: PLC0415
 
     return (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
-        TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}", table_column=Column(overflow="ellipsis")),
+        *([BarColumn(10, table_column=Column(no_wrap=True))] if width >= _DRAWN else ()),
+        TextColumn("{task.fields[said]}", table_column=Column(overflow="fold")),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
     )
 
 
 @contextmanager
 def _bar(
-    columns: Callable[[], tuple[ProgressColumn, ...]],
+    columns: Callable[[int], tuple[ProgressColumn, ...]],
     name: str,
     session: Session,
     *,
@@ -108,7 +115,7 @@ def _bar(
     """Show a bar of what takes a while: it says what is waited for, the denoiser or `name`.
 
     Args:
-        columns: returns the bar's.
+        columns: returns the bar's, for a terminal of so many columns.
         name: what is worked on.
         session: whose denoiser may have to be loaded.
         at_once: whether it is known to take a while.
@@ -141,7 +148,7 @@ class _Bar:
 
     def __init__(
         self,
-        columns: Callable[[], tuple[ProgressColumn, ...]],
+        columns: Callable[[int], tuple[ProgressColumn, ...]],
         name: str,
         denoiser: DenoiserIdentity,
         fields: dict[str, Any],
@@ -167,7 +174,7 @@ class _Bar:
 
         console = PrintableConsole(stderr=True)
         bar = Progress(
-            *self._columns(),
+            *self._columns(console.width),
             console=console,
             transient=True,
             disable=not console.is_terminal,  # rich's own variables may say so

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
 
 from smoothapi.text import printable_lines
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import ConsoleOptions, RenderableType
+
+_UNLIMITED = 10_000  # columns
 
 
 class PrintableConsole(Console):
@@ -27,3 +31,26 @@ class PrintableConsole(Console):
                 yield segment
             else:
                 yield Segment(printable_lines(segment.text), segment.style)
+
+    def print_table(self, table: Table) -> None:
+        """Print a table; where a word of it would be cut, each row as a few lines."""
+        unlimited = self.options.update(width=_UNLIMITED)
+        for column in table.columns:
+            if column.no_wrap:  # rich takes the longest word's width for the least
+                cells = (column.header, *column.cells)
+                column.min_width = max(
+                    Measurement.get(self, unlimited, cell).maximum for cell in cells
+                )
+        if Measurement.get(self, unlimited, table).minimum <= self.width:
+            self.print(table)
+            return
+        if table.title:
+            self.print(table.title, style=self.get_style("table.title"))
+        for cells in zip(*(column.cells for column in table.columns), strict=True):
+            record = Table.grid(padding=(0, 2, 0, 0))
+            record.add_column(no_wrap=True, style="dim")
+            record.add_column(overflow="fold")
+            for column, cell in zip(table.columns, cells, strict=True):
+                record.add_row(column.header, cell)
+            self.print(record)
+            self.print()

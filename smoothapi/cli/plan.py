@@ -29,6 +29,7 @@ _WHY_NOT = (
 )
 _LONGEST_SIDE = 30_000
 _WIDTH = 30  # of a bar
+_BESIDE = 15  # columns of the figures left and right of it
 _PARTS = " ▏▎▍▌▋▊▉█"
 
 
@@ -309,7 +310,7 @@ def _show(planned: _Planned) -> None:
         title_justify="left",
     )
     for name in ("sigma", "certified", "queries a photo", "queries", "dollars", "at most"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name != "queries a photo")
     for one in planned.rows:
         table.add_row(
             f"{one.sigma:g}",
@@ -320,17 +321,18 @@ def _show(planned: _Planned) -> None:
             f"${one.dollars_at_most:,.2f}",
         )
     console = PrintableConsole()
-    console.print(table)
+    console.print_table(table)
     if around.native_size is not None:
         width, height = around.native_size
         text = around_text([around.radius], [around.radius_native], [around.rms_steps])
         console.print(Text(f"Photos of {width} x {height}: {text[0].lower()}{text[1:]}"))
+    width = max(1, min(_WIDTH, console.width - _BESIDE))
     for one in planned.rows:
         console.print(
             Text(f"Photos that take at most so many queries on average, sigma {one.sigma:g}")
         )
         for n, decided in one.decided:
-            console.print(Text(f"  {n:>7,} {_bar(decided)} {decided:4.0%}"))
+            console.print(Text(f"  {n:>7,} {_bar(decided, width)} {decided:4.0%}"))
     free = f", the first {price.free_per_month:,} of a month free" if price.free_per_month else ""
     dated = f" as of {price.as_of}" if price.as_of else ""
     cost = f"${price.per_thousand} per 1,000{free}{dated}"
@@ -340,7 +342,7 @@ def _show(planned: _Planned) -> None:
         console.print(Text(printable(line)), style="yellow")
 
 
-def _bar(share: float) -> str:
-    eighths = round(share * _WIDTH * 8)
+def _bar(share: float, width: int) -> str:
+    eighths = round(share * width * 8)
     full, part = divmod(eighths, 8)
-    return ("█" * full + (_PARTS[part] if part else "")).ljust(_WIDTH)
+    return ("█" * full + (_PARTS[part] if part else "")).ljust(width)

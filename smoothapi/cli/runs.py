@@ -63,11 +63,11 @@ def list_(*, most: int, home: str | None, as_json: bool) -> int:
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("run", "command", "by", "provider", "dollars", "outcome"):
-        # `runs show` needs the ID.
+        # All but the outcome whole: `runs show` needs the ID.
         table.add_column(
             name,
             justify="right" if name == "dollars" else "left",
-            no_wrap=name in ("run", "dollars"),
+            no_wrap=name != "outcome",
             overflow="fold",
         )
     for run in found:
@@ -75,7 +75,7 @@ def list_(*, most: int, home: str | None, as_json: bool) -> int:
         outcome = "; ".join(filter(None, (_counts(run), ended)))
         row = (run.id, run.command, run.by, run.provider, f"${run.dollars:,.4f}", outcome)
         table.add_row(*(Text(printable(cell)) for cell in row))
-    PrintableConsole().print(table)
+    PrintableConsole().print_table(table)
     return 0
 
 

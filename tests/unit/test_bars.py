@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 import time
@@ -32,10 +33,10 @@ def session():
     return SimpleNamespace(variants=SimpleNamespace(denoiser=SimpleNamespace(loading=False)))
 
 
-def a_terminal(monkeypatch):
+def a_terminal(monkeypatch, columns=100):
     """Put one in place of stderr; in a test, as pytest puts its own there after each fixture."""
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
@@ -66,6 +67,41 @@ def test_one_bar_counts_all_photos_and_dollars_and_says_the_time_left(session, m
     assert terminal.says("photos")
     assert terminal.says("3 of 9: 1 certified, 1 abstained, 1 failed, $0.09")
     assert terminal.says("--:--")  # not known after a moment
+
+
+def shown(terminal):
+    """Return the lines that a bar last drew."""
+    said = re.split(r"\r|\n(?=\x1b)", terminal.getvalue())
+    drawn = [re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", part) for part in said]
+    return [part for part in drawn if part.strip()][-1].splitlines()
+
+
+@pytest.mark.parametrize("columns", [50, 60, 69, 80, 200])
+def test_no_count_of_many_photos_is_cut_where_there_is_little_room(columns, session, monkeypatch):
+    terminal = a_terminal(monkeypatch, columns)
+    with bars.progress_of_many(100_000, session) as advance:
+        advance(of_many(done=12_345, certified=9_876, abstained=2_345, failed=124, cost=123.45))
+    lines = shown(terminal)
+    assert all(len(line) <= columns for line in lines)
+    text = " ".join(lines)
+    parts = ["12,345 of 100,000:", "9,876 certified,", "2,345 abstained,", "124 failed,", "$123.45"]
+    for part in parts:
+        for word in part.split():
+            assert word in text.split()
+    assert "--:--" in text
+    assert "…" not in text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("columns", [50, 60, 80, 200])
+def test_of_one_photo_the_name_is_cut_before_any_count(columns, session, monkeypatch):
+    terminal = a_terminal(monkeypatch, columns)
+    monkeypatch.setattr(bars, "_UNSEEN", 0.0)
+    with bars.progress("a/very/long/name/of/a/photo/in/many/folders.jpg", session) as advance:
+        advance(Progress(940, 60, 1000, 1041, 0, 1.041))
+        while not terminal.says("940/1000 votes, 1041 sent, $1.0410 0:00:00"):
+            time.sleep(0.01)
+    assert terminal.says("a/ver")
 
 
 @pytest.mark.timeout(60)

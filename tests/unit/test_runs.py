@@ -104,6 +104,19 @@ def test_a_run_that_an_error_ends_says_so_and_a_bad_photo_is_counted(home, capsy
     assert outcomes == {"done", "BudgetExceededError"}
 
 
+@pytest.mark.parametrize("columns", [40, 50, 60])
+def test_where_a_table_has_no_room_a_run_is_a_few_lines(columns, home, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.run(["certify", "0.png"]) == 0
+    assert cli.run(["certify", "1.png"]) == 0
+    capsys.readouterr()
+    later, earlier = told(capsys)
+    assert cli.run(["runs"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [line[1] for line in lines if line[0] == "run"] == [later["id"], earlier["id"]]
+    assert lines.count(["command", "certify"]) == lines.count(["outcome", "1", "certified"]) == 2
+
+
 def test_a_table_and_one_run_for_people_with_what_is_hostile_escaped(home, capsys):
     hostile = "a\x1b[31m.png"
     Image.new("RGB", (16, 16)).save(hostile)

@@ -251,6 +251,26 @@ def test_a_plan_says_nothing_of_photos_whose_size_it_does_not_know(folder, capsy
     assert [plan[name] for name in ("photo_size", "radius_native", "radius_rms")] == [None] * 3
 
 
+@pytest.mark.parametrize("columns", [30, *range(40, 82, 2)])
+def test_no_figure_of_a_plan_is_cut_where_there_is_little_room(
+    columns, folder, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = ["plan", "--radius", "0.2", "--sigma", "0.25,0.5", "--photos", "10000"]
+    rows = planned(capsys, *command[1:])["rows"]
+    assert cli.run([*command, "--p", "0.97"]) == 0
+    shown = capsys.readouterr().out
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert "…" not in shown
+    words = shown.split()
+    for row in rows:
+        figures = f"{row['queries']:,} {row['per_photo']:,.1f} ${row['dollars']:,.2f}".split()
+        assert all(figure in words for figure in [*figures, f"${row['dollars_at_most']:,.2f}"])
+    for name in ("sigma", "certified", "queries", "dollars", "most"):
+        assert name in words
+    assert "100%" in [line.split()[-1] for line in shown.splitlines() if "█" in line]
+
+
 def test_plan_says_what_it_assumes_and_prices_with_free_tier_and_steps(folder, capsys):
     with (folder / "smoothapi.toml").open("a") as stream:
         stream.write(
