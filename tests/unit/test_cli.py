@@ -562,6 +562,35 @@ def test_a_look_at_what_a_home_keeps_loads_nothing_to_compute_with(command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("command", ["certify", "study"])
+def test_a_second_target_is_refused(provider, photo, capsys, command):
+    adapter = provider()
+    targets = ["--target", "absent:rifle:0.1", "--target", "absent:revolver:0.1"]
+    assert run([command, photo, *targets]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--target was given 2 times, and takes one value. Run the command once for each" in said
+    assert "Absence(['rifle', 'revolver'], 0.1)" in said
+    assert not adapter.sent
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "said"),
+    [
+        ("--budget", ("500", "$2"), "--budget '500,$2'"),
+        ("--provider", ("aws", "google"), "--provider was given 2 times"),
+        ("--sigma", ("0.25", "0.5"), "--sigma was given 2 times"),
+        ("--radius", ("0.25", "largest"), "--radius was given 2 times"),
+        ("--home", ("here", "there"), "--home was given 2 times"),
+    ],
+)
+def test_a_second_value_is_refused(provider, photo, capsys, option, values, said):
+    adapter = provider()
+    assert run(["certify", photo, option, values[0], option, values[1]]) == 2
+    assert said in capsys.readouterr().err
+    assert not adapter.sent
+    assert not Path("there").exists()
+
+
 def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     assert run(["budget"]) == 0
     assert "No named or periodic budget" in capsys.readouterr().out
