@@ -411,6 +411,42 @@ def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):
     assert "continues where this one ended" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("works_on", "command"),
+    [
+        ("config.resolve", ["plan"]),
+        ("config.resolve", ["runs"]),
+        ("config.resolve", ["doctor", "--offline"]),
+        ("config.resolve", ["cache", "verify"]),
+        ("config.resolve", ["cache", "export", "answers.jsonl"]),
+        ("services.load_backend", ["emulate", "aws"]),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_what_buys_no_answers_does_not_say_that_they_are_kept(
+    provider, monkeypatch, capsys, works_on, command
+):
+    def stopped(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(f"smoothapi.{works_on}", stopped)
+    assert run(command) == INTERRUPTED
+    assert capsys.readouterr().err.strip() == "Stopped."
+    assert not Path("answers.jsonl").exists()
+
+
+def test_an_import_that_is_stopped_says_what_stays(provider, photo, monkeypatch, capsys):
+    run(["certify", photo])
+    run(["cache", "export", "answers.jsonl"])
+    monkeypatch.setattr(
+        "smoothapi.store.rows.stored_answer", lambda _: signal.raise_signal(signal.SIGINT)
+    )
+    capsys.readouterr()
+    assert run(["cache", "import", "answers.jsonl"]) == INTERRUPTED
+    said = "Stopped. The answers that were added stay: the same command adds the rest."
+    assert capsys.readouterr().err.strip() == said
+
+
 def test_labels_from_outside_cannot_steer_the_terminal(provider, photo, capsys):
     name = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold]"
     provider(lambda *_: Answer((Label(name, 0.9),)))
