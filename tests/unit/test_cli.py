@@ -641,6 +641,9 @@ def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     assert "default" in capsys.readouterr().out
     assert run(["certify", photo, "--budget", "60/month", "--refresh"]) == 3
     assert run(["budget", "release"]) == 0
+    capsys.readouterr()
+    assert run(["budget", "reset", "defualt"]) == 2
+    assert "No budget has the name 'defualt'" in capsys.readouterr().err
     assert run(["budget", "reset", "default"]) == 0
     assert run(["certify", photo, "--budget", "60/month", "--refresh"]) == 0
 
