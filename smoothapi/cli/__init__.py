@@ -135,12 +135,8 @@ def _run(  # noqa: PLR0911  one for each way to end
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as stop:
         why = stop.__cause__ if isinstance(stop, click.Abort) else stop
-        kept = (
-            str(why)
-            if isinstance(why, Stopped)
-            else "All answers that came are kept: the same command continues where this one ended."
-        )
-        echo(f"\nStopped. {printable(kept)}", err=True)
+        said = ["Stopped.", printable(str(why))] if isinstance(why, Stopped) else ["Stopped."]
+        echo(f"\n{' '.join(said)}", err=True)
         return ended.exit_code
     except BrokenPipeError:
         # Whoever read the output has seen enough; Python would complain once more at exit.

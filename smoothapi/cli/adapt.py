@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothapi.cli.options import options
+from smoothapi.cli.signals import ANSWERS_KEPT, says_when_stopped
 from smoothapi.cli.terminal import echo
 from smoothapi.errors import UsageError
 from smoothapi.text import printable
@@ -84,6 +85,7 @@ def _settings(
 )
 @options("dry-run", "size", "device", "codec", "concurrency", "home")
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
+@says_when_stopped(ANSWERS_KEPT)
 def adapt(
     provider: str,
     *,

@@ -11,6 +11,7 @@ from smoothapi.cli.group import Group
 from smoothapi.cli.home import opened_home
 from smoothapi.cli.options import options
 from smoothapi.cli.terminal import echo
+from smoothapi.errors import UsageError
 from smoothapi.text import printable
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ def reset(home: str | None, name: str) -> int:
     """Forget what was spent under the budget NAME, in all its periods."""
     with opened_home(home) as opened:
         count = opened.reset(name)
-    echo(f"Reset {count} period(s) of {name!r}." if count else f"No budget {name!r}.")
+    if not count:
+        raise UsageError(
+            f"No budget has the name {printable(name)!r}. `smoothapi budget` lists them."
+        )
+    echo(f"Reset {count} period(s) of {name!r}.")
     return 0
 
 

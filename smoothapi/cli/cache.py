@@ -13,6 +13,7 @@ import click
 from smoothapi.cli.group import Group
 from smoothapi.cli.home import opened_home
 from smoothapi.cli.options import options
+from smoothapi.cli.signals import says_when_stopped
 from smoothapi.cli.terminal import confirm, echo
 from smoothapi.errors import StoreError, UsageError
 from smoothapi.files import replacing, shown_name
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from smoothapi.store import KeptAnswers, StoredAnswer
 
 _AT_ONCE = 500  # answers that are added in one transaction
+_ADDED_STAY = "The answers that were added stay: the same command adds the rest."
 
 
 @click.group(cls=Group)
@@ -95,6 +97,7 @@ def export(home: str | None, file: str) -> int:
 @cache.command("import", short_help="Add the answers of a recording.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @options("home")
+@says_when_stopped(_ADDED_STAY)
 def import_(home: str | None, file: str) -> int:
     """Add the answers of FILE (default: stdin), a recording or export; those here stay.
 
@@ -131,6 +134,7 @@ def import_(home: str | None, file: str) -> int:
 @cache.command(short_help="Copy all answers from one home to another.")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
+@says_when_stopped(_ADDED_STAY)
 def copy(source: str, target: str) -> int:
     """Copy the answers of the home FROM to the home TO; those there stay.
 

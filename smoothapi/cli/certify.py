@@ -14,6 +14,7 @@ import click
 
 from smoothapi.cli.errors import report
 from smoothapi.cli.options import options, target_of
+from smoothapi.cli.signals import ANSWERS_KEPT, says_when_stopped
 from smoothapi.cli.terminal import command_line, echo
 from smoothapi.errors import SigningKeyError, UsageError
 from smoothapi.files import shown_name
@@ -79,6 +80,7 @@ _SIGN = click.option(
     "radius", "target", "or-less", "final", "accept-radius", "dry-run",
     radius="L2 radius to certify: 0.25, '0.5 native', '0.1/255 rms', or 'largest'.",
 )  # fmt: skip
+@says_when_stopped(ANSWERS_KEPT)
 def certify(  # noqa: PLR0917  click passes options by name
     photos: tuple[str, ...],
     as_json: bool,
@@ -140,6 +142,7 @@ def certify(  # noqa: PLR0917  click passes options by name
 @options(*_SHARED, *_MANY)
 @_JSON
 @_SIGN
+@says_when_stopped(ANSWERS_KEPT)
 def predict(  # noqa: PLR0917  click passes options by name
     photos: tuple[str, ...],
     as_json: bool,

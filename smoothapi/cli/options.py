@@ -106,6 +106,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What to do instead of giving an option twice.
+_INSTEAD = {
+    "budget": "Write limits of both kinds in one, such as --budget '500,$2'.",
+    "target": "Run the command once for each target: the answers are stored, so votes that another "
+    "target bought cost nothing again. In Python one target takes several labels: "
+    "Absence(['rifle', 'revolver'], 0.1).",
+}
+
 
 def options(*names: str, **changes: str) -> Callable[[_Command], _Command]:
     """Add options to a command, in this order.
@@ -120,11 +128,33 @@ def options(*names: str, **changes: str) -> Callable[[_Command], _Command]:
         for name in reversed(names):
             declared, keywords = by_name[name]
             said = changes.get(name.replace("-", "_"), keywords["help"])
-            add = click.option(f"--{declared}", **{"default": None, **keywords, "help": said})
-            command = add(command)
+            whole = {"default": None, **keywords, "help": said}
+            if "/" not in declared and not whole.get("is_flag"):
+                whole = _once(name, whole)
+            command = click.option(f"--{declared}", **whole)(command)
         return command
 
     return decorate
+
+
+def _once(name: str, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Return click's keywords for an option of one value that refuses a second.
+
+    click itself takes the last: what the others asked for would be dropped without a word.
+    """
+    read, default = keywords.get("callback"), keywords["default"]
+
+    def one(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+        if len(values) > 1:
+            what_to_do = _INSTEAD.get(name, "Give it once.")
+            raise click.UsageError(
+                f"--{name} was given {len(values)} times, and takes one value. {what_to_do}", ctx
+            )
+        value = values[0] if values else None
+        return value if read is None else read(ctx, param, value)
+
+    defaults = None if default is None else [default]
+    return {**keywords, "multiple": True, "default": defaults, "callback": one}
 
 
 def target_of(text: str) -> Target | Literal["top1"]:

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 _ENDING = ("SIGTERM", "SIGHUP")
 
 
+ANSWERS_KEPT = "All answers that came are kept: the same command continues where this one ended."
+
+
 class Stopped(KeyboardInterrupt):
-    """What a command says when it is stopped, where it keeps something else than answers."""
+    """What a command says when it is stopped: what is kept of its work, and how to go on."""
 
 
 @contextmanager
 def says_when_stopped(what: str) -> Iterator[None]:
-    """Have a command say something else than that answers are kept."""
+    """Have a command say more than that it was stopped."""
     try:
         yield
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import click
 
 from smoothapi.cli.group import Group
 from smoothapi.cli.options import options, target_of, working_radius
+from smoothapi.cli.signals import ANSWERS_KEPT, says_when_stopped
 from smoothapi.cli.terminal import command_line, echo
 from smoothapi.errors import BudgetExceededError, ProviderError, UsageError
 from smoothapi.files import check_folder, shown_name
@@ -118,6 +119,7 @@ def study() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="The result (or plan) as JSON on stdout.")
 @click.option("--mlflow", is_flag=True, help="Log the study as a run of MLflow, with its report.")
+@says_when_stopped(ANSWERS_KEPT)
 def run(
     photos: tuple[str, ...],
     *,

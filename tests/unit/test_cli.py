@@ -411,6 +411,42 @@ def test_ctrl_c_says_how_to_go_on(provider, photo, capsys):
     assert "continues where this one ended" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("works_on", "command"),
+    [
+        ("config.resolve", ["plan"]),
+        ("config.resolve", ["runs"]),
+        ("config.resolve", ["doctor", "--offline"]),
+        ("config.resolve", ["cache", "verify"]),
+        ("config.resolve", ["cache", "export", "answers.jsonl"]),
+        ("services.load_backend", ["emulate", "aws"]),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_what_buys_no_answers_does_not_say_that_they_are_kept(
+    provider, monkeypatch, capsys, works_on, command
+):
+    def stopped(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(f"smoothapi.{works_on}", stopped)
+    assert run(command) == INTERRUPTED
+    assert capsys.readouterr().err.strip() == "Stopped."
+    assert not Path("answers.jsonl").exists()
+
+
+def test_an_import_that_is_stopped_says_what_stays(provider, photo, monkeypatch, capsys):
+    run(["certify", photo])
+    run(["cache", "export", "answers.jsonl"])
+    monkeypatch.setattr(
+        "smoothapi.store.rows.stored_answer", lambda _: signal.raise_signal(signal.SIGINT)
+    )
+    capsys.readouterr()
+    assert run(["cache", "import", "answers.jsonl"]) == INTERRUPTED
+    said = "Stopped. The answers that were added stay: the same command adds the rest."
+    assert capsys.readouterr().err.strip() == said
+
+
 def test_labels_from_outside_cannot_steer_the_terminal(provider, photo, capsys):
     name = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold]"
     provider(lambda *_: Answer((Label(name, 0.9),)))
@@ -562,6 +598,35 @@ def test_a_look_at_what_a_home_keeps_loads_nothing_to_compute_with(command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("command", ["certify", "study"])
+def test_a_second_target_is_refused(provider, photo, capsys, command):
+    adapter = provider()
+    targets = ["--target", "absent:rifle:0.1", "--target", "absent:revolver:0.1"]
+    assert run([command, photo, *targets]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--target was given 2 times, and takes one value. Run the command once for each" in said
+    assert "Absence(['rifle', 'revolver'], 0.1)" in said
+    assert not adapter.sent
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "said"),
+    [
+        ("--budget", ("500", "$2"), "--budget '500,$2'"),
+        ("--provider", ("aws", "google"), "--provider was given 2 times"),
+        ("--sigma", ("0.25", "0.5"), "--sigma was given 2 times"),
+        ("--radius", ("0.25", "largest"), "--radius was given 2 times"),
+        ("--home", ("here", "there"), "--home was given 2 times"),
+    ],
+)
+def test_a_second_value_is_refused(provider, photo, capsys, option, values, said):
+    adapter = provider()
+    assert run(["certify", photo, option, values[0], option, values[1]]) == 2
+    assert said in capsys.readouterr().err
+    assert not adapter.sent
+    assert not Path("there").exists()
+
+
 def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     assert run(["budget"]) == 0
     assert "No named or periodic budget" in capsys.readouterr().out
@@ -576,6 +641,9 @@ def test_budgets_are_shown_released_and_reset(provider, photo, capsys):
     assert "default" in capsys.readouterr().out
     assert run(["certify", photo, "--budget", "60/month", "--refresh"]) == 3
     assert run(["budget", "release"]) == 0
+    capsys.readouterr()
+    assert run(["budget", "reset", "defualt"]) == 2
+    assert "No budget has the name 'defualt'" in capsys.readouterr().err
     assert run(["budget", "reset", "default"]) == 0
     assert run(["certify", photo, "--budget", "60/month", "--refresh"]) == 0
 
