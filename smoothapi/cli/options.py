@@ -109,9 +109,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 # What to do instead of giving an option twice.
 _INSTEAD = {
     "budget": "Write limits of both kinds in one, such as --budget '500,$2'.",
-    "target": "Run the command once for each target: the answers are stored, so votes that another "
-    "target bought cost nothing again. In Python one target takes several labels: "
-    "Absence(['rifle', 'revolver'], 0.1).",
+    "target": "In Python one target takes several labels: Absence(['rifle', 'revolver'], 0.1). Or "
+    "run the command once for each: votes that another bought cost nothing again, and each "
+    "certificate may be wrong with its own alpha.",
 }
 
 
