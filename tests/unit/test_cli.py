@@ -604,7 +604,10 @@ def test_a_second_target_is_refused(provider, photo, capsys, command):
     targets = ["--target", "absent:rifle:0.1", "--target", "absent:revolver:0.1"]
     assert run([command, photo, *targets]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "--target was given 2 times, and takes one value. In Python one target takes several labels" in said
+    assert (
+        "--target was given 2 times, and takes one value. In Python one target takes several labels"
+        in said
+    )
     assert "Absence(['rifle', 'revolver'], 0.1)" in said
     assert not adapter.sent
 

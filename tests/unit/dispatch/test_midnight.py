@@ -18,7 +18,7 @@ from smoothapi.store.block_ledger import BlockLedger
 from smoothapi.store.local.database import Database
 from smoothapi.store.local.pace import LocalPace
 from tests.conftest import ScriptedAdapter
-from tests.unit.dispatch.harness import Job, pictures
+from tests.unit.dispatch.harness import Job, pictures, until
 
 LIMIT = 12
 EVE = calendar.timegm((2026, 1, 31, 23, 59, 59))  # of a day and of a month
@@ -157,6 +157,7 @@ def test_no_period_has_more_than_its_budget(  # noqa: C901  a branch for each pl
 
     def prepare(indices):
         if where == "denoising" and indices[0] >= half:
+            until(lambda: adapter.by_period)  # some were sent before
             clock.strike()
         return pictures(indices)
 
