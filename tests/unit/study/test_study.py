@@ -136,7 +136,6 @@ def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(m
     assert "budget" in result.stopped.lower()
     assert study.adapter.billed <= 150
     assert 0 < len(result.photos) < 12
-    assert "undecided" in {o.reason for cell in result.cells for o in cell.outcomes}
     # The limit is the study's: a second call has not got another 150.
     again = make(pictures, adapter=study.adapter, budget=Budget(attempts=150))
     bought = study.adapter.billed
@@ -147,6 +146,14 @@ def test_the_budget_ends_a_study_with_a_partial_result_and_holds_over_restarts(m
     assert len(more.photos) == 12
     with pytest.raises(BudgetExceededError):
         make(pictures, adapter=MockAdapter(strongest, labeller_id="other"), budget="1").run()
+
+
+def test_what_the_budget_cuts_short_is_undecided(make, pictures):
+    """Ten votes certify at none of the radii, and these give no reason to give up."""
+    sure = MockAdapter({"bus": 1.0})
+    result = make(pictures, adapter=sure, budget=Budget(attempts=10), photos_at_once=1).run()
+    assert "budget" in result.stopped.lower()
+    assert {o.reason for cell in result.cells for o in cell.outcomes} == {"undecided"}
 
 
 def test_a_provider_that_refuses_all_ends_it(make, pictures):
