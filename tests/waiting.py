@@ -8,12 +8,12 @@ PATIENCE = 60.0
 """Seconds for what does come: a busy machine takes a few, and what never comes takes all."""
 
 
-def until(met):
+def until(met, *, seconds=PATIENCE):
     """Wait until `met()`."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < end, "it did not come"
-        time.sleep(0.005)
+        time.sleep(0.001)
 
 
 def seconds_for(fault, hasty=0.4):

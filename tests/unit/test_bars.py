@@ -6,13 +6,13 @@ import io
 import re
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from smoothapi import ManyProgress, Progress
 from smoothapi.cli import bars
+from tests.waiting import until
 
 
 class _Stderr(io.StringIO):
@@ -99,8 +99,7 @@ def test_of_one_photo_the_name_is_cut_before_any_count(columns, session, monkeyp
     monkeypatch.setattr(bars, "_UNSEEN", 0.0)
     with bars.progress("a/very/long/name/of/a/photo/in/many/folders.jpg", session) as advance:
         advance(Progress(940, 60, 1000, 1041, 0, 1.041))
-        while not terminal.says("940/1000 votes, 1041 sent, $1.0410 0:00:00"):
-            time.sleep(0.01)
+        until(lambda: terminal.says("940/1000 votes, 1041 sent, $1.0410 0:00:00"))
     assert terminal.says("a/ver")
 
 
@@ -109,8 +108,7 @@ def test_the_bar_of_one_photo_counts_its_votes_and_its_name_is_no_markup(session
     terminal = a_terminal(monkeypatch)
     with bars.progress("[bold]\x1b[31mbus.jpg", session) as advance:
         advance(Progress(40, 8, 1000, 41, 0, 0.041))
-        while not terminal.says("40/48 votes, 41 sent, $0.0410"):
-            time.sleep(0.01)
+        until(lambda: terminal.says("40/48 votes, 41 sent, $0.0410"))
     assert terminal.says("[bold]")
     assert "\x1b[31m" not in terminal.getvalue()
 
@@ -141,8 +139,7 @@ def test_a_second_ctrl_c_leaves_no_bar(session, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), bars.progress("bus.jpg", session):
-        while not terminal.says("bus.jpg"):
-            time.sleep(0.01)
+        until(lambda: terminal.says("bus.jpg"))
         monkeypatch.setattr(threading.Thread, "join", interrupted)
     monkeypatch.undo()
     assert terminal.getvalue().rfind("\x1b[?25h") > terminal.getvalue().rfind("\x1b[?25l") >= 0
@@ -154,8 +151,7 @@ def test_a_bar_that_comes_late_says_all_that_was_told_before(session, monkeypatc
     monkeypatch.setattr(bars, "_UNSEEN", 0.05)
     with bars.progress("bus.jpg", session) as advance:
         advance(Progress(40, 8, 1000, 41, 0, 0.041))
-        while not terminal.says("bus.jpg"):
-            time.sleep(0.01)
+        until(lambda: terminal.says("bus.jpg"))
         assert terminal.says("40/48 votes, 41 sent, $0.0410")
 
 
@@ -164,12 +160,10 @@ def test_a_bar_says_that_the_denoiser_is_loaded_and_then_what_is_worked_on(sessi
     terminal = a_terminal(monkeypatch)
     session.variants.denoiser.loading = True
     with bars.progress("bus.jpg", session):
-        while not terminal.says("loading the denoiser"):
-            time.sleep(0.01)
+        until(lambda: terminal.says("loading the denoiser"))
         session.variants.denoiser.loading = False
         terminal.truncate(0)
-        while not terminal.says("bus.jpg"):
-            time.sleep(0.01)
+        until(lambda: terminal.says("bus.jpg"))
 
 
 def test_in_a_log_there_is_a_line_now_and_then_and_no_bar(session, monkeypatch):

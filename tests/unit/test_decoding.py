@@ -6,7 +6,6 @@ import asyncio
 import io
 import os
 import threading
-import time
 from contextlib import ExitStack
 
 import pytest
@@ -17,6 +16,7 @@ from smoothapi.asynchronous import Stop, in_thread
 from smoothapi.decoding import PixelRoom
 from smoothapi.errors import ImageError
 from smoothapi.image import MAX_PIXELS, load_image
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,11 +25,6 @@ def file_of(width=40, height=30, kind="PNG"):
     stream = io.BytesIO()
     Image.new("RGB", (width, height), "red").save(stream, kind)
     return stream.getvalue()
-
-
-def until(met):
-    while not met():
-        time.sleep(0.001)
 
 
 @pytest.fixture

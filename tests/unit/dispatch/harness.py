@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from smoothapi.dispatch import Dispatcher, Retry
@@ -15,6 +16,7 @@ from smoothapi.dispatch.breaker import Breaker
 from smoothapi.dispatch.sending import Sender
 from smoothapi.errors import TransientError
 from smoothapi.store import Home, answer_key
+from tests import waiting
 from tests.conftest import answer
 
 FAST = Retry(attempts=4, base=0.001, cap=0.002)
@@ -74,12 +76,8 @@ def labels(delivered):
     return [d.answer.labels[0].name if d.answer else None for d in delivered]
 
 
-def until(condition, *, seconds=30.0):
-    """Wait for what another thread, or another process, is about to do."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited for in vain"
-        time.sleep(0.001)
+until = partial(waiting.until, seconds=30.0)
+"""Less than what the threads that are waited for wait themselves, or a test may last."""
 
 
 class Program:
